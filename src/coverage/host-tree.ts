@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
-import { readFileSync, type Stats } from 'node:fs';
+import { hash } from 'node:crypto';
+import { readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
 import { joined, MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import { listeningSockets } from '../kernel/sockets.js';
@@ -32,7 +32,7 @@ const MOST_TABLES = 2;
 
 function mountsOf(pid: string): MountTable {
   const text = readProc(`${pid}/mountinfo`);
-  const digest = createHash('sha1').update(text).digest('base64');
+  const digest = hash('sha1', text, 'base64');
   const table = tables.get(digest) ?? new MountTable(parseMountInfo(text));
   tables.delete(digest);
   tables.set(digest, table);
@@ -202,26 +202,29 @@ export async function readUnixSockets(): Promise<UnixSockets> {
   };
 }
 
-/** Processes that are looked at before other tasks have their turn. */
-const PROCESSES_AT_ONCE = 100;
+/** Processes and descriptors that are looked at before other tasks have their turn: each takes some µs. */
+const AT_ONCE = 100;
+const turn = (): Promise<void> => new Promise((resume) => setImmediate(resume));
 
-function nameOf(pid: string): string {
+/** What `read` returns; `otherwise` if the process has ended, or may not be read. */
+function ofProcess<T>(read: () => T, otherwise: T): T {
   try {
-    return readProc(`${pid}/comm`).trim();
+    return read();
   } catch {
-    return ''; // it has ended
+    return otherwise;
   }
 }
 
 /** Inodes of the sockets that engines hold. What may not be read (no SYS_PTRACE), or ends meanwhile, is left out. */
 async function enginesFds(): Promise<ReadonlySet<string>> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   const inodes = new Set<string>();
   for (const [n, pid] of pids.entries()) {
-    if (n % PROCESSES_AT_ONCE === PROCESSES_AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
-    if (!ENGINES.has(nameOf(pid))) continue;
-    for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
-      const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
+    if (n % AT_ONCE === AT_ONCE - 1) await turn();
+    if (!ENGINES.has(ofProcess(() => readProc(`${pid}/comm`).trim(), ''))) continue;
+    for (const [m, fd] of ofProcess(() => readdirSync(`/proc/${pid}/fd`), []).entries()) {
+      if (m % AT_ONCE === AT_ONCE - 1) await turn();
+      const target = ofProcess(() => readlinkSync(`/proc/${pid}/fd/${fd}`), '');
       const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
       if (inode) inodes.add(inode);
     }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { lstatSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
@@ -353,7 +353,7 @@ async function readMounts(
   }
   const listed = listedMounts(c.privileges).map((t) => t.destination);
   const parts = JSON.stringify([text, listed, tree.isReadable]);
-  const key = createHash('sha1').update(parts).digest('base64');
+  const key = hash('sha1', parts, 'base64');
   const known = before?.key === key && typeof before.mounts === 'object' && 'places' in before.mounts;
   if (known && before.mounts.mounted.every((m) => pathShown(m.location, m.type, tree) === m.path)) {
     const isSame = before.mounts.places === places && before.mounts.dataRoot === dataRoot;
