@@ -18,7 +18,7 @@ import { NftElements } from '../src/kernel/netlink/nft-codec.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
 import { compile } from '../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state.js';
-import { IDENTITY_TABLE } from '../src/ruleset/host-identity.js';
+import { IDENTIFY, IDENTITY_TABLE, OWN } from '../src/ruleset/host-identity.js';
 import { makeNetns, type Netns } from '../test/kernel/in-netns.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
 import { interleaved, median, quantile, type Side } from './harness.js';
@@ -60,15 +60,27 @@ interface Variant {
   /** `raw` queues unknown senders, and not the table of nft. */
   readonly inRaw?: true;
   /** Commands that take one hook away, or add one. */
-  readonly without?: readonly (readonly string[])[];
+  readonly without?: Commands;
 }
 
-const jump = (table: string, chain: string): readonly (readonly string[])[] => [
-  ['iptables', '-t', table, '-F', chain],
-];
-const flush = (table: string, chain: string): readonly (readonly string[])[] => [
-  ['nft', 'flush', 'chain', ...table.split(' '), chain],
-];
+type Commands = readonly (readonly string[])[];
+/** What each packet of a sender meets, and how it is taken away: the rules, and then the base chain. */
+interface Hook {
+  readonly name: string;
+  readonly rules: Commands;
+  readonly chain: Commands;
+  /** Taken away alone, the packets would be dropped. */
+  readonly isNeeded?: true;
+}
+function hook(name: string, table: string, chain: string, more: Partial<Hook> = {}): Hook {
+  const place = [...table.split(' '), chain];
+  return {
+    name,
+    rules: [['nft', 'flush', 'chain', ...place]],
+    chain: [['nft', 'delete', 'chain', ...place]],
+    ...more,
+  };
+}
 /** Base chains without a rule: what a hook costs before any rule of it. */
 const emptyHooks = (hook: 'output' | 'forward', count: number): Variant => ({
   name: `without Drawbridge, ${count} empty base chains in ${hook}`,
@@ -78,28 +90,33 @@ const emptyHooks = (hook: 'output' | 'forward', count: number): Variant => ({
   ]),
 });
 const BARE: Variant = { name: 'without Drawbridge' };
-/** The hooks that each kind of sender meets, and the command that empties each. */
-const HOOKS: Readonly<Record<Sender, Readonly<Record<string, readonly (readonly string[])[]>>>> = {
-  host: {
-    'nft identity': flush(IDENTITY_TABLE, 'identify'),
-    nat: jump('nat', 'OUTPUT'),
-    filter: jump('filter', 'OUTPUT'),
-    security: jump('security', 'OUTPUT'),
-    'nft backstop': flush(BACKSTOP_TABLE, 'output'),
-  },
-  hosted: {
-    security: jump('security', 'OUTPUT'),
-    'nft backstop': flush(BACKSTOP_TABLE, 'output'),
-  },
-  bridged: {
-    'bridge prerouting': flush('bridge drawbridge', 'ports'),
-    'nft early': flush(BACKSTOP_TABLE, 'early'),
-    security: jump('security', 'FORWARD'),
-    'nft backstop': flush(BACKSTOP_TABLE, 'forward'),
-  },
+/** The hooks that each kind of sender meets. Those that the others rely on come last. */
+const HOOKS: Readonly<Record<Sender, readonly Hook[]>> = {
+  host: [
+    hook('nft identity', IDENTITY_TABLE, IDENTIFY),
+    hook('filter', 'ip filter', 'OUTPUT'),
+    hook('nft backstop', BACKSTOP_TABLE, 'output'),
+  ],
+  hosted: [
+    hook('nft backstop', BACKSTOP_TABLE, 'output'),
+    hook('filter', 'ip filter', 'OUTPUT', { isNeeded: true }),
+    hook('nft own', IDENTITY_TABLE, OWN),
+    {
+      name: 'conntrack zones',
+      rules: [['nft', 'flush', 'chain', ...IDENTITY_TABLE.split(' '), 'zones']],
+      chain: [],
+    },
+    hook('nft identity', IDENTITY_TABLE, IDENTIFY, { isNeeded: true }),
+  ],
+  bridged: [
+    hook('bridge prerouting', 'bridge drawbridge', 'ports'),
+    hook('nft early', BACKSTOP_TABLE, 'early'),
+    hook('security', 'ip security', 'FORWARD'),
+    hook('nft backstop', BACKSTOP_TABLE, 'forward'),
+  ],
 };
 /** Rules that a packet meets only when it opens a flow, each taken away alone. */
-const OPENING: Readonly<Record<string, readonly (readonly string[])[]>> = {
+const OPENING: Readonly<Record<string, Commands>> = {
   'the threat sets': [['iptables', '-F', 'DB-THREAT']],
   'the bound of open connections': [['iptables', '-D', 'DB-BOUND', '2']],
   'the bound of new connections': [['iptables', '-D', 'DB-BOUND', '1']],
@@ -109,19 +126,23 @@ const NO_LOOKUP: Variant = {
   name: 'bridge prerouting marks without a lookup',
   by: 'nft',
   without: [
-    ...flush('bridge drawbridge', 'ports'),
+    ['nft', 'flush', 'chain', 'bridge', 'drawbridge', 'ports'],
     ['nft', 'add rule bridge drawbridge ports iif box0 meta mark set 0x20000002 accept'],
   ],
 };
-/** Each hook emptied alone, and then one after the other, so that the differences add up to the whole. */
+/** Each hook taken away alone, and then the rules and the chain of one after the other, so that the differences add up to the whole. */
 function variantsOf(sender: Sender): readonly Variant[] {
-  const hooks = Object.entries(HOOKS[sender]);
+  const hooks = HOOKS[sender];
   const alone = sender === 'host' ? ({ isAlone: true } as const) : {};
+  const parts = hooks.flatMap(({ name, rules, chain }) => [
+    { name: `the rules of ${name}`, commands: rules },
+    ...(chain.length === 0 ? [] : [{ name: `the base chain of ${name}`, commands: chain }]),
+  ]);
   const step = (n: number): Variant => ({
-    name: n === 0 ? 'all rules' : `and without ${hooks[n - 1]?.[0]}`,
+    name: n === 0 ? 'all rules' : `and without ${parts[n - 1]?.name}`,
     by: 'nft',
     ...alone,
-    without: hooks.slice(0, n).flatMap(([, commands]) => commands),
+    without: parts.slice(0, n).flatMap(({ commands }) => commands),
   });
   const all = [
     emptyHooks(sender === 'bridged' ? 'forward' : 'output', 1),
@@ -133,14 +154,21 @@ function variantsOf(sender: Sender): readonly Variant[] {
           { name: '`raw` queues unknown senders', by: 'nft', inRaw: true, ...alone } as const,
           { name: 'iptables identifies senders', by: 'iptables', ...alone } as const,
         ]),
-    ...hooks.map(
-      ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', ...alone, without }),
-    ),
+    ...hooks
+      .filter(({ isNeeded }) => !isNeeded)
+      .map(
+        ({ name, rules, chain }): Variant => ({
+          name: `only without ${name}`,
+          by: 'nft',
+          ...alone,
+          without: [...rules, ...chain],
+        }),
+      ),
     ...(sender === 'host' ? [] : Object.entries(OPENING)).map(
       ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', without }),
     ),
     ...(sender === 'bridged' ? [NO_LOOKUP] : []),
-    ...hooks.map((_, n) => step(n + 1)),
+    ...parts.map((_, n) => step(n + 1)),
   ];
   const words = values.variants?.split(',');
   return [BARE, ...all.filter((v) => words === undefined || words.some((w) => v.name.includes(w)))];
@@ -169,10 +197,11 @@ class Place implements Disposable {
     net.run('ip', 'route', 'add', 'default', 'via', '198.18.0.1');
     box.run('ip', 'address', 'add', `${BOX}/24`, 'dev', 'eth0');
     box.run('ip', 'route', 'add', 'default', 'via', '172.31.253.1');
-    // what Docker has: base chains of filter and nat, its chain for rules of others, conntrack in use
+    // What Docker has: rules in nat and in FORWARD, its chain for rules of others, conntrack in use. It has no rule in INPUT and OUTPUT of
+    // filter: where no other program has one, iptables-nft registers these base chains for Drawbridge.
     host.run('iptables', '-N', 'DOCKER-USER');
     host.run('iptables', '-A', 'FORWARD', '-j', 'DOCKER-USER');
-    for (const chain of ['FORWARD', 'OUTPUT', 'INPUT']) host.run('iptables', '-A', chain, '-j', 'ACCEPT');
+    host.run('iptables', '-A', 'FORWARD', '-j', 'ACCEPT');
     host.run(
       'iptables',
       '-t',

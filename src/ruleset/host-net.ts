@@ -171,13 +171,19 @@ const notEvaluated = ({ evaluated }: Marks): Match => ({ k: 'mark', value: 0, ma
 const ICMP: Match = { k: 'proto', proto: 'icmp' };
 
 /**
- * The same for `security`. Where nft identifies the senders and none is known, there is no jump: packets of an unknown sender are dropped
- * by `filter` and by the backstop's own table, and what this table checks in addition are the threats of containers that are not enforced.
+ * The same for `security`. Where nft identifies the senders, the jump exists while one is known that is not enforced: the threats of such a
+ * container are what this table checks in addition. Packets of an unknown sender, and those of an enforced one that no rule permitted, are
+ * dropped by `filter`, and by the backstop's own table, which no iptables command changes.
  */
-export function hostBackstopWhen({ shape, hostNet, subjects }: DesiredInput): readonly (readonly Match[])[] {
+export function hostBackstopWhen(input: DesiredInput): readonly (readonly Match[])[] {
+  const { shape, hostNet, subjects } = input;
   if (!hostNet.native) return [[]];
-  const isAny = hostNet.builds.length > 0 || subjects.some((m) => cgroupsOf(m).length > 0);
-  return isAny ? [[{ ...unidentified(shape), not: true }, notEvaluated(shape.marks)]] : [];
+  const modes = [
+    ...hostNet.builds.map(() => input.unattributedMode),
+    ...subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.policy.mode),
+  ];
+  const isNeeded = modes.some((mode) => mode !== 'enforce');
+  return isNeeded ? [[{ ...unidentified(shape), not: true }, notEvaluated(shape.marks)]] : [];
 }
 
 /** `filter` OUTPUT. Where nft identifies the senders, of the host's packets only those that open a flow, and ICMP, come here. */

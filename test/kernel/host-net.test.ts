@@ -11,6 +11,7 @@ import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { PacketQueue, type QueuedPacket } from '../../src/kernel/netlink/packet-queue.js';
 import { observe, readHostNetworkRules, readSenders } from '../../src/kernel/read-rules.js';
 import { teardownRules } from '../../src/ops/teardown.js';
+import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/desired-state.js';
 import { IDENTITY_TABLE, unknownSender } from '../../src/ruleset/host-identity.js';
@@ -168,6 +169,32 @@ describe.each([
     await planeOf().apply(own);
     expect(await pings(2)).toBe(0);
   });
+
+  it.runIf(native)(
+    'what an enforced sender may not send, `filter` and the backstop each drop alone',
+    async () => {
+      cgroups.make(pathOf(2));
+      const own = compile(world(hosted(2, '')));
+      const plane = planeOf();
+      const passes = async (): Promise<boolean> => (await within(pathOf(2), ...ping, '127.0.0.1')) === 0;
+      const flush = {
+        filter: (): unknown => ns.run('iptables', '-F'),
+        backstop: (): unknown => ns.run('nft', 'flush', 'table', ...BACKSTOP_TABLE.split(' ')),
+        // its INPUT drops the packet where it arrives, on the loopback device
+        security: (): unknown => ns.run('iptables', '-t', 'security', '-F'),
+      };
+      await plane.apply(own);
+      expect(await passes()).toBe(false);
+      for (const other of [flush.filter, flush.backstop]) {
+        for (const empty of [flush.security, other]) empty();
+        expect(await passes()).toBe(false);
+        plane.invalidate();
+        expect(await plane.apply(own)).toMatchObject({ repaired: true });
+      }
+      for (const empty of Object.values(flush)) empty();
+      expect(await passes()).toBe(true);
+    },
+  );
 
   it.runIf(native)('without the table of nft nothing of a container leaves, and it is repaired', async () => {
     cgroups.make(pathOf(2));

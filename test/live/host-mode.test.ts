@@ -131,7 +131,7 @@ const gated = async (): Promise<boolean> => (await marked()).includes(`/${lab.cg
 /** The jumps of both families and the table have come back. */
 async function isRepaired(c: Container): Promise<boolean> {
   const all = (await lab.inHost(['sh', '-c', 'iptables-save; ip6tables-save'])).stdout;
-  const hooks = all.match(/^-A OUTPUT .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP-OUT)$/gm) ?? [];
+  const hooks = all.match(/^-A (OUTPUT|FORWARD) .*-j DB-(HN-RAW|HN-DNS|OUTPUT|BACKSTOP)$/gm) ?? [];
   return hooks.length === 8 && (await marked()).includes(`${lab.cgroupParent}/${c.id}"`);
 }
 const start = (allow: string, extra: readonly string[] = []): Promise<Container> =>

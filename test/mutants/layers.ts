@@ -420,6 +420,17 @@ export const LAYERS: readonly Mutant[] = [
     killedBy: pure('ruleset/host-identity', 'ICMP is checked for redirects, also of an established flow'),
   },
   {
+    id: 'host-security-observed',
+    what: 'with `filter` flushed, a container of the host network that is not enforced reaches what threat feeds list',
+    file: 'src/ruleset/host-net.ts',
+    from: "modes.some((mode) => mode !== 'enforce')",
+    to: 'modes.some(() => false)',
+    killedBy: pure(
+      'ruleset/host-identity',
+      '`security` has a jump while a sender is known that is not enforced; what is unknown ends in `filter`, and in the backstop',
+    ),
+  },
+  {
     id: 'host-unknown-senders',
     what: 'packets of unknown cgroups of the host network leave without being queued',
     file: 'src/ruleset/host-identity.ts',

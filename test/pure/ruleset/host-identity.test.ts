@@ -312,14 +312,16 @@ describe('the host', () => {
     }
   });
 
-  it('without a sender to know, `security` has no jump: what is unknown ends in `filter`, and in the backstop', () => {
+  it('`security` has a jump while a sender is known that is not enforced; what is unknown ends in `filter`, and in the backstop', () => {
     const jumps = (hostNet: HostNet, ...members: Subject[]): number =>
       compile({ ...world(true, ...members), hostNet }).tables.filter(
         (t) => t.table === 'security' && t.hooks.some((h) => h.chain === 'OUTPUT'),
       ).length;
     const alone = { ...net(true), builds: [] };
     expect(jumps(alone)).toBe(0);
-    expect(jumps(alone, hosted(2, ''))).toBe(2);
+    expect(jumps(alone, hosted(2, ''))).toBe(0);
+    expect(jumps(alone, hosted(2, ''), hosted(3, '', 'observe'))).toBe(2);
+    expect(jumps(alone, hosted(3, '', 'off'))).toBe(2);
     expect(jumps(net(true))).toBe(2);
     expect(jumps({ ...alone, native: false })).toBe(2);
     const unknown = { mark: unknownSender(shape) | marks.held, cgroup: 'docker/77' };
