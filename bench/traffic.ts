@@ -8,7 +8,7 @@
  * the cost that a tenth of all measurements of a side do not exceed: other load of the machine makes a measurement dearer, and never
  * cheaper. Both measurements without the rules, compared with each other, show the precision. In brackets is the 95 % interval of a
  * bootstrap over the rounds. Drawbridge is stopped (SIGSTOP) on both sides; it does nothing for a packet that a rule permits.
- * `npx tsx bench/traffic.ts [--seconds 40] [--containers 300] [--only host,container,hosted,crowd] [--keep]`, as root; SECONDS for each place.
+ * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,hosted,crowd] [--keep]`, as root; SECONDS for each place.
  */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,7 +30,7 @@ import { bareRules, Rules } from './without-rules.js';
 const { values } = parseArgs({
   options: {
     ...KEEP,
-    seconds: { type: 'string', default: '40' },
+    seconds: { type: 'string', default: '35' },
     containers: { type: 'string', default: '300' },
     only: { type: 'string', default: 'host,container,hosted,crowd' },
   },
@@ -59,7 +59,7 @@ const KINDS = {
     label: 'datagrams of 1,200 bytes, one stream',
     unit: 'thousand/s a core',
     rate: (ns: number) => 1e6 / ns,
-    each: 'datagram',
+    each: 'a datagram',
     bothEnds: false,
   },
   connections: {
@@ -67,7 +67,7 @@ const KINDS = {
     label: 'new connections',
     unit: '/s a core',
     rate: (ns: number) => 1e9 / ns,
-    each: 'connection',
+    each: 'a connection',
     bothEnds: true,
   },
   calls: {
@@ -75,7 +75,7 @@ const KINDS = {
     label: 'new connections, system calls only',
     unit: '/s a core',
     rate: (ns: number) => 1e9 / ns,
-    each: 'connection',
+    each: 'a connection',
     bothEnds: true,
   },
 } as const;
@@ -199,8 +199,8 @@ function rowsOf(of: string, what: string, kind: Kind, measured: Measured): Row[]
     beside: { ...rateOf(bare), label: 'bare Docker' },
     ratio: figure((r) => bare(r) / ours(r)),
     note:
-      `a ${each} costs ${shownFigure(more)} ns more; bare Docker twice: ${shownFigure(twice)}; ` +
-      `throughput on that core, its other load included: ${throughput(own)}, ${throughput(without, again)}`,
+      `${shownFigure(more)} ns more for ${each}; bare Docker compared with itself: ${shownFigure(twice)}; ` +
+      `by the clock, with all other load: ${throughput(own)}, bare Docker ${throughput(without, again)}`,
   };
   if (of !== 'container') return [row];
   const same: Row = {
@@ -257,11 +257,14 @@ try {
     if (!only.includes(name)) return;
     const from = await sender();
     const rules = await Rules.freeze(lab, drawbridge, bare);
-    await rules.verify();
-    const measured = await measuredFrom(from, kinds, rules);
-    await rules.verify();
-    await rules.thaw(drawbridge);
-    for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
+    try {
+      await rules.verify();
+      const measured = await measuredFrom(from, kinds, rules);
+      await rules.verify();
+      for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
+    } finally {
+      await rules.thaw(drawbridge);
+    }
   };
   const fromClient = (): Promise<Sender> => senderOf(client);
   await place('host', 'host', 'the host itself', ['tcp', 'datagrams'], () =>
