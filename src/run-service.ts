@@ -322,11 +322,7 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
   docker.inspectRest();
   app.hostWatch.followMounts();
   const resting = setTimeout(() => void releaseMemory(log), REST_MS).unref();
-  const sizing = setInterval(() => isLarge(app) && sizeYoungGeneration(), SIZING_MS).unref();
-  parts.add(async () => {
-    clearTimeout(resting);
-    clearInterval(sizing);
-  });
+  parts.add(async () => clearTimeout(resting));
   const { ready, reason } = views.ready();
   const facts = { api: config.api.listen, containers: app.applied.value?.subjects.size ?? 0 };
   if (ready) log.info(facts, `ready: ${reason}`);
@@ -347,13 +343,6 @@ const COUNTS_MS = 60_000;
 const FIRST_BEAT_MS = 1_000;
 /** What the start and its first passes have to do is done by then. */
 const REST_MS = 10_000;
-/**
- * V8 shrinks the young generation to 1 MiB when little happens. What is done for many containers outlives one of this size, and is then
- * collected with the whole heap; next to a few containers it fits, and the memory is not taken.
- */
-const SIZING_MS = 30_000;
-const LARGE = 100;
-const isLarge = ({ applied }: App): boolean => (applied.value?.subjects.size ?? 0) >= LARGE;
 /** A pass over thousands of containers on a busy host takes some tens of seconds. */
 const STUCK_PASS_MS = 180_000;
 const stuckPass = (ms: number): string | undefined =>
