@@ -6,6 +6,7 @@ import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/n
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { asReader, type Exec, must } from './exec.js';
 import { ownHash } from './iptables-text.js';
+import type { NftElements } from './netlink/nft-codec.js';
 import { itemsOf, parseObjects } from './nft-parse.js';
 import { savedRules } from './read-rules.js';
 
@@ -29,9 +30,8 @@ export class Counts {
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
 
-  constructor(run: Exec, prefix: string, turns: Turns) {
+  constructor(read: (family: Family) => Promise<ChainCounts>, prefix: string, turns: Turns) {
     this.#prefix = prefix;
-    const read = (f: Family) => readCounters(asReader(run), prefix, f);
     this.#read = new SharedRead({
       read: async () => [
         [4, await read(4)],
@@ -122,21 +122,45 @@ const filterChain = (state: AppliedState, family: Family, chain: string): readon
  */
 type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
-/** Reads the counters of the kernel. Rejects with KernelError when `iptables-save` fails. */
-export async function readCounters(run: Exec, prefix: string, family: Family): Promise<ChainCounts> {
-  const text = await savedRules(run, family, ['-c', '-t', 'filter']);
-  const own = [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
-  const counts = new Map<string, Map<string, number>>();
+/** The chains with containers' own rules. */
+const ownChains = (prefix: string): readonly string[] => [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
+
+/** Gathers counters by chain and hash. Rules of other programs have no hash, and are left out. */
+class Counters {
+  readonly all = new Map<string, Map<string, number>>();
+
+  put(chain: string, hash: string | undefined, packets: number): void {
+    if (hash === undefined) return;
+    const rules = this.all.get(chain) ?? new Map<string, number>();
+    rules.set(hash, packets);
+    this.all.set(chain, rules);
+  }
+}
+
+/** Reads the counters of iptables-nft over netlink, without a process. Rejects with NetlinkError. */
+export async function readNftCounters(
+  kernel: { counters: NftElements['counters'] },
+  prefix: string,
+  family: Family,
+): Promise<ChainCounts> {
+  const counters = new Counters();
+  const tag = `${prefix}:`;
+  for (const { chain, comment, packets } of await kernel.counters(family, ownChains(prefix)))
+    counters.put(chain, comment.startsWith(tag) ? comment.slice(tag.length) : undefined, packets);
+  return counters.all;
+}
+
+/** Reads the counters of iptables, legacy or not. Rejects with KernelError when `iptables-save` fails. */
+export async function readCounters(exec: Exec, prefix: string, family: Family): Promise<ChainCounts> {
+  const text = await savedRules(asReader(exec), family, ['-c', '-t', 'filter']);
+  const own = ownChains(prefix);
+  const counters = new Counters();
   for (const line of text.split('\n')) {
     const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];
     if (!packets || !chain || !own.some((start) => chain.startsWith(start))) continue;
-    const hash = ownHash(line, prefix);
-    if (hash === undefined) continue;
-    const rules = counts.get(chain) ?? new Map<string, number>();
-    rules.set(hash, Number(packets));
-    counts.set(chain, rules);
+    counters.put(chain, ownHash(line, prefix), Number(packets));
   }
-  return counts;
+  return counters.all;
 }
 
 /** Bytes that the kernel has counted for each quota of Drawbridge. */

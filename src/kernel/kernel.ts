@@ -207,6 +207,11 @@ export class Kernel implements AsyncDisposable {
     return this.#elements.generation();
   }
 
+  /** As NftElements.counters. */
+  counters(family: Family, chains: readonly string[]): ReturnType<NftElements['counters']> {
+    return this.#elements.counters(family, chains);
+  }
+
   /** The present evidence for these sets. It takes no process. Rejects with NetlinkError. */
   async evidence(sets: readonly string[]): Promise<Evidence> {
     const generation = this.generation(); // first: a change while the sets are read must show later

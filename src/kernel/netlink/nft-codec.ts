@@ -3,7 +3,9 @@
  * changes elements of sets and maps. The tables themselves are written by the apply step.
  */
 import {
+  align4,
   attribute,
+  attributeAt,
   cString,
   FLAG,
   nested,
@@ -32,7 +34,7 @@ const MESSAGE = {
 } as const;
 const BATCH = { begin: 0x10, end: 0x11 } as const;
 const FLAG_APPEND = 0x800;
-const FAMILY = { inet: 1, netdev: 5, bridge: 7 } as const;
+const FAMILY = { inet: 1, ip: 2, netdev: 5, bridge: 7, ip6: 10 } as const;
 type Family = keyof typeof FAMILY;
 const NFPROTO_IPV4 = 2;
 const NFPROTO_IPV6 = 10;
@@ -301,11 +303,64 @@ export interface ElementChange {
 }
 
 /** The sets of nf_tables of one network namespace. */
+/** Attributes of a rule, of an expression, of the data of `counter`, and of that of a match of iptables. */
+const RULE = { table: 1, chain: 2, expressions: 4 } as const;
+const EXPRESSION = { name: 1, data: 2 } as const;
+const COUNTER_PACKETS = 2;
+const MATCH = { name: 1, info: 3 } as const;
+const textAt = (data: Buffer, at: number): string =>
+  at < 0 ? '' : data.toString('latin1', at, data.indexOf(0, at));
+
+/** What a rule of iptables-nft has counted. */
+interface RuleCounter {
+  readonly chain: string;
+  /** The text of its match `comment`; empty without one. */
+  readonly comment: string;
+  readonly packets: number;
+}
+
+/** Reads a rule; undefined if its chain does not begin with one of these texts. */
+function ruleCounterOf(body: Buffer, chains: readonly string[]): RuleCounter | undefined {
+  const chain = textAt(body, attributeAt(body, RULE.chain, 4, body.length));
+  if (!chains.some((start) => chain.startsWith(start))) return undefined;
+  let [comment, packets] = ['', 0];
+  const first = attributeAt(body, RULE.expressions, 4, body.length);
+  const end = first < 0 ? 0 : first - 4 + body.readUInt16LE(first - 4);
+  for (let at = first; at >= 0 && at + 4 <= end; ) {
+    const length = body.readUInt16LE(at);
+    if (length < 4 || at + length > end) break;
+    const name = textAt(body, attributeAt(body, EXPRESSION.name, at + 4, at + length));
+    const data = attributeAt(body, EXPRESSION.data, at + 4, at + length);
+    if (name === 'counter') {
+      const count = attributeAt(body, COUNTER_PACKETS, data, at + length);
+      if (count >= 0) packets = Number(body.readBigUInt64BE(count));
+    } else if (
+      name === 'match' &&
+      textAt(body, attributeAt(body, MATCH.name, data, at + length)) === 'comment'
+    )
+      comment = textAt(body, attributeAt(body, MATCH.info, data, at + length));
+    at += align4(length);
+  }
+  return { chain, comment, packets };
+}
+
 export class NftElements implements Disposable {
   readonly #socket: NetlinkSocket;
+  readonly #dumps: NetlinkSocket;
 
   constructor(options: { readonly namespace?: string | number } = {}) {
     this.#socket = new NetlinkSocket({ protocol: 'netfilter', ...options });
+    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', ...options });
+  }
+
+  /**
+   * The counters of the rules that iptables-nft has in its table `filter`, of the chains whose names begin with one of these texts.
+   * Rejects with NetlinkError.
+   */
+  counters(family: 4 | 6, chains: readonly string[]): Promise<readonly RuleCounter[]> {
+    const table = attribute(RULE.table, cString('filter'));
+    const out = messageOf(family === 4 ? 'ip' : 'ip6', MESSAGE.getRule, 0, table);
+    return this.#dumps.dump('read the counters of rules', out, ({ body }) => ruleCounterOf(body, chains));
   }
 
   /** Changes of a table of the family bridge, all or none, in their order. Throws NetlinkError with the first refusal. */
@@ -337,6 +392,7 @@ export class NftElements implements Disposable {
 
   close(): void {
     this.#socket.close();
+    this.#dumps.close();
   }
   [Symbol.dispose](): void {
     this.close();

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { readCounters, readNftCounters } from '../../../src/kernel/counts.js';
+import type { Exec } from '../../../src/kernel/exec.js';
 import { Kernel } from '../../../src/kernel/kernel.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
@@ -121,6 +123,39 @@ test('the generation of nf_tables shows changes of nft and of iptables, and no o
   ns.run('ipset', 'add', 'nets4', '10.9.0.0/16');
   expect(elements.generation()).toBe(seen[2]);
   ns.run('ipset', 'del', 'nets4', '10.9.0.0/16');
+});
+
+test.each([
+  [4, 'iptables'],
+  [6, 'ip6tables'],
+] as const)('IPv%i: counters over netlink are those that iptables-save shows', async (family, tool) => {
+  using elements = new NftElements({ namespace: ns.path });
+  expect(await readNftCounters(elements, 'CT', family)).toEqual(new Map());
+  const rules = [
+    '*filter',
+    ':CT-c-1 - [0:0]',
+    ':CT-l-1 - [0:0]',
+    ':CT-OTHER - [0:0]',
+    '[3:180] -A CT-c-1 -p tcp -m multiport --dports 80,443 -m comment --comment "CT:aaa" -j RETURN',
+    '[5000000000:9000000000] -A CT-c-1 -p udp --dport 53 -m comment --comment "CT:bbb" -j ACCEPT',
+    '[7:70] -A CT-c-1 -j DROP',
+    '[1:60] -A CT-l-1 -m mark --mark 0x1/0xff -m comment --comment "CT:ccc" -g CT-OTHER',
+    '[2:20] -A CT-l-1 -m comment --comment "of others" -j DROP',
+    '[9:90] -A CT-OTHER -m comment --comment "CT:ddd" -j DROP',
+    'COMMIT',
+    '',
+  ].join('\n');
+  ns.run('sh', '-c', `printf '%s' "$1" | ${tool}-nft-restore --noflush --counters`, 'sh', rules);
+  const saved: Exec = async () => ({ code: 0, stdout: ns.run(`${tool}-nft-save`, '-c'), stderr: '' });
+  const found = await readNftCounters(elements, 'CT', family);
+  expect(found).toEqual(await readCounters(saved, 'CT', family));
+  expect(found.get('CT-c-1')).toEqual(
+    new Map([
+      ['aaa', 3],
+      ['bbb', 5_000_000_000],
+    ]),
+  );
+  expect([...found.keys()].sort()).toEqual(['CT-c-1', 'CT-l-1']);
 });
 
 test('refusals say what is wrong', async () => {
