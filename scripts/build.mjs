@@ -4,7 +4,7 @@
  * the service keeps 20 MiB less. `node scripts/build.mjs [--noCheck]`; --noCheck leaves out the check of types.
  *   dist/main.js           loads one of the next three (scripts/launcher.cjs)
  *   dist/parts/service.cjs the service (`run` without options before it): one script, so that V8 can keep its code
- *   dist/parts/quick.cjs   the commands that only send requests to the service: one script, without the loader of ES modules, which takes
+ *   dist/parts/quick.cjs   the commands that only send requests to the service: one file, without the loader of ES modules, which takes
  *                          a tenth of their time
  *   dist/parts/main.js     every command
  *   dist/parts/            what they load on use, the threads, the process that starts tools
@@ -117,18 +117,14 @@ const onUse = {
     );
   },
 };
-/** A script in the form of CommonJS that scripts/launcher.cjs runs. */
-const script = {
+const commonjs = {
   ...common,
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
   format: 'cjs',
-  banner: {
-    js: `(function(exports,require,module,__filename,__dirname){${IMPORT_META_URL}`,
-  },
-  footer: { js: '})' },
+  banner: { js: IMPORT_META_URL },
   define: { 'import.meta.url': 'importMetaUrl' },
-  supported: { 'dynamic-import': false }, // require() instead, which needs no loader
+  supported: { 'dynamic-import': false }, // require() instead, which needs no loader of ES modules
   logOverride: { 'empty-import-meta': 'silent' }, // lib/thread.ts and kernel/tool-process.ts use more of it from sources only
 };
 const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
@@ -147,23 +143,21 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
     plugins: [noPrograms],
   }),
   build({
-    ...script,
+    ...commonjs,
     entryPoints: [{ in: 'src/main.ts', out: 'parts/quick' }],
-    plugins: [noPrograms, noShebang, quickOnly],
+    plugins: [noPrograms, quickOnly],
   }),
   build({
-    ...script,
+    ...commonjs,
     entryPoints: [{ in: 'src/main.ts', out: 'parts/service' }],
+    // scripts/launcher.cjs calls it.
+    banner: { js: `(function(exports,require,module,__filename,__dirname){${IMPORT_META_URL}` },
+    footer: { js: '})' },
     plugins: [noPrograms, noShebang, onUse],
   }),
   build({
-    ...common,
+    ...commonjs,
     entryPoints: [...SHARED.map(partOf), ...ON_USE.map((name) => ({ in: name, out: `parts/${name}` }))],
-    outdir: 'dist',
-    outExtension: { '.js': '.cjs' },
-    format: 'cjs',
-    banner: { js: IMPORT_META_URL },
-    define: { 'import.meta.url': 'importMetaUrl' },
   }),
 ]);
 const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');

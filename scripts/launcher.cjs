@@ -3,23 +3,24 @@
 /**
  * dist/main.js: loads the part of the program that has the command (see build.mjs).
  *
- * The service, and the commands that only send requests, are one script each. V8's code of a script is kept in a file, so that V8 need not
- * compile its functions at each start. V8 executes what is in the file, and a changed byte ends the process: the code counts only if no
- * other user than root can have written it, and if its hash shows that this Node made it from this script. V8 itself refuses code that was
- * made with other flags. Where there is no valid code, the script is compiled, and a process of root writes a new file: the service once
- * the work of its start is done, a command when it ends.
+ * The service is one script. V8's code of it is kept in a file, so that V8 need not compile its functions at each start. V8 executes what
+ * is in the file, and a changed byte ends the process: the code counts only if no other user than root can have written it, and if its hash
+ * shows that this Node made it from this script. V8 itself refuses code that was made with other flags. Where there is no valid code, the
+ * script is compiled, and the service writes a new file once the work of its start is done. For a command, loading node:crypto takes as
+ * long as its code would save.
  */
-const { constants: FILE, ...fs } = require('node:fs');
-const { createRequire } = require('node:module');
+const fs = require('node:fs');
 const { dirname, join } = require('node:path');
-const vm = require('node:vm');
 
 /** Replaced by the build. */
 const QUICK = [];
 /** As of the unit (CacheDirectory=). A folder that does not exist is not made. */
 const FOLDER = process.env.CACHE_DIRECTORY || '/var/cache/drawbridge';
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
 const WRITTEN_BY_OTHERS = 0o022;
 const HASH_BYTES = 32;
+/** The service has set this flag when its code is written (lib/thread.ts): it must be set when the code is read, too. */
+const FLAG = '--semi-space-growth-factor=1';
 /** Published by the service (run-service.ts). */
 const AT_REST = 'drawbridge:at rest';
 
@@ -42,7 +43,7 @@ function readCode(file, source) {
   let fd;
   try {
     if (!isFolderRoots()) return undefined;
-    fd = fs.openSync(file, FILE.O_RDONLY | FILE.O_NOFOLLOW | FILE.O_NONBLOCK);
+    fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     const found = fs.fstatSync(fd);
     if (!found.isFile() || !isRoots(found)) return undefined;
     const content = fs.readFileSync(fd);
@@ -62,29 +63,10 @@ function writeCode(file, source, script) {
     if (process.geteuid() !== 0 || !isFolderRoots()) return;
     const code = script.createCachedData();
     fs.writeFileSync(next, Buffer.concat([hashOf(source, code), code]), { flag: 'wx', mode: 0o600 });
-    fs.chmodSync(next, 0o644); // whatever the umask is: commands of other users read it
     fs.renameSync(next, file);
   } catch {
     fs.rmSync(next, { force: true }); // the next start tries again
   }
-}
-
-/** `whenUsed` calls its argument once the functions that are needed have been compiled. */
-function load(name, flags, whenUsed) {
-  const filename = join(__dirname, 'parts', name);
-  const file = join(FOLDER, `${name}.code`);
-  const source = fs.readFileSync(filename);
-  const setFlags = () => flags !== '' && require('node:v8').setFlagsFromString(flags);
-  setFlags();
-  const cachedData = readCode(file, source);
-  const script = new vm.Script(source.toString('latin1'), { filename, ...(cachedData && { cachedData }) });
-  if (!cachedData || script.cachedDataRejected)
-    whenUsed(() => {
-      setFlags();
-      writeCode(file, source, script);
-    });
-  const module = { exports: {} };
-  script.runInThisContext()(module.exports, createRequire(filename), module, filename, dirname(filename));
 }
 
 function atRest(write) {
@@ -96,13 +78,27 @@ function atRest(write) {
   subscribe(AT_REST, once);
 }
 
+function loadService() {
+  const { createRequire } = require('node:module');
+  const { setFlagsFromString } = require('node:v8');
+  const { Script } = require('node:vm');
+  const filename = join(__dirname, 'parts', 'service.cjs');
+  const file = join(FOLDER, 'service.cjs.code');
+  const source = fs.readFileSync(filename);
+  setFlagsFromString(FLAG);
+  const cachedData = readCode(file, source);
+  const script = new Script(source.toString('latin1'), { filename, ...(cachedData && { cachedData }) });
+  if (!cachedData || script.cachedDataRejected)
+    atRest(() => {
+      setFlagsFromString(FLAG);
+      writeCode(file, source, script);
+    });
+  const module = { exports: {} };
+  script.runInThisContext()(module.exports, createRequire(filename), module, filename, dirname(filename));
+}
+
 const command = process.argv[2];
-if (process.sourceMapsEnabled) {
-  import('./parts/main.js'); // Node applies source maps to modules only
-} else if (command === 'run') {
-  // The code is written when the service has set this flag (lib/thread.ts): it must be set when the code is read, too.
-  load('service.cjs', '--semi-space-growth-factor=1', atRest);
-} else if (QUICK.includes(command)) {
-  // The version needs few functions: its process does not write, as the code would stay without those of the other commands.
-  load('quick.cjs', '', (write) => !/version|-V/.test(command) && process.on('exit', write));
-} else import('./parts/main.js');
+if (QUICK.includes(command)) require('./parts/quick.cjs');
+// Node applies source maps to modules only.
+else if (command === 'run' && !process.sourceMapsEnabled) loadService();
+else import('./parts/main.js');

@@ -1,4 +1,4 @@
-/** scripts/launcher.cjs, with small scripts instead of the service and of the commands: when V8's code of them is used and written. */
+/** scripts/launcher.cjs, with a small script instead of the service: when V8's code of it is used and written. */
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -26,7 +26,7 @@ beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'drawbridge-launcher-'));
   chmodSync(dir, 0o755);
   folder = join(dir, 'cache');
-  code = join(folder, 'quick.cjs.code');
+  code = join(folder, 'service.cjs.code');
   mkdirSync(folder, { mode: 0o755 });
   mkdirSync(join(dir, 'parts'));
   const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
@@ -34,47 +34,53 @@ beforeEach(() => {
     join(dir, 'main.js'),
     launcher.replace('const QUICK = [];', "const QUICK = ['ps', 'version'];"),
   );
-  writePart('quick.cjs', "console.log('first');");
+  writeService("console.log('first');");
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-function writePart(name: string, body: string): void {
-  const text = `(function(exports,require,module,__filename,__dirname){${body}\n})`;
-  writeFileSync(join(dir, 'parts', name), text);
+/** A service that changes a flag of V8, as the real one does, and is at rest at once. */
+function writeService(
+  body: string,
+  rest = "require('node:diagnostics_channel').channel('drawbridge:at rest').publish();",
+): void {
+  const flags = [2, 1]
+    .map((n) => `require('node:v8').setFlagsFromString('--semi-space-growth-factor=${n}');`)
+    .join('');
+  const text = `(function(exports,require,module,__filename,__dirname){${body}${flags}${rest}\n})`;
+  writeFileSync(join(dir, 'parts', 'service.cjs'), text);
 }
-function launch(command: string, { flags = [] as string[], uid = 0 } = {}): string {
-  return execFileSync(process.execPath, [...flags, join(dir, 'main.js'), command], {
+function launch({ flags = [] as string[], uid = 0 } = {}): string {
+  return execFileSync(process.execPath, [...flags, join(dir, 'main.js'), 'run'], {
     encoding: 'utf8',
     env: { CACHE_DIRECTORY: folder },
     uid,
   }).trim();
 }
 /** Changes whenever the file is written, as each write makes a new one. */
-const written = (file = code): number => statSync(file).ino;
+const written = (): number => statSync(code).ino;
 /** Whether this launch has written the code, because it could not use that in the file. */
-function writes(command = 'ps', options: Parameters<typeof launch>[1] = {}): boolean {
+function writes(options: Parameters<typeof launch>[0] = {}): boolean {
   const before = written();
-  expect(launch(command, options)).toBe('first');
+  expect(launch(options)).toBe('first');
   return written() !== before;
 }
 
-it('code is written once, and used from then on, also by other users', () => {
-  expect(launch('ps')).toBe('first');
-  expect(readdirSync(folder)).toEqual(['quick.cjs.code']);
-  expect(statSync(code)).toMatchObject({ uid: 0, mode: 0o100644 });
+it('code is written once, and used from then on', () => {
+  expect(launch()).toBe('first');
+  expect(readdirSync(folder)).toEqual(['service.cjs.code']);
+  expect(statSync(code)).toMatchObject({ uid: 0, mode: 0o100600 });
   expect(writes()).toBe(false);
-  expect(writes('ps', { uid: NOBODY })).toBe(false);
 });
 
 it('code of another script of the same length is not used', () => {
-  launch('ps');
-  writePart('quick.cjs', "console.log('other');");
-  expect(launch('ps')).toBe('other');
-  expect(launch('ps')).toBe('other');
+  launch();
+  writeService("console.log('other');");
+  expect(launch()).toBe('other');
+  expect(launch()).toBe('other');
 });
 
 it('code with a changed byte, at any place, is not used', () => {
-  launch('ps');
+  launch();
   const whole = readFileSync(code);
   for (let n = 0; n < 16; n++) {
     const changed = Buffer.from(whole);
@@ -90,12 +96,12 @@ it('code with a changed byte, at any place, is not used', () => {
 });
 
 it('code that was made with other flags of V8 is not used', () => {
-  launch('ps');
-  expect(writes('ps', { flags: ['--no-opt'] })).toBe(true);
+  launch();
+  expect(writes({ flags: ['--no-opt'] })).toBe(true);
 });
 
 it('code that another user than root could have written is not used', () => {
-  launch('ps');
+  launch();
   chmodSync(code, 0o664);
   expect(writes()).toBe(true);
   chmodSync(code, 0o646);
@@ -112,7 +118,7 @@ it('code that another user than root could have written is not used', () => {
 
 it('nothing is read from or written to a folder in which other users may write, and no folder is made', () => {
   const isUnused = (): void => {
-    expect(launch('ps')).toBe('first');
+    expect(launch()).toBe('first');
     expect(readdirSync(folder)).toEqual([]);
   };
   chmodSync(folder, 0o775);
@@ -128,40 +134,25 @@ it('nothing is read from or written to a folder in which other users may write, 
   symlinkSync(real, folder);
   isUnused();
   folder = join(dir, 'absent');
-  expect(launch('ps')).toBe('first');
+  expect(launch()).toBe('first');
   expect(existsSync(folder)).toBe(false);
 });
 
-it('other users write none, and neither does a command that needs few functions', () => {
-  chmodSync(folder, 0o755);
-  expect(launch('ps', { uid: NOBODY })).toBe('first');
-  expect(launch('version')).toBe('first');
+it('a process of another user writes none', () => {
+  expect(launch({ uid: NOBODY })).toBe('first');
   expect(readdirSync(folder)).toEqual([]);
 });
 
 it('code that is valid but made in a folder that others could write to is not read later', () => {
-  launch('ps');
+  launch();
   chmodSync(folder, 0o777);
   const before = written();
-  expect(launch('ps')).toBe('first');
+  expect(launch()).toBe('first');
   expect(written()).toBe(before);
 });
 
-it('the service writes its code when it is at rest, and uses it although it changes a flag of V8', () => {
-  const service = (rest: string): void =>
-    writePart(
-      'service.cjs',
-      `require('node:v8').setFlagsFromString('--semi-space-growth-factor=2');
-       require('node:v8').setFlagsFromString('--semi-space-growth-factor=1');
-       ${rest}`,
-    );
-  const file = join(folder, 'service.cjs.code');
-  service('');
-  launch('run');
+it('a service that ends before it is at rest writes none', () => {
+  writeService("console.log('first');", '');
+  expect(launch()).toBe('first');
   expect(readdirSync(folder)).toEqual([]);
-  service("require('node:diagnostics_channel').channel('drawbridge:at rest').publish()");
-  launch('run');
-  const first = written(file);
-  launch('run');
-  expect(written(file)).toBe(first);
 });

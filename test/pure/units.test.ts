@@ -45,12 +45,12 @@ it('the container has no more capabilities than the service', () => {
   expect(bounded.split(' ')).toEqual(expect.arrayContaining(given.map((name) => `CAP_${name}`)));
 });
 
-it('other users read the code that the service keeps of the program, and root alone writes it', () => {
+it('root alone reads and writes the code that the service keeps of the program', () => {
   expect(valuesOf('drawbridge', 'CacheDirectory')).toEqual(['drawbridge']);
-  expect(valuesOf('drawbridge', 'CacheDirectoryMode')).toEqual(['0755']);
+  expect(valuesOf('drawbridge', 'CacheDirectoryMode')).toEqual(['0700']);
   const launcher = readFileSync('scripts/launcher.cjs', 'utf8');
   expect(launcher).toContain("'/var/cache/drawbridge'");
-  expect(readFileSync('scripts/install', 'utf8')).toContain('install -d -m 755 "$dest/var/cache/drawbridge"');
+  expect(readFileSync('scripts/install', 'utf8')).toMatch(/install -d -m 700 .*\/var\/cache\/drawbridge/);
   const [, published] = /channel\('([^']+)'\)/.exec(readFileSync('src/run-service.ts', 'utf8')) ?? [];
   expect(launcher).toContain(`const AT_REST = '${published}';`);
 });
