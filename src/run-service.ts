@@ -14,7 +14,7 @@ import { tokenKey } from './changes/stored-state.js';
 import type { Config } from './config/config.js';
 import { localSocketOf } from './config/service-socket.js';
 import { DeniedLog } from './enforce/denials.js';
-import { Counts, readCounters, readNftCounters } from './kernel/counts.js';
+import { Counts } from './kernel/counts.js';
 import { exec } from './kernel/exec.js';
 import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
@@ -241,15 +241,7 @@ async function buildApi(app: App) {
   let watched: Disposable | undefined;
   parts.add(async () => watched?.[Symbol.dispose]());
   const turns = new Turns(() => reconciler.resting === undefined);
-  // iptables-legacy has its rules elsewhere
-  const counts = new Counts(
-    (family) =>
-      app.hostMode.isLegacy
-        ? readCounters(exec, shape.prefix, family)
-        : readNftCounters(app.kernel, shape.prefix, family),
-    shape.prefix,
-    turns,
-  );
+  const counts = new Counts({ exec, kernel: app.kernel, hostMode: app.hostMode }, shape.prefix, turns);
   const fleet = parts.use(new Fleet({ node, beats, log }));
   const views = new Views({
     ...app,

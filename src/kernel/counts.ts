@@ -23,6 +23,13 @@ type Latest = readonly (readonly [Family, ChainCounts])[];
 const MAX_AGE_MS = 1_000;
 const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
 
+interface CounterSource {
+  readonly exec: Exec;
+  readonly kernel: { counters: NftElements['counters'] };
+  /** With iptables-legacy the rules are not in nf_tables, and `iptables-save` reads their counters. */
+  readonly hostMode: { readonly isLegacy: boolean };
+}
+
 /** New flows by container, from the counters of the rules. Both families together. */
 export class Counts {
   readonly #prefix: string;
@@ -30,8 +37,10 @@ export class Counts {
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
 
-  constructor(read: (family: Family) => Promise<ChainCounts>, prefix: string, turns: Turns) {
+  constructor({ exec, kernel, hostMode }: CounterSource, prefix: string, turns: Turns) {
     this.#prefix = prefix;
+    const read = (family: Family): Promise<ChainCounts> =>
+      hostMode.isLegacy ? readCounters(exec, prefix, family) : readNftCounters(kernel, prefix, family);
     this.#read = new SharedRead({
       read: async () => [
         [4, await read(4)],

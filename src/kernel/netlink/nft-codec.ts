@@ -302,7 +302,6 @@ export interface ElementChange {
   readonly elements: readonly RawElement[];
 }
 
-/** The sets of nf_tables of one network namespace. */
 /** Attributes of a rule, of an expression, of the data of `counter`, and of that of a match of iptables. */
 const RULE = { table: 1, chain: 2, expressions: 4 } as const;
 const EXPRESSION = { name: 1, data: 2 } as const;
@@ -344,6 +343,7 @@ function ruleCounterOf(body: Buffer, chains: readonly string[]): RuleCounter | u
   return { chain, comment, packets };
 }
 
+/** The sets of nf_tables of one network namespace, and the counters of its rules. */
 export class NftElements implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #dumps: NetlinkSocket;

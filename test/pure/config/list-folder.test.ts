@@ -1,16 +1,23 @@
 import { execFileSync } from 'node:child_process';
-import { statSync, writeFileSync } from 'node:fs';
-import { link, mkdir, mkdtemp, readdir, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
+import fs, { writeFileSync } from 'node:fs';
+import promises, { link, mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type FolderState, parseListFile } from '../../../src/config/list-files.js';
 import { type FolderWatch, watchFolder } from '../../../src/config/list-folder.js';
 import { ListReader } from '../../../src/config/list-reader.js';
 import { Gathering } from '../../../src/policy/policy-compile.js';
 
-vi.mock('node:fs', { spy: true });
-vi.mock('node:fs/promises', { spy: true });
+// Modules that other tests have loaded call these, too: vi.mock would reach those alone that are loaded behind it.
+const statSync = vi.spyOn(fs, 'statSync');
+const readdir = vi.spyOn(promises, 'readdir');
+syncBuiltinESMExports();
+afterAll(() => {
+  vi.restoreAllMocks();
+  syncBuiltinESMExports();
+});
 
 let base = '';
 let folder = '';
@@ -43,7 +50,7 @@ const allow = (name: string): readonly string[] | undefined =>
 const soon = (check: () => void) => vi.waitFor(check, { timeout: 3_000, interval: 20 });
 
 /** Times at which the folder was compared without reading it. */
-const checks = (): number => vi.mocked(statSync).mock.calls.filter(([path]) => path === folder).length;
+const checks = (): number => statSync.mock.calls.filter(([path]) => path === folder).length;
 /** Resolves when the folder has been compared a few times more. */
 async function polled(): Promise<void> {
   const before = checks();
@@ -175,9 +182,9 @@ describe('watchFolder', () => {
     await write('a.yaml', 'allow: [a.org]');
     await start();
     await polled();
-    const before = vi.mocked(readdir).mock.calls.length;
+    const before = readdir.mock.calls.length;
     await polled();
-    expect(vi.mocked(readdir)).toHaveBeenCalledTimes(before);
+    expect(readdir).toHaveBeenCalledTimes(before);
     expect(allow('a')).toEqual(['a.org']);
   });
 
@@ -186,8 +193,8 @@ describe('watchFolder', () => {
     await write('.a', 'allow: [a.org]');
     await symlink('.a', join(folder, 'a.yaml'));
     await start();
-    vi.mocked(readdir).mockClear();
-    await vi.waitFor(() => expect(vi.mocked(readdir).mock.calls.length).toBeGreaterThan(2), {
+    readdir.mockClear();
+    await vi.waitFor(() => expect(readdir.mock.calls.length).toBeGreaterThan(2), {
       timeout: 20_000,
     });
     expect(checks()).toBe(0);
