@@ -114,6 +114,7 @@ export class Dataplane {
     return planSteps(this.#shape, among(desired), among(observed));
   }
 
+  /** The steps of an apply from what the kernel holds now. */
   async plan(desired: DesiredState, run?: Exec): Promise<Plan> {
     return this.planFrom(await this.observe(run), desired);
   }
