@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import { readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises';
+import { setImmediate as turn } from 'node:timers/promises';
 import { joined, MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import { listeningSockets } from '../kernel/sockets.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -204,7 +205,6 @@ export async function readUnixSockets(): Promise<UnixSockets> {
 
 /** Processes and descriptors that are looked at before other tasks have their turn: each takes some µs. */
 const AT_ONCE = 100;
-const turn = (): Promise<void> => new Promise((resume) => setImmediate(resume));
 
 /** What `read` returns; `otherwise` if the process has ended, or may not be read. */
 function ofProcess<T>(read: () => T, otherwise: T): T {

@@ -63,7 +63,7 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
 }
 
-/** The closed base: no veth has an identity, whose rules would have to come before it. */
+/** Whether no veth gets an identity, as in the closed base: the rules of an identity must be installed before a veth gets it. */
 const isWithoutIdentities = ({ bridge: { id4, id6 } }: DesiredState): boolean => id4.size + id6.size === 0;
 
 /** The queue first, so that no packet of an unknown sender comes to an empty chain. */

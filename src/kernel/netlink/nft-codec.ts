@@ -354,8 +354,8 @@ export class NftElements implements Disposable {
   }
 
   /**
-   * The counters of the rules that iptables-nft has in its table `filter`, of the chains whose names begin with one of these texts.
-   * Rejects with NetlinkError.
+   * Lists the rules of iptables-nft in table `filter` with their packet counters. `chains`: only chains whose names begin with one of
+   * these prefixes. Rejects with NetlinkError.
    */
   counters(family: 4 | 6, chains: readonly string[]): Promise<readonly RuleCounter[]> {
     const table = attribute(RULE.table, cString('filter'));
