@@ -253,12 +253,12 @@ describe('the controller, under attack', () => {
     {
       await using _limit = await limitDescriptors(drawbridge.pid, SPARE);
       await using _held = await holdConnections(lab, PORT, CONNECTIONS);
-      const says = waitFor(
+      await waitFor(
         '/readyz to say why',
         async () => /^503 .*no file descriptor left/.test(await readyOver(agent)),
         PATIENCE_MS,
       );
-      await Promise.all([says, startRestless('fresh', '93.184.1.5')]);
+      await startRestless('fresh', '93.184.1.5');
       await waitFor('its attempts', async () => (await said('fresh', 'tried')) >= 2, PATIENCE_MS);
       await isAttacking(arena);
       const work = await arena.worker.probe('tcp', '93.184.1.1', 443, '--timeout', 10_000);

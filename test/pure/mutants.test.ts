@@ -1,4 +1,4 @@
-/** A mutant must match the source. Otherwise it cannot be made, and nobody notices that its test passes without the rule. */
+/** A mutant replaces a text of a source file. If the file does not contain this text, the mutant cannot be tested. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
