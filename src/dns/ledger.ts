@@ -18,6 +18,12 @@ export interface LedgerBounds {
   readonly perContainer: number;
 }
 const defaultLimits: LedgerBounds = { perName: 1000, perContainer: 20_000 };
+/**
+ * A fact is counted for this long after its end (ms), because the kernel may still permit its address: the kernel's time-outs are whole
+ * seconds, rounded up, and begin when the kernel processes the request. A fact that is not counted any more is not evicted, and no
+ * eviction removes its address from the kernel's sets.
+ */
+const IN_KERNEL_MS = 60_000;
 
 /** The sets for `address` when it was returned for `name`, by the present policy; empty when it is no longer justified. */
 export type SetsOf = (name: string, address: string) => readonly LearnSets[];
@@ -43,7 +49,7 @@ export interface Recorded {
   readonly fact: Fact;
   /** False when the ledger had this fact already: the journal needs no line. */
   readonly grown: boolean;
-  /** Facts that made room; their addresses may have to leave the kernel's sets. */
+  /** Facts that made room, also those that have ended: their addresses have to leave the kernel's sets. */
   readonly evicted: readonly Fact[];
 }
 
@@ -58,7 +64,7 @@ export class Ledger {
   }
 
   /** Record a fact. Its end is never moved to an earlier time. */
-  record(fact: Fact, now: number): Recorded {
+  record(fact: Fact): Recorded {
     const resolved = this.#of(fact.container);
     const known = resolved.names.get(fact.name)?.get(fact.address);
     if (known !== undefined) {
@@ -66,7 +72,7 @@ export class Ledger {
       if (result.grown) noteChange(resolved, fact.address);
       return { ...result, evicted: [] };
     }
-    const evicted = this.#makeRoom(fact.container, resolved, fact.name, now);
+    const evicted = this.#makeRoom(fact.container, resolved, fact.name);
     this.#insert(resolved, fact);
     return { fact, grown: true, evicted };
   }
@@ -112,7 +118,7 @@ export class Ledger {
   }
 
   /** Room for one more fact: what ends soonest goes. A full container gives up a tenth, so that this stays rare. */
-  #makeRoom(container: string, resolved: ContainerFacts, name: string, now: number): Fact[] {
+  #makeRoom(container: string, resolved: ContainerFacts, name: string): Fact[] {
     const ofName = resolved.names.get(name);
     const victims: Fact[] = [];
     if (ofName !== undefined && ofName.size >= this.#limits.perName) {
@@ -122,7 +128,7 @@ export class Ledger {
       victims.push(...soonest(facts(container, resolved), Math.ceil(this.#limits.perContainer / 10)));
     }
     for (const v of victims) this.#drop(resolved, v.name, v.address);
-    return victims.filter((v) => v.until > now);
+    return victims.filter((v) => v.until > 0);
   }
 
   /** Every member of the container's learned sets: set name → address → until. */
@@ -196,11 +202,11 @@ export class Ledger {
     return [...this.snapshot()].filter((f) => f.until > now && f.until < before);
   }
 
-  /** Remove expired facts. */
+  /** Remove facts that ended so long ago that the kernel cannot have their addresses any more. */
   purge(now: number): void {
     for (const [container, resolved] of this.#containers) {
       for (const f of facts(container, resolved))
-        if (f.shownUntil <= now) this.#drop(resolved, f.name, f.address);
+        if (f.shownUntil <= now - IN_KERNEL_MS) this.#drop(resolved, f.name, f.address);
       if (resolved.count === 0) this.#containers.delete(container);
     }
   }
@@ -231,7 +237,7 @@ export class Ledger {
   }
 
   restore(all: Iterable<Fact>, now: number): void {
-    for (const fact of all) if (fact.shownUntil > now) this.record(fact, now);
+    for (const fact of all) if (fact.shownUntil > now) this.record(fact);
   }
 }
 

@@ -111,7 +111,8 @@ export class Recorder {
     const addresses = resolved.map((r) => r.address);
     const stamps = this.#o.ledger.stamps(container, addresses);
     const members = this.#membersOf(container, addresses, setsOf);
-    await Promise.all([this.#insert(members), ...evicted.map((fact) => this.#withdraw(fact, setsOf))]);
+    // The requests to the kernel are sent in this order: at no time does it have more addresses of a name than the ledger.
+    await Promise.all([...evicted.map((fact) => this.#withdraw(fact, setsOf)), this.#insert(members)]);
     return { members, stamps, ...this.#recordedUntil(resolved, began) };
   }
 
@@ -136,7 +137,9 @@ export class Recorder {
    */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
     const resolved = addressesOf(records);
-    this.#record(container, name, resolved, trusted);
+    const evicted = this.#record(container, name, resolved, trusted);
+    const permitted = this.setsOf(container);
+    for (const fact of evicted) this.#hide(fact, permitted);
     const setsOf = this.setsOf(container, trusted ? 'sets' : 'shown');
     for (const { address, ttl } of resolved)
       for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
@@ -151,6 +154,12 @@ export class Recorder {
       );
   }
 
+  #hide(fact: Fact, setsOf: SetsOf): void {
+    this.#withdraw(fact, setsOf).catch((err: unknown) =>
+      this.#o.log.debug({ err, address: fact.address }, 'still shown as permitted: observed only'),
+    );
+  }
+
   /** The address is in use by a live flow: it stays for another `grace` at least. */
   async extend(container: string, address: string, until: number): Promise<void> {
     const grown = this.#o.ledger.extend(container, address, until, this.#o.now());
@@ -163,16 +172,14 @@ export class Recorder {
     const now = this.#o.now();
     const results = resolved.map(({ address, ttl }) => {
       const shownUntil = this.#until(ttl, now);
-      return this.#o.ledger.record(
-        { container, name, address, until: trusted ? shownUntil : 0, shownUntil },
-        now,
-      );
+      return this.#o.ledger.record({ container, name, address, until: trusted ? shownUntil : 0, shownUntil });
     });
     this.#o.journal.append(results.filter((r) => r.grown).map((r) => r.fact));
     const evicted = results.flatMap((r) => r.evicted);
-    if (evicted.length > 0) {
+    const valid = evicted.filter((fact) => fact.until > now).length;
+    if (valid > 0) {
       this.#o.log.warn(
-        { container, name, evicted: evicted.length },
+        { container, name, evicted: valid },
         'too many addresses resolved for this container: the oldest are forgotten',
       );
     }

@@ -107,6 +107,28 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'evicted-ended',
+    what: 'an address that has ended in the ledger makes room there, and stays in the kernel for the rest of its last second',
+    file: 'src/dns/ledger.ts',
+    from: 'victims.filter((v) => v.until > 0)',
+    to: 'victims.filter((v) => v.until > Date.now() + 120_000)',
+    killedBy: {
+      file: 'test/kernel/dns/kernel-sets.test.ts',
+      test: 'also when addresses have ended that the kernel still permits',
+    },
+  },
+  {
+    id: 'evicted-late',
+    what: 'the addresses of an answer are permitted before those that they take the place of are removed',
+    file: 'src/dns/recorder.ts',
+    from: '[...evicted.map((fact) => this.#withdraw(fact, setsOf)), this.#insert(members)]',
+    to: '[this.#insert(members), ...evicted.map((fact) => this.#withdraw(fact, setsOf))]',
+    killedBy: {
+      file: 'test/kernel/dns/kernel-sets.test.ts',
+      test: 'the kernel has at most 1,000 addresses at any time, whatever the ledger has of them',
+    },
+  },
+  {
     id: 'kept-revision',
     what: 'a reply is sent again after the policy, the threats or the servers have changed',
     file: 'src/dns/kept-replies.ts',

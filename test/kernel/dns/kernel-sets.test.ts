@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it, type MockInstance, vi } from 'vitest';
 import { DnsService } from '../../../src/dns/dns-service.js';
+import type { AnswerSets } from '../../../src/kernel/netlink/answer-sets.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 import { Authority, a, aaaa, freePair } from './authority.js';
@@ -151,6 +152,106 @@ describe('a reply that is sent again', () => {
       Array.from({ length: 3 }, () => `${box} many.test allow`),
     );
     expect(isRepeated()).toBe(true);
+  });
+});
+
+describe('of one name', () => {
+  const slice = (n: number, size = 250): string[] =>
+    Array.from({ length: size }, (_, i) => `93.184.${10 + n}.${1 + i}`);
+  const thousand = [0, 1, 2, 3].flatMap((n) => slice(n));
+  let ahead = 0;
+  /** The most members at any time. */
+  let most = 0;
+  const count = (): void => {
+    most = Math.max(most, kernel.entries(`${box}-v4`) ?? 0);
+  };
+  const counted: AnswerSets = {
+    add: (...member) => kernel.add(...member).finally(count),
+    addAll: (...members) => {
+      const added = kernel.addAll(...members);
+      count();
+      return added;
+    },
+    remove: (...member) => kernel.remove(...member),
+    repeated: () => undefined,
+  };
+  let flood: Awaited<ReturnType<typeof serve>>;
+  async function serve() {
+    let told: readonly string[] = [];
+    const authority = await new Authority('127.0.0.1', (name) => ({
+      answers: told.map((address) => a(name, address, 0)),
+    })).start();
+    const at = { address: '127.0.0.55', port: await freePair('127.0.0.55') };
+    const dns = new DnsService({
+      config: { ...house.config, upstreams: [authority.endpoint], minTtl: 60, grace: 0 },
+      policy: house.policy,
+      sets: counted,
+      original: { lookup: () => undefined },
+      log: quiet,
+      journal: `${house.dir}/flood.jsonl`,
+      now: () => Date.now() + ahead,
+      onEvent: () => undefined,
+    });
+    await dns.listen(at.address, at.port);
+    return {
+      dns,
+      tell: async (addressesOfName: readonly string[]): Promise<void> => {
+        told = addressesOfName;
+        const reply = await ask(at, 'flood.test', { from: box, tcp: true });
+        expect(addresses(reply)).toHaveLength(told.length);
+      },
+      close: (): void => {
+        dns[Symbol.dispose]();
+        authority.close();
+      },
+    };
+  }
+
+  beforeEach(async () => {
+    ns.run('ipset', 'flush', `${box}-v4`);
+    house.policy.allowed.set('flood.test', {});
+    [ahead, most] = [0, 0];
+    flood = await serve();
+    return () => {
+      flood.dns.forget(box);
+      flood.close();
+      house.policy.modes.clear();
+    };
+  });
+  /** The ledger's end of the addresses has just passed. The kernel rounds time-outs up, and has them for up to a second more. */
+  const toTheirEnd = (): void => {
+    const ends = [...(flood.dns.members(box).get(`${box}-v4`)?.values() ?? [])];
+    ahead = Math.max(...ends) - Date.now() + 1;
+  };
+
+  it('the kernel has at most 1,000 addresses at any time, whatever the ledger has of them', async () => {
+    await flood.tell(thousand);
+    expect(members(`${box}-v4`)).toBe(1000);
+    await flood.tell(slice(4));
+    expect(left(`${box}-v4`, slice(4)[0] ?? '')).toBeGreaterThan(0);
+    expect({ members: members(`${box}-v4`), most }).toEqual({ members: 1000, most: 1000 });
+  });
+
+  it('also when addresses have ended that the kernel still permits', async () => {
+    await flood.tell(thousand);
+    toTheirEnd();
+    await flood.tell(slice(5));
+    expect({ members: members(`${box}-v4`), most }).toEqual({ members: 1000, most: 1000 });
+  });
+
+  it('and when the ledger was purged meanwhile', async () => {
+    await flood.tell(thousand);
+    toTheirEnd();
+    flood.dns.purge();
+    await flood.tell(slice(6));
+    expect({ members: members(`${box}-v4`), most }).toEqual({ members: 1000, most: 1000 });
+  });
+
+  it('and when the container was observed: it has no more once it is enforced', async () => {
+    house.policy.modes.set(box, 'observe');
+    await flood.tell(thousand);
+    await flood.tell(slice(7));
+    expect(members(`${box}-v4`)).toBe(1000);
   });
 });
 

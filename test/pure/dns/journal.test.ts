@@ -29,7 +29,7 @@ function open(path: string, ledger: Ledger, maxBytes = 1_000_000, log = quiet): 
   return journal;
 }
 function tell(ledger: Ledger, journal: Journal, f: Fact): void {
-  journal.append([ledger.record(f, 0).fact]);
+  journal.append([ledger.record(f).fact]);
 }
 
 describe('journal', () => {
@@ -66,7 +66,7 @@ describe('journal', () => {
     const ledger = new Ledger();
     const journal = open(path, ledger, 2000);
     for (let i = 0; i < 500; i++)
-      journal.append([ledger.record({ ...fact(1), until: i, shownUntil: i }, 0).fact]);
+      journal.append([ledger.record({ ...fact(1), until: i, shownUntil: i }).fact]);
     expect(statSync(path).size).toBeLessThan(2500);
     expect(replay(readFileSync(path, 'utf8')).facts.at(-1)?.until).toBe(499);
     journal.close();
@@ -78,7 +78,7 @@ describe('journal', () => {
     const log = { ...quiet, error: (o: object) => void errors.push(o) };
     const ledger = new Ledger();
     symlinkSync('/dev/full', `${path}.new`);
-    ledger.record(fact(1), 0);
+    ledger.record(fact(1));
     const journal = new Journal({ path, retryMs: 0, log });
     journal.open(
       () => ledger.snapshot(),

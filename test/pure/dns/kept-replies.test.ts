@@ -67,7 +67,7 @@ let ledger: Ledger;
 let sets: Sets;
 let kept: KeptReplies;
 const record = (name: string, address: string, end = until, container = 'c'): void =>
-  void ledger.record({ container, name, address, until: end, shownUntil: end }, WALL);
+  void ledger.record({ container, name, address, until: end, shownUntil: end });
 
 function basis(change: Partial<ReplyBasis> = {}, container = 'c'): ReplyBasis {
   return {
@@ -165,7 +165,7 @@ describe('a kept reply is not sent any more', () => {
       },
       false,
     ],
-    ['when a fact has expired', () => ledger.purge(until + 1), false],
+    ['when a fact was purged', () => ledger.purge(until + 60_000), false],
     ['when the ledger has forgotten the container', () => ledger.forget('c'), false],
     [
       'when the ledger has forgotten and recorded it again',

@@ -29,7 +29,7 @@ describe('ledger', () => {
     fc.assert(
       fc.property(fc.array(anyFact), (all) => {
         const ledger = new Ledger();
-        for (const f of all) ledger.record(f, now);
+        for (const f of all) ledger.record(f);
         for (const f of all) {
           const held = [...ledger.snapshot()].find(
             (h) => h.container === f.container && h.name === f.name && h.address === f.address,
@@ -44,7 +44,7 @@ describe('ledger', () => {
     fc.assert(
       fc.property(fc.array(anyFact), (all) => {
         const ledger = new Ledger();
-        for (const f of all) ledger.record(f, now);
+        for (const f of all) ledger.record(f);
         for (const container of ['c1', 'c2']) {
           const expected = new Map<string, number>();
           for (const f of all.filter((x) => x.container === container && x.until > now)) {
@@ -69,19 +69,19 @@ describe('ledger', () => {
 
   it('keeps what others answered for names only', () => {
     const ledger = new Ledger();
-    ledger.record(fact({ until: 0 }), now);
+    ledger.record(fact({ until: 0 }));
     expect(ledger.members('c1', setsOf, now).size).toBe(0);
     expect(ledger.namesFor('c1', '198.51.100.1', now)).toEqual(['a.example']);
     expect(ledger.extend('c1', '198.51.100.1', now + 5000, now)).toEqual([]);
-    ledger.record(fact(), now);
+    ledger.record(fact());
     expect(ledger.members('c1', setsOf, now).get('A4')?.get('198.51.100.1')).toBe(now + 1000);
   });
 
   it('says when nothing new was learned', () => {
     const ledger = new Ledger();
-    expect(ledger.record(fact(), now).grown).toBe(true);
-    expect(ledger.record(fact(), now).grown).toBe(false);
-    expect(ledger.record(fact({ until: now + 5 }), now)).toMatchObject({
+    expect(ledger.record(fact()).grown).toBe(true);
+    expect(ledger.record(fact()).grown).toBe(false);
+    expect(ledger.record(fact({ until: now + 5 }))).toMatchObject({
       grown: false,
       fact: { until: now + 1000 },
     });
@@ -90,35 +90,45 @@ describe('ledger', () => {
   it('holds at most so many addresses a name: what ends soonest goes', () => {
     const ledger = new Ledger({ perName: 3, perContainer: 100 });
     for (let i = 1; i <= 3; i++)
-      ledger.record(
-        fact({ address: `198.51.100.${i}`, until: now + i * 100, shownUntil: now + i * 100 }),
-        now,
-      );
+      ledger.record(fact({ address: `198.51.100.${i}`, until: now + i * 100, shownUntil: now + i * 100 }));
     const { evicted } = ledger.record(
       fact({ address: '198.51.100.9', until: now + 50, shownUntil: now + 50 }),
-      now,
     );
     expect(evicted.map((f) => f.address)).toEqual(['198.51.100.1']);
     expect([...ledger.snapshot()].length).toBe(3);
   });
 
+  it('counts what has ended as long as the kernel may have it: it is evicted first, and reported as evicted', () => {
+    const ledger = new Ledger({ perName: 2, perContainer: 100 });
+    for (const [i, until] of [now - 100, 0].entries())
+      ledger.record(fact({ address: `198.51.100.${i}`, until, shownUntil: now - 100 }));
+    ledger.purge(now);
+    const evicted = ['198.51.100.8', '198.51.100.9'].flatMap((address) => [
+      ...ledger.record(fact({ address })).evicted,
+    ]);
+    // the answer of another resolver has permitted nothing
+    expect(evicted.map((f) => f.address)).toEqual(['198.51.100.0']);
+  });
+
   it('holds at most so many facts a container, and leaves other containers alone', () => {
     const ledger = new Ledger({ perName: 1000, perContainer: 50 });
-    ledger.record(fact({ container: 'c2' }), now);
-    for (let i = 0; i < 500; i++) ledger.record(fact({ name: `a${i}.example` }), now);
+    ledger.record(fact({ container: 'c2' }));
+    for (let i = 0; i < 500; i++) ledger.record(fact({ name: `a${i}.example` }));
     expect([...ledger.snapshot()].filter((f) => f.container === 'c1').length).toBeLessThanOrEqual(50);
     expect(ledger.namesFor('c2', '198.51.100.1', now)).toEqual(['a.example']);
   });
 
   it('extends what is in use, tells what ends soon, forgets and purges', () => {
     const ledger = new Ledger();
-    ledger.record(fact(), now);
+    ledger.record(fact());
     expect(ledger.expiring(now + 2000, now)).toHaveLength(1);
     expect(ledger.extend('c1', '198.51.100.1', now + 9000, now)).toHaveLength(1);
     expect(ledger.expiring(now + 2000, now)).toHaveLength(0);
     ledger.purge(now + 9000);
+    expect(ledger.containers()).toEqual(['c1']);
+    ledger.purge(now + 9000 + 60_000);
     expect(ledger.containers()).toEqual([]);
-    ledger.record(fact(), now);
+    ledger.record(fact());
     ledger.forget('c1');
     expect([...ledger.snapshot()]).toEqual([]);
   });
@@ -127,7 +137,7 @@ describe('ledger', () => {
     fc.assert(
       fc.property(fc.array(anyFact), (all) => {
         const ledger = new Ledger();
-        for (const f of all) ledger.record(f, now);
+        for (const f of all) ledger.record(f);
         const again = new Ledger();
         again.restore(ledger.snapshot(), now);
         expect([...again.snapshot()].map((f) => JSON.stringify(f)).sort()).toEqual(
