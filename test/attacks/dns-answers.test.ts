@@ -1,10 +1,11 @@
 /** Answers that lead inside, or to what is over, or to too much: what a permitted name says opens only what may be opened. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Container } from '../lab/container.js';
 import { waitFor } from '../lab/process.js';
 import { ask } from './dns.js';
 import { ALLOW, BOTH, inside, lying, name, PORT, pointing, type, ZONE } from './lies.js';
 import { heard, listen, spray } from './listener.js';
-import { type Attempt, attackSuite, PROGRAMS, seen } from './technique.js';
+import { type Attempt, attackSuite, PROGRAMS, seen, type Technique } from './technique.js';
 
 /** Docker's network of both attackers has public subnets; `any` is permitted on this port. */
 const PUBLIC = { name: 'public', subnets: ['45.45.0.0/24', '2a0b:45::/64'] } as const;
@@ -17,10 +18,14 @@ const covered = (a: Attempt): string => {
   const last = a.target.split(/[.:]/).at(-1) ?? '';
   return a.family === 'v4' ? `10.200.7.${last}` : `fdc0:200:7::${last}`;
 };
+const FORGOTTEN = 'at most 1,000 addresses a name: the oldest are forgotten';
 const NETWORKS = "Docker networks' subnets are inside, whatever space they are from";
 const REBINDING = 'addresses inside are refused in answers to public names';
-/** Of one name, in twenty answers. */
-const FLOOD = Array.from({ length: 5000 }, (_, i) => `93.184.${10 + Math.floor(i / 250)}.${1 + (i % 250)}`);
+/** Of one name, in answers of 250. */
+const floodOf = (answers: number): readonly (readonly string[])[] =>
+  Array.from({ length: answers }, (_, n) =>
+    Array.from({ length: 250 }, (_, i) => `93.184.${10 + n}.${1 + i}`),
+  );
 const MOST = 1000;
 
 let host: Awaited<ReturnType<typeof listen>>;
@@ -245,22 +250,16 @@ attackSuite(
     {
       id: 'answers-flood',
       title: '5,000 addresses for one name',
-      stoppedBy: 'at most 1,000 addresses a name: the oldest are forgotten',
-      families: ['v4'],
-      alone: true,
-      attack: async (a) => {
-        await a.lab.dns.set({ [name(a)]: { A: FLOOD, rotate: 250, ttl: 0 } });
-        for (let i = 0; i < 20; i++) await ask(a, { name: name(a), proto: 'tcp', naive: true });
-        await spray(a, FLOOD, PORT);
-      },
-      reached: async (a) => {
-        const packets = await a.lab.sniffer.packets({
-          direction: 'out',
-          dport: PORT,
-          payloadIncludes: a.tag,
-        });
-        return new Set(packets.map((p) => p.dst)).size > MOST;
-      },
+      stoppedBy: FORGOTTEN,
+      // none of them ends meanwhile
+      ...flooding({ answers: 20, ttl: 60 }),
+    },
+    {
+      id: 'answers-flood-ending',
+      title: '2,000 addresses for one name, of which some end while further ones come',
+      stoppedBy: FORGOTTEN,
+      // each is permitted for two to three seconds: a fifth answer comes when the first one is about to end
+      ...flooding({ answers: 8, ttl: 0, everyMs: 575 }),
     },
     {
       id: 'answers-shared-address',
@@ -277,6 +276,60 @@ attackSuite(
     },
   ],
 );
+
+const sentOf = async (a: Attempt) =>
+  a.lab.sniffer.packets({ direction: 'out', dport: PORT, payloadIncludes: a.tag });
+/**
+ * Further addresses in each answer, and a datagram to every one of them once the last answer has come: then no answer is under way that
+ * would permit further ones, so that what gets out was permitted at one time. The name itself is an alias that no resolver keeps.
+ */
+function flooding({
+  answers,
+  ttl,
+  everyMs = 0,
+}: {
+  readonly answers: number;
+  readonly ttl: number;
+  readonly everyMs?: number;
+}): Omit<Technique, 'id' | 'title' | 'stoppedBy'> {
+  const flood = floodOf(answers);
+  return {
+    families: ['v4'],
+    alone: true,
+    attack: async (a) => {
+      // the ledger's ends are whole seconds: the time of the fourth answer leaves the fewest of its three
+      const began = everyMs > 0 ? Math.ceil(Date.now() / 1000) * 1000 + 875 : Date.now();
+      for (const [n, addresses] of flood.entries()) {
+        await sleep(Math.max(0, began + n * everyMs - Date.now()));
+        const end = `${n}.${name(a)}`;
+        await a.lab.dns.set({ [name(a)]: { CNAME: end, ttl: 0 }, [end]: { A: addresses, ttl } });
+        const isAnswered = async (): Promise<boolean> => {
+          const { replies } = await ask(a, { name: name(a), proto: 'tcp', wait: 20_000 });
+          return replies.some((r) => addresses.every((address) => r.addresses.includes(address)));
+        };
+        await waitFor(`the addresses of answer ${n}`, isAnswered, 60_000);
+      }
+      await spray(a, flood.flat(), PORT);
+      const newest = flood.at(-1)?.at(-1) ?? '';
+      // the newest are permitted: that the oldest are held proves something
+      if (ttl > 0) await waitFor('the newest address', () => seen(a, { dst: newest, dport: PORT }));
+    },
+    reached: async (a) => new Set((await sentOf(a)).map((p) => p.dst)).size > MOST,
+    evidence: async (a) => {
+      const sent = await sentOf(a);
+      const clock = (ms: number): string => new Date(ms).toISOString().slice(11, 23);
+      const shown = flood.flatMap((addresses, n) => {
+        const times = sent.filter((p) => addresses.includes(p.dst)).map((p) => p.time);
+        if (times.length === 0) return [];
+        return [
+          `${times.length} of answer ${n} at ${clock(Math.min(...times))}–${clock(Math.max(...times))}`,
+        ];
+      });
+      const reached = new Set(sent.map((p) => p.dst)).size;
+      return `${reached} of ${flood.flat().length} addresses were reached: ${shown.join(', ')}`;
+    },
+  };
+}
 
 /** A container of the same policy that nothing is denied to, yet. */
 const observed = (a: Attempt): Promise<Container> =>

@@ -44,6 +44,8 @@ export interface Technique extends Described {
   attack(a: Attempt): Promise<unknown>;
   /** Whether it got where it should not: ask `seen` or `asked`, or a listener's own log. */
   reached(a: Attempt): Promise<boolean>;
+  /** What a failure must say in addition. */
+  evidence?(a: Attempt): Promise<string>;
 }
 /** The part of a technique that is the same for many. */
 export type How = Pick<Technique, 'families' | 'attack' | 'reached'>;
@@ -142,6 +144,8 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     t.controlOff === undefined && typeof options.control !== 'object';
   const first = techniques.filter(isBefore);
   const attackers = new Map<Side, Container>();
+  /** By tag: what got out, if it must not have. */
+  const evidence = new Map<string, string>();
   let lab: Lab;
   let drawbridge: Drawbridge | undefined;
   for (const t of techniques) announce(t);
@@ -182,7 +186,10 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     const isExpected = side === 'control' || t.notStopped !== undefined;
     const out = await (isExpected ? reachesInTime(t, a) : t.reached(a));
     report(t, family, side, out);
-    if (out && side === 'held' && t.notStopped === undefined) await tell(a);
+    if (out && side === 'held' && t.notStopped === undefined) {
+      evidence.set(a.tag, (await t.evidence?.(a)) ?? '');
+      await tell(a);
+    }
     return out;
   };
   const declare = (t: Technique, what: string, run: (family: Family) => Promise<void>): void => {
@@ -214,10 +221,11 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
           const sides: readonly Side[] = isBefore(t) ? ['held'] : ['control', 'held'];
           const outs = await Promise.all(sides.map((side) => attempt(t, family, side)));
           const control = isBefore(t) ? [] : [{ side: 'control', out: true }];
-          expect(sides.map((side, i) => ({ side, out: outs[i] }))).toEqual([
-            ...control,
-            { side: 'held', out: verdict(t) },
-          ]);
+          const message = evidence.get(label(t, family, 'held'));
+          expect(
+            sides.map((side, i) => ({ side, out: outs[i] })),
+            message,
+          ).toEqual([...control, { side: 'held', out: verdict(t) }]);
         });
     });
     it('what the enforced attacker may reach, it still reaches', async () => {
