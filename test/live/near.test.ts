@@ -161,12 +161,15 @@ async function neighbour(name: string, labels: Record<string, string>): Promise<
 }
 const peerOf = (name: string): Peer => peers.get(name) as Peer;
 const heard = async (peer: Peer): Promise<number> => (await peer.samples()).at(-1)?.counts.got ?? 0;
-/** It has not got anything between these two moments. */
-async function silent(peer: Peer, from: number): Promise<void> {
-  const samples = await peer.samples();
-  const later = samples.filter((_, i) => sentBy(samples, i) > from).map((s) => s.counts.got ?? 0);
+/** It has not got anything since this moment. */
+async function silent(name: string, from: number): Promise<void> {
+  const samples = await peerOf(name).samples();
+  const later = samples.filter((_, i) => sentBy(samples, i) > from);
   expect(later.length).toBeGreaterThan(5);
-  expect(later.at(-1)).toBe(later[0]);
+  const [first, last] = [later[0]?.counts.got, later.at(-1)?.counts.got];
+  const told = samples.slice(-80).map(({ at, counts }) => `${at - from}: ${counts.got}`);
+  const why = `${name} got on, by ms since ${from}: ${told.join(', ')}; log:\n${drawbridge.logs().slice(-6_000)}`;
+  expect(last, last === first ? name : why).toBe(first);
 }
 
 async function putList(allow: readonly string[]): Promise<void> {
@@ -179,7 +182,7 @@ it('who spoke before Drawbridge came: nothing moves but what the other side send
   await delay(WATCH_MS);
   const moved = (await before.movedAfter(readyAt + CUT_MS)).filter((flow) => !flow.endsWith('udp from'));
   expect(moved).toEqual([]);
-  for (const name of ['observed', 'off']) await silent(peerOf(name), readyAt + CUT_MS);
+  for (const name of ['observed', 'off']) await silent(name, readyAt + CUT_MS);
   await before.container.remove();
 });
 
@@ -248,7 +251,7 @@ describe.each(GROUPS)('$what', ({ group }) => {
         (flow) => !flow.endsWith('udp from'),
       );
       expect(moved).toEqual([]);
-      await silent(peerOf(name), from + CUT_MS);
+      await silent(name, from + CUT_MS);
       shown.revoked.held();
     },
   );
@@ -292,7 +295,7 @@ describe('after a moment without any rule', () => {
       const after = await Promise.all(names.map((name) => heard(peerOf(name))));
       const isThrough = after.every((count, i) => count > (soFar[i] ?? 0));
       if (isThrough && (await lab.sniffer.count({ ...out, since: began })) > 0) through++;
-      for (const name of names) await silent(peerOf(name), from);
+      for (const name of names) await silent(name, from);
       expect(await lab.sniffer.count({ ...out, since: from })).toBe(0);
     }
     expect(through).toBe(3); // the holes let something through, or nothing is proven
@@ -316,6 +319,6 @@ describe('neighbours of one project', () => {
     const from = Date.now();
     await delay(WATCH_MS);
     expect(await flows.movedAfter(from + CUT_MS)).toEqual([]);
-    await silent(peerOf('mate'), from + CUT_MS);
+    await silent('mate', from + CUT_MS);
   });
 });
