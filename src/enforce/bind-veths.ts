@@ -1,6 +1,7 @@
 import type { Kernel } from '../kernel/kernel.js';
 import type { ContainerFacts, DockerView, Endpoint, NetworkFacts } from '../policy/container.js';
 import type { AppliedState, Binding, HostLink, ManagedBridge, VethMap } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 
 interface Candidate {
   readonly container: ContainerFacts;
@@ -136,6 +137,23 @@ function bindingOf(
 
 export const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string }): string[] =>
   [p.ip4, p.ip6].filter((a) => a !== undefined);
+
+/**
+ * Those of the members that have an address on a veth now, by address. What is left of a departed container (ruleset-input.ts) still has the
+ * veth that it had, and another container may have got the address since: its flows are not judged by the policy of the one before.
+ */
+export const holdersOf = (
+  members: Iterable<Subject>,
+  bindings: VethMap['bindings'],
+): ReadonlyMap<string, Subject> =>
+  new Map(
+    [...members].flatMap((m) =>
+      m.veths
+        .filter(({ ifindex }) => bindings.get(ifindex)?.container === m.id)
+        .flatMap(addressesOf)
+        .map((address) => [address, m] as const),
+    ),
+  );
 
 /** On a bridge with other ports than veths, a veth of no container may be an uplink with many MACs behind it. */
 export function vethsOf({ vethMap, desired }: AppliedState): Parameters<Kernel['setStaticEntries']>[0] {

@@ -11,7 +11,7 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import { addressesOf } from './bind-veths.js';
+import { holdersOf } from './bind-veths.js';
 
 interface Options {
   readonly kernel: Kernel;
@@ -47,10 +47,9 @@ async function ofPorts(
   members: readonly Subject[],
   block: Block,
 ): Promise<readonly DeletedFlow[]> {
-  const holders = (of: Iterable<Subject>): ReadonlyMap<string, Subject> =>
-    new Map([...of].flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
-  const owners = holders(members);
-  const everyone = holders(state.subjects.values());
+  const { bindings } = state.vethMap;
+  const owners = holdersOf(members, bindings);
+  const everyone = holdersOf(state.subjects.values(), bindings);
   const hosts = kernel.hostAddresses();
   const keep = (f: Flow): boolean => {
     const owner = owners.get(f.reply.src);

@@ -13,7 +13,7 @@ import type { ClassPlan } from '../ruleset/classes.js';
 import type { Cgroup, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark, type Marks, markOf } from '../ruleset/marks.js';
-import { addressesOf } from './bind-veths.js';
+import { holdersOf } from './bind-veths.js';
 import { deleteReversedFlows, sortUnmarkedFlows } from './earlier-flows.js';
 import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
 
@@ -206,7 +206,7 @@ export class Revocation {
 
   /** By source address. */
   async #deleteVethFlows(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
-    const owners = new Map(members.flatMap((m) => m.veths.flatMap(addressesOf).map((a) => [a, m] as const)));
+    const owners = holdersOf(members, state.vethMap.bindings);
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
       return owner === undefined || state.evaluator.keeps(owner, f);

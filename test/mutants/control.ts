@@ -14,6 +14,17 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'former-holder',
+    what: 'the flows of a container are judged by the policy of one that had its address before',
+    file: 'src/enforce/bind-veths.ts',
+    from: '.filter(({ ifindex }) => bindings.get(ifindex)?.container === m.id)',
+    to: '.filter(() => bindings.size > 0)',
+    killedBy: {
+      file: 'test/pure/enforce/revocation.test.ts',
+      test: 'what a container sends from the address of one that has gone is judged by its own policy',
+    },
+  },
+  {
     id: 'adopt-keeps-forbidden',
     what: 'what a container of the host network opened before its rules goes on although no entry permits it',
     file: 'src/enforce/earlier-flows.ts',

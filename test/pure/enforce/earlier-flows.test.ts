@@ -88,6 +88,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
   });
   const state = {
     subjects: new Map([[m.id, m]]),
+    vethMap: { bindings: new Map() },
     input: input(m),
     hosts: { late: new Set([m.id]) },
     evaluator: judge,

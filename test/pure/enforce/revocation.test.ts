@@ -62,8 +62,12 @@ function revoker() {
   const free = [NEIGHBOUR, FRIEND].map((ip4, i) =>
     member(2 + i, '', 'off', [{ ...port, ifindex: 8 + i, ip4 }]),
   );
+  /** The rules of a departed container stay for a while, and its address is another's by now. */
+  const departed = member(4, '', 'off', [{ ...port, ifindex: 6, ip4: SOURCE }]);
+  const bindings = new Map([m, ...free].flatMap((x) => x.veths.map((v) => [v.ifindex, { container: x.id }])));
   const state = {
-    subjects: new Map([m, ...free].map((x) => [x.id, x])),
+    subjects: new Map([m, ...free, departed].map((x) => [x.id, x])),
+    vethMap: { bindings },
     input: input(m),
     hosts: { late: new Set() },
     evaluator: {
@@ -93,6 +97,15 @@ function revoker() {
       }),
   };
 }
+
+it('what a container sends from the address of one that has gone is judged by its own policy', async () => {
+  const { run, table, revocation } = revoker();
+  await run();
+  revocation.distrust();
+  table.add(flow(1));
+  await run();
+  expect(table.size).toBe(0);
+});
 
 it('flows of a policy that stays are looked at once', async () => {
   const { run, table, due } = revoker();
