@@ -164,7 +164,10 @@ describe('containers', () => {
       expect((await c.exec(['node', '-e', asksDocker(socket)])).stdout.trim()).toBe('200'); // the control
       await until('the socket to be found', async () =>
         (await codes(d, 'led')).includes('docker-socket:unenforced'),
-      );
+      ).catch(async (e: Error) => {
+        const found = (await d.get('/v1/scan?container=led')).body;
+        throw new Error(`${e.message}: ${found}; log:\n${d.logs().slice(-4_000)}`);
+      });
       const { state, reasons } = (await coverage(d, 'led')) ?? { state: '', reasons: [] };
       expect(state).toBe('unenforced');
       expect(reasons.some((r) => r.includes('the Docker socket') && r.includes(shown))).toBe(true);

@@ -250,7 +250,10 @@ describe.each(GROUPS)('$what', ({ group }) => {
       const moved = (await flows?.free.movedAfter(from + CUT_MS))?.filter(
         (flow) => !flow.endsWith('udp from'),
       );
-      expect(moved).toEqual([]);
+      expect(
+        moved,
+        `since ${from}: ${JSON.stringify(await flows?.free.lastMoves())}; log:\n${drawbridge.logs().slice(-3_000)}`,
+      ).toEqual([]);
       await silent(name, from + CUT_MS);
       shown.revoked.held();
     },
