@@ -139,8 +139,9 @@ export const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string })
   [p.ip4, p.ip6].filter((a) => a !== undefined);
 
 /**
- * Those of the members that have an address on a veth now, by address. What is left of a departed container (ruleset-input.ts) still has the
- * veth that it had, and another container may have got the address since: its flows are not judged by the policy of the one before.
+ * Maps each address to the member that holds it on a veth now. The rules that remain of a departed container (ruleset-input.ts) still
+ * name its former veth and addresses. Docker may have assigned these addresses to another container already, whose flows must be
+ * evaluated by its own policy.
  */
 export const holdersOf = (
   members: Iterable<Subject>,

@@ -280,8 +280,8 @@ attackSuite(
 const sentOf = async (a: Attempt) =>
   a.lab.sniffer.packets({ direction: 'out', dport: PORT, payloadIncludes: a.tag });
 /**
- * Further addresses in each answer, and a datagram to every one of them once the last answer has come: then no answer is under way that
- * would permit further ones, so that what gets out was permitted at one time. The name itself is an alias that no resolver keeps.
+ * Each answer has new addresses. After the last answer a datagram is sent to every address: no further answer can permit addresses then,
+ * so that all addresses that are reached were permitted at the same time. The name is an alias with a TTL of 0, which no resolver caches.
  */
 function flooding({
   answers,
@@ -297,7 +297,7 @@ function flooding({
     families: ['v4'],
     alone: true,
     attack: async (a) => {
-      // the ledger's ends are whole seconds: the time of the fourth answer leaves the fewest of its three
+      // The ledger rounds ends up to whole seconds: an answer at 875 ms has the shortest time there.
       const began = everyMs > 0 ? Math.ceil(Date.now() / 1000) * 1000 + 875 : Date.now();
       for (const [n, addresses] of flood.entries()) {
         await sleep(Math.max(0, began + n * everyMs - Date.now()));

@@ -23,7 +23,7 @@ export interface Query {
   readonly tail?: string;
   /** The whole payload, no DNS. */
   readonly raw?: string;
-  /** So long it waits for an answer (ms); default 1,500. */
+  /** Timeout for an answer (ms); default 1,500. */
   readonly wait?: number;
   /** Takes the first datagram that comes for the answer. */
   readonly naive?: boolean;

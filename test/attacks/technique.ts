@@ -44,7 +44,7 @@ export interface Technique extends Described {
   attack(a: Attempt): Promise<unknown>;
   /** Whether it got where it should not: ask `seen` or `asked`, or a listener's own log. */
   reached(a: Attempt): Promise<boolean>;
-  /** What a failure must say in addition. */
+  /** Additional text for the message of a failure. */
   evidence?(a: Attempt): Promise<string>;
 }
 /** The part of a technique that is the same for many. */
@@ -144,7 +144,7 @@ export function attackSuite(name: string, options: SuiteOptions, techniques: rea
     t.controlOff === undefined && typeof options.control !== 'object';
   const first = techniques.filter(isBefore);
   const attackers = new Map<Side, Container>();
-  /** By tag: what got out, if it must not have. */
+  /** The additional texts of techniques that were not stopped, by tag. */
   const evidence = new Map<string, string>();
   let lab: Lab;
   let drawbridge: Drawbridge | undefined;

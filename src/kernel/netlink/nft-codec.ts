@@ -354,8 +354,8 @@ export class NftElements implements Disposable {
   }
 
   /**
-   * Lists the rules of iptables-nft in table `filter` with their packet counters. `chains`: only chains whose names begin with one of
-   * these prefixes. Rejects with NetlinkError.
+   * Reads the packet counters of the rules in the table `filter` of iptables-nft. `chains`: prefixes of chain names; the rules of all
+   * other chains are left out. Rejects with NetlinkError.
    */
   counters(family: 4 | 6, chains: readonly string[]): Promise<readonly RuleCounter[]> {
     const table = attribute(RULE.table, cString('filter'));
