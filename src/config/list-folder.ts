@@ -3,6 +3,7 @@ import { type BigIntStats, type FSWatcher, statSync, watch } from 'node:fs';
 import { readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
+import { atNext, BEAT_MS } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import type { List } from '../policy/policy.js';
@@ -21,7 +22,7 @@ import { readInside, remedyOf } from './open-file.js';
 /** Long enough for an editor's truncate-then-write, short enough for the promise of a second. */
 const SETTLE_MS = 60;
 /** Finds changes that fs.watch does not report: a folder that appears, links with a new target, network file systems. */
-const RESCAN_MS = 500;
+const RESCAN_MS = BEAT_MS;
 /** Of a core, for rescans: the rest follows from how long the last one took. */
 const RESCAN_SHARE = 0.05;
 export const MAX_BYTES = 4_000_000;
@@ -185,6 +186,13 @@ interface Known {
   read: FileRead | undefined;
 }
 
+/** The usual pause ends with other work of the service; one that bounds the share of a core is kept whole. */
+function after(ms: number, work: () => void): Disposable {
+  if (ms <= RESCAN_MS) return atNext(RESCAN_MS, work);
+  const timer = setTimeout(work, ms).unref();
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
+}
+
 class Follower implements FolderWatch {
   state: FolderState = EMPTY_FOLDER;
   readonly #folder: string;
@@ -200,7 +208,7 @@ class Follower implements FolderWatch {
   #isChanged = true;
   #watcher: FSWatcher | undefined;
   #settle: NodeJS.Timeout | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
   #running: Promise<void> = Promise.resolve();
   #pauseMs = RESCAN_MS;
   #ended = false;
@@ -221,19 +229,19 @@ class Follower implements FolderWatch {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#settle);
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#watcher?.close();
     await this.#running;
   }
 
   #again(): void {
-    clearTimeout(this.#timer);
-    if (!this.#ended) this.#timer = setTimeout(() => this.#run(), this.#pauseMs).unref();
+    this.#timer?.[Symbol.dispose]();
+    if (!this.#ended) this.#timer = after(this.#pauseMs, () => this.#run());
   }
 
   /** One check at a time; the next regular one begins when this has ended. */
   #run(): void {
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#running = this.#running.then(() => (this.#ended ? undefined : this.#check(this.#onChange)));
     void this.#running.then(() => this.#again());
   }

@@ -2,6 +2,7 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
+import { BEAT_MS } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
@@ -213,8 +214,6 @@ export class TtlExtender implements AsyncDisposable {
   }
 }
 
-/** A beat of the heartbeat, with which sets are checked. */
-export const BEAT_MS = 400;
 /** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
 const SETS_A_BEAT = 32;
 type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };

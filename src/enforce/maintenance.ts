@@ -1,7 +1,7 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Evidence, Kernel } from '../kernel/kernel.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
-import { DisposalStack } from '../lib/async.js';
+import { atNext, BEAT_MS, DisposalStack } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -9,7 +9,7 @@ import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import type { HostMode } from './host-cgroups.js';
-import { BEAT_MS, SetTurns, TtlExtender } from './learned-sets.js';
+import { SetTurns, TtlExtender } from './learned-sets.js';
 import type { EnforcementPass } from './pass.js';
 import { betweenPasses, PassTrace } from './pass-trigger.js';
 import type { Reconciler } from './reconciler.js';
@@ -263,7 +263,7 @@ class Heartbeat implements AsyncDisposable {
   #hasRecord = false;
   readonly #turns: SetTurns;
   #stopped = false;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
   #running: Promise<void>;
 
   constructor(parts: MaintenanceParts, findings: Findings) {
@@ -289,7 +289,7 @@ class Heartbeat implements AsyncDisposable {
       drift.suspect('sets could not be read');
     }
     this.#beats += 1;
-    if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#beat()), BEAT_MS);
+    if (!this.#stopped) this.#timer = atNext(BEAT_MS, () => (this.#running = this.#beat()));
   }
 
   /** Changes of Drawbridge itself count too: a check costs little. */
@@ -364,7 +364,7 @@ class Heartbeat implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     await this.#running;
     await this.#o.kernel.expireHeartbeat();
   }

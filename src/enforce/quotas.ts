@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { readQuotas } from '../kernel/counts.js';
 import { exec } from '../kernel/exec.js';
+import { atNext } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
@@ -97,7 +98,7 @@ export class Quotas implements AsyncDisposable {
   /** Of the members' quotas, as last kept. */
   #kept: ReadonlyMap<string, number> = new Map();
   #stopped = false;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
   #running: Promise<void> = Promise.resolve();
 
   constructor(options: QuotasOptions) {
@@ -145,7 +146,7 @@ export class Quotas implements AsyncDisposable {
         'quotas could not be read or saved: they are tried again in a second',
       );
     }
-    if (!this.#stopped) this.#timer = setTimeout(() => (this.#running = this.#tick()), TICK_MS);
+    if (!this.#stopped) this.#timer = atNext(TICK_MS, () => (this.#running = this.#tick()));
   }
 
   async check(): Promise<void> {
@@ -198,7 +199,7 @@ export class Quotas implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     await this.#running;
     await this.#tick();
     await this.#save();

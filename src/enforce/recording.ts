@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { atNext } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -68,7 +69,7 @@ export class Recording implements AsyncDisposable {
   #lost = 0;
   #isWarned = false;
   #stopped = false;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
   #saving: Promise<void> = Promise.resolve();
 
   constructor(options: RecordingParts) {
@@ -179,7 +180,7 @@ export class Recording implements AsyncDisposable {
     const isNew = this.#version() !== this.#saved;
     if ((isNew && since >= SAVE_MS) || since >= ALIVE_MS || since < 0)
       this.#saving = this.#saving.then(() => this.#save());
-    if (!this.#stopped) this.#timer = setTimeout(() => this.#tick(), TICK_MS);
+    if (!this.#stopped) this.#timer = atNext(TICK_MS, () => this.#tick());
   }
 
   #version(): string {
@@ -210,7 +211,7 @@ export class Recording implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#watch();
     await this.#saving;
     await this.#save();

@@ -274,6 +274,62 @@ export function repeatSafely(
   };
 }
 
+/** The shortest period of work at rest: the heartbeat, with which sets are checked. */
+export const BEAT_MS = 400;
+/** A period that begins within this time (ms) is left out: timers of Node fire up to 1 ms early. */
+const SLACK_MS = 10;
+/** A timer of Node may fire so much earlier than `performance.now()` shows (ms). */
+const EARLY_MS = 1;
+
+interface Due {
+  readonly at: number;
+  readonly work: () => void;
+}
+
+/**
+ * One timer for all work that is repeated at rest. Work with the same period begins together, and with that of a multiple of it: the process
+ * wakes once for all, with warm caches. It does not keep the process alive.
+ */
+class SharedTimer {
+  readonly #due = new Set<Due>();
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+
+  /** Calls `work` once, at the next multiple of `ms` (monotonic clock): at the latest SLACK_MS later than a timer of `ms` would. */
+  next(ms: number, work: () => void): Disposable {
+    const now = performance.now();
+    const first = (Math.floor(now / ms) + 1) * ms;
+    const due = { at: first - now < SLACK_MS ? first + ms : first, work };
+    this.#due.add(due);
+    this.#arm(due.at, now);
+    return { [Symbol.dispose]: () => void this.#due.delete(due) };
+  }
+
+  #arm(at: number, now: number): void {
+    if (at >= this.#timerAt) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(() => this.#run(), Math.max(1, Math.ceil(at - now))).unref();
+  }
+
+  #run(): void {
+    const ready = performance.now() + EARLY_MS;
+    this.#timerAt = Number.NEGATIVE_INFINITY; // the work that begins again now needs no timer of its own
+    try {
+      for (const due of this.#due) if (due.at <= ready && this.#due.delete(due)) due.work();
+    } finally {
+      // also after an error, so that other work goes on if the process does
+      this.#timerAt = Number.POSITIVE_INFINITY;
+      const next = Math.min(...[...this.#due].map((d) => d.at));
+      if (next < Number.POSITIVE_INFINITY) this.#arm(next, performance.now());
+    }
+  }
+}
+
+const shared = new SharedTimer();
+/** Calls `work` once, at the next multiple of `ms`. See SharedTimer. */
+export const atNext = (ms: number, work: () => void): Disposable => shared.next(ms, work);
+
 /** Ends parts in the reverse order of their making; each gets its chance. */
 export class DisposalStack {
   readonly #ends: (() => Promise<void>)[] = [];

@@ -8,7 +8,7 @@ import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
-import { Newest } from '../lib/async.js';
+import { atNext, BEAT_MS, Newest } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -43,7 +43,6 @@ export interface LanStatus {
 }
 
 const AT_ONCE = 8;
-const BEAT_MS = 500;
 
 /** Installs rules inside the namespaces of containers on macvlan and ipvlan networks, before their first instruction. */
 export class NetnsRules implements AnswerSets, AsyncDisposable {
@@ -64,7 +63,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
    * is called without a state or a namespace is closed.
    */
   #empty: AppliedState['places'] | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
   #ended = false;
 
   constructor(options: NetnsRulesOptions) {
@@ -94,7 +93,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   begin(): void {
-    this.#timer = setTimeout(() => void this.#beat(), BEAT_MS).unref();
+    this.#timer = atNext(BEAT_MS, () => void this.#beat());
   }
 
   /** Handle a new sandbox of an unknown container. It is closed at once if an awaited container may get it. */
@@ -168,7 +167,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     this.#claims.end();
-    clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     await this.#syncs.settled();
     for (const space of this.#spaces.values()) space[Symbol.dispose]();
   }

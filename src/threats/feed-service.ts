@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { repeatSafely } from '../lib/async.js';
+import { atNext, repeatSafely } from '../lib/async.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';
 import { parseAddress } from '../lib/ip.js';
@@ -70,7 +70,8 @@ export class Feeds implements AsyncDisposable {
   #inputs: readonly unknown[] = [];
   /** Safely: listing interfaces needs file descriptors, of which the process may have none left. */
   readonly #checkHost: () => Promise<void>;
-  #timer: NodeJS.Timeout | undefined;
+  #timer: Disposable | undefined;
+  #isEnded = false;
   #starting: Promise<void> = Promise.resolve();
   #isRestored: () => void = () => undefined;
   /** Resolves when the versions of this host's disk are in force, or cannot be. */
@@ -100,8 +101,7 @@ export class Feeds implements AsyncDisposable {
 
   /** Start with the versions on this host's disk. Does not wait. */
   begin(): void {
-    void this.#checkHost();
-    this.#timer = setInterval(() => void this.#checkHost(), CHECK_MS).unref();
+    this.#checkRegularly();
     this.#starting = this.#start()
       .catch((e: unknown) => this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'))
       .finally(this.#isRestored);
@@ -169,12 +169,18 @@ export class Feeds implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer);
+    this.#isEnded = true;
+    this.#timer?.[Symbol.dispose]();
     this.#cleanup[Symbol.dispose]();
     await this.#runner[Symbol.asyncDispose]();
     await this.#publisher[Symbol.asyncDispose]();
     if (!this.#o.worker) await this.#worker.close();
     await this.#starting;
+  }
+
+  #checkRegularly(): void {
+    void this.#checkHost();
+    if (!this.#isEnded) this.#timer = atNext(CHECK_MS, () => this.#checkRegularly());
   }
 
   async #start(): Promise<void> {

@@ -1,7 +1,8 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
+  atNext,
   Coalescer,
   eachOf,
   KeyedRunner,
@@ -276,4 +277,62 @@ it('the work of a timer may throw: it is said once a minute, and the next turn t
   expect(said).toHaveLength(2);
   await work();
   expect(runs).toBe(5);
+});
+
+describe('atNext', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+  /** Repeats itself, and notes when it ran. */
+  function repeated(ms: number) {
+    const ran: number[] = [];
+    let next: Disposable;
+    const run = (): void => {
+      ran.push(performance.now());
+      next = atNext(ms, run);
+    };
+    next = atNext(ms, run);
+    return { ran, end: () => next[Symbol.dispose]() };
+  }
+
+  it('lets work of one period begin together, and never later than a timer of its own would', () => {
+    const began = performance.now();
+    const first = repeated(400);
+    vi.advanceTimersByTime(137);
+    const [second, third] = [repeated(400), repeated(800)];
+    vi.advanceTimersByTime(2_400);
+    for (const { ran, end } of [first, second, third]) {
+      end();
+      expect(ran.length).toBeGreaterThan(2);
+    }
+    expect(first.ran[0]).toBeLessThanOrEqual(began + 410);
+    expect(second.ran[0]).toBeLessThanOrEqual(began + 137 + 410);
+    expect(first.ran.slice(-3)).toEqual(second.ran.slice(-3));
+    for (const at of third.ran) expect(first.ran).toContain(at);
+    for (const [n, at] of first.ran.entries()) if (n > 0) expect(at - (first.ran[n - 1] ?? 0)).toBe(400);
+  });
+
+  it('does not begin twice when the timer fires early', () => {
+    vi.advanceTimersByTime(400 - (performance.now() % 400) - 0.4 + 400);
+    const { ran, end } = repeated(400);
+    vi.advanceTimersByTime(390);
+    end();
+    expect(ran).toEqual([]);
+  });
+
+  it('runs nothing that was disposed, and the rest after an error', () => {
+    const ran: string[] = [];
+    const gone = atNext(400, () => ran.push('gone'));
+    atNext(400, () => {
+      throw new Error('one');
+    });
+    atNext(400, () => ran.push('two'));
+    gone[Symbol.dispose]();
+    expect(() => vi.advanceTimersByTime(500)).toThrow('one');
+    vi.advanceTimersByTime(5);
+    expect(ran).toEqual(['two']);
+  });
 });
