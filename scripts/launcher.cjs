@@ -19,8 +19,19 @@ const FOLDER = process.env.CACHE_DIRECTORY || '/var/cache/drawbridge';
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
 const WRITTEN_BY_OTHERS = 0o022;
 const HASH_BYTES = 32;
-/** The service has set this flag when its code is written (lib/thread.ts): it must be set when the code is read, too. */
-const FLAG = '--semi-space-growth-factor=1';
+/**
+ * Flags of V8 that the service runs with. V8 refuses code that was made with other flags, so that they are set when code is read and when
+ * it is written. The service itself changes the first one at times (lib/thread.ts).
+ *
+ * By the second one, V8 optimizes a function after seven times as much bytecode as by default (`interrupt_budget` of its
+ * flag-definitions.h). Most functions of a start run for some ms only, and those of a service at rest once a second: to optimize them costs
+ * more than is saved, a quarter of the processor time of a start and a fifth at rest. What answers names under load is optimized some ms
+ * later. Later versions than that of Node 20 have other flags for it.
+ */
+const FLAGS = [
+  '--semi-space-growth-factor=1',
+  ...(process.versions.v8.startsWith('11.') ? ['--interrupt-budget=500000'] : []),
+].join(' ');
 /** Published by the service (run-service.ts). */
 const AT_REST = 'drawbridge:at rest';
 
@@ -85,12 +96,12 @@ function loadService() {
   const filename = join(__dirname, 'parts', 'service.cjs');
   const file = join(FOLDER, 'service.cjs.code');
   const source = fs.readFileSync(filename);
-  setFlagsFromString(FLAG);
+  setFlagsFromString(FLAGS);
   const cachedData = readCode(file, source);
   const script = new Script(source.toString('latin1'), { filename, ...(cachedData && { cachedData }) });
   if (!cachedData || script.cachedDataRejected)
     atRest(() => {
-      setFlagsFromString(FLAG);
+      setFlagsFromString(FLAGS);
       writeCode(file, source, script);
     });
   const module = { exports: {} };

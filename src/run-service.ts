@@ -21,7 +21,7 @@ import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
-import { collectGarbage, optimizeLate, sizeYoungGeneration } from './lib/thread.js';
+import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
@@ -366,7 +366,6 @@ const AT_REST = channel('drawbridge:at rest');
 async function releaseMemory(log: Logger): Promise<void> {
   // first: V8 accepts code that was made with the flags of a start only, and a collection removes that of functions which are not used any more
   AT_REST.publish(undefined);
-  optimizeLate();
   try {
     await collectGarbage();
     trimHeap();

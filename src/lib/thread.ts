@@ -121,15 +121,6 @@ export function sizeYoungGeneration(): void {
   boundYoungGeneration();
 }
 
-/**
- * From now on V8 optimizes a function after seven times as much bytecode as by default (`interrupt_budget` of V8's flag-definitions.h). A
- * service at rest runs the same functions each second and each minute: to optimize them costs it more than is saved, a fifth of its
- * processor time. What answers names under load is optimized some ms later. Later versions than that of Node 20 have other flags for it.
- */
-export function optimizeLate(): void {
-  if (process.versions.v8.startsWith('11.')) setFlagsFromString('--interrupt-budget=500000');
-}
-
 /** Collect the garbage of this thread. V8's inspector has the only collection that shrinks the young generation, too. */
 export async function collectGarbage(): Promise<void> {
   const { Session } = await import('node:inspector'); // within this process: it listens nowhere

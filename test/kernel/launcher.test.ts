@@ -100,6 +100,17 @@ it('code that was made with other flags of V8 is not used', () => {
   expect(writes({ flags: ['--no-opt'] })).toBe(true);
 });
 
+it.runIf(process.versions.v8.startsWith('11.'))('functions that run for some ms are not optimized', () => {
+  const work = 'function work(n){let sum=0;for(let i=0;i<n;i++)sum+=i%7;return sum}';
+  const optimized = (calls: number): boolean => {
+    writeService(`${work}for(let i=0;i<${calls};i++)work(100);`);
+    const trace = launch({ flags: ['--trace-opt', '--no-concurrent-recompilation', '--no-use-osr'] });
+    return /completed compiling .*<JSFunction work /.test(trace);
+  };
+  expect(optimized(100)).toBe(false); // by default V8 optimizes it within 100 calls
+  expect(optimized(10_000)).toBe(true);
+});
+
 it('code that another user than root could have written is not used', () => {
   launch();
   chmodSync(code, 0o664);
