@@ -8,7 +8,7 @@ import { type EngineFacts, engineFacts } from '../docker/daemon.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { isWithin, type Location, type Mount, parseMountInfo } from '../kernel/mount-info.js';
+import { isWithin, type Location, type MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -16,7 +16,7 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import { type DeviceFacts, type DeviceNode, parseDevices } from './device-findings.js';
 import { type HostFacts, readHostFacts, readHostFiles } from './host-facts.js';
 import { hostFindings } from './host-findings.js';
-import { deviceNodes, type FoundPath, HostTree, readProc, readUnixSockets } from './host-tree.js';
+import { deviceNodes, type FoundPath, HostTree, inodeOf, readProc, readUnixSockets } from './host-tree.js';
 import { listedMounts, type MountsKnown } from './mount-findings.js';
 import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './sensitive-places.js';
 
@@ -188,6 +188,8 @@ interface Read {
   readonly mounts: MountsKnown;
   /** Differs when the mounts lead elsewhere; undefined: they are looked up again. */
   readonly key: string | undefined;
+  /** The mounts of the host by which they were shown. */
+  readonly by?: MountTable;
   readonly devices: readonly DeviceNode[];
 }
 const NO_DEVICES: DeviceFacts = { drivers: undefined, nodes: [] };
@@ -329,9 +331,6 @@ const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): bo
 /** The resolved path of a socket; the usual path of a folder. */
 const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
 
-const inodeOf = ({ stat }: Pick<FoundPath, 'stat'>): { inode?: string } =>
-  stat ? { inode: `${stat.dev}:${stat.ino}` } : {};
-
 type Compared = Pick<Host, 'places' | 'dataRoot'>;
 /** The objects of the reading before if they are equal: what was computed from the same objects need not be computed again. */
 const orBefore = (now: Compared, before: Compared = now): Compared =>
@@ -344,7 +343,7 @@ async function readMounts(
   c: ContainerFacts,
   { tree, places, dataRoot }: Host,
   before: Read | undefined,
-): Promise<Pick<Read, 'mounts' | 'key'>> {
+): Promise<Pick<Read, 'mounts' | 'key' | 'by'>> {
   let text: string;
   try {
     text = readProc(`${c.privileges?.pid}/mountinfo`);
@@ -352,12 +351,14 @@ async function readMounts(
     return failed(e instanceof Error && 'code' in e ? String(e.code) : String(e));
   }
   const listed = listedMounts(c.privileges).map((t) => t.destination);
-  const parts = JSON.stringify([text, listed, tree.isReadable]);
-  const key = hash('sha1', parts, 'base64');
+  const key = hash('sha1', `${tree.isReadable} ${JSON.stringify(listed)} ${text}`, 'base64');
+  const by = tree.mounts;
   const known = before?.key === key && typeof before.mounts === 'object' && 'places' in before.mounts;
-  if (known && before.mounts.mounted.every((m) => pathShown(m.location, m.type, tree) === m.path)) {
+  // the path of a location depends on the table only, which does not change
+  const isShown = (m: Mounted): boolean => tree.shown(m.location, m.type) === m.path;
+  if (known && (before.by === by || before.mounts.mounted.every(isShown))) {
     const isSame = before.mounts.places === places && before.mounts.dataRoot === dataRoot;
-    return { key, mounts: isSame ? before.mounts : { mounted: before.mounts.mounted, places, dataRoot } };
+    return { key, by, mounts: isSame ? before.mounts : { mounted: before.mounts.mounted, places, dataRoot } };
   }
   const given = parseMountInfo(text).filter(
     (m) => !DEFAULTS.test(m.point) || listed.some((d) => isWithin(d, m.point)),
@@ -366,35 +367,11 @@ async function readMounts(
   const mounted: Mounted[] = [];
   let isSettled = true;
   for (const m of given) {
-    const found = await mountedOf(m, tree);
+    const found = await tree.mounted(m);
     mounted.push(found.mounted);
     isSettled &&= found.isSettled;
   }
-  return { key: isSettled ? key : undefined, mounts: { mounted, places, dataRoot } };
+  return { key: isSettled ? key : undefined, by, mounts: { mounted, places, dataRoot } };
 }
 
 const failed = (failure: string): Pick<Read, 'mounts' | 'key'> => ({ mounts: { failure }, key: undefined });
-
-/** How a mount is shown: by a path of the host, as far as the host has one to it. */
-const pathShown = (at: Location, type: string, tree: HostTree): string =>
-  tree.mounts.pathOf(at) ?? `${at.path} of ${type} ${at.device}`;
-
-/** `isSettled`: its file was found, or the files of the host have none for it. */
-async function mountedOf(m: Mount, tree: HostTree): Promise<{ mounted: Mounted; isSettled: boolean }> {
-  const location = { device: m.device, path: m.root };
-  const path = tree.isReadable ? tree.mounts.pathOf(location) : undefined;
-  const [found] = path === undefined ? [] : await tree.find(path);
-  // The path could lead elsewhere meanwhile: then it is another file system's, or another path.
-  const inode = found?.path === path ? inodeOf({ stat: found?.stat }) : {};
-  return {
-    mounted: {
-      destination: m.point,
-      path: pathShown(location, m.type, tree),
-      location,
-      ...inode,
-      isReadOnly: m.isReadOnly,
-      type: m.type,
-    },
-    isSettled: path === undefined || inode.inode !== undefined,
-  };
-}
