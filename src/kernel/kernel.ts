@@ -65,7 +65,7 @@ export class Kernel implements AsyncDisposable {
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
-  #refresh: readonly (() => void)[] | undefined;
+  #refresh: (() => void) | undefined;
 
   constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'warn'>) {
     this.forwarding = new BridgeFdb(this.#ports, log);
@@ -296,12 +296,13 @@ export class Kernel implements AsyncDisposable {
    * are redirected to Drawbridge while they exist.
    */
   heartbeat(): void {
-    this.#refresh ??= ([4, 6] as const).flatMap((family) =>
-      HALVES[family].map((half) =>
-        this.sets.repeatedAdd(`${this.#shape.prefix}-alive${family}`, half, HEARTBEAT_SECONDS),
+    this.#refresh ??= this.sets.repeatedAdds(
+      ([4, 6] as const).flatMap((family) =>
+        HALVES[family].map((half) => [`${this.#shape.prefix}-alive${family}`, half] as const),
       ),
+      HEARTBEAT_SECONDS,
     );
-    for (const add of this.#refresh) add();
+    this.#refresh();
   }
 
   /**

@@ -265,12 +265,16 @@ export class KernelSets implements Disposable {
     });
   }
 
-  /** Prepares an add that is repeated: a call of the result allocates nothing, and throws what `add` rejects with. */
-  repeatedAdd(set: string, address: string, seconds: number): () => void {
-    const operation = `add ${address} to set ${set}`;
-    const body = memberBody(set, address, seconds);
-    if (body === undefined) throw new NetlinkError(operation, EINVAL, { reason: 'not an address' });
-    const message = acknowledged(IPSET_COMMAND.add, body);
+  /** Prepares adds that are repeated together: a call of the result allocates nothing, and throws what the first refused `add` rejects with. */
+  repeatedAdds(members: readonly (readonly [set: string, address: string])[], seconds: number): () => void {
+    const operation = `add ${members.map(([set, address]) => `${address} to set ${set}`).join(', ')}`;
+    const requests = members.map(([set, address], n) => {
+      const body = memberBody(set, address, seconds);
+      if (body === undefined) throw new NetlinkError(operation, EINVAL, { reason: 'not an address' });
+      const flags = n === members.length - 1 ? FLAG.request | FLAG.ack : FLAG.request;
+      return encodeMessage(IPSET_COMMAND.add, flags, 0, body);
+    });
+    const message = Buffer.concat(requests);
     return () => {
       const errno = this.#requests.repeat(operation, message);
       if (errno !== 0) throw explained(new NetlinkError(operation, errno));

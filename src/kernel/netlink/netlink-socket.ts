@@ -104,9 +104,9 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
-   * Sends a whole message that was encoded before, with flags `request` and `ack`, and writes its sequence number into it.
-   * Returns the error number of the acknowledgement, 0 for success. It allocates nothing: for requests that are repeated for
-   * every DNS query. Throws NetlinkError when the kernel does not take or acknowledge the message.
+   * Sends a whole message that was encoded before, with flags `request` and `ack`; or several, of which only the last has `ack`: the kernel
+   * replies to those that it refuses, and then to the last. Returns the error number of the first reply, 0 for success. It allocates nothing:
+   * for requests that are repeated for every DNS query. Throws NetlinkError when the kernel does not take or acknowledge them.
    */
   repeat(operation: string, message: Buffer): number {
     this.#sendAgain(operation, message, message.length);
@@ -149,7 +149,8 @@ export class NetlinkSocket implements Disposable {
     if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
     if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
     this.#sequence = (this.#sequence + 1) >>> 0 || 1;
-    message.writeUInt32LE(this.#sequence, SEQUENCE_AT);
+    for (let at = 0; at < length; at += align4(message.readUInt32LE(at)))
+      message.writeUInt32LE(this.#sequence, at + SEQUENCE_AT);
     const errno = sendDatagram(this.#fd, message, length);
     if (errno !== 0) throw new NetlinkError(operation, errno);
   }

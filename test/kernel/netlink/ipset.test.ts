@@ -41,15 +41,25 @@ test('IPv6 members, and time-out 0 stays for good', async () => {
   await expect(sets.add('learn6', '2001:db8::a', Number.NaN)).rejects.toThrow(RangeError);
 });
 
-test('an add that is repeated sets the time-out again, and reports that the set is gone', () => {
-  ns.run('ipset', 'create', 'beat', 'hash:net', 'timeout', '0');
-  const add = sets.repeatedAdd('beat', '128.0.0.0/1', 3);
+test('adds that are repeated set the time-outs again, and report that one of the sets is gone', () => {
+  const [first, second] = ['beat', 'beat-too'] as const;
+  const create = (set: string) => ns.run('ipset', 'create', set, 'hash:net', 'timeout', '0');
+  for (const set of [first, second]) create(set);
+  const half = '128.0.0.0/1';
+  const add = sets.repeatedAdds([[first, half] as const, [second, half] as const], 3);
   add();
-  ns.run('ipset', 'add', 'beat', '128.0.0.0/1', 'timeout', '0', '-exist');
+  for (const set of [first, second]) ns.run('ipset', 'add', set, half, 'timeout', '0', '-exist');
   add();
-  expect(ns.run('ipset', 'list', 'beat')).toMatch(/128\.0\.0\.0\/1 timeout [23]/);
-  ns.run('ipset', 'destroy', 'beat');
-  expect(add).toThrow('no such set');
+  for (const set of [first, second])
+    expect(ns.run('ipset', 'list', set)).toMatch(/128\.0\.0\.0\/1 timeout [23]/);
+  for (const set of [first, second]) {
+    ns.run('ipset', 'destroy', set);
+    expect(add).toThrow('no such set');
+    expect(add).toThrow('no such set');
+    create(set);
+    add();
+  }
+  for (const set of [first, second]) ns.run('ipset', 'destroy', set);
 });
 
 test('removing twice is no error', async () => {
