@@ -3,7 +3,9 @@
  * rules and without those of one hook, against a namespace with Docker's base chains only. Each variant has network namespaces of its own
  * with the rendered rules and no Docker. Measured is the processor time of the sending thread (packet-sender.mjs), in many short rounds
  * in which the variants take turns: other load of the machine has little part in it.
- * `npx tsx bench/ablation.ts [--rounds 41] [--only host,hosted,bridged] [--kinds flow,oneway,first,connection] [--keep]`, as root.
+ * Answers are what the other end of an established flow sends: to the host itself, and to a container on a bridge.
+ * `npx tsx bench/ablation.ts [--rounds 41] [--only host,hosted,bridged,to-host,to-bridged] [--kinds flow,oneway,first,connection]
+ * [--variants WORDS] [--try 'NAME=COMMAND; COMMAND'] [--keep]`, as root. `--try` adds a variant: all rules, and what these commands change.
  */
 import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
@@ -28,10 +30,11 @@ const { values } = parseArgs({
   options: {
     ...KEEP,
     rounds: { type: 'string', default: '41' },
-    only: { type: 'string', default: 'host,hosted,bridged' },
+    only: { type: 'string', default: 'host,hosted,bridged,to-host,to-bridged' },
     kinds: { type: 'string', default: 'flow,oneway,first,connection' },
     /** Only the variants with one of these words in their names, and the baseline. */
     variants: { type: 'string' },
+    try: { type: 'string', multiple: true, default: [] },
   },
 });
 const GATE = `drawbridge-bench-${process.pid}`;
@@ -42,13 +45,14 @@ EventEmitter.defaultMaxListeners = 1000;
 const cgroups = new Cgroups();
 if (!(await cgroups.askNft(exec))) throw new Error('nft cannot match the cgroup of a sender here');
 
-type Sender = 'host' | 'hosted' | 'bridged';
+type Sender = 'host' | 'hosted' | 'bridged' | 'to-host' | 'to-bridged';
 /** What is sent, how many of it in a round, and what it is called. */
 const KINDS = {
   flow: { count: 6_400, label: 'datagram of a flow with replies' },
   oneway: { count: 6_400, label: 'datagram of a flow without replies' },
   first: { count: 192, label: 'datagram that opens a flow' },
   connection: { count: 60, label: 'TCP connection' },
+  answer: { count: 6_400, label: 'answer' },
 } as const;
 type Kind = keyof typeof KINDS;
 interface Variant {
@@ -82,7 +86,7 @@ function hook(name: string, table: string, chain: string, more: Partial<Hook> = 
   };
 }
 /** Base chains without a rule: what a hook costs before any rule of it. */
-const emptyHooks = (hook: 'output' | 'forward', count: number): Variant => ({
+const emptyHooks = (hook: string, count: number): Variant => ({
   name: `without Drawbridge, ${count} empty base chains in ${hook}`,
   without: Array.from({ length: count }, (_, n) => [
     'nft',
@@ -114,7 +118,32 @@ const HOOKS: Readonly<Record<Sender, readonly Hook[]>> = {
     hook('security', 'ip security', 'FORWARD'),
     hook('nft backstop', BACKSTOP_TABLE, 'forward'),
   ],
+  'to-host': [
+    hook('filter', 'ip filter', 'INPUT'),
+    hook('security', 'ip security', 'INPUT'),
+    hook('nft backstop', BACKSTOP_TABLE, 'input'),
+  ],
+  'to-bridged': [
+    hook('nft early', BACKSTOP_TABLE, 'early'),
+    // what the container opens is still evaluated
+    {
+      name: 'filter',
+      rules: [['iptables', '-R', 'DOCKER-USER', '1', '-i', 'br-test', '-j', 'DB-FORWARD']],
+      chain: [],
+    },
+    hook('security', 'ip security', 'FORWARD'),
+    hook('nft backstop', BACKSTOP_TABLE, 'forward'),
+    hook('bridge postrouting', 'bridge drawbridge', 'delivered'),
+  ],
 };
+const EMPTY_IN: Readonly<Record<Sender, string>> = {
+  host: 'output',
+  hosted: 'output',
+  bridged: 'forward',
+  'to-host': 'input',
+  'to-bridged': 'forward',
+};
+const isAnswer = (sender: Sender): boolean => sender.startsWith('to-');
 /** Rules that a packet meets only when it opens a flow, each taken away alone. */
 const OPENING: Readonly<Record<string, Commands>> = {
   'the threat sets': [['iptables', '-F', 'DB-THREAT']],
@@ -133,7 +162,7 @@ const NO_LOOKUP: Variant = {
 /** Each hook taken away alone, and then the rules and the chain of one after the other, so that the differences add up to the whole. */
 function variantsOf(sender: Sender): readonly Variant[] {
   const hooks = HOOKS[sender];
-  const alone = sender === 'host' ? ({ isAlone: true } as const) : {};
+  const alone = sender === 'host' || sender === 'to-host' ? ({ isAlone: true } as const) : {};
   const parts = hooks.flatMap(({ name, rules, chain }) => [
     { name: `the rules of ${name}`, commands: rules },
     ...(chain.length === 0 ? [] : [{ name: `the base chain of ${name}`, commands: chain }]),
@@ -145,10 +174,10 @@ function variantsOf(sender: Sender): readonly Variant[] {
     without: parts.slice(0, n).flatMap(({ commands }) => commands),
   });
   const all = [
-    emptyHooks(sender === 'bridged' ? 'forward' : 'output', 1),
-    emptyHooks(sender === 'bridged' ? 'forward' : 'output', 4),
+    emptyHooks(EMPTY_IN[sender], 1),
+    emptyHooks(EMPTY_IN[sender], 4),
     step(0),
-    ...(sender === 'bridged'
+    ...(sender === 'bridged' || isAnswer(sender)
       ? []
       : [
           { name: '`raw` queues unknown senders', by: 'nft', inRaw: true, ...alone } as const,
@@ -164,10 +193,14 @@ function variantsOf(sender: Sender): readonly Variant[] {
           without: [...rules, ...chain],
         }),
       ),
-    ...(sender === 'host' ? [] : Object.entries(OPENING)).map(
+    ...(sender === 'host' || isAnswer(sender) ? [] : Object.entries(OPENING)).map(
       ([name, without]): Variant => ({ name: `only without ${name}`, by: 'nft', without }),
     ),
     ...(sender === 'bridged' ? [NO_LOOKUP] : []),
+    ...values.try.map((text): Variant => {
+      const [name = '', ...commands] = text.split(/=(.*)/s);
+      return { name, by: 'nft', ...alone, without: [['sh', '-ec', commands.join('')]] };
+    }),
     ...parts.map((_, n) => step(n + 1)),
   ];
   const words = values.variants?.split(',');
@@ -181,6 +214,8 @@ class Place implements Disposable {
   readonly #box = makeNetns();
   readonly #server: Part;
   readonly #senders = new Map<Sender, Part>();
+  /** Those that have opened the flows of answers. */
+  readonly #askers: Part[] = [];
 
   constructor() {
     const [host, net, box] = [this.host, this.#net, this.#box];
@@ -234,6 +269,10 @@ class Place implements Disposable {
     );
     // where it arrives, a packet costs the same in each variant: the earlier it ends, the better the difference is seen
     net.run(
+      'nft',
+      'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }',
+    );
+    box.run(
       'nft',
       'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }',
     );
@@ -294,17 +333,28 @@ class Place implements Disposable {
   /** Nanoseconds for one packet, or connection. The flows of former rounds are forgotten, because more of them might be refused. */
   async measure(sender: Sender, kind: Kind): Promise<number> {
     if (kind === 'first' || kind === 'connection') this.host.run('conntrack', '-F');
-    const known = this.#senders.get(sender) ?? this.#start(sender);
-    this.#senders.set(sender, known);
-    known.stdin.write(`${kind} ${KINDS[kind].count}\n`);
-    const [text] = (await Promise.race([once(known.stdout, 'data'), failed(known, this.variant)])) as [
-      Buffer,
-    ];
+    const isFirst = !this.#senders.has(sender);
+    const part =
+      this.#senders.get(sender) ?? this.#start(sender, isAnswer(sender) ? this.#net.path : undefined);
+    this.#senders.set(sender, part);
+    if (isAnswer(sender) && isFirst) {
+      await this.#ask(part, 'listen 0');
+      const asking = this.#start(sender);
+      this.#askers.push(asking);
+      await Promise.all([this.#ask(asking, 'ask 0'), this.#ask(part, 'welcome 0')]);
+    }
+    return this.#ask(part, `${kind} ${KINDS[kind].count}`);
+  }
+
+  async #ask(part: Part, line: string): Promise<number> {
+    const answered = once(part.stdout, 'data') as Promise<[Buffer]>;
+    part.stdin.write(`${line}\n`);
+    const [text] = await Promise.race([answered, failed(part, this.variant)]);
     return Number(text.toString());
   }
 
-  #start(sender: Sender): Part {
-    const place = sender === 'bridged' ? this.#box.path : this.host.path;
+  #start(sender: Sender, from?: string): Part {
+    const place = from ?? (sender.endsWith('bridged') ? this.#box.path : this.host.path);
     const enter = sender === 'hosted' ? `echo $$ > ${cgroups.folder(cgroupOf(3).path)}/cgroup.procs && ` : '';
     const command = [
       `--net=${place}`,
@@ -325,7 +375,7 @@ class Place implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const child of [this.#server, ...this.#senders.values()]) child.kill('SIGKILL');
+    for (const child of [this.#server, ...this.#senders.values(), ...this.#askers]) child.kill('SIGKILL');
     for (const ns of [this.host, this.#net, this.#box]) ns[Symbol.dispose]();
   }
 }
@@ -381,6 +431,8 @@ const TITLES: Readonly<Record<Sender, string>> = {
   host: 'the host',
   hosted: 'a container in the host’s network',
   bridged: 'a container on a bridge',
+  'to-host': 'an established flow, to the host',
+  'to-bridged': 'an established flow, to a container on a bridge',
 };
 
 async function rowsOf(sender: Sender, kinds: readonly Kind[]): Promise<Row[]> {
@@ -394,7 +446,8 @@ async function rowsOf(sender: Sender, kinds: readonly Kind[]): Promise<Row[]> {
       await place.apply(variant);
     }
     const rows: Row[] = [];
-    for (const kind of kinds) rows.push(...(await rowsOfKind(sender, kind, variants, places)));
+    for (const kind of isAnswer(sender) ? (['answer'] as const) : kinds)
+      rows.push(...(await rowsOfKind(sender, kind, variants, places)));
     return rows;
   } finally {
     for (const place of places) place[Symbol.dispose]();

@@ -2,12 +2,15 @@
 // what the kernel does for a packet runs in the thread that sends it, so that other load of the machine is not part of the time.
 // Arguments: SERVER PORT. For each line KIND COUNT on stdin it prints nanoseconds for one packet (or connection):
 // flow (one flow with replies), oneway (one flow without), first (each packet opens a flow), connection (TCP, made and reset).
+// Where SERVER is an own address, it answers: after listen, and welcome once another instance has been told to ask, answer is the kind.
 import { createInterface } from 'node:readline';
 import koffi from 'koffi';
 
 const [server, port] = [process.argv[2], Number(process.argv[3])];
 const libc = koffi.load(null);
 const socket = libc.func('int socket(int, int, int)');
+const bind = libc.func('int bind(int, const void *, uint)');
+const recvfrom = libc.func('long recvfrom(int, void *, size_t, int, void *, void *)');
 const connect = libc.func('int connect(int, const void *, uint)');
 const close = libc.func('int close(int)');
 const send = libc.func('long send(int, const void *, size_t, int)');
@@ -59,15 +62,16 @@ vector.writeBigUInt64LE(koffi.address(payload), 0);
 vector.writeBigUInt64LE(BigInt(PAYLOAD), 8);
 const [unnamed, named] = [headers(false), headers(true)];
 
+const PORT_OF = { flow: port, oneway: port + 1, ask: port + 2 };
 const flows = new Map();
 /** A connected socket; with replies, the flow is established. */
 function flow(kind) {
   const known = flows.get(kind);
   if (known !== undefined) return known;
   const fd = must(socket(AF_INET, SOCK_DGRAM, 0), 'socket');
-  must(connect(fd, address(kind === 'flow' ? port : port + 1), 16), 'connect');
+  must(connect(fd, address(PORT_OF[kind]), 16), 'connect');
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, TWO_SECONDS, 16);
-  if (kind === 'flow') {
+  if (kind !== 'oneway') {
     const hello = Buffer.from('hello');
     must(send(fd, hello, hello.length, 0), 'send');
     must(recv(fd, Buffer.alloc(64), 64, 0), 'no reply of the server: recv');
@@ -108,10 +112,34 @@ function connections(count) {
   return (threadTime() - begun) / count;
 }
 
+/** The socket of answers; and what answers the greeting, from then on to that asker only. */
+function listen() {
+  const fd = must(socket(AF_INET, SOCK_DGRAM, 0), 'socket');
+  must(bind(fd, address(PORT_OF.ask), 16), 'bind');
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, TWO_SECONDS, 16);
+  flows.set('answer', fd);
+}
+function welcome() {
+  const fd = flows.get('answer');
+  const [from, length] = [Buffer.alloc(16), Buffer.from(new Int32Array([16]).buffer)];
+  const hello = Buffer.alloc(64);
+  const size = must(recvfrom(fd, hello, hello.length, 0, from, length), 'no greeting: recvfrom');
+  must(connect(fd, from, 16), 'connect');
+  must(send(fd, hello, size, 0), 'send');
+}
+const STEPS = { listen, welcome, ask: () => flow('ask') };
+
 for await (const line of createInterface({ input: process.stdin })) {
   const [kind, text] = line.split(' ');
   const count = Number(text);
+  STEPS[kind]?.();
   const took =
-    kind === 'first' ? firsts(count) : kind === 'connection' ? connections(count) : datagrams(kind, count);
+    count === 0
+      ? 0
+      : kind === 'first'
+        ? firsts(count)
+        : kind === 'connection'
+          ? connections(count)
+          : datagrams(kind, count);
   process.stdout.write(`${took}\n`);
 }

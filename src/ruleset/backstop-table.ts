@@ -20,7 +20,7 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
   chain extended { }`,
     rules: new Map([
       ['early', early(marks)],
-      ['forward', [evaluatedBefore(marks), neverRouted(marks), ...chain(marks, [])]],
+      ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       // what is exempt is below a gate, so that packets of the host meet one cgroup match
       [
@@ -67,17 +67,22 @@ const PLAIN_IPV4 = '@nh,0,8 0x45';
  * Set the evaluated bit on packets of established flows, so that one comparison of the mark takes them past the chains of
  * `filter` and `security`, which would let them pass because of their state. Left out are packets for which those chains do not
  * check the state first: of unknown veths, from the queue, echo requests (limited in length) and packets with IP options or
- * extension headers. Packets without an identity keep their mark, because other programs may compare it.
+ * extension headers. Of packets without an identity (answers) the chains check the state only. Those with a mark of another
+ * program keep it, because programs compare theirs as a whole; those without any get the bit, and `answered` takes it off again.
  */
 function early(marks: Marks): string[] {
+  const own =
+    `meta mark & ${hex(marks.identity)} != 0 ` +
+    `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} == 0`;
   const established = `ct state established meta mark set meta mark | ${hex(marks.evaluated)} accept`;
   return [
-    `meta mark & ${hex(marks.identity)} == 0 accept`,
-    `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} != 0 accept`,
-    `${PLAIN_IPV4} meta l4proto != icmp ${established}`,
-    `ip6 nexthdr { tcp, udp } ${established}`,
+    `${own} ${PLAIN_IPV4} meta l4proto != icmp ${established}`,
+    `meta mark 0 ct state established meta mark set ${hex(marks.evaluated)} accept`,
+    `${own} ip6 nexthdr { tcp, udp } ${established}`,
   ];
 }
+/** Behind all chains of FORWARD. The other rules of the chain would accept such a packet: neighbour discovery is never established. */
+const answered = ({ evaluated }: Marks): string => `meta mark ${hex(evaluated)} meta mark set 0 accept`;
 
 /**
  * The other rules of the chain would accept such a packet. At the head of `output` it saves the packets of containers the match of their gate,

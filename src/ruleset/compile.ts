@@ -99,7 +99,7 @@ function filterTable(
   ]);
   const hooks = [
     hook('filter', 'DOCKER-USER', names.forward, [notEvaluated(input.shape.marks)]),
-    hook('filter', 'INPUT', names.input),
+    ...inputWhen(input.shape.marks).map((when) => hook('filter', 'INPUT', names.input, when)),
     ...hostOutputWhen(input).map((when) => hook('filter', 'OUTPUT', names.output, when)),
   ];
   return { family, table: 'filter', chains, hooks };
@@ -160,7 +160,7 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
   ]);
   const hooks = [
     hook('security', 'FORWARD', names.backstop, [notEvaluated(input.shape.marks)]),
-    hook('security', 'INPUT', names.backstopInput),
+    ...inputWhen(input.shape.marks).map((when) => hook('security', 'INPUT', names.backstopInput, when)),
     ...hostBackstopWhen(input).map((when) => hook('security', 'OUTPUT', names.backstopOutput, when)),
   ];
   return { family, table: 'security', chains, hooks };
@@ -197,6 +197,18 @@ const notEvaluated = ({ evaluated, unknown }: Marks): Match => ({
   mask: (evaluated | unknown) >>> 0,
   not: true,
 });
+
+/**
+ * The packets that leave INPUT for the chains of `filter` and `security`, one jump for each list of matches. The chains would let all
+ * others return: those of established flows without an identity, which are most of what a host receives.
+ */
+const inputWhen = ({ identity }: Marks): readonly (readonly Match[])[] => [
+  [{ k: 'mark', value: 0, mask: identity, not: true }],
+  [
+    { k: 'ct', states: ['ESTABLISHED'], not: true },
+    { k: 'mark', value: 0, mask: identity },
+  ],
+];
 
 function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
   const { enf4, enf6 } = enforcedAddresses(input.subjects);

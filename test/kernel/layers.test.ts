@@ -131,6 +131,51 @@ describe.each(LAYERS)('%s alone', (layer) => {
   });
 });
 
+describe('answers to a container', () => {
+  const COUNTED = 'inet counted';
+  /** Packets by chain of Drawbridge, and those that still have a mark when all chains of FORWARD have passed them. */
+  const counts = (): { filter: number; security: number; marked: number } => {
+    const saved = ['iptables', 'ip6tables'].map((tool) => host.ns.run(`${tool}-save`, '-c')).join('\n');
+    const jumps = [...saved.matchAll(/^\[(\d+):\d+\] -A \S+ .*-j (DB-FORWARD|DB-BACKSTOP)$/gm)];
+    const of = (chain: string): number =>
+      jumps.filter((j) => j[2] === chain).reduce((sum, j) => sum + Number(j[1]), 0);
+    const marked = /packets (\d+)/.exec(host.ns.run('nft', 'list', 'table', ...COUNTED.split(' ')))?.[1];
+    return { filter: of('DB-FORWARD'), security: of('DB-BACKSTOP'), marked: Number(marked) };
+  };
+  const port = { permitted: 80, ours: 31_000 };
+  const outward = FAMILIES.map((v): Bytes => {
+    const ends = { src: VETHS.own[v], dst: OUTSIDE[v] };
+    const packet = ip(ends, 17, udp(ends, port.ours, port.permitted, 'question'));
+    return ether(BRIDGE, VETHS.own.mac, etherTypeOf(packet), packet);
+  });
+  const inward = (uplink: string): Bytes[] =>
+    FAMILIES.map((v) => {
+      const ends = { src: OUTSIDE[v], dst: VETHS.own[v] };
+      const packet = ip(ends, 17, udp(ends, port.permitted, port.ours, 'answer'));
+      return ether(uplink, NEXT_HOP, etherTypeOf(packet), packet);
+    });
+  const answersSeen = (seen: Awaited<ReturnType<Host['send']>>): number =>
+    seen.flat().filter((s) => s.at === 'own' && s.frame.includes('answer')).length;
+
+  it('meet no chain, and leave without a mark; without `early` they pass the chains', async () => {
+    await only(...LAYERS);
+    host.ns.run(
+      'nft',
+      `table ${COUNTED} { chain after { type filter hook forward priority 300; oif "br0" meta mark != 0 counter; }; }`,
+    );
+    const [link] = JSON.parse(host.ns.run('ip', '-j', 'link', 'show', 'uplink')) as { address: string }[];
+    await host.send([{ from: 'own', frames: outward }]);
+    const before = counts();
+    const answers = inward(link?.address ?? '');
+    expect(answersSeen(await host.send([{ from: 'uplink', frames: answers }]))).toBe(2);
+    expect(counts()).toEqual({ ...before, marked: 0 });
+    host.ns.run('nft', 'flush', 'chain', 'inet', 'drawbridge_backstop', 'early');
+    expect(answersSeen(await host.send([{ from: 'uplink', frames: answers }]))).toBe(2);
+    expect(counts()).toEqual({ filter: before.filter + 2, security: before.security + 2, marked: 0 });
+    host.ns.run('nft', 'delete', 'table', ...COUNTED.split(' '));
+  });
+});
+
 it('with filter emptied, the two behind it hold without one another, and together', async () => {
   await only('security', 'backstop');
   expect(await passes()).toEqual([]);

@@ -50,16 +50,70 @@ describe.each([4, 6] as const)('the jumps from FORWARD, IPv%i', (family) => {
   });
 });
 
+describe.each([4, 6] as const)('the jumps from INPUT, IPv%i', (family) => {
+  const states = ['NEW', 'ESTABLISHED', 'RELATED', 'INVALID'] as const;
+  const own = markOf(marks, 2, 'enforce');
+  const identified = [own, own | marks.evaluated, marks.unknown | marks.enforced | marks.held | 5];
+  const tables = compile(input(m)).tables.filter((t) => t.family === family);
+  it.each(['filter', 'security'] as const)(
+    '%s: answers to the host do not meet it, all others do',
+    (name) => {
+      const table = tables.find((t) => t.table === name);
+      const rules = table?.hooks.flatMap((h) => (h.chain === 'INPUT' ? [h.rule] : [])) ?? [];
+      const chains = new Map([...(table?.chains ?? []), ['HOOK', rules] as const]);
+      const follow = (mark: number, state: (typeof states)[number]) => {
+        const packet = { family, mark: mark >>> 0, proto: 'tcp', src: '', dst: '', states: [state] } as const;
+        return trace(chains, 'HOOK', { ...packet, in: 'eth0' }, () => false);
+      };
+      for (const state of states) {
+        // bits of other programs are no identity
+        for (const mark of [0, ~marks.all])
+          expect([state, follow(mark, state).steps.length > 0]).toEqual([state, state !== 'ESTABLISHED']);
+        for (const mark of identified)
+          expect([mark, follow(mark, state).steps.length > 0]).toEqual([mark, true]);
+      }
+    },
+  );
+  it.each(['filter', 'security'] as const)('%s: its chain would let those answers return', (name) => {
+    const table = tables.find((t) => t.table === name);
+    const target = table?.hooks.find((h) => h.chain === 'INPUT')?.rule.then;
+    const chain = target?.k === 'jump' ? target.chain : '';
+    expect(table?.chains.get(chain)).not.toBeUndefined();
+    for (const proto of ['tcp', 'udp', 'icmp'] as const)
+      for (const from of ['lo', 'eth0', 'br-test'])
+        for (const isListed of [true, false]) {
+          const packet = { family, mark: 0, proto, src: '', dst: '', in: from } as const;
+          const answer = { ...packet, states: ['ESTABLISHED'] } as const;
+          expect(trace(table?.chains ?? new Map(), chain, answer, () => isListed).verdict).toBe('return');
+        }
+  });
+});
+
 it('only packets of established flows get the bit before the rules, none that the rules check by more than their state', () => {
   const lines = backstopProgram(shape, NO_HOST_NET).rules.get('early') ?? [];
-  const setting = lines.flatMap((l, i) => (l.includes(' set ') ? [i] : []));
-  expect(setting).toHaveLength(2);
-  for (const i of setting)
-    expect(lines[i]).toMatch(/ ct state established meta mark set meta mark \| \S+ accept$/);
-  const before = lines.slice(0, setting[0]);
-  expect(before).toContain(`meta mark & ${hex(marks.identity)} == 0 accept`);
-  expect(before).toContain(`meta mark & ${hex((marks.unknown | marks.held) >>> 0)} != 0 accept`);
+  expect(lines).toHaveLength(3);
+  for (const line of lines) expect(line).toMatch(/ ct state established meta mark set \S.* accept$/);
   // echo requests are limited in length; options and extension headers are dropped
-  expect(lines[setting[0] ?? 0]).toMatch(/^@nh,0,8 0x45 meta l4proto != icmp /);
-  expect(lines[setting[1] ?? 0]).toMatch(/^ip6 nexthdr \{ tcp, udp \} /);
+  const plain = ['@nh,0,8 0x45 meta l4proto != icmp', 'ip6 nexthdr { tcp, udp }'];
+  const own =
+    `meta mark & ${hex(marks.identity)} != 0 ` +
+    `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} == 0`;
+  for (const what of plain)
+    expect(lines.filter((l) => l.startsWith(`${own} ${what} ct state established `))).toHaveLength(1);
+  // of others, those only that have no mark at all: programs compare theirs as a whole
+  expect(lines.filter((l) => l.startsWith('meta mark 0 ct state established '))).toHaveLength(1);
+});
+
+describe.each([4, 6] as const)('an answer from elsewhere, IPv%i', (family) => {
+  it.each([
+    ['filter', 'DB-FORWARD'],
+    ['security', 'DB-BACKSTOP'],
+  ] as const)('%s %s would let it return, whatever it is', (name, chain) => {
+    const table = compile(input(m)).tables.find((t) => t.table === name && t.family === family);
+    for (const proto of ['tcp', 'udp', 'icmp'] as const)
+      for (const isListed of [true, false]) {
+        const packet = { family, mark: 0, proto, src: '', dst: '', states: ['ESTABLISHED'] } as const;
+        expect(trace(table?.chains ?? new Map(), chain, packet, () => isListed).verdict).toBe('return');
+      }
+  });
 });

@@ -77,6 +77,8 @@ describe('the backstop', () => {
     const table = compile(input(m)).tables.find((t) => t.family === family && t.table === 'security');
     expect(table?.hooks.map((h) => [h.chain, h.rule.then])).toEqual([
       ['FORWARD', { k: 'jump', chain: 'DB-BACKSTOP' }],
+      // with an identity, and without one
+      ['INPUT', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
       ['INPUT', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
       ['OUTPUT', { k: 'jump', chain: 'DB-BACKSTOP-OUT' }],
     ]);
