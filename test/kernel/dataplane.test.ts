@@ -59,9 +59,11 @@ describe('the kernel takes a desired state and gives it back', () => {
           chain,
           true,
         ]);
-        const [, first = '', second = ''] = ns.run(tool, '-t', table, '-S', chain).trim().split('\n');
-        expect(first).toMatch(/ -j DB-/);
-        expect(second).toContain(source);
+        const [, ...rules] = ns.run(tool, '-t', table, '-S', chain).trim().split('\n');
+        const theirs = rules.findIndex((r) => r.includes(source));
+        const ours = rules.map((r) => / -j DB-/.test(r));
+        expect(theirs).toBe(ours.filter(Boolean).length);
+        expect(ours.indexOf(false)).toBe(theirs);
       }
   });
 
