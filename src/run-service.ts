@@ -13,7 +13,6 @@ import { FailedLogins, recordAlone } from './changes/service-records.js';
 import { tokenKey } from './changes/stored-state.js';
 import type { Config } from './config/config.js';
 import { localSocketOf } from './config/service-socket.js';
-import type { DockerWatch } from './docker/watch.js';
 import { DeniedLog } from './enforce/denials.js';
 import { Counts } from './kernel/counts.js';
 import { exec } from './kernel/exec.js';
@@ -192,11 +191,10 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
 async function findSandboxes({ config, folders, namespaces }: App, whileWaiting: () => void): Promise<void> {
-  const known = namespaces.findSandboxes(); // in the folders of earlier runs: another thread reads them
   await folders.noteEngines(config.docker.socket); // it takes turns, so that the list of Docker is requested meanwhile
+  const found = namespaces.findSandboxes();
   whileWaiting();
-  await known;
-  await namespaces.findSandboxes(); // in folders that no earlier run has noted
+  await found;
 }
 
 /** Where our resolver answers inside a namespace, the names of neighbours include aliases that only their inspects have. */
@@ -205,17 +203,12 @@ function aliasesKnown({ docker, namespaceDns }: App): Promise<void> {
   return docker.inspectOn(new Set(clients.flatMap((c) => c.endpoints.map((e) => e.networkId))));
 }
 
-/**
- * Without an answer the first pass only installs the closed base, and new sandboxes are closed. The tools that read rules and sets begin
- * when Docker has listed its containers: it answers earlier without them, and they run while the rules are compiled.
- */
-async function isDockerThere({ docker, kernel, policies, sandboxes }: App): Promise<boolean> {
+/** Without an answer the first pass only installs the closed base, and new sandboxes are closed. */
+async function isDockerThere({ docker, policies, sandboxes }: App): Promise<boolean> {
   // The veth of a container on a managed bridge shows its network namespace.
-  const mayWait: Parameters<DockerWatch['begin']>[0] = (networks) => {
-    kernel.readAhead();
-    return networks.length > 0 && networks.every((n) => n && policies.isManaged(n));
-  };
-  const asked = docker.begin(mayWait).catch(() => undefined);
+  const asked = docker
+    .begin((networks) => networks.length > 0 && networks.every((n) => n && policies.isManaged(n)))
+    .catch(() => undefined);
   const wait = (ms: number): Promise<undefined> => sleep(ms, undefined, { ref: false });
   const soon = await Promise.race([asked, wait(DOCKER_SOON_MS)]);
   if (!soon) sandboxes.arm({ close: true });

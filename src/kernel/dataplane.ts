@@ -17,7 +17,7 @@ import {
 } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import { type ObservedProgram, programTags } from './nft-text.js';
-import { type Observed, type ObservedNft, observe, observeNft } from './read-rules.js';
+import { type Observed, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;
@@ -29,16 +29,6 @@ export interface Applied {
 
 const NOTHING = JSON.stringify([]);
 
-/** A reading that began before it was needed. */
-interface Ahead {
-  readonly nft: Promise<ObservedNft>;
-  /** With the same tables of nft. */
-  whole?: Promise<Observed>;
-  readonly isCurrent: () => boolean;
-  /** A pass has used the tables of nft. */
-  isUsed: boolean;
-}
-
 /** Applies a desired state by its difference to the known state of the kernel. */
 export class Dataplane {
   readonly #run: Exec;
@@ -49,7 +39,8 @@ export class Dataplane {
   #observed: Observed | undefined;
   /** The last applied state, and the steps that had to be left out because the cgroups of their rules were removed. */
   #last: { readonly desired: DesiredState; readonly left: string } | undefined;
-  #ahead: Ahead | undefined;
+  /** A reading that began before it was needed. */
+  #ahead: { readonly observed: Promise<Observed>; readonly isCurrent: () => boolean } | undefined;
   /** Another process changed the rules, and no apply has succeeded since. */
   #tampered = false;
   /** Sets that were created by an apply that failed later, so that its caller does not know that they must be filled. */
@@ -81,10 +72,9 @@ export class Dataplane {
   }
 
   /**
-   * Begins to read the kernel next to other work of a start: the tables of nft at once, rules and sets with `readAheadWhole`. The next
-   * `readNft` and `read` return the results if `generation`, the kernel's count of changes of nf_tables, is still the same then; otherwise
-   * they read again. The count does not show changes of iptables-legacy: do not call it there. Nor does it show members of sets, which
-   * another process could also change right after any reading.
+   * Begins to read the kernel next to other work of a start. The next `read` returns the result if `generation`, the kernel's count of
+   * changes of nf_tables, is still the same then; otherwise it reads again. The count does not show changes of iptables-legacy: do not
+   * call it there. Nor does it show members of sets, which another process could also change right after any reading.
    */
   readAhead(generation: () => number | undefined): void {
     const now = (): number | undefined => {
@@ -96,40 +86,15 @@ export class Dataplane {
     };
     const before = now();
     if (before === undefined) return;
-    const nft = observeNft(this.#run, this.#indexOf);
-    nft.catch(() => undefined); // `read` reads again
-    this.#ahead = { nft, isCurrent: () => now() === before, isUsed: false };
-  }
-
-  /** Begins to read the rest, if `readAhead` has begun: what only an apply needs. */
-  readAheadWhole(): void {
-    const ahead = this.#ahead;
-    if (!ahead || ahead.whole) return;
-    ahead.whole = observe(this.#run, this.#shape.prefix, this.#indexOf, ahead.nft);
-    ahead.whole.catch(() => undefined); // `read` reads again
-  }
-
-  /**
-   * What the tables of nft hold. A reading ahead serves one pass: where an earlier pass has ended before its apply, members of sets may have
-   * changed since, so that everything is read again.
-   */
-  async readNft(): Promise<ObservedNft> {
-    const ahead = this.#ahead;
-    if (!ahead || ahead.isUsed) {
-      this.#ahead = undefined;
-      return this.read();
-    }
-    ahead.isUsed = true;
-    this.#observed = undefined;
-    this.readAheadWhole();
-    const early = await ahead.nft.catch(() => undefined);
-    return early && ahead.isCurrent() ? early : this.read();
+    const observed = this.observe();
+    observed.catch(() => undefined); // `read` reads again
+    this.#ahead = { observed, isCurrent: () => now() === before };
   }
 
   async read(): Promise<Observed> {
     const ahead = this.#ahead;
     this.#ahead = undefined;
-    const early = await ahead?.whole?.catch(() => undefined);
+    const early = await ahead?.observed.catch(() => undefined);
     this.#observed = early && ahead?.isCurrent() ? early : await this.observe();
     return this.#observed;
   }

@@ -93,7 +93,7 @@ export class Kernel implements AsyncDisposable {
   }
 
   /**
-   * Tests which rules this kernel and its tools accept. Then begins to read the installed tables of nft, which needs the names of the links:
+   * Tests which rules this kernel and its tools accept. Then begins to read the installed rules, which needs the names of the links:
    * `listed` resolves when these are known. The first pass needs both results.
    */
   async probe(listed: Promise<void>): Promise<void> {
@@ -102,11 +102,6 @@ export class Kernel implements AsyncDisposable {
     // iptables-legacy never has zones (canZone), and the generation of nf_tables does not show its changes.
     if (hasZones) this.#plane.readAhead(() => this.generation());
     if (hasZones) this.nft = await nftAbilities(this.#run, this.cgroups);
-  }
-
-  /** Begins to read rules and sets as well: the first pass needs them once its rules are compiled. */
-  readAhead(): void {
-    this.#plane.readAheadWhole();
   }
 
   #follow(changed: LinkChangeListener): RouteMonitor {
@@ -173,14 +168,13 @@ export class Kernel implements AsyncDisposable {
 
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async readSnapshot(): Promise<KernelSnapshot> {
-    const { bridge, identity } = await this.#plane.readNft();
+    const { bridge, tables, identity } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
     const names = namesFor(this.#shape.prefix);
+    const hostNetwork = readHostNetworkRules(isOurs ? tables.get(4) : undefined, names);
     const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
-    if (senders) return { bridge: elements, ...senders };
-    const tables = isOurs ? (await this.#plane.read()).tables.get(4) : undefined;
-    return { bridge: elements, ...readHostNetworkRules(tables, names) };
+    return { bridge: elements, ...(senders ?? hostNetwork) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);

@@ -27,22 +27,17 @@ export interface Observed {
   /** With what its rules say, if they were read and not predicted. */
   readonly identity: ObservedProgram & { readonly senders?: readonly SenderRule[] };
 }
-export type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
+type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
 export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
 
-/** Reads everything; `readNft`: a reading of the tables of nft that has begun. Any tool that fails fails the whole: a half view would be taken for the truth. */
-export async function observe(
-  run: Exec,
-  prefix: string,
-  indexOf: IndexOf,
-  readNft: Promise<ObservedNft> = observeNft(run, indexOf),
-): Promise<Observed> {
+/** Reads everything. Any tool that fails fails the whole: a half view would be taken for the truth. */
+export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Promise<Observed> {
   const [v4, v6, sets, nft] = await Promise.all([
     savedRules(run, 4, []),
     savedRules(run, 6, []),
     observeSets(run, prefix),
-    readNft,
+    observeNft(run, indexOf),
   ]);
   return {
     tables: new Map([
@@ -91,7 +86,7 @@ async function observeSets(run: Exec, prefix: string): Promise<Observed['sets']>
 }
 
 /** Another process may delete a table between the listing of tables and its turn: then both are repeated. */
-export async function observeNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
+async function observeNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
   for (let n = 1; ; n++) {
     try {
       return await listNft(run, indexOf);

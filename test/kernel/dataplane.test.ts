@@ -241,9 +241,6 @@ describe('a reading that began before it was needed', () => {
   it('is the one that the first pass uses', async () => {
     const plane = new Dataplane(counting, shape, none);
     plane.readAhead(() => elements.generation());
-    expect(reads).toHaveLength(0); // rules and sets are read later
-    plane.readAheadWhole();
-    expect((await plane.readNft()).bridge.exists).toBe(true);
     expect((await plane.apply(desired)).changed).toBe(false);
     expect(reads).toHaveLength(1);
     plane.invalidate();
@@ -258,39 +255,10 @@ describe('a reading that began before it was needed', () => {
   ])('does not count after a change: %s %s %s', async (...command) => {
     const plane = new Dataplane(counting, shape, none);
     plane.readAhead(() => elements.generation());
-    plane.readAheadWhole();
     ns.run(...(command as [string, ...string[]]));
     expect((await plane.apply(desired)).changed).toBe(true);
     expect(reads).toHaveLength(2);
     expect(planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
-  });
-
-  it('does not count after a change between what nft shows and the rest', async () => {
-    const plane = new Dataplane(counting, shape, none);
-    plane.readAhead(() => elements.generation());
-    expect((await plane.readNft()).bridge.exists).toBe(true);
-    ns.run('iptables', '-F', 'DB-FORWARD');
-    expect((await plane.apply(desired)).changed).toBe(true);
-    expect(reads).toHaveLength(2);
-    expect(planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages).toEqual([]);
-  });
-
-  it('is not used by a second pass, where the first one has ended before its apply', async () => {
-    let listed = 0;
-    const listing: Exec = async (file, args, options) => {
-      const result = await ns.exec(file, args, options);
-      if (file === 'ipset' && args[0] === 'restore') listed++;
-      return result;
-    };
-    const plane = new Dataplane(listing, shape, none);
-    plane.readAhead(() => elements.generation());
-    await plane.readNft();
-    await expect.poll(() => listed, { timeout: 20_000 }).toBe(1);
-    const filled = [...desired.sets.values()].find((s) => !s.timed && s.members.length > 0);
-    ns.run('ipset', 'flush', filled?.name ?? ''); // the generation of nf_tables does not show it
-    plane.invalidate();
-    await plane.readNft();
-    expect((await plane.apply(desired)).changed).toBe(true);
   });
 
   it('fails, and is read again', async () => {
@@ -301,7 +269,6 @@ describe('a reading that began before it was needed', () => {
         : counting(file, args, options);
     const plane = new Dataplane(failing, shape, none);
     plane.readAhead(() => elements.generation());
-    plane.readAheadWhole();
     isBroken = false;
     expect((await plane.apply(desired)).changed).toBe(false);
     expect(reads).toHaveLength(1);
