@@ -207,6 +207,9 @@ function variantsOf(sender: Sender): readonly Variant[] {
   return [BARE, ...all.filter((v) => words === undefined || words.some((w) => v.name.includes(w)))];
 }
 
+const ARRIVED =
+  'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }';
+
 /** A host with an uplink to a server and a bridge with one container, all of them network namespaces. */
 class Place implements Disposable {
   readonly host = makeNetns();
@@ -268,14 +271,7 @@ class Place implements Disposable {
       'ACCEPT',
     );
     // where it arrives, a packet costs the same in each variant: the earlier it ends, the better the difference is seen
-    net.run(
-      'nft',
-      'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }',
-    );
-    box.run(
-      'nft',
-      'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }',
-    );
+    for (const end of [net, box]) end.run('nft', ARRIVED);
     host.run('sysctl', '-qw', 'net.netfilter.nf_conntrack_tcp_timeout_close=2');
     this.#server = startPart([
       `--net=${net.path}`,

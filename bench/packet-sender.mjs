@@ -2,7 +2,8 @@
 // what the kernel does for a packet runs in the thread that sends it, so that other load of the machine is not part of the time.
 // Arguments: SERVER PORT. For each line KIND COUNT on stdin it prints nanoseconds for one packet (or connection):
 // flow (one flow with replies), oneway (one flow without), first (each packet opens a flow), connection (TCP, made and reset).
-// Where SERVER is an own address, it answers: after listen, and welcome once another instance has been told to ask, answer is the kind.
+// To answer, an instance runs where SERVER is. It is told to listen, then to welcome while another instance is told to ask (each with
+// COUNT 0), and from then on the kind is answer.
 import { createInterface } from 'node:readline';
 import koffi from 'koffi';
 

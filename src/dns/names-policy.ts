@@ -4,6 +4,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
@@ -264,8 +265,8 @@ export class NamesPolicy {
     return this.#search.of(container);
   }
 
-  /** Read the search domains of new containers, and forget those of containers that are gone. */
-  refreshSearchDomains(containers: ReadonlyMap<string, unknown>): void {
+  /** Read the search domains of containers that are inspected now, and forget those of containers that are gone. */
+  refreshSearchDomains(containers: Inspected): void {
     this.#search.refresh(containers);
   }
 
@@ -320,12 +321,15 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
   return weight(b) - weight(a);
 }
 
-/** Search domains of containers, each read once from the resolv.conf that Docker wrote; empty until it is read. */
+/** Containers of a view; `privileges` are known after an inspect. */
+type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
+
+/** Search domains of containers, each read once from the resolv.conf that Docker wrote, after an inspect; empty until then. */
 class SearchDomains {
   readonly #docker: Pick<DockerWatch, 'resolver'>;
   readonly #known = new Map<string, readonly string[]>();
-  /** Of the last view: a container with an empty file is read again when Docker has reported something. */
-  #seen: ReadonlyMap<string, unknown> | undefined;
+  /** Of the last view: a file that could not be read is read again when Docker has reported something. */
+  #seen: Inspected | undefined;
 
   constructor(docker: Pick<DockerWatch, 'resolver'>) {
     this.#docker = docker;
@@ -335,21 +339,21 @@ class SearchDomains {
     return this.#known.get(container) ?? [];
   }
 
-  refresh(containers: ReadonlyMap<string, unknown>): void {
+  refresh(containers: Inspected): void {
     if (this.#seen === containers) return;
     this.#seen = containers;
     for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
-    for (const id of containers.keys()) if (!this.#known.has(id)) void this.#fetch(id);
+    for (const [id, c] of containers) if (c.privileges && !this.#known.has(id)) void this.#fetch(id);
   }
 
   async #fetch(id: string): Promise<void> {
     this.#known.set(id, []);
     // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
     const search = await this.#docker.resolver(id).then(
-      (r) => r.search,
+      (r) => (r.isUnknown ? undefined : r.search),
       () => undefined,
     );
-    if (search === undefined || search.length === 0) this.#known.delete(id);
+    if (search === undefined) this.#known.delete(id);
     else this.#known.set(id, search);
   }
 }

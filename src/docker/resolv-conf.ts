@@ -27,9 +27,11 @@ export interface ResolverFacts {
   readonly search: readonly string[];
   /** The addresses that will be asked in the end: by the container itself, or by the embedded resolver. */
   readonly servers: readonly string[];
+  /** The file could not be read, or not be proven to be Docker's: it may be read again. */
+  readonly isUnknown?: true;
 }
 
-const UNKNOWN: ResolverFacts = { embedded: true, hostAsked: true, search: [], servers: [] };
+const UNKNOWN: ResolverFacts = { embedded: true, hostAsked: true, search: [], servers: [], isUnknown: true };
 
 /** @param text the file as Docker wrote it; undefined (unreadable, or perhaps the container's word) is closed: host-asked. */
 export function resolverFacts(text: string | undefined): ResolverFacts {

@@ -50,10 +50,12 @@ async function syncLearned(
   state: AppliedState,
   member: Subject,
   now: number,
+  sizes?: ReadonlyMap<string, number>,
 ): Promise<boolean> {
   let isMissed = false;
   for (const set of learnedSets(state, member)) {
     const stood = dns.members(member.id).get(set.name);
+    if (sizes?.get(set.name) === 0 && !stood?.size) continue;
     const have = await kernel.members(set.name);
     // Asked after the kernel: the ledger knows an address before the kernel does, so none that comes now is taken for stale.
     const want = dns.members(member.id).get(set.name) ?? new Map<string, number>();
@@ -69,9 +71,12 @@ async function syncLearned(
   return isMissed;
 }
 
+/** Of so many subjects one listing has the sizes of all sets: after a start most learned sets are empty, and have nothing to learn. */
+const MANY = 64;
+
 /** For each of these subjects. True: another process has removed members of one that is not new. */
 export async function syncAll(
-  kernel: Pick<Kernel, 'members' | 'add' | 'remove'>,
+  kernel: Pick<Kernel, 'members' | 'add' | 'remove'> & { readonly bulk: Pick<Kernel['bulk'], 'allEntries'> },
   dns: Pick<DnsService, 'members'>,
   state: AppliedState,
   {
@@ -85,8 +90,10 @@ export async function syncAll(
   },
 ): Promise<boolean> {
   let isLost = false;
+  // before the ledger is asked: what it learns from now on is not in it
+  const sizes = members.length > MANY ? kernel.bulk.allEntries() : undefined;
   for (const m of members) {
-    const missed = await syncLearned(kernel, dns, state, m, now());
+    const missed = await syncLearned(kernel, dns, state, m, now(), sizes);
     isLost ||= missed && !isNew(m);
   }
   return isLost;

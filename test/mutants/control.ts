@@ -284,4 +284,23 @@ export const CONTROL: readonly Mutant[] = [
       test: 'only policies of the owner can have changed when a grant has come or gone',
     },
   },
+  {
+    id: 'sync-empty-sets',
+    what: 'a set that is empty in the kernel gets nothing that the ledger has',
+    file: 'src/enforce/learned-sets.ts',
+    from: 'if (sizes?.get(set.name) === 0 && !stood?.size) continue;',
+    to: 'if (sizes?.get(set.name) === 0) continue;',
+    killedBy: {
+      file: 'test/pure/enforce/learned-sets.test.ts',
+      test: 'next to many, only sets with members',
+    },
+  },
+  {
+    id: 'search-domains-again',
+    what: 'files without search domains are read again with each news of Docker',
+    file: 'src/dns/names-policy.ts',
+    from: 'if (search === undefined) this.#known.delete(id);',
+    to: 'if (!search?.length) this.#known.delete(id);',
+    killedBy: { file: 'test/pure/dns/names-policy.test.ts', test: 'are read after an inspect, and once' },
+  },
 ];

@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NamesPolicy } from '../../../src/dns/names-policy.js';
+import type { ResolverFacts } from '../../../src/docker/resolv-conf.js';
 import type { DockerWatch } from '../../../src/docker/watch.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
-import type { DockerView } from '../../../src/policy/container.js';
+import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState, ManagedBridge } from '../../../src/ruleset/applied-state.js';
 import { type Subject, UNATTRIBUTED_ID } from '../../../src/ruleset/desired-state.js';
@@ -221,5 +222,67 @@ describe('the revision of the policy', () => {
     change();
     expect(policy.revision !== before).toBe(isChanged);
     expect(policy.revision).toBe(policy.revision);
+  });
+});
+
+describe('search domains', () => {
+  const inspected = { privileges: {} } as unknown as ContainerFacts;
+  const unread = { privileges: undefined } as unknown as ContainerFacts;
+  const facts = (more: Partial<ResolverFacts>): ResolverFacts => ({
+    embedded: true,
+    hostAsked: false,
+    search: [],
+    servers: [],
+    ...more,
+  });
+  /** Reads of resolv.conf files, of which each gives `answer`. */
+  function readBy(answer: () => ResolverFacts): { policy: NamesPolicy; reads: string[] } {
+    const reads: string[] = [];
+    const docker = dockerOf({ starting: new Set(), attached: new Set() });
+    const policy = new NamesPolicy({
+      prefix: 'DB',
+      kernel: { hostAddresses: () => new Set() },
+      threats: NO_THREATS,
+      docker: {
+        ...docker,
+        resolver: (id) => {
+          reads.push(id);
+          return Promise.resolve(answer());
+        },
+      },
+    });
+    return { policy, reads };
+  }
+  const settled = (): Promise<void> => new Promise((resume) => setImmediate(resume));
+
+  it('are read after an inspect, and once, also where there are none', async () => {
+    for (const search of [[], ['lan']]) {
+      const { policy, reads } = readBy(() => facts({ search }));
+      policy.refreshSearchDomains(new Map([['c', unread]]));
+      expect(reads).toEqual([]);
+      for (let n = 0; n < 3; n++) {
+        policy.refreshSearchDomains(new Map([['c', inspected]]));
+        await settled();
+      }
+      expect(reads).toEqual(['c']);
+      expect(policy.searchDomains('c')).toEqual(search);
+    }
+  });
+  it('are read again while the file is unknown, and for a container that has come back', async () => {
+    let answer = facts({ isUnknown: true });
+    const { policy, reads } = readBy(() => answer);
+    const refresh = (...ids: string[]): void =>
+      policy.refreshSearchDomains(new Map(ids.map((id) => [id, inspected])));
+    refresh('c');
+    await settled();
+    answer = facts({ search: ['lan'] });
+    refresh('c');
+    await settled();
+    expect(reads).toEqual(['c', 'c']);
+    expect(policy.searchDomains('c')).toEqual(['lan']);
+    refresh();
+    expect(policy.searchDomains('c')).toEqual([]);
+    refresh('c');
+    expect(reads).toHaveLength(3);
   });
 });

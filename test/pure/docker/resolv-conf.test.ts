@@ -39,6 +39,8 @@ describe('resolv.conf of a container', () => {
   });
   it('unreadable is closed', () => {
     expect(needsNamespaceDns(resolverFacts(undefined))).toBe(true);
+    expect(resolverFacts(undefined).isUnknown).toBe(true);
+    expect(resolverFacts('').isUnknown).toBeUndefined();
   });
   it('never throws', () => {
     fc.assert(fc.property(fc.string(), (text) => void resolverFacts(text)));
