@@ -1,7 +1,7 @@
 /**
  * What the service costs as a host grows: the time from its start until it is ready, its memory, its idle processor time, the processes
  * that it starts while nothing happens, and how long a grant takes.
- * `npx tsx bench/scale.ts [--containers 1,150,1000] [--rounds 1] [--rest 120] [--window 60] [--grants 50]`, as root.
+ * `npx tsx bench/scale.ts [--containers 1,150,1000] [--rounds 1] [--rest 120] [--window 60] [--grants 200]`, as root.
  * At rest means: it has been ready for two minutes, so that V8 has compiled what is called again and again. The window has all that is done
  * each minute, and all processes of the service count.
  * The containers are simulated (bench/simulated-engine.ts): real namespaces, processes, veths and bridges, no runtime.
@@ -22,7 +22,7 @@ const { values } = parseArgs({
     containers: { type: 'string', default: '1,150,1000' },
     rounds: { type: 'string', default: '1' },
     window: { type: 'string', default: '60' },
-    grants: { type: 'string', default: '50' },
+    grants: { type: 'string', default: '200' },
     rest: { type: 'string', default: '120' },
     profile: { type: 'string' },
   },
