@@ -139,9 +139,9 @@ export const addressesOf = (p: { readonly ip4?: string; readonly ip6?: string })
   [p.ip4, p.ip6].filter((a) => a !== undefined);
 
 /**
- * Maps each address to the member that holds it on a veth now. The rules that remain of a departed container (ruleset-input.ts) still
- * name its former veth and addresses. Docker may have assigned these addresses to another container already, whose flows must be
- * evaluated by its own policy.
+ * Returns the member to which each address is bound now. After a container has ended, its rules remain for some seconds
+ * (ruleset-input.ts), with its former veth and addresses. If Docker has assigned such an address to another container meanwhile, the
+ * policy of the other container applies to the flows of the address.
  */
 export const holdersOf = (
   members: Iterable<Subject>,

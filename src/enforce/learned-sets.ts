@@ -71,7 +71,7 @@ async function syncLearned(
   return isMissed;
 }
 
-/** Of so many subjects one listing has the sizes of all sets: after a start most learned sets are empty, and have nothing to learn. */
+/** For more subjects than this, one listing returns the sizes of all sets. After a start most learned sets are empty in kernel and ledger. */
 const MANY = 64;
 
 /** For each of these subjects. True: another process has removed members of one that is not new. */
@@ -90,7 +90,7 @@ export async function syncAll(
   },
 ): Promise<boolean> {
   let isLost = false;
-  // before the ledger is asked: what it learns from now on is not in it
+  // The listing comes before the ledger is read: an address that is learned after it is in the ledger then, and its set is read.
   const sizes = members.length > MANY ? kernel.bulk.allEntries() : undefined;
   for (const m of members) {
     const missed = await syncLearned(kernel, dns, state, m, now(), sizes);

@@ -276,7 +276,7 @@ export function repeatSafely(
 
 /** The shortest period of work at rest: the heartbeat, with which sets are checked. */
 export const BEAT_MS = 400;
-/** A period that begins within this time (ms) is left out: timers of Node fire up to 1 ms early. */
+/** If the next multiple of the period is less than this away (ms), the one after it is used. */
 const SLACK_MS = 10;
 /** A timer of Node may fire so much earlier than `performance.now()` shows (ms). */
 const EARLY_MS = 1;
