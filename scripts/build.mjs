@@ -13,6 +13,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { isBuiltin } from 'node:module';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 
@@ -42,6 +43,9 @@ const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[
 /** Packages that the service loads on use only: files of their own next to service.cjs. */
 const ON_USE = ['undici', 'ioredis'];
 const NO_COMMANDS = 'const QUICK = [];';
+const NO_BUILTINS = 'const BUILTINS = [];';
+/** What a start of the service does not load. */
+const LATER = ['node:inspector', 'node:readline/promises'];
 /** For packages in the form of CommonJS. */
 const COMMONJS =
   "import{createRequire as createRequire_}from'node:module';const require=createRequire_(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;";
@@ -162,8 +166,14 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
 ]);
 const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
 const commands = `const QUICK = ${JSON.stringify([...QUICK, '--version', '-V'])};`;
-if (!launcher.includes(NO_COMMANDS)) fail('scripts/launcher.cjs has no list of commands');
-writeFileSync(join(DIST, 'main.js'), launcher.replace(NO_COMMANDS, commands), { mode: 0o755 });
+const used = service.metafile.outputs['dist/parts/service.cjs'].imports.map(({ path }) => path);
+const builtins = [...new Set(used.filter((name) => isBuiltin(name) && !LATER.includes(name)))];
+for (const list of [NO_COMMANDS, NO_BUILTINS])
+  if (!launcher.includes(list)) fail(`scripts/launcher.cjs does not have: ${list}`);
+const main = launcher
+  .replace(NO_COMMANDS, commands)
+  .replace(NO_BUILTINS, `const BUILTINS = ${JSON.stringify(builtins)};`);
+writeFileSync(join(DIST, 'main.js'), main, { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');
 

@@ -12,8 +12,9 @@
 const fs = require('node:fs');
 const { dirname, join } = require('node:path');
 
-/** Replaced by the build. */
+/** Both are replaced by the build. */
 const QUICK = [];
+const BUILTINS = [];
 /** As of the unit (CacheDirectory=). A folder that does not exist is not made. */
 const FOLDER = process.env.CACHE_DIRECTORY || '/var/cache/drawbridge';
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
@@ -27,6 +28,9 @@ const HASH_BYTES = 32;
  * flag-definitions.h). Most functions of a start run for some ms only, and those of a service at rest once a second: to optimize them costs
  * more than is saved, a quarter of the processor time of a start and a fifth at rest. What answers names under load is optimized some ms
  * later. Later versions than that of Node 20 have other flags for it.
+ *
+ * V8 refuses the code that Node has of its own modules, too, so that they are loaded before: afterwards it takes twice the time.
+ * src/lib/thread.ts has the same flags, for the modules of threads.
  */
 const FLAGS = [
   '--semi-space-growth-factor=1',
@@ -96,6 +100,7 @@ function loadService() {
   const filename = join(__dirname, 'parts', 'service.cjs');
   const file = join(FOLDER, 'service.cjs.code');
   const source = fs.readFileSync(filename);
+  for (const name of BUILTINS) require(name);
   setFlagsFromString(FLAGS);
   const cachedData = readCode(file, source);
   const script = new Script(source.toString('latin1'), { filename, ...(cachedData && { cachedData }) });

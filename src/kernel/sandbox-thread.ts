@@ -10,7 +10,7 @@ import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { collectGarbage } from '../lib/thread.js';
+import { collectGarbage, setServiceFlags } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { exec } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
@@ -27,6 +27,7 @@ import type { SandboxReport, SandboxRequest, SurveyedSandbox } from './sandboxes
 
 const port = parentPort;
 if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
+setServiceFlags();
 
 /** setpriority(2) without a pid is about the calling thread. Refused, it keeps the priority of the main thread. */
 const URGENT = -20;

@@ -99,8 +99,23 @@ export class ThreadClient<
   }
 }
 
-/** Keep the young generation of every thread at its present size. */
-const boundYoungGeneration = (): void => setFlagsFromString('--semi-space-growth-factor=1');
+/** How late V8 optimizes a function: of the service, and by default. Of Node 20; scripts/launcher.cjs sets the first one, and says why. */
+const BUDGET = process.versions.v8.startsWith('11.') ? { service: 500_000, byDefault: 67_584 } : undefined;
+
+/** The flags of V8 that the service runs with, in all threads: the young generation of each keeps its present size. */
+export function setServiceFlags(): void {
+  setFlagsFromString('--semi-space-growth-factor=1');
+  if (BUDGET) setFlagsFromString(`--interrupt-budget=${BUDGET.service}`);
+}
+
+/**
+ * The flags that Node has made the code of its own modules with. With others V8 refuses that code, and compiles the modules: 80 ms for
+ * those of a thread.
+ */
+function setNodeFlags(): void {
+  setFlagsFromString('--semi-space-growth-factor=2');
+  if (BUDGET) setFlagsFromString(`--interrupt-budget=${BUDGET.byDefault}`);
+}
 
 /** Two halves of 2 MiB take no more processor time than two of 16; two of 0.5, with which V8 begins, take a tenth more (bench/pass.ts). */
 const YOUNG_BYTES = 4 * 1024 * 1024;
@@ -118,7 +133,7 @@ export function sizeYoungGeneration(): void {
   const kept: object[] = [];
   for (let step = 0; step < MOST_STEPS && youngBytes() < YOUNG_BYTES; step++)
     for (let n = 0; n < OBJECTS_PER_STEP; n++) kept.push({ n });
-  boundYoungGeneration();
+  setServiceFlags();
 }
 
 /** Collect the garbage of this thread. V8's inspector has the only collection that shrinks the young generation, too. */
@@ -133,12 +148,15 @@ export async function collectGarbage(): Promise<void> {
   session.disconnect();
 }
 
-/** Starts a thread from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". */
+/**
+ * Starts a thread from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". The module calls
+ * `setServiceFlags` once its imports are loaded. V8 itself sets a growth factor of less than 2 back to 2, for all threads, when it makes the
+ * heap of a thread (Heap::ConfigureHeap).
+ */
 export function startThread(script: URL, resourceLimits: ResourceLimits = {}): Worker {
+  setNodeFlags();
   const worker = newThread(script, resourceLimits);
-  // V8 sets a growth factor of less than 2 back to 2, for all threads, when it makes the heap of a thread (Heap::ConfigureHeap). From
-  // sources, the loader starts one more before the first message.
-  for (const event of ['online', 'message']) worker.once(event, boundYoungGeneration);
+  worker.once('exit', setServiceFlags); // it may have ended before
   return worker;
 }
 
@@ -156,6 +174,7 @@ function newThread(script: URL, resourceLimits: ResourceLimits): Worker {
 export function serveThread(run: (request: ThreadRequest) => ThreadResult | Promise<ThreadResult>): void {
   const port = parentPort;
   if (!port) throw new Error('this module runs in a worker thread only');
+  setServiceFlags();
   const answer = async (request: ThreadRequest): Promise<void> => {
     try {
       const { value, transfer = [] } = await run(request);
