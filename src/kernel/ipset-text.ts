@@ -19,6 +19,8 @@ export interface SetNames {
   readonly fresh: readonly string[];
   /** The set that keeps the store's identity: passes leave it alone. */
   readonly record: readonly string[];
+  /** How many members all sets have that are not in `plain`, those of other programs included. NaN where ipset does not say so. */
+  readonly others: number;
 }
 /** Reads `ipset list -terse`, our sets only. */
 export function parseSetNames(text: string, prefix: string): SetNames {
@@ -26,19 +28,26 @@ export function parseSetNames(text: string, prefix: string): SetNames {
   const fresh: string[] = [];
   const record: string[] = [];
   const threats = new Map<string, SavedSet>();
+  let others = 0;
   for (const part of text.split('\n\n')) {
     const [, name = '', type = ''] = /^Name: (\S+)\nType: (\S+)$/m.exec(part) ?? [];
-    if (!name.startsWith(`${prefix}-`)) continue;
-    const kind = threatSetKind(prefix, name);
-    if (name === recordSet(prefix)) record.push(name);
-    else if (kind === undefined) plain.push(name);
+    if (name === '') continue;
+    const isOurs = name.startsWith(`${prefix}-`);
+    const kind = isOurs ? threatSetKind(prefix, name) : undefined;
+    if (isOurs && kind === undefined && name !== recordSet(prefix)) {
+      plain.push(name);
+      continue;
+    }
+    others += Number(/^Number of entries: (\d+)$/m.exec(part)?.[1]);
+    if (!isOurs) continue;
+    if (kind === undefined) record.push(name);
     else if (kind === 'fresh') fresh.push(name);
     else {
       const family = /^Header: family inet6 /m.test(part) ? 6 : 4;
       threats.set(name, { type, family, timed: / timeout /.test(part), members: new Set() });
     }
   }
-  return { plain, threats, fresh, record };
+  return { plain, threats, fresh, record, others };
 }
 
 /** Reads `ipset save`, our sets only. */

@@ -7,18 +7,27 @@ import { input, shape } from '../ruleset/sample.js';
 const GONE = 'ipset v7.22: Error in line 2: The set with the given name does not exist\n';
 const said = (stdout: string) => ({ code: 0, stdout, stderr: '' });
 const refused = (stderr: string) => ({ code: 1, stdout: '', stderr });
-const listed = (name: string) => `Name: ${name}\nType: hash:ip\nHeader: family inet\n`;
+const listed = (name: string, entries = 1) =>
+  `Name: ${name}\nType: hash:ip\nHeader: family inet\nNumber of entries: ${entries}\n`;
 const created = (name: string) => `create ${name} hash:ip family inet\n`;
 
-/** A kernel without rules. Each listing returns different sets; `restore` fails as ipset does for a set that was destroyed. */
+/**
+ * A kernel without rules. Each listing returns different sets, and one of another program; `restore` fails as ipset does for a set that was
+ * destroyed.
+ */
 class Sets {
   readonly asked: string[] = [];
   readonly #listings: readonly (readonly string[])[];
   readonly #fault: string;
+  readonly #others: number;
   #listing = -1;
 
-  /** @param listings the names at each listing, the last of which stays true */
-  constructor(listings: readonly (readonly string[])[], fault = GONE) {
+  /**
+   * @param listings the names at each listing, the last of which stays true
+   * @param others how many members the set of another program has
+   */
+  constructor(listings: readonly (readonly string[])[], fault = GONE, others = 5_001) {
+    this.#others = others;
     this.#listings = listings;
     this.#fault = fault;
   }
@@ -27,7 +36,12 @@ class Sets {
     if (file !== 'ipset') return said('');
     if (args[0] === 'list') {
       this.#listing += 1;
-      return said(this.#names(this.#listing).map(listed).join('\n'));
+      const ours = this.#names(this.#listing).map((name) => listed(name));
+      return said([...ours, listed('theirs', this.#others)].join('\n'));
+    }
+    if (args[0] === 'save') {
+      this.asked.push('all');
+      return said([...this.#names(this.#listing + 1), 'theirs', 'DB-threat-net4', 'DB-record'].map(created).join(''));
     }
     const wanted = [...(options?.input ?? '').matchAll(/^save (\S+)$/gm)].map(([, name = '']) => name);
     this.asked.push(wanted.join(' '));
@@ -46,6 +60,22 @@ const destroyed = ({ stages }: Awaited<ReturnType<typeof plan>>): string[] =>
   stages
     .flat()
     .flatMap(({ script }) => [...script.matchAll(/^destroy (\S+)$/gm)].map(([, name = '']) => name));
+
+describe('sets of others', () => {
+  it('with few members: all sets are read together, and those that were not listed are left alone', async () => {
+    const sets = new Sets([['DB-a', 'DB-b'], ['DB-a', 'DB-c']], GONE, 5_000);
+    expect(destroyed(await plan(sets))).toEqual(['DB-a']);
+    expect(sets.asked).toEqual(['all']);
+  });
+
+  it('with many members, or of an ipset that does not count them: those of Drawbridge are read one by one', async () => {
+    for (const others of [5_001, Number.NaN]) {
+      const sets = new Sets([['DB-a']], GONE, others);
+      expect(destroyed(await plan(sets))).toEqual(['DB-a']);
+      expect(sets.asked).toEqual(['DB-a']);
+    }
+  });
+});
 
 describe('a set that vanishes while a plan is made', () => {
   it('between the listing and its turn: both are repeated, and the plan is of what is there', async () => {
