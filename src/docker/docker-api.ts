@@ -1,4 +1,5 @@
 /** The Engine API over its unix socket: the only user of dockerode. Answers are unknown JSON; reading it is elsewhere. */
+import { hash } from 'node:crypto';
 import { addAbortSignal, type Readable } from 'node:stream';
 import Docker from 'dockerode';
 
@@ -24,6 +25,20 @@ function statusOf(cause: unknown): number | undefined {
   return typeof status === 'number' ? status : undefined;
 }
 
+/** An answer that is parsed only when its value is needed. */
+export interface Answer {
+  /** Depends on all of the text, except for what `digestOf` leaves out. */
+  readonly digest: string;
+  /** Throws DockerError when the text is not JSON. */
+  readonly value: () => unknown;
+}
+
+/**
+ * Leaves out how long a container has been up ("Up 5 minutes"), which changes by itself, and which nothing reads: its state is in `State`. A
+ * label with this name is left out, too, but labels never change in a container's life, and another container has another id.
+ */
+const digestOf = (text: string): string => hash('sha1', text.replace(/"Status":"[^"\\]*"/g, ''), 'base64');
+
 export class DockerApi {
   readonly #socket: string;
   readonly #docker: Docker;
@@ -37,21 +52,22 @@ export class DockerApi {
     this.#docker = new Docker({ socketPath: socket });
   }
 
-  /** @param ids full ids; undefined: all, stopped ones too. */
-  containers(ids?: readonly string[]): Promise<unknown> {
-    return this.#get('/containers/json?', {
-      all: true,
-      ...(ids && { filters: JSON.stringify({ id: ids }) }),
-    });
+  /** Stopped ones too. */
+  allContainers(): Promise<Answer> {
+    return this.#read('/containers/json?', { all: true });
+  }
+  /** @param ids full ids */
+  containers(ids: readonly string[]): Promise<unknown> {
+    return this.#get('/containers/json?', { all: true, filters: JSON.stringify({ id: ids }) });
   }
   container(id: string): Promise<unknown> {
     return this.#get(`/containers/${encodeURIComponent(id)}/json?`, {});
   }
-  networks(): Promise<unknown> {
-    return this.#get('/networks?', {});
+  networks(): Promise<Answer> {
+    return this.#read('/networks?', {});
   }
-  network(id: string): Promise<unknown> {
-    return this.#get(`/networks/${encodeURIComponent(id)}?`, {});
+  network(id: string): Promise<Answer> {
+    return this.#read(`/networks/${encodeURIComponent(id)}?`, {});
   }
   /** With the services of the swarm and their tasks, of all hosts. */
   networkServices(id: string): Promise<unknown> {
@@ -88,12 +104,29 @@ export class DockerApi {
   }
 
   async #get(path: string, query: object): Promise<unknown> {
+    return this.#parse(path, await this.#text(path, query));
+  }
+
+  async #read(path: string, query: object): Promise<Answer> {
+    const text = await this.#text(path, query);
+    return { digest: digestOf(text), value: () => this.#parse(path, text) };
+  }
+
+  #parse(path: string, text: string): unknown {
+    try {
+      return JSON.parse(text) as unknown;
+    } catch (cause) {
+      throw new DockerError(this.#socket, path.replace(/\?$/, ''), cause);
+    }
+  }
+
+  async #text(path: string, query: object): Promise<string> {
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(), REQUEST_TIMEOUT_MS);
     this.#pending.set(controller, performance.now());
     try {
       const answer = await this.#dial(path, query, controller.signal);
-      return JSON.parse(await textOf(addAbortSignal(controller.signal, answer), this.#maxBytes)) as unknown;
+      return await textOf(addAbortSignal(controller.signal, answer), this.#maxBytes);
     } catch (cause) {
       throw new DockerError(this.#socket, path.replace(/\?$/, ''), cause);
     } finally {

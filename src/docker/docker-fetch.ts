@@ -3,7 +3,7 @@
 import { eachOf, KeyedRunner } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { NetworkFacts } from '../policy/container.js';
-import { type DockerApi, DockerError } from './docker-api.js';
+import { type Answer, type DockerApi, DockerError } from './docker-api.js';
 import type { ViewChange } from './docker-events.js';
 import type { DockerState, Outcome } from './docker-state.js';
 import type { Notes } from './docker-values.js';
@@ -31,6 +31,8 @@ const FEW = 64;
 const LATE = { atOnce: 8, pauseMs: 20 };
 /** Image labels are waited for that long; without them every label counts as the image's. */
 const IMAGE_WAIT_MS = 1_000;
+/** Keys of the settled answers that are not ids of networks. */
+const LISTS: readonly string[] = ['containers', 'networks'];
 const RETRY_MS = [10, 50, 200, 500];
 
 export class Fetcher {
@@ -41,6 +43,8 @@ export class Fetcher {
   readonly #inspects: KeyedRunner;
   readonly #lists: KeyedRunner;
   readonly #toList = new Set<string>();
+  /** Answers that have changed nothing, by network id or kind of list, each with the version of the state by then. */
+  readonly #settled = new Map<string, { readonly digest: string; readonly version: number }>();
   /** Whether the inspect of a container on these networks may wait until `inspectRest` is called. */
   mayWait: MayWait = () => false;
   /** The ids of the containers that `inspectRest` will inspect. Undefined after it has been called. */
@@ -60,6 +64,8 @@ export class Fetcher {
     this.#lists = new KeyedRunner(1, () => this.#retried('container list', () => this.#listWanted()));
   }
 
+  /** Another number after each change of `imageLabels`. */
+  imageChanges = 0;
   readonly imageLabels = (imageId: string): Readonly<Record<string, string>> | undefined =>
     this.#images.get(imageId);
 
@@ -113,6 +119,7 @@ export class Fetcher {
     this.#epoch += 1;
     for (const runner of [this.#networks, this.#inspects, this.#lists]) runner.clear();
     this.#toList.clear();
+    this.#settled.clear();
     if (this.#rest) this.#rest = [];
   }
 
@@ -137,22 +144,57 @@ export class Fetcher {
   async everything(): Promise<boolean> {
     const { engine, state, now } = this.#parts;
     return this.#request(async (begun, notes, askedAt) => {
-      const [containers, networks] = await Promise.all([engine.containers(), engine.networks()]);
-      const facts = needed(readNetworks(networks, notes), 'network list');
-      const listed = needed(readContainers(containers, notes), 'container list');
-      await this.#knowImages(listed);
-      let changed = state.networkList(facts, begun, now(), askedAt).changed;
-      const outcome = state.list(listed, 'all', begun, now(), askedAt);
-      const local = facts.filter(isLocal);
-      this.want(this.#urgent(outcome.wants, listed, facts).filter((w) => !isAskedNext(w, local)));
+      const [containers, networks] = await Promise.all([engine.allContainers(), engine.networks()]);
+      const read = () => needed(readContainers(containers.value(), notes), 'container list');
+      const early = this.#isSettled('containers', containers) ? undefined : read();
+      await this.#knowImages(early ?? [...state.containers.values()].flatMap((t) => t.fixed ?? []));
+      let changed = false;
+      if (this.#isSettled('networks', networks)) state.confirmNetworks(askedAt);
+      else {
+        const facts = needed(readNetworks(networks.value(), notes), 'network list');
+        const outcome = state.networkList(facts, begun, now(), askedAt);
+        this.#settle('networks', networks, { begun, notes, outcome });
+        changed = outcome.changed;
+      }
+      const all = [...state.networks.values()];
+      const local = all.filter(isLocal);
+      if (this.#isSettled('containers', containers)) state.confirmList(askedAt);
+      else {
+        const listed = early ?? read();
+        const outcome = state.list(listed, 'all', begun, now(), askedAt);
+        this.#settle('containers', containers, { begun, notes, outcome });
+        this.want(this.#urgent(outcome.wants, listed, all).filter((w) => !isAskedNext(w, local)));
+        changed = outcome.changed || changed;
+      }
       await eachOf(local, WIDTH, async (n) => {
-        const member = await this.#member(n.id);
+        const member = await this.#confirmedMember(n.id);
         this.want(member.wants);
         changed = member.changed || changed;
       });
-      for (const n of facts.filter(isOverlay)) changed = (await this.#services(n.id)) || changed;
-      return outcome.changed || changed;
+      for (const key of this.#settled.keys())
+        if (!LISTS.includes(key) && !state.networks.has(key)) this.#settled.delete(key);
+      for (const n of all.filter(isOverlay)) changed = (await this.#services(n.id)) || changed;
+      return changed;
     });
+  }
+
+  /** An answer that is as it was when it changed nothing and wanted nothing, in a state that has not changed since: it would do so again. */
+  #isSettled(key: string, { digest }: Answer): boolean {
+    const { state } = this.#parts;
+    const settled = this.#settled.get(key);
+    return settled?.digest === digest && settled.version === state.version && !state.isStarting;
+  }
+
+  /** After an answer was taken in. An event since the request was begun, or a part that cannot be read, means that it is taken in again. */
+  #settle(
+    key: string,
+    { digest }: Answer,
+    { begun, notes, outcome }: { readonly begun: number; readonly notes: Notes; readonly outcome: Outcome },
+  ): void {
+    const { seq, version } = this.#parts.state;
+    const isSettled = !outcome.changed && outcome.wants.length === 0 && notes.length === 0 && begun === seq;
+    if (isSettled) this.#settled.set(key, { digest, version });
+    else this.#settled.delete(key);
   }
 
   async network(id: string): Promise<InspectedNetwork | undefined> {
@@ -178,13 +220,36 @@ export class Fetcher {
   }
 
   #member(id: string): Promise<Outcome & { readonly inspected: InspectedNetwork | undefined }> {
-    const { engine, state, now } = this.#parts;
     return this.#request(async (begun, notes, askedAt) => {
-      const json = await found(engine.network(id));
-      const inspected = json === undefined ? undefined : needed(readNetwork(json, notes), `network ${id}`);
-      const outcome = state.network(inspected?.network.id ?? id, inspected, begun, now(), askedAt);
-      return { ...outcome, inspected };
+      const answer = await found(this.#parts.engine.network(id));
+      return this.#takeMember(id, answer, { begun, notes, askedAt });
     });
+  }
+
+  /** As `#member`, for a network that is asked again and again. */
+  #confirmedMember(id: string): Promise<Outcome> {
+    const { engine, state } = this.#parts;
+    return this.#request(async (begun, notes, askedAt) => {
+      const answer = await found(engine.network(id));
+      if (answer && this.#isSettled(id, answer)) {
+        state.confirmNetwork(id, askedAt);
+        return { changed: false, wants: [] };
+      }
+      const outcome = this.#takeMember(id, answer, { begun, notes, askedAt });
+      if (answer) this.#settle(id, answer, { begun, notes, outcome });
+      else this.#settled.delete(id);
+      return outcome;
+    });
+  }
+
+  #takeMember(
+    id: string,
+    answer: Answer | undefined,
+    { begun, notes, askedAt }: { readonly begun: number; readonly notes: Notes; readonly askedAt: number },
+  ): Outcome & { readonly inspected: InspectedNetwork | undefined } {
+    const { state, now } = this.#parts;
+    const inspected = answer && needed(readNetwork(answer.value(), notes), `network ${id}`);
+    return { ...state.network(inspected?.network.id ?? id, inspected, begun, now(), askedAt), inspected };
   }
 
   async #listWanted(): Promise<void> {
@@ -215,7 +280,7 @@ export class Fetcher {
     });
   }
 
-  async #knowImages(listed: readonly Listed[]): Promise<void> {
+  async #knowImages(listed: readonly Pick<Listed, 'imageId'>[]): Promise<void> {
     const ids = [...new Set(listed.map((c) => c.imageId))].filter((id) => id !== '' && !this.#known(id));
     if (ids.length === 0) return;
     let timer: NodeJS.Timeout | undefined;
@@ -247,6 +312,7 @@ export class Fetcher {
     const labels = json === undefined ? undefined : readImageLabels(json);
     if (!labels) return;
     this.#images.set(id, labels);
+    this.imageChanges += 1;
     const oldest = this.#images.keys().next();
     if (this.#images.size > MAX_IMAGES && !oldest.done) this.#images.delete(oldest.value);
     this.#parts.publish({ changed: true, wants: [] }, { kind: 'inspect', object: 'image', id });
@@ -292,7 +358,7 @@ const isAskedNext = (want: Want, networks: readonly NetworkFacts[]): boolean =>
   want.kind === 'network' && networks.some((n) => n.id === want.id);
 
 /** Undefined for 404; other failures stay failures. */
-async function found(answer: Promise<unknown>): Promise<unknown> {
+async function found<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer;
   } catch (error) {

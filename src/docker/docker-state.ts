@@ -2,7 +2,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
 import type { ContainerAction, DockerEvent } from './docker-events.js';
-import { isFullId } from './docker-values.js';
 import type { Inspected, Listed } from './read-containers.js';
 import type { InspectedNetwork } from './read-networks.js';
 import {
@@ -11,9 +10,12 @@ import {
   fresh,
   isKnown,
   isLocal,
+  isOpen,
   isUp,
+  namespaceOwner,
   newTracked,
   settle,
+  showEndpoint,
   type Tracked,
   takeInspected,
   takeListed,
@@ -33,6 +35,8 @@ const NEVER = Number.NEGATIVE_INFINITY;
 export class DockerState {
   /** Sequence number of the newest event. */
   seq = 0;
+  /** Another number after everything that may have changed more than the times at which Docker was asked. */
+  version = 0;
   readonly containers = new Map<string, Tracked>();
   readonly networks = new Map<string, NetworkFacts>();
   /** By network id: when the newest request that showed the network was sent (ms, monotonic). */
@@ -42,8 +46,15 @@ export class DockerState {
   /** Containers and networks that an event has ended, so that an older answer does not bring them back. */
   readonly #gone = new Map<string, number>();
 
+  /** A start is in progress, whose end depends on the time. */
+  get isStarting(): boolean {
+    for (const t of this.containers.values()) if (t.startingSince !== undefined) return true;
+    return false;
+  }
+
   event(event: DockerEvent, now: number): Outcome {
     this.seq += 1;
+    this.version += 1;
     if (event.kind === 'network') return this.#networkEvent(event.action, event.network, now);
     if (event.kind === 'container' && event.action === 'destroy') return this.#destroyed(event.id);
     const t = this.#tracked(event.id);
@@ -83,7 +94,7 @@ export class DockerState {
     for (const id of scope === 'all' ? [...this.containers.keys()] : scope) {
       if (!seen.has(id)) changed = this.#absent(id, begun) || changed;
     }
-    return { changed, wants };
+    return this.#counted({ changed, wants });
   }
 
   /** All networks, as `GET /networks` shows them; a network that is missing has ended. */
@@ -94,7 +105,7 @@ export class DockerState {
     for (const id of [...this.networks.keys()]) {
       if (!seen.has(id)) changed = this.#networkGone(id, begun, now) || changed;
     }
-    return { changed, wants: [] };
+    return this.#counted({ changed, wants: [] });
   }
 
   /** One network's inspect; undefined: the engine does not know it. */
@@ -105,7 +116,7 @@ export class DockerState {
     now: number,
     askedAt: number = NEVER,
   ): Outcome {
-    if (!inspected) return { changed: this.#networkGone(id, begun, now), wants: [] };
+    if (!inspected) return this.#counted({ changed: this.#networkGone(id, begun, now), wants: [] });
     if (this.#endedSince(id, begun)) return { changed: false, wants: [] };
     // answers to requests that run side by side can arrive in another order
     if (askedAt < (this.#membersAskedAt.get(id) ?? NEVER)) return { changed: false, wants: [] };
@@ -128,17 +139,48 @@ export class DockerState {
       }
     }
     if (isDoubted) wants.push({ kind: 'network', id });
-    return { changed: changed || isDoubted, wants };
+    return this.#counted({ changed: changed || isDoubted, wants });
+  }
+
+  #counted(outcome: Outcome): Outcome {
+    if (outcome.changed || outcome.wants.length > 0) this.version += 1;
+    return outcome;
+  }
+
+  /** The same list as in an earlier answer, by which nothing changed and nothing was wanted, and no version has followed it. */
+  confirmList(askedAt: number): void {
+    for (const n of this.networks.values())
+      for (const t of isLocal(n) ? [] : this.containers.values())
+        if (isUp(t.state) && t.endpoints.has(n.id)) showEndpoint(t, n.id, askedAt);
+  }
+
+  /** As `confirmList`, for the list of networks. */
+  confirmNetworks(askedAt: number): void {
+    for (const id of this.networks.keys()) this.#showNetwork(id, askedAt);
+  }
+
+  /** As `confirmList`, for the inspect of a network. */
+  confirmNetwork(id: string, askedAt: number): void {
+    if (askedAt < (this.#membersAskedAt.get(id) ?? NEVER)) return;
+    this.#membersAskedAt.set(id, askedAt);
+    this.#showNetwork(id, askedAt);
+    for (const t of this.containers.values()) if (t.endpoints.has(id)) showEndpoint(t, id, askedAt);
+  }
+
+  #showNetwork(id: string, askedAt: number): void {
+    this.networksAskedAt.set(id, Math.max(askedAt, this.networksAskedAt.get(id) ?? askedAt));
   }
 
   /** Names of a network's services; true: they are others than before. */
   services(id: string, services: NonNullable<NetworkFacts['services']>): boolean {
     const known = this.networks.get(id);
-    return known !== undefined && this.#takeNetwork({ ...known, services }, this.seq, NEVER);
+    const changed = known !== undefined && this.#takeNetwork({ ...known, services }, this.seq, NEVER);
+    return this.#counted({ changed, wants: [] }).changed;
   }
 
   inspected(inspected: Inspected, begun: number, now: number): Outcome {
     const t = this.containers.get(inspected.id);
+    this.version += 1;
     if (!t) return { changed: false, wants: [] };
     const changed = takeInspected(t, inspected, begun);
     return { changed: settle(t, now) || changed, wants: [] };
@@ -146,12 +188,13 @@ export class DockerState {
 
   /** Events may have been missed: a pid or a sandbox may have changed. */
   invalidateInspects(): void {
+    this.version += 1;
     for (const t of this.containers.values()) t.inspected = false;
   }
 
   /** A container that the engine does not know. */
   absent(id: string, begun: number): Outcome {
-    return { changed: this.#absent(id, begun), wants: [] };
+    return this.#counted({ changed: this.#absent(id, begun), wants: [] });
   }
 
   /** Tombstones older than every request that is still under way are of no more use. */
@@ -244,7 +287,7 @@ export class DockerState {
 
   #takeNetwork(facts: NetworkFacts, begun: number, askedAt: number): boolean {
     if (this.#endedSince(facts.id, begun)) return false;
-    this.networksAskedAt.set(facts.id, Math.max(askedAt, this.networksAskedAt.get(facts.id) ?? askedAt));
+    this.#showNetwork(facts.id, askedAt);
     const known = this.networks.get(facts.id);
     const next = known?.services ? { ...facts, services: facts.services ?? known.services } : facts;
     const changed = JSON.stringify(known) !== JSON.stringify(next);
@@ -280,36 +323,6 @@ const isPerhapsOverlay = (network: NetworkFacts | undefined): boolean =>
 
 type ImageLabels = (imageId: string) => Readonly<Record<string, string>> | undefined;
 
-/** Chains of `container:` modes end somewhere; more links than this are a loop. */
-const MAX_LINKS = 16;
-
-function referenced(t: Tracked): string | undefined {
-  return /^container:(.+)$/.exec(t.fixed?.networkMode ?? '')?.[1];
-}
-
-/** Docker stores the full id; a name or a unique beginning of an id is resolved as Docker itself would. */
-function resolve(reference: string, all: ReadonlyMap<string, Tracked>): string | undefined {
-  if (isFullId(reference)) return reference;
-  const list = [...all.values()];
-  const named = list.find((t) => t.name === reference);
-  if (named) return named.id;
-  const starting = list.filter((t) => t.id.startsWith(reference));
-  return starting.length === 1 ? starting[0]?.id : undefined;
-}
-
-/** The container that owns the namespace this one lives in; undefined: it has its own, or its owner cannot be found. */
-export function namespaceOwner(t: Tracked, all: ReadonlyMap<string, Tracked>): string | undefined {
-  let current: Tracked | undefined = t;
-  let owner: string | undefined;
-  for (let i = 0; i < MAX_LINKS && current; i += 1) {
-    const reference = referenced(current);
-    if (reference === undefined) return owner;
-    owner = resolve(reference, all);
-    current = owner === undefined ? undefined : all.get(owner);
-  }
-  return owner === t.id ? undefined : owner;
-}
-
 function factsOf(
   t: Tracked,
   all: ReadonlyMap<string, Tracked>,
@@ -335,12 +348,6 @@ function factsOf(
 
 const asked = (askedAt: number | undefined): { askedAt?: number } =>
   askedAt === undefined ? {} : { askedAt };
-
-/**
- * After an event, until list and network have been answered, its place is not known: one that runs and joins a network has
- * its port before the event, and a late event may be of an earlier life. Nor is one known that has no name yet.
- */
-const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0 || !isKnown(t);
 
 /** A container that no list has returned yet is only in `starting`: its labels are unknown, which is not "none". */
 export function viewOf(

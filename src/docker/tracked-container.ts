@@ -1,5 +1,6 @@
 /** One container as the watch knows it, and the rules by which news replaces it. Pure, no clock of its own. */
 import type { ContainerFacts, Endpoint, NetworkFacts, PublishedPort } from '../policy/container.js';
+import { isFullId } from './docker-values.js';
 import type { Inspected, Listed } from './read-containers.js';
 
 /** Labels and image never change in a container's life. */
@@ -177,8 +178,13 @@ export function fresh(t: Tracked, networkId: string, begun: number): boolean {
   return t.endsSeq <= begun && (t.netSeq.get(networkId) ?? -1) <= begun;
 }
 
+/** A request that was sent at `askedAt` has shown this endpoint. */
+export function showEndpoint(t: Tracked, networkId: string, askedAt: number): void {
+  t.askedAt.set(networkId, Math.max(askedAt, t.askedAt.get(networkId) ?? askedAt));
+}
+
 function setEndpoint(t: Tracked, endpoint: Endpoint, network: NetworkFacts, askedAt: number): boolean {
-  t.askedAt.set(network.id, Math.max(askedAt, t.askedAt.get(network.id) ?? askedAt));
+  showEndpoint(t, network.id, askedAt);
   const next = { ...endpoint, dnsNames: namesOn(t, network) };
   const same = JSON.stringify(t.endpoints.get(endpoint.networkId)) === JSON.stringify(next);
   t.endpoints.set(endpoint.networkId, next);
@@ -241,3 +247,39 @@ function isMissingEndpoint(t: Tracked, networkId: string, wants: Want[]): boolea
   wants.push({ kind: 'network', id: networkId });
   return true;
 }
+
+/** Chains of `container:` modes end somewhere; more links than this are a loop. */
+const MAX_LINKS = 16;
+
+function referenced(t: Tracked): string | undefined {
+  return /^container:(.+)$/.exec(t.fixed?.networkMode ?? '')?.[1];
+}
+
+/** Docker stores the full id; a name or a unique beginning of an id is resolved as Docker itself would. */
+function resolve(reference: string, all: ReadonlyMap<string, Tracked>): string | undefined {
+  if (isFullId(reference)) return reference;
+  const list = [...all.values()];
+  const named = list.find((t) => t.name === reference);
+  if (named) return named.id;
+  const starting = list.filter((t) => t.id.startsWith(reference));
+  return starting.length === 1 ? starting[0]?.id : undefined;
+}
+
+/** The container that owns the namespace this one lives in; undefined: it has its own, or its owner cannot be found. */
+export function namespaceOwner(t: Tracked, all: ReadonlyMap<string, Tracked>): string | undefined {
+  let current: Tracked | undefined = t;
+  let owner: string | undefined;
+  for (let i = 0; i < MAX_LINKS && current; i += 1) {
+    const reference = referenced(current);
+    if (reference === undefined) return owner;
+    owner = resolve(reference, all);
+    current = owner === undefined ? undefined : all.get(owner);
+  }
+  return owner === t.id ? undefined : owner;
+}
+
+/**
+ * After an event, until list and network have been answered, its place is not known: one that runs and joins a network has
+ * its port before the event, and a late event may be of an earlier life. Nor is one known that has no name yet.
+ */
+export const isOpen = (t: Tracked): boolean => !t.listed || t.pending.size > 0 || !isKnown(t);

@@ -11,9 +11,10 @@ import { type DaemonFacts, readDaemon } from './daemon.js';
 import { DockerApi } from './docker-api.js';
 import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
 import { Fetcher, type MayWait } from './docker-fetch.js';
-import { DockerState, namespaceOwner, type Outcome, showSame, viewOf } from './docker-state.js';
+import { DockerState, type Outcome, showSame, viewOf } from './docker-state.js';
 import type { InspectedNetwork } from './read-networks.js';
 import { type ResolverFacts, readResolver } from './resolv-conf.js';
+import { namespaceOwner } from './tracked-container.js';
 
 export interface WatchOptions {
   /** Path of the engine's unix socket. */
@@ -44,6 +45,8 @@ export class DockerWatch implements AsyncDisposable {
   readonly #listeners = new Set<ViewListener>();
   readonly #stream: EventStream;
   #view: DockerView;
+  /** The source of the newest view. */
+  #derivedFrom = '';
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #rootDir: Promise<string> | undefined;
   #resolversRead = 0;
@@ -258,15 +261,22 @@ export class DockerWatch implements AsyncDisposable {
     return this.#state.seq === seq && differ(containers, this.#view.containers);
   }
 
+  /** What a view shows depends on these, but for the times at which Docker was asked. */
+  #source(): string {
+    return `${this.#state.version} ${this.#fetcher.imageChanges} ${this.#meta.connected}`;
+  }
+
   #derive(): DockerView {
+    this.#derivedFrom = this.#source();
     return viewOf(this.#state, this.#fetcher.imageLabels, this.#meta);
   }
 
   /** A list has shown nothing new: the view is confirmed until a later time. What only people decide need not look at it again. */
   #confirm(): void {
+    const isSame = this.#derivedFrom === this.#source();
     const now = this.#derive();
     const { content } = this.#view;
-    this.#view = showSame(this.#view, now) ? { ...now, content } : now;
+    this.#view = isSame || showSame(this.#view, now) ? { ...now, content } : now;
   }
 
   #publish(change: ViewChange): void {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { DockerWatch } from '../../../src/docker/watch.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
@@ -30,6 +30,9 @@ const folder = mkdtempSync(join(tmpdir(), 'watch-'));
 const socket = join(folder, 'docker.sock');
 const asked = new Map<string, number>();
 let name = 'front';
+/** Of the first container: other values in its item of the list, and another endpoint. */
+let item: object = {};
+let endpoint: object = {};
 /** Inspects wait until the test lets them be answered. */
 const held: (() => void)[] = [];
 
@@ -40,9 +43,11 @@ const server = createServer((request, response) => {
   asked.set(kind, (asked.get(kind) ?? 0) + 1);
   const send = (value: unknown): void => void response.end(JSON.stringify(value));
   if (path === '/events') response.writeHead(200).flushHeaders();
-  else if (path === '/containers/json') send(ids.map((Id) => listItem({ Id, Names: [`/${Id.slice(-4)}`] })));
+  else if (path === '/containers/json')
+    send(ids.map((Id, n) => listItem({ Id, Names: [`/${Id.slice(-4)}`], ...(n === 0 ? item : {}) })));
   else if (path === '/networks') send([networkInspect({ Name: name, Containers: {} })]);
-  else if (path.startsWith('/networks/')) send(networkInspect({ Name: name, Containers: members }));
+  else if (path.startsWith('/networks/'))
+    send(networkInspect({ Name: name, Containers: { ...members, ...endpoint } }));
   else if (id !== undefined) held.push(() => send(containerInspect({ Id: id, Name: `/${id.slice(-4)}` })));
   else if (path === '/info') send({ DockerRootDir: folder });
   else send({ Config: { Labels: {} } });
@@ -154,6 +159,60 @@ it('a list that shows nothing new has the same content, at a later time', async 
   expect((await watch.refresh()).content).not.toBe(before.content);
   name = 'front';
   await watch.close();
+});
+
+it('answers that show nothing new are not parsed again, and whatever else they show ends that', async () => {
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  watch.start();
+  await watch.refresh();
+  await answerUntil(() => inspected(watch) === COUNT);
+  const askedAt = () => watch.view().containers.get(ids[1] ?? '')?.endpoints[0]?.askedAt ?? 0;
+  const parse = vi.spyOn(JSON, 'parse');
+  const parsed = async (): Promise<number> => {
+    parse.mockClear();
+    const before = askedAt();
+    await watch.refresh();
+    expect(askedAt()).toBeGreaterThan(before);
+    return parse.mock.calls.length;
+  };
+  const rest = async (): Promise<void> => {
+    for (let n = 0; n < 5 && (await parsed()) > 0; n++);
+    const { content } = watch.view();
+    expect(await parsed()).toBe(0);
+    expect(watch.view().content).toBe(content);
+  };
+  const first = () => watch.view().containers.get(ids[0] ?? '');
+  try {
+    item = { Status: 'Up 2 seconds' };
+    await rest();
+    item = { Status: 'Up 3 weeks (healthy)' };
+    expect(await parsed()).toBe(0);
+    for (const [change, shows] of [
+      [() => (item = { Labels: { 'drawbridge.mode': 'observe' } }), () => first()?.labels['drawbridge.mode']],
+      [() => (item = { State: 'paused' }), () => first()?.state],
+      [() => (item = { Names: ['/renamed'] }), () => first()?.name],
+      [() => (item = {}), () => first()?.name],
+      [
+        () =>
+          (endpoint = { [ids[0] ?? '']: { IPv4Address: '172.18.9.9/16', MacAddress: '02:42:ac:12:09:09' } }),
+        () => first()?.endpoints[0]?.ip4,
+      ],
+      [() => (name = 'other'), () => [...watch.view().networks.values()][0]?.name],
+    ] as const) {
+      const before = shows();
+      const { content } = watch.view();
+      change();
+      expect(await parsed()).toBeGreaterThan(0);
+      expect(shows()).not.toBe(before);
+      expect(watch.view().content).not.toBe(content);
+      await answerUntil(() => inspected(watch) === COUNT);
+      await rest();
+    }
+  } finally {
+    parse.mockRestore();
+    [name, item, endpoint] = ['front', {}, {}];
+    await watch.close();
+  }
 });
 
 it('reports at once that the engine is away, and shows its containers later', async () => {
