@@ -41,7 +41,9 @@ class Sets {
     }
     if (args[0] === 'save') {
       this.asked.push('all');
-      return said([...this.#names(this.#listing + 1), 'theirs', 'DB-threat-net4', 'DB-record'].map(created).join(''));
+      return said(
+        [...this.#names(this.#listing + 1), 'theirs', 'DB-threat-net4', 'DB-record'].map(created).join(''),
+      );
     }
     const wanted = [...(options?.input ?? '').matchAll(/^save (\S+)$/gm)].map(([, name = '']) => name);
     this.asked.push(wanted.join(' '));
@@ -63,7 +65,14 @@ const destroyed = ({ stages }: Awaited<ReturnType<typeof plan>>): string[] =>
 
 describe('sets of others', () => {
   it('with few members: all sets are read together, and those that were not listed are left alone', async () => {
-    const sets = new Sets([['DB-a', 'DB-b'], ['DB-a', 'DB-c']], GONE, 5_000);
+    const sets = new Sets(
+      [
+        ['DB-a', 'DB-b'],
+        ['DB-a', 'DB-c'],
+      ],
+      GONE,
+      5_000,
+    );
     expect(destroyed(await plan(sets))).toEqual(['DB-a']);
     expect(sets.asked).toEqual(['all']);
   });
