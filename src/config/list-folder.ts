@@ -210,6 +210,8 @@ class Follower implements FolderWatch {
   #settle: NodeJS.Timeout | undefined;
   #timer: Disposable | undefined;
   #running: Promise<void> = Promise.resolve();
+  /** Those that have not ended. */
+  #runs = 0;
   #pauseMs = RESCAN_MS;
   #ended = false;
 
@@ -236,14 +238,25 @@ class Follower implements FolderWatch {
 
   #again(): void {
     this.#timer?.[Symbol.dispose]();
-    if (!this.#ended) this.#timer = after(this.#pauseMs, () => this.#run());
+    if (!this.#ended) this.#timer = after(this.#pauseMs, () => this.#look());
+  }
+
+  /** A regular check that would find nothing needs no run. */
+  #look(): void {
+    const isKnown = this.#runs === 0 && this.#watcher && !this.#isChanged && this.#last;
+    if (isKnown && isSame(this.#folder, isKnown)) this.#again();
+    else this.#run();
   }
 
   /** One check at a time; the next regular one begins when this has ended. */
   #run(): void {
     this.#timer?.[Symbol.dispose]();
+    this.#runs += 1;
     this.#running = this.#running.then(() => (this.#ended ? undefined : this.#check(this.#onChange)));
-    void this.#running.then(() => this.#again());
+    void this.#running.then(() => {
+      this.#runs -= 1;
+      this.#again();
+    });
   }
 
   async #check(report: (state: FolderState) => void): Promise<void> {

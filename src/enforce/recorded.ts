@@ -107,13 +107,11 @@ export class RecordedFlows {
   watch(observed: ReadonlySet<string>, others: ReadonlySet<string>): void {
     const now = this.#now();
     for (const owner of observed) this.#begin(owner, now);
-    for (const owner of others) {
-      const record = this.#owners.get(owner);
-      if (record && !observed.has(owner) && record.pause === undefined) {
+    for (const [owner, record] of this.#owners)
+      if (record.pause === undefined && others.has(owner) && !observed.has(owner)) {
         record.pause = NOT_OBSERVED;
         this.#version += 1;
       }
-    }
   }
 
   /** Most recent first. */

@@ -276,58 +276,53 @@ export function repeatSafely(
 
 /** The shortest period of work at rest: the heartbeat, with which sets are checked. */
 export const BEAT_MS = 400;
-/** If the next multiple of the period is less than this away (ms), the one after it is used. */
-const SLACK_MS = 10;
-/** A timer of Node may fire so much earlier than `performance.now()` shows (ms). */
-const EARLY_MS = 1;
 
 interface Due {
-  readonly at: number;
-  readonly work: () => void;
+  readonly beat: number;
+  work: () => void;
 }
+const nothing = (): void => undefined;
 
 /**
- * One timer for all work that is repeated at rest. Work with the same period begins together, and with that of a multiple of it: the process
- * wakes once for all, with warm caches. It does not keep the process alive.
+ * One timer for all work that is repeated at rest: it begins with the beats, so that the process wakes once for all, with warm caches. The timer
+ * does not keep the process alive, and ends while no work waits.
  */
-class SharedTimer {
-  readonly #due = new Set<Due>();
+export class SharedTimer {
+  #beat = 0;
+  #due: Due[] = [];
   #timer: NodeJS.Timeout | undefined;
-  #timerAt = Number.POSITIVE_INFINITY;
 
-  /** Calls `work` once, at the next multiple of `ms` (monotonic clock): at the latest SLACK_MS later than a timer of `ms` would. */
+  /** Calls `work` once, with the last beat within `ms`, or with the next one. */
   next(ms: number, work: () => void): Disposable {
-    const now = performance.now();
-    const first = (Math.floor(now / ms) + 1) * ms;
-    const due = { at: first - now < SLACK_MS ? first + ms : first, work };
-    this.#due.add(due);
-    this.#arm(due.at, now);
-    return { [Symbol.dispose]: () => void this.#due.delete(due) };
-  }
-
-  #arm(at: number, now: number): void {
-    if (at >= this.#timerAt) return;
-    clearTimeout(this.#timer);
-    this.#timerAt = at;
-    this.#timer = setTimeout(() => this.#run(), Math.max(1, Math.ceil(at - now))).unref();
+    this.#timer ??= setInterval(() => this.#run(), BEAT_MS).unref();
+    const due = { beat: this.#beat + Math.max(1, Math.floor(ms / BEAT_MS)), work };
+    this.#due.push(due);
+    return {
+      [Symbol.dispose]: () => {
+        due.work = nothing;
+      },
+    };
   }
 
   #run(): void {
-    const ready = performance.now() + EARLY_MS;
-    this.#timerAt = Number.NEGATIVE_INFINITY; // the work that begins again now needs no timer of its own
+    const all = this.#due;
+    this.#due = [];
+    this.#beat += 1;
+    let n = 0;
     try {
-      for (const due of this.#due) if (due.at <= ready && this.#due.delete(due)) due.work();
+      for (let due = all[n++]; due; due = all[n++])
+        if (due.beat <= this.#beat) due.work();
+        else this.#due.push(due);
     } finally {
       // also after an error, so that other work goes on if the process does
-      this.#timerAt = Number.POSITIVE_INFINITY;
-      const next = Math.min(...[...this.#due].map((d) => d.at));
-      if (next < Number.POSITIVE_INFINITY) this.#arm(next, performance.now());
+      for (; n < all.length; n++) this.#due.push(all[n] as Due);
+      if (this.#due.length === 0) this.#timer = void clearInterval(this.#timer);
     }
   }
 }
 
 const shared = new SharedTimer();
-/** Calls `work` once, at the next multiple of `ms`. See SharedTimer. */
+/** Calls `work` once, within `ms` or a beat. See SharedTimer. */
 export const atNext = (ms: number, work: () => void): Disposable => shared.next(ms, work);
 
 /** Ends parts in the reverse order of their making; each gets its chance. */

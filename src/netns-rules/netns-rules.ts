@@ -93,7 +93,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   begin(): void {
-    this.#timer = atNext(BEAT_MS, () => void this.#beat());
+    this.#timer = atNext(BEAT_MS, () => (this.#spaces.size > 0 ? void this.#beat() : this.begin()));
   }
 
   /** Handle a new sandbox of an unknown container. It is closed at once if an awaited container may get it. */

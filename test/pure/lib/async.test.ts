@@ -2,7 +2,6 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
-  atNext,
   Coalescer,
   eachOf,
   KeyedRunner,
@@ -11,6 +10,7 @@ import {
   RetryingRunner,
   repeatSafely,
   Serial,
+  SharedTimer,
 } from '../../../src/lib/async.js';
 
 function collectGarbage(): void {
@@ -279,9 +279,11 @@ it('the work of a timer may throw: it is said once a minute, and the next turn t
   expect(runs).toBe(5);
 });
 
-describe('atNext', () => {
+describe('SharedTimer', () => {
+  let timer: SharedTimer;
   beforeEach(() => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
+    timer = new SharedTimer();
   });
   afterEach(() => {
     vi.useRealTimers();
@@ -292,47 +294,52 @@ describe('atNext', () => {
     let next: Disposable;
     const run = (): void => {
       ran.push(performance.now());
-      next = atNext(ms, run);
+      next = timer.next(ms, run);
     };
-    next = atNext(ms, run);
+    next = timer.next(ms, run);
     return { ran, end: () => next[Symbol.dispose]() };
   }
 
-  it('lets work of one period begin together, and never later than a timer of its own would', () => {
+  it('lets work begin together, and never later than a timer of its own would', () => {
     const began = performance.now();
     const first = repeated(400);
     vi.advanceTimersByTime(137);
-    const [second, third] = [repeated(400), repeated(800)];
-    vi.advanceTimersByTime(2_400);
-    for (const { ran, end } of [first, second, third]) {
+    const [second, third, fourth] = [repeated(400), repeated(800), repeated(1_000)];
+    vi.advanceTimersByTime(4_000);
+    for (const { ran, end } of [first, second, third, fourth]) {
       end();
-      expect(ran.length).toBeGreaterThan(2);
+      expect(ran.length).toBeGreaterThan(4);
     }
-    expect(first.ran[0]).toBeLessThanOrEqual(began + 410);
-    expect(second.ran[0]).toBeLessThanOrEqual(began + 137 + 410);
-    expect(first.ran.slice(-3)).toEqual(second.ran.slice(-3));
-    for (const at of third.ran) expect(first.ran).toContain(at);
-    for (const [n, at] of first.ran.entries()) if (n > 0) expect(at - (first.ran[n - 1] ?? 0)).toBe(400);
+    expect(first.ran[0]).toBe(began + 400);
+    expect(second.ran).toEqual(first.ran);
+    for (const [{ ran }, ms] of [[first, 400] as const, [third, 800] as const, [fourth, 800] as const])
+      for (const [n, at] of ran.entries()) if (n > 0) expect(at - (ran[n - 1] ?? 0)).toBe(ms);
+    for (const at of [...third.ran, ...fourth.ran]) expect(first.ran).toContain(at);
+    expect(third.ran[0]).toBeLessThanOrEqual(began + 137 + 800);
   });
 
-  it('does not begin twice when the timer fires early', () => {
-    vi.advanceTimersByTime(400 - (performance.now() % 400) - 0.4 + 400);
+  it('has no timer while no work waits', () => {
     const { ran, end } = repeated(400);
-    vi.advanceTimersByTime(390);
+    vi.advanceTimersByTime(400);
+    expect(vi.getTimerCount()).toBe(1);
     end();
-    expect(ran).toEqual([]);
+    vi.advanceTimersByTime(400);
+    expect([ran.length, vi.getTimerCount()]).toEqual([1, 0]);
+    timer.next(400, () => ran.push(0));
+    vi.advanceTimersByTime(400);
+    expect(ran.length).toBe(2);
   });
 
   it('runs nothing that was disposed, and the rest after an error', () => {
     const ran: string[] = [];
-    const gone = atNext(400, () => ran.push('gone'));
-    atNext(400, () => {
+    const gone = timer.next(400, () => ran.push('gone'));
+    timer.next(400, () => {
       throw new Error('one');
     });
-    atNext(400, () => ran.push('two'));
+    timer.next(400, () => ran.push('two'));
     gone[Symbol.dispose]();
     expect(() => vi.advanceTimersByTime(500)).toThrow('one');
-    vi.advanceTimersByTime(5);
+    vi.advanceTimersByTime(400);
     expect(ran).toEqual(['two']);
   });
 });
