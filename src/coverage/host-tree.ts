@@ -6,7 +6,7 @@ import { joined, type Location, type Mount, MountTable, parseMountInfo } from '.
 import { listeningSockets } from '../kernel/sockets.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type DeviceNode, givenPaths, majorOf, minorOf } from './device-findings.js';
-import type { Mounted } from './sensitive-places.js';
+import type { HostPlace, Mounted, OwnPlaces, Place } from './sensitive-places.js';
 
 export interface FoundPath {
   /** The requested path, with `*` replaced. */
@@ -29,6 +29,21 @@ const LOCAL = /^(ext[234]|xfs|btrfs|f2fs|tmpfs|ramfs|devtmpfs|proc|sysfs|cgroup2
 
 /** Files of procfs are not on a disk: to read one in place takes less than to hand it to another thread. */
 export const readProc = (path: string): string => readFileSync(`/proc/${path}`, 'utf8');
+
+/** The root of process 1, which a container without SYS_PTRACE cannot enter. */
+const ROOT = '/proc/1/root';
+
+/** Whether a path without symbolic links in it exists on the host; undefined: the host's files cannot be read from here. */
+export const existsOnHost = (path: string): boolean | undefined =>
+  isThere(`${ROOT}/proc`) ? isThere(`${ROOT}${path}`) : undefined;
+
+const isThere = (path: string): boolean => {
+  try {
+    return lstatSync(path) !== undefined;
+  } catch {
+    return false; // ENOENT, or EACCES
+  }
+};
 
 /** The tables that were read last, by the digest of their text: on a host with many containers it has thousands of lines. */
 const tables = new Map<string, MountTable>();
@@ -197,6 +212,22 @@ export class HostTree {
     return m !== undefined && m.point !== '/' && MAY_HANG.test(m.type);
   }
 }
+
+/** In a container the paths of the configuration are the container's: what is mounted there is of the host. */
+export function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): HostPlace[] {
+  const paths = new Set(Object.values(own));
+  return wanted.flatMap((place) => {
+    const location = paths.has(place.path) ? tree.own?.locate(place.path) : undefined;
+    return location ? [{ ...place, location }] : [];
+  });
+}
+
+/** Decides by the file if it can be read, else by the listening sockets. */
+export const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): boolean =>
+  stat ? stat.isSocket() : listening.has(path);
+
+/** The resolved path of a socket; the usual path of a folder. */
+export const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
 
 export const inodeOf = ({ stat }: Pick<FoundPath, 'stat'>): { inode?: string } =>
   stat ? { inode: `${stat.dev}:${stat.ino}` } : {};

@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto';
-import { lstatSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { readRedisUrl } from '../config/redis-url.js';
@@ -16,9 +15,19 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import { type DeviceFacts, type DeviceNode, parseDevices } from './device-findings.js';
 import { type HostFacts, readHostFacts, readHostFiles } from './host-facts.js';
 import { hostFindings } from './host-findings.js';
-import { deviceNodes, type FoundPath, HostTree, inodeOf, readProc, readUnixSockets } from './host-tree.js';
+import {
+  deviceNodes,
+  existsOnHost,
+  HostTree,
+  inodeOf,
+  isSocket,
+  ownPlaces,
+  readProc,
+  readUnixSockets,
+  shownPath,
+} from './host-tree.js';
 import { listedMounts, type MountsKnown } from './mount-findings.js';
-import { type HostPlace, type Mounted, type OwnPlaces, type Place, placesOf } from './sensitive-places.js';
+import { type HostPlace, type Mounted, type OwnPlaces, placesOf } from './sensitive-places.js';
 
 export interface HostWatchOptions {
   readonly config: Config;
@@ -147,24 +156,10 @@ export class HostWatch implements AsyncDisposable {
     this.#stopped = true;
     clearTimeout(this.#timer);
     this.#news?.[Symbol.dispose]();
+    this.mounts.stop();
     await this.#running;
   }
 }
-
-/** The root of process 1, which a container without SYS_PTRACE cannot enter. */
-const ROOT = '/proc/1/root';
-
-/** Whether a path without symbolic links in it exists on the host; undefined: the host's files cannot be read from here. */
-const existsOnHost = (path: string): boolean | undefined =>
-  isThere(`${ROOT}/proc`) ? isThere(`${ROOT}${path}`) : undefined;
-
-const isThere = (path: string): boolean => {
-  try {
-    return lstatSync(path) !== undefined;
-  } catch {
-    return false; // ENOENT, or EACCES
-  }
-};
 
 interface MountWatchOptions {
   readonly own: OwnPlaces;
@@ -190,10 +185,18 @@ interface Read {
   readonly key: string | undefined;
   /** The mounts of the host by which they were shown. */
   readonly by?: MountTable;
+  /** What an inspect has shown, and the mounts in it as part of the key. */
+  readonly inspected?: ContainerFacts['privileges'];
+  readonly listed?: string;
   readonly devices: readonly DeviceNode[];
 }
+/** Each includes those before it. */
+const WHICH = ['new', 'young', 'all'] as const;
+type Which = (typeof WHICH)[number];
 const NO_DEVICES: DeviceFacts = { drivers: undefined, nodes: [] };
 const SOONEST_MS = 30_000;
+/** After its first reading a container is read once more, next to what the host has then. The host is read so often at most. */
+const SECOND_MS = { after: 2_000, between: 10_000 };
 /** What every container gets from its runtime, unless Docker lists a mount there. */
 const DEFAULTS = /^\/($|(proc|sys|dev)(\/|$))/;
 
@@ -215,9 +218,15 @@ class MountWatch {
   readonly #o: MountWatchOptions;
   readonly #read = new Map<string, Read>();
   #host: Host | undefined;
+  /** Next to which all containers were read. */
+  #all: Host | undefined;
   #failure: string | undefined;
   #running: Promise<void> | undefined;
-  #again: 'new' | 'all' | undefined;
+  #again: Which | undefined;
+  /** Containers that were read once, next to what was known of the host by then: a mount, or a socket that they lead to, may be newer. */
+  readonly #young = new Set<string>();
+  #second: NodeJS.Timeout | undefined;
+  #stopped = false;
 
   constructor(options: MountWatchOptions) {
     this.#o = options;
@@ -240,19 +249,25 @@ class MountWatch {
     return { drivers: this.#host.drivers, nodes: this.#read.get(c.id)?.devices ?? [] };
   }
 
-  /** Reads what is new, or (all) everything again; one at a time. Never rejects. */
-  refresh(which: 'new' | 'all'): Promise<void> {
-    if (this.#again !== 'all') this.#again = which;
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#second);
+  }
+
+  /** Reads what is new, or what is young in addition, or everything again; one at a time. Never rejects. */
+  refresh(which: Which): Promise<void> {
+    if (this.#again === undefined || WHICH.indexOf(which) > WHICH.indexOf(this.#again)) this.#again = which;
     this.#running ??= this.#run();
     return this.#running;
   }
 
   async #run(): Promise<void> {
     while (this.#again) {
-      const which = this.#again === 'all' && this.#isOld() ? 'all' : 'new';
+      const which = this.#again === 'all' && !this.#isOld() ? 'new' : this.#again;
       this.#again = undefined;
       try {
-        if (which === 'all' || !this.#host) this.#host = await this.#readHost();
+        if (which !== 'new' || !this.#host) this.#host = await this.#readHost();
+        if (which === 'all') this.#all = this.#host;
         this.#failure = undefined;
         await this.#containers(this.#host, which);
       } catch (e) {
@@ -269,25 +284,39 @@ class MountWatch {
   /** Rules of others can change every moment: mounts are not read again each time. */
   #isOld(): boolean {
     return (
-      !this.#host ||
-      this.#host.forDataRoot !== this.#o.dataRoot() ||
-      performance.now() - this.#host.at > SOONEST_MS
+      !this.#all ||
+      this.#all.forDataRoot !== this.#o.dataRoot() ||
+      performance.now() - this.#all.at > SOONEST_MS
     );
   }
 
-  async #containers(host: Host, which: 'new' | 'all'): Promise<void> {
+  #readSecondTime(): void {
+    const ms = Math.max(SECOND_MS.after, (this.#host?.at ?? 0) + SECOND_MS.between - performance.now());
+    const read = (): void => {
+      this.#second = undefined;
+      void this.refresh('young');
+    };
+    if (!this.#stopped) this.#second ??= setTimeout(read, ms).unref();
+  }
+
+  async #containers(host: Host, which: Which): Promise<void> {
     const up = [...this.#o.containers()].filter((c) => (c.privileges?.pid ?? 0) > 0);
     const ids = new Set(up.map((c) => c.id));
     for (const id of this.#read.keys()) if (!ids.has(id)) this.#read.delete(id);
+    for (const id of this.#young) if (!ids.has(id)) this.#young.delete(id);
     const tree = host.tree.again();
     for (const [n, c] of up.entries()) {
       const pid = c.privileges?.pid ?? 0;
       const before = this.#read.get(c.id);
-      if (which === 'new' && before?.pid === pid) continue;
+      const isFirst = before?.pid !== pid;
+      if (!isFirst && (which === 'new' || (which === 'young' && !this.#young.has(c.id)))) continue;
+      if (isFirst && which === 'new') this.#young.add(c.id);
+      else this.#young.delete(c.id);
       if (n % READ_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
       const read = await readMounts(c, { ...host, tree }, before?.pid === pid ? before : undefined);
       this.#read.set(c.id, { pid, ...read, devices: await deviceNodes(c.privileges, tree) });
     }
+    if (this.#young.size > 0) this.#readSecondTime();
   }
 
   async #readHost(): Promise<Host> {
@@ -315,22 +344,6 @@ class MountWatch {
   }
 }
 
-/** In a container the paths of the configuration are the container's: what is mounted there is of the host. */
-function ownPlaces(wanted: readonly Place[], own: OwnPlaces, tree: HostTree): HostPlace[] {
-  const paths = new Set(Object.values(own));
-  return wanted.flatMap((place) => {
-    const location = paths.has(place.path) ? tree.own?.locate(place.path) : undefined;
-    return location ? [{ ...place, location }] : [];
-  });
-}
-
-/** Decides by the file if it can be read, else by the listening sockets. */
-const isSocket = ({ stat, path }: FoundPath, listening: ReadonlySet<string>): boolean =>
-  stat ? stat.isSocket() : listening.has(path);
-
-/** The resolved path of a socket; the usual path of a folder. */
-const shownPath = (f: FoundPath, by: HostPlace['by']): string => (by === 'connect' ? f.path : f.asked);
-
 type Compared = Pick<Host, 'places' | 'dataRoot'>;
 /** The objects of the reading before if they are equal: what was computed from the same objects need not be computed again. */
 const orBefore = (now: Compared, before: Compared = now): Compared =>
@@ -343,25 +356,34 @@ async function readMounts(
   c: ContainerFacts,
   { tree, places, dataRoot }: Host,
   before: Read | undefined,
-): Promise<Pick<Read, 'mounts' | 'key' | 'by'>> {
+): Promise<Omit<Read, 'pid' | 'devices'>> {
   let text: string;
   try {
     text = readProc(`${c.privileges?.pid}/mountinfo`);
   } catch (e) {
     return failed(e instanceof Error && 'code' in e ? String(e.code) : String(e));
   }
-  const listed = listedMounts(c.privileges).map((t) => t.destination);
-  const key = hash('sha1', `${tree.isReadable} ${JSON.stringify(listed)} ${text}`, 'base64');
+  const inspected = c.privileges;
+  const isInspectKnown = before?.listed !== undefined && before.inspected === inspected;
+  const destinations = (): string[] => listedMounts(inspected).map((t) => t.destination);
+  const listed = isInspectKnown ? before.listed : JSON.stringify(destinations());
+  const key = `${tree.isReadable} ${listed} ${hash('sha1', text, 'base64')}`;
   const by = tree.mounts;
+  const read = { by, inspected, listed };
   const known = before?.key === key && typeof before.mounts === 'object' && 'places' in before.mounts;
   // the path of a location depends on the table only, which does not change
   const isShown = (m: Mounted): boolean => tree.shown(m.location, m.type) === m.path;
   if (known && (before.by === by || before.mounts.mounted.every(isShown))) {
     const isSame = before.mounts.places === places && before.mounts.dataRoot === dataRoot;
-    return { key, by, mounts: isSame ? before.mounts : { mounted: before.mounts.mounted, places, dataRoot } };
+    return {
+      ...read,
+      key,
+      mounts: isSame ? before.mounts : { mounted: before.mounts.mounted, places, dataRoot },
+    };
   }
+  const shown = destinations();
   const given = parseMountInfo(text).filter(
-    (m) => !DEFAULTS.test(m.point) || listed.some((d) => isWithin(d, m.point)),
+    (m) => !DEFAULTS.test(m.point) || shown.some((d) => isWithin(d, m.point)),
   );
   if (given.length > MOST_MOUNTS) return failed(`it has more than ${MOST_MOUNTS} mounts`);
   const mounted: Mounted[] = [];
@@ -371,7 +393,7 @@ async function readMounts(
     mounted.push(found.mounted);
     isSettled &&= found.isSettled;
   }
-  return { key: isSettled ? key : undefined, by, mounts: { mounted, places, dataRoot } };
+  return { ...read, key: isSettled ? key : undefined, mounts: { mounted, places, dataRoot } };
 }
 
 const failed = (failure: string): Pick<Read, 'mounts' | 'key'> => ({ mounts: { failure }, key: undefined });

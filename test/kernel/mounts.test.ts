@@ -107,6 +107,39 @@ it('has no file of the host for a mount whose file was replaced, and finds the f
   expect((await read()).at('in-file')).toMatchObject({ path: join(dir, 'link'), inode: inodeOf('file') });
 });
 
+it('reads a container once more soon after its first reading, next to what the host has then', async () => {
+  vi.useFakeTimers({ toFake: ['performance', 'setTimeout', 'clearTimeout'] });
+  writeFileSync(join(dir, 'in-file'), '');
+  const { id } = facts;
+  facts = { ...facts, id: 'gone' };
+  await read();
+  // The file that the mount leads to is behind a mount of the host that is newer than what is known of the host.
+  execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', join(dir, 'over')]);
+  try {
+    writeFileSync(join(dir, 'over', 'file'), '');
+    inside('mount', '-t', 'tmpfs', 'tmpfs', join(dir, 'other'));
+    facts = { ...facts, id };
+    inside('umount', join(dir, 'in'));
+    child.kill('SIGKILL');
+    child = inOwnMounts();
+    await waitFor('the process', () => commandOf(child.pid ?? 0) === 'sleep', 5_000, 5);
+    facts = { ...facts, privileges: { ...PRIVILEGES, pid: child.pid ?? 0 } } as unknown as ContainerFacts;
+    inside('mount', '--bind', join(dir, 'over', 'file'), join(dir, 'in-file'));
+    await watch.mounts.refresh('new');
+    const inode = () => {
+      const known = watch.mounts.mountsOf(facts);
+      const all = typeof known === 'object' && 'mounted' in known ? known.mounted : [];
+      return all.find((m) => m.destination === join(dir, 'in-file'))?.inode;
+    };
+    expect(inode()).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(10_000);
+    await watch.mounts.refresh('new');
+    expect(inode()).toBe(inodeOf('over/file'));
+  } finally {
+    execFileSync('umount', [join(dir, 'over')]);
+  }
+});
+
 it('follows the folder that a mount leads to when it is renamed', async () => {
   await read();
   renameSync(join(dir, 'data'), join(dir, 'renamed'));
