@@ -8,6 +8,8 @@ const expect = { poll: { timeout: 20_000 } };
 /** pure: no root, seconds. kernel: root, throw-away network namespaces. lab, attacks: root, a real Docker engine. */
 export default defineConfig({
   test: {
+    // scripts/test starts vitest some hundred times, and each time would transform the same modules. The key of a module has its content.
+    experimental: { fsModuleCache: true },
     projects: [
       {
         test: {

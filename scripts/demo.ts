@@ -30,7 +30,7 @@ async function play(stage: Stage): Promise<void> {
 
 const HINT = `Go in and play: ${bold('sudo ./scripts/demo --keep')}. For your own host: README.md, "Install".`;
 const KEPT = `The lab stands. ${bold('sudo scripts/lab shell demo')} is a shell on its Docker host; in it, for example:
-  docker exec agent node /probe.mjs tcp pastebin.com 443
+  docker exec agent node /probe.cjs tcp pastebin.com 443
   node dist/main.js ps                    ${dim('or: explain agent github.com · allow agent github.com --for 5m · lists')}
   docker run --rm --network demo --label drawbridge.allow=github.com demo wget -O - http://github.com/
 When you have finished: ${bold('sudo scripts/lab down demo')}`;

@@ -19,7 +19,7 @@ const client = (stage: Stage): ApiClient =>
   new ApiClient({ socket: stage.drawbridge.apiSocket, user: 'demo' });
 
 async function probe(stage: Stage, who: string, a: Attempt): Promise<ProbeResult> {
-  const node = ['node', '/probe.mjs', 'tcp', a.host, `${a.port}`];
+  const node = ['node', '/probe.cjs', 'tcp', a.host, `${a.port}`];
   return parseProbe(await stage.docker(['exec', stage.prefix + who, ...node], { check: false }));
 }
 

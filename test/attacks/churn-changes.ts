@@ -122,7 +122,7 @@ export class Changes {
     return answer;
   }
   async #opens(container: string, address: string, timeoutMs: number): Promise<boolean> {
-    const probe = ['node', '/probe.mjs', 'tcp', address, '443', '--timeout', String(timeoutMs)];
+    const probe = ['node', '/probe.cjs', 'tcp', address, '443', '--timeout', String(timeoutMs)];
     const { stdout } = await this.#lab.exec(container, probe);
     return (JSON.parse(stdout) as { ok: boolean }).ok;
   }

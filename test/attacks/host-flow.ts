@@ -5,7 +5,7 @@ import type { Lab } from '../lab/lab.js';
 import { trySending } from './raw.js';
 import { ICMP, icmp, ip, u32, udp } from './wire.js';
 
-const PROBE = join(import.meta.dirname, '..', 'lab', 'probe.mjs');
+const PROBE = join(import.meta.dirname, '..', 'lab', 'probe.cjs');
 const PORT = 7300;
 const UDP = 17;
 

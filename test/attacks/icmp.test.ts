@@ -102,7 +102,7 @@ attackSuite(
         [ECHOES.v4, 'icmp'],
         [ECHOES.v6, 'icmp6'],
       ] as const) {
-        await lab.docker('exec', c, 'node', '/probe.mjs', 'udp', host, '19');
+        await lab.docker('exec', c, 'node', '/probe.cjs', 'udp', host, '19');
         await waitFor(`an ICMP error to ${host}`, async () =>
           (await lab.sniffer.packets({ direction: 'out', dst: host })).some(
             (p) => p.proto === proto && p.payload?.includes('line') === true,

@@ -63,7 +63,7 @@ const list = (n: number): string => `allow: ["${place(n)}:443", "[2600:9000:50::
 async function opens(address: string): Promise<boolean> {
   const { stdout } = await lab.exec('subject', [
     'node',
-    '/probe.mjs',
+    '/probe.cjs',
     'tcp',
     address,
     '443',

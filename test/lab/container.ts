@@ -94,7 +94,7 @@ export class Container {
   }
   /** One attempt by the probe inside the container, for example `probe('tcp', '93.184.1.1', 443)`. */
   async probe(...args: readonly (string | number)[]): Promise<ProbeResult> {
-    return parseProbe(await this.exec(['node', '/probe.mjs', ...args.map(String)]));
+    return parseProbe(await this.exec(['node', '/probe.cjs', ...args.map(String)]));
   }
   /** The first element of `docker inspect`. */
   async inspect<T = Inspected>(): Promise<T> {

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { alive, end, type Result, type RunOptions, run, startDaemon, waitFor } from './process.js';
+import { LABS } from './registry.js';
 import type { View } from './view.js';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -13,6 +14,11 @@ export function newest(folder: string): number {
   const entries = readdirSync(folder, { withFileTypes: true, recursive: true }).filter((e) => e.isFile());
   return Math.max(0, ...entries.map((e) => statSync(join(e.parentPath, e.name)).mtimeMs));
 }
+/**
+ * V8's code of the service, as CacheDirectory= of the unit, for all labs: a service compiles its functions only if the code in the file is of
+ * another program.
+ */
+const CODE = join(LABS, 'code');
 /** As scripts/install and scripts/in-container start it. */
 const NODE = [process.execPath, '--v8-pool-size=1'];
 /** dist/main.js when it is newer than everything in src, else src/main.ts through tsx. */
@@ -74,17 +80,16 @@ export class Drawbridge {
   constructor(place: Place, spec: DrawbridgeSpec) {
     const instance = spec.instance ?? 'drawbridge';
     const folder = join(place.dir, instance);
-    const code = join(place.dir, 'code'); // as CacheDirectory= of the unit
     this.#place = place;
     this.#through = spec.through ?? [];
     this.#program = spec.program;
-    this.#env = { ...place.view.env, CACHE_DIRECTORY: code, ...spec.env };
+    this.#env = { ...place.view.env, CACHE_DIRECTORY: CODE, ...spec.env };
     this.apiSocket = join(folder, 'api.sock');
     this.configFile = join(folder, 'config.yaml');
     this.allowlists = join(folder, 'allowlists');
     this.stateDir = join(folder, spec.state ?? 'state');
     this.logFile = join(folder, 'log');
-    for (const d of [folder, this.allowlists, this.stateDir, code]) mkdirSync(d, { recursive: true });
+    for (const d of [folder, this.allowlists, this.stateDir, CODE]) mkdirSync(d, { recursive: true });
     for (const [file, text] of Object.entries(spec.lists ?? {})) this.writeList(file, text);
     this.configure(spec.config ?? {});
   }

@@ -14,7 +14,7 @@ export interface ImageOptions {
 export type ImportImage = (args: readonly string[], input: Buffer) => Promise<Result>;
 
 const BUSYBOX = '/bin/busybox';
-const PROBE = join(import.meta.dirname, 'probe.mjs');
+const PROBE = join(import.meta.dirname, 'probe.cjs');
 
 function file(path: string, content: string | Buffer): TarEntry {
   const data = Buffer.from(content);
@@ -67,12 +67,12 @@ async function findNodeMounts(): Promise<readonly string[]> {
   if (existsSync('/usr/share/nodejs')) folders.push('/usr/share/nodejs'); // Debian's node keeps modules there
   const binds = [
     `${process.execPath}:/usr/bin/node`,
-    `${PROBE}:/probe.mjs`,
+    `${PROBE}:/probe.cjs`,
     ...folders.map((f) => `${f}:${f}`),
   ];
   return binds.flatMap((b) => ['-v', `${b}:ro`]);
 }
-/** `docker run` arguments that give a container this host's node as /usr/bin/node and the probe as /probe.mjs. */
+/** `docker run` arguments that give a container this host's node as /usr/bin/node and the probe as /probe.cjs. */
 export function nodeMounts(): Promise<readonly string[]> {
   mounts ??= findNodeMounts();
   return mounts;

@@ -193,7 +193,7 @@ export class Lab implements AsyncDisposable {
   }
   /** The probe as the one command of a fresh container: its first instruction. */
   async runProbe(spec: RunSpec, ...args: readonly (string | number)[]): Promise<ProbeResult> {
-    return parseProbe(await this.run({ ...spec, cmd: ['node', '/probe.mjs', ...args.map(String)] }));
+    return parseProbe(await this.run({ ...spec, cmd: ['node', '/probe.cjs', ...args.map(String)] }));
   }
   exec(container: string, argv: readonly string[], options: RunOptions = {}): Promise<Result> {
     return this.engine.docker(['exec', container, ...argv], { check: false, ...options });
@@ -212,7 +212,7 @@ export class Lab implements AsyncDisposable {
   }
   /** The probe from NET, for published ports and the like. */
   async probeFromNet(...args: readonly (string | number)[]): Promise<ProbeResult> {
-    const probe = join(import.meta.dirname, 'probe.mjs');
+    const probe = join(import.meta.dirname, 'probe.cjs');
     return parseProbe(await this.inNet([process.execPath, probe, ...args.map(String)]));
   }
   /** Stops dockerd (SIGKILL: a crash) and starts it; containers end with it unless live-restore is set. */

@@ -161,7 +161,7 @@ async function killer(isDone: () => boolean): Promise<number> {
 }
 
 const opened = async (address: string): Promise<boolean> => {
-  const { stdout } = await lab.exec('subject', ['node', '/probe.mjs', 'tcp', address, '443']);
+  const { stdout } = await lab.exec('subject', ['node', '/probe.cjs', 'tcp', address, '443']);
   return (JSON.parse(stdout) as { ok: boolean }).ok;
 };
 

@@ -75,7 +75,7 @@ export async function enterArena(lab: Lab): Promise<Arena> {
   const worker = await lab.start({
     ...spec('worker', 11),
     labels: { 'drawbridge.allow': ALLOW },
-    cmd: ['node', '/probe.mjs', 'hold', PERMITTED.v4, '19'],
+    cmd: ['node', '/probe.cjs', 'hold', PERMITTED.v4, '19'],
   });
   const labels = { 'drawbridge.allow': PERMITTED.name };
   const words = attack([GATEWAY.v4, GATEWAY.v6, '172.30.0.10', 'fd00:db:30::10']);

@@ -95,7 +95,7 @@ async function ended(name: string, expires: string): Promise<void> {
 }
 /** An endless stream to the forbidden, as long as it is let. */
 const stream = (c: Container): Promise<unknown> =>
-  lab.dockerResult(['exec', '-d', c.id, 'node', '/probe.mjs', 'hold', FORBIDDEN, '19']);
+  lab.dockerResult(['exec', '-d', c.id, 'node', '/probe.cjs', 'hold', FORBIDDEN, '19']);
 const streamed = (after: number): Promise<number> =>
   lab.sniffer.count({ direction: 'out', dst: FORBIDDEN, dport: 19, after });
 async function cli(...args: string[]): Promise<string> {

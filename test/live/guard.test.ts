@@ -133,7 +133,7 @@ describe('guard', () => {
 describe("other tools' ports", () => {
   const name = `dbt-lxc-${process.pid}`;
   const reaches = async (address: string): Promise<boolean> => {
-    const probe = [process.execPath, join(import.meta.dirname, '../lab/probe.mjs'), 'tcp', address, '80'];
+    const probe = [process.execPath, join(import.meta.dirname, '../lab/probe.cjs'), 'tcp', address, '80'];
     return parseProbe(await run(['nsenter', `--net=/run/netns/${name}`, '--', ...probe])).ok;
   };
   beforeAll(async () => {

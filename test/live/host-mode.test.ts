@@ -142,7 +142,7 @@ const coverage = async (c: Container): Promise<{ state: string; reasons: readonl
   const answer = await drawbridge.get(`/v1/containers/${c.id}`);
   return (JSON.parse(answer.body) as { coverage: { state: string; reasons: readonly string[] } }).coverage;
 };
-const PROBE = join(import.meta.dirname, '../lab/probe.mjs');
+const PROBE = join(import.meta.dirname, '../lab/probe.cjs');
 /** The probe as a process of the host's. */
 async function asHost(...words: readonly (string | number)[]): Promise<ProbeResult> {
   return parseProbe(await lab.inHost([process.execPath, PROBE, ...words.map(String)]));
@@ -197,7 +197,7 @@ describe('control: without Drawbridge', () => {
 
 /** Bytes that come from the other side ten times a second, and how long they do. */
 const stream = (c: Container, at: string): Promise<unknown> =>
-  c.exec(['node', '/probe.mjs', 'hold', at, '19', '--timeout', '20000'], { timeoutMs: 60_000 });
+  c.exec(['node', '/probe.cjs', 'hold', at, '19', '--timeout', '20000'], { timeoutMs: 60_000 });
 const flows = async (at: string): Promise<boolean> => (await lab.sniffer.count({ src: at })) > 5;
 
 /** Drawbridge runs, and has seen where Docker puts containers. */

@@ -1,6 +1,6 @@
 /** The service keeps V8's code of itself, and starts whatever is in the file of it. */
 import { randomBytes } from 'node:crypto';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Drawbridge, program } from '../lab/drawbridge.js';
@@ -15,8 +15,10 @@ let drawbridge: Drawbridge;
 let file: string;
 beforeAll(async () => {
   lab = await Lab.up({ sniffer: false });
-  drawbridge = lab.drawbridge();
-  file = join(lab.dir, 'code', 'service.cjs.code');
+  const folder = join(lab.dir, 'code');
+  mkdirSync(folder);
+  drawbridge = lab.drawbridge({ env: { CACHE_DIRECTORY: folder } });
+  file = join(folder, 'service.cjs.code');
 }, 60_000);
 afterAll(() => lab.down());
 

@@ -29,7 +29,7 @@ afterAll(() => lab?.down());
 const logged = (c: Container, text: string, times = 1): Promise<unknown> =>
   waitFor(`${text} in the log of ${c.name}`, async () => (await c.logs()).split(text).length > times, 20_000);
 async function fromHost(host: string, port: number): Promise<ProbeResult> {
-  const probe = new URL('../lab/probe.mjs', import.meta.url).pathname;
+  const probe = new URL('../lab/probe.cjs', import.meta.url).pathname;
   return parseProbe(await lab.inHost([process.execPath, probe, 'tcp', host, String(port), 'hello']));
 }
 

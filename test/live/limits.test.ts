@@ -153,7 +153,7 @@ describe('quota', () => {
     drawbridge.start();
     await drawbridge.ready();
     expect((await shown('eater')).quota).toMatchObject({ reached: true });
-    expect(await lab.exec('eater', ['node', '/probe.mjs', 'tcp', PEER, '80'])).toMatchObject({
+    expect(await lab.exec('eater', ['node', '/probe.cjs', 'tcp', PEER, '80'])).toMatchObject({
       stdout: expect.stringContaining('ECONNREFUSED'),
     });
   });

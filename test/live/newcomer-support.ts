@@ -70,7 +70,7 @@ export class Shop {
   }
 
   async #probe([service, ...words]: Step): Promise<ProbeResult> {
-    const argv = ['node', '/probe.mjs', ...words.map(String), '--timeout', '5000'];
+    const argv = ['node', '/probe.cjs', ...words.map(String), '--timeout', '5000'];
     return parseProbe(await this.#lab.exec(`shop-${service}-1`, argv));
   }
 }

@@ -44,7 +44,7 @@ async function askAll(place: Place, container: string, name: string, gateway: st
     ['udp', 'tcp'].map((proto) => ({ server, proto })),
   );
   const answers = await inParallel(3, asks, async ({ server, proto }) => {
-    const probe = ['node', '/probe.mjs', 'dns', server, name, 'A', proto, '--timeout', '10000'];
+    const probe = ['node', '/probe.cjs', 'dns', server, name, 'A', proto, '--timeout', '10000'];
     const { stdout } = await place.lab.exec(container, probe);
     const { rcode, code } = JSON.parse(stdout) as { rcode?: string; code: string | null };
     return [`${server} ${proto}`, rcode ?? code] as const;
@@ -52,7 +52,7 @@ async function askAll(place: Place, container: string, name: string, gateway: st
   return Object.fromEntries(answers);
 }
 const getaddrinfo = (place: Place, container: string, name: string) =>
-  place.lab.exec(container, ['node', '/probe.mjs', 'http', `http://${name}/`]);
+  place.lab.exec(container, ['node', '/probe.cjs', 'http', `http://${name}/`]);
 
 export interface Rotation {
   readonly failures: readonly string[];

