@@ -15,7 +15,7 @@ const warn = vi.fn();
 const log = { warn } as unknown as Logger;
 const node = (program: string, options = {}, run = exec) => run(process.execPath, ['-e', program], options);
 /** The process that started a program which `exec` runs now. */
-const starter = async (): Promise<number> => Number((await node('console.log(process.ppid)')).stdout);
+const starter = async (): Promise<number> => Number((await exec('sh', ['-c', 'echo $PPID'])).stdout);
 const untilThere = () =>
   vi.waitFor(async () => expect(await starter()).not.toBe(process.pid), { timeout: 10_000, interval: 50 });
 
