@@ -28,6 +28,8 @@ export class NamespaceDns {
   readonly #o: NamespaceDnsOptions;
   readonly #namespaces: NamespaceDnsOptions['namespaces'];
   readonly #attached = new Map<string, Attached>();
+  /** Those of which `hostAsked` is not known. Each pass checks whether there are any. */
+  readonly #undetermined = new Set<Attached>();
   readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
   /** By container: how often its namespace was missing. The file is removed with the container, before Docker reports the end. */
@@ -173,10 +175,7 @@ export class NamespaceDns {
   async #moved(id: string, path: string | undefined): Promise<void> {
     await this.#attaching.get(id)?.done;
     const attached = this.#attached.get(id);
-    if (attached && path !== undefined && attached.path !== path) {
-      this.#attached.delete(id);
-      attached.sockets[Symbol.dispose]();
-    }
+    if (attached && path !== undefined && attached.path !== path) this.#forget(id, attached);
     await this.#attach(id, path);
   }
 
@@ -202,8 +201,7 @@ export class NamespaceDns {
 
   async close(): Promise<void> {
     await this.#idle();
-    for (const { sockets } of this.#attached.values()) sockets[Symbol.dispose]();
-    this.#attached.clear();
+    for (const [id, attached] of this.#attached) this.#forget(id, attached);
     for (const path of this.#passed.keys()) await this.#endPassing(path);
   }
 
@@ -237,13 +235,13 @@ export class NamespaceDns {
     for (const path of this.#askedBefore) if (!this.#namespaces.isMade(path)) this.#askedBefore.delete(path);
     await Promise.all([...this.#attaching.values()].map((begun) => begun.done));
     for (const [id, attached] of this.#attached)
-      if (this.#isStale(state, id, attached.path)) await this.#drop(id);
+      if (this.#isStale(state, id, attached.path)) await this.#drop(id, attached);
     for (const notes of [this.#failed, this.#missing])
       for (const id of notes.keys()) if (!state.subjects.has(id)) notes.delete(id);
     const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
     await eachOf(missing, AT_ONCE, (id) => this.#attachIfNeeded(id));
     for (const [id, attached] of this.#attached)
-      if (attached.hostAsked === undefined && this.#namespaces.isSettled(id))
+      if (this.#undetermined.has(attached) && this.#namespaces.isSettled(id))
         await this.#learnNeed(id, attached);
     await this.#cleaned.clean(state.view, (id, path) => this.#isSpared(id, path));
     if (!this.#isWhole(state)) return;
@@ -257,8 +255,8 @@ export class NamespaceDns {
 
   /** Nothing is left that the next pass would try again or learn. */
   #isDone(): boolean {
-    const left = [...this.#failed, ...this.#missing, ...this.#attaching, ...this.#unclaimed.paths()];
-    return left.length === 0 && [...this.#attached.values()].every((a) => a.hostAsked !== undefined);
+    const left = [this.#failed, this.#missing, this.#attaching, this.#undetermined];
+    return left.every(({ size }) => size === 0) && this.#unclaimed.paths().length === 0;
   }
 
   /** Resolves when every namespace has the rules it needs and none of an earlier run; at the latest after `ms`. */
@@ -314,12 +312,15 @@ export class NamespaceDns {
     return !this.#namespaces.exists(id) || (this.#namespaces.hasEnded(id) && !state.subjects.has(id));
   }
 
-  async #drop(id: string): Promise<void> {
-    const attached = this.#attached.get(id);
-    if (!attached) return;
+  async #drop(id: string, attached: Attached): Promise<void> {
     // The rules go first: no rule may lead to closed sockets. They stay when the container has exited: that report may be late.
     if (!this.#namespaces.hasEnded(id)) await this.#namespaces.detach(attached.path).catch(() => undefined); // the namespace is gone with its container
+    this.#forget(id, attached);
+  }
+
+  #forget(id: string, attached: Attached): void {
     if (this.#attached.get(id) === attached) this.#attached.delete(id);
+    this.#undetermined.delete(attached);
     attached.sockets[Symbol.dispose]();
   }
 
@@ -353,6 +354,7 @@ export class NamespaceDns {
   /** Record whether the resolver is needed. An attachment stays in any case: a query may be in progress. */
   async #learnNeed(id: string, attached: Attached): Promise<void> {
     attached.hostAsked = await this.#readNeed(id, attached.path);
+    this.#undetermined.delete(attached);
     this.#learn(id, attached.hostAsked);
   }
 
@@ -374,8 +376,9 @@ export class NamespaceDns {
     try {
       await this.#endPassing(path); // Docker would go on answering a flow that exists there
       const prepared = this.#unclaimed.take(path) ?? (await this.#namespaces.prepare(path));
-      const sockets = prepared.claim(id);
-      this.#attached.set(id, { path, sockets, hostAsked: undefined });
+      const attached: Attached = { path, sockets: prepared.claim(id), hostAsked: undefined };
+      this.#attached.set(id, attached);
+      this.#undetermined.add(attached);
       this.#failed.delete(id);
       this.#missing.delete(id);
       this.#o.log.debug({ container: id, path }, 'our resolver answers inside the network namespace');
