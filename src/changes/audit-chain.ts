@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isRecord } from '../lib/json.js';
+import { firstOf } from '../store/state-file.js';
 
 /** What the first line of the first file continues. */
 export const GENESIS = '0'.repeat(64);
@@ -58,20 +59,6 @@ export function headerOf(line: Line | undefined): FileHeader | undefined {
 
 function hashOf(previous: string, body: string): string {
   return createHash('sha256').update(`${previous}\n${body}`).digest('hex');
-}
-
-/** audit-NNNNNNNNNNNN.log: the number of its first record. */
-const NAME = /^audit-(\d{12})\.log$/;
-export const segmentName = (first: number): string => `audit-${String(first).padStart(12, '0')}.log`;
-export const firstOf = (name: string): number => Number(NAME.exec(name)?.[1] ?? 0);
-
-/** Oldest first; a folder that is not there has none. */
-export async function segmentsOf(dir: string): Promise<readonly string[]> {
-  const names = await readdir(dir).catch((e: NodeJS.ErrnoException) => {
-    if (e.code === 'ENOENT') return [];
-    throw e;
-  });
-  return names.filter((name) => NAME.test(name)).sort();
 }
 
 /** Where a file's chain ends, as far as it is whole. */

@@ -1,18 +1,9 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RemedyError } from '../lib/problem.js';
-import {
-  AUDIT_FORMAT,
-  firstOf,
-  GENESIS,
-  headerOf,
-  linesBackwards,
-  parseLine,
-  readEnd,
-  seal,
-  segmentName,
-  segmentsOf,
-} from './audit-chain.js';
+import { auditFilesIn, firstOf, segmentName } from '../store/state-file.js';
+import type { RecordLine } from '../store/store-interface.js';
+import { AUDIT_FORMAT, GENESIS, headerOf, linesBackwards, parseLine, readEnd, seal } from './audit-chain.js';
 
 type Content = Readonly<Record<string, unknown>>;
 
@@ -29,8 +20,12 @@ const SEGMENT_BYTES = 8 * 1024 * 1024;
 const SEGMENTS = 8;
 const MOST_AT_ONCE = 500;
 
+/** Called when the line of a record is known, right before it is written. */
+export type OnSealed = (line: RecordLine) => void;
+
 interface Waiting {
   readonly content: Content;
+  readonly onSealed: OnSealed | undefined;
   resolve(n: number): void;
   reject(e: unknown): void;
 }
@@ -64,7 +59,7 @@ export class AuditFile {
 
   /** Writes nothing: a full disk does not keep it from opening. A damaged file is left alone, and another one begun. */
   static async open(options: AuditFileOptions): Promise<AuditFile> {
-    const names = [...(await segmentsOf(options.dir))];
+    const names = [...(await auditFilesIn(options.dir))];
     const name = names.at(-1);
     if (name === undefined) return new AuditFile(options, names, GENESIS, 0);
     const { hash, last, goodLength, isDamaged } = await readEnd(options.dir, name);
@@ -82,9 +77,9 @@ export class AuditFile {
   }
 
   /** Resolves with the number of the durable record. Throws the error of the disk; the record is then not in the file. */
-  append(content: Content): Promise<number> {
+  append(content: Content, onSealed?: OnSealed): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ content, resolve, reject });
+      this.#queue.push({ content, onSealed, resolve, reject });
       this.#flushing ??= this.#flush();
     });
   }
@@ -141,10 +136,7 @@ export class AuditFile {
     try {
       const current = await this.#open();
       const first = this.#last + 1;
-      await this.#put(
-        current,
-        batch.map((w) => w.content),
-      );
+      await this.#put(current, batch);
       for (const [i, { resolve }] of batch.entries()) resolve(first + i);
     } catch (e) {
       for (const { reject } of batch) reject(failure(this.#o.dir, e));
@@ -191,13 +183,15 @@ export class AuditFile {
       const last = firstOf(this.#names[1] ?? '') - 1;
       await this.#put(current, [
         {
-          time: new Date(this.#o.now()).toISOString(),
-          who: 'drawbridge',
-          action: DROP,
-          target: name,
-          before: { first: firstOf(name), last },
-          after: null,
-          outcome: 'done',
+          content: {
+            time: new Date(this.#o.now()).toISOString(),
+            who: 'drawbridge',
+            action: DROP,
+            target: name,
+            before: { first: firstOf(name), last },
+            after: null,
+            outcome: 'done',
+          },
         },
       ]);
       await unlink(join(this.#o.dir, name)).catch(ignoreMissing);
@@ -206,17 +200,23 @@ export class AuditFile {
   }
 
   /** Durable, or not there at all. */
-  async #put(current: Current, contents: readonly Content[]): Promise<void> {
+  async #put(
+    current: Current,
+    batch: readonly { readonly content: Content; readonly onSealed?: OnSealed | undefined }[],
+  ): Promise<void> {
     let [hash, last, text] = [this.#hash, this.#last, ''];
-    for (const content of contents) {
+    const lines: RecordLine[] = [];
+    for (const { content } of batch) {
       const sealed = seal(hash, { n: ++last, ...content });
       hash = sealed.hash;
       text += sealed.line;
+      lines.push({ n: last, hash });
     }
     const bytes = Buffer.from(text);
     try {
       if (current.isDirty) await cut(current);
       current.isDirty = true;
+      for (const [i, line] of lines.entries()) batch[i]?.onSealed?.(line);
       await writeAll(current.handle, bytes, current.length);
       await current.handle.datasync();
     } catch (e) {

@@ -1,15 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { auditFilesIn, firstOf } from '../store/state-file.js';
 import {
   AUDIT_FORMAT,
   type FileHeader,
-  firstOf,
   follows,
   GENESIS,
   headerOf,
   type Line,
   parseLine,
-  segmentsOf,
 } from './audit-chain.js';
 import { DROP } from './audit-file.js';
 
@@ -39,7 +38,7 @@ const MOST_FAULTS = 20;
 /** Checks every line of the audit in this state folder against the one before. Needs no service and changes nothing. */
 export async function verifyAudit(dir: string, hash?: string): Promise<AuditVerdict> {
   const chain = new Chain(hash);
-  const names = await segmentsOf(dir);
+  const names = await auditFilesIn(dir);
   for (const [i, name] of names.entries()) await readSegment(chain, dir, name, i === names.length - 1);
   return chain.verdict(names);
 }

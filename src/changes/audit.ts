@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { Store } from '../store/store-interface.js';
-import { AuditFile } from './audit-file.js';
+import { AuditFile, type OnSealed } from './audit-file.js';
 import { difference } from './change-record.js';
 
 /** One change, as it was recorded: `before` and `after` null where there was nothing. */
@@ -102,11 +102,14 @@ export class Audit implements AsyncDisposable {
     return audit;
   }
 
-  /** Resolves when the record is durable on this host. Throws the error of the disk; the record then does not exist. */
-  async record(record: AuditRecord): Promise<void> {
+  /**
+   * Resolves when the record is durable on this host. Throws the error of the disk; the record then does not exist. `onSealed` is called
+   * right before the record is written, and not at all when it cannot be.
+   */
+  async record(record: AuditRecord, onSealed?: OnSealed): Promise<void> {
     await this.#settle();
     const content = this.#content(record);
-    await this.#file.append(content);
+    await this.#file.append(content, onSealed);
     this.#shared?.put(content);
   }
 

@@ -2,7 +2,7 @@ import type { Reconciler } from '../enforce/reconciler.js';
 import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf, RefusedError, refuse } from '../lib/problem.js';
-import type { Store } from '../store/store-interface.js';
+import type { Store, WriteRecord } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, type Outcome, recordOf } from './change-record.js';
 import type { ChangesState } from './stored-state.js';
@@ -157,18 +157,26 @@ export class Committer {
   }
 
   /**
-   * The record first: no change without one, not even when the process ends in between. Resolves with the revision of the
+   * No change without a record, not even when the process ends in between: a value is written together with its record, and the store
+   * shows it when both are durable (`record` of PutOptions); a deletion is written after its record. Resolves with the revision of the
    * key. What another host stores while the record is written was not seen by this change: then it is refused.
    */
   async #writeWithAudit(change: KeyChange): Promise<number> {
-    const seen = this.#options.state.revisionOf(change.key);
+    const { key, after } = change;
+    const seen = this.#options.state.revisionOf(key);
+    let written: Promise<number> | undefined;
+    const durable = this.#options.audit.record(recordOf(change, 'done'), (line) => {
+      if (after !== undefined) written = this.#put(key, after, seen, { ...line, durable });
+      written?.catch(() => undefined); // awaited below, once the record is durable
+    });
     try {
-      await this.#options.audit.record(recordOf(change, 'done'));
+      await durable;
     } catch (e) {
+      await written?.catch(() => undefined);
       throw refusalOf(e);
     }
     try {
-      return await this.#put(change.key, change.after, seen);
+      return await (written ?? this.#put(key, after, seen));
     } catch (e) {
       await this.#correct(change, isUnsure(e) ? 'unknown' : 'refused');
       throw refusalOf(e);
@@ -176,11 +184,11 @@ export class Committer {
   }
 
   /** Resolves with the revision that the key has now; 0: it is gone. */
-  async #put(key: string, value: unknown, ifRevision: number): Promise<number> {
+  async #put(key: string, value: unknown, ifRevision: number, record?: WriteRecord): Promise<number> {
     const { store, state } = this.#options;
     let revision = 0;
     if (value !== undefined) {
-      revision = await store.put(key, value, { ifRevision });
+      revision = await store.put(key, value, { ifRevision, ...(record && { record }) });
       state.apply(key, value, revision);
     } else if (await store.delete(key, { ifRevision })) {
       state.apply(key, undefined, Number.MAX_SAFE_INTEGER);

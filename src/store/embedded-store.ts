@@ -14,7 +14,7 @@ import {
   snapshotFile,
   writeSnapshot,
 } from './store-files.js';
-import type { Fence, Leases, PutOptions, Store, StoreItem } from './store-interface.js';
+import type { Fence, Leases, PutOptions, Store, StoreItem, WriteRecord } from './store-interface.js';
 import {
   applyChange,
   type Change,
@@ -136,12 +136,12 @@ export class EmbeddedStore implements Store {
 
   async put<T>(key: string, value: T, options: PutOptions = {}): Promise<number> {
     if (options.fence) this.leases.check(key, options.fence);
-    const revision = await this.#enqueue(key, jsonOf(key, value), options.ifRevision);
+    const revision = await this.#enqueue(key, jsonOf(key, value), options);
     return revision ?? this.#revision;
   }
 
   async delete(key: string, options?: { readonly ifRevision?: number }): Promise<boolean> {
-    return (await this.#enqueue(key, undefined, options?.ifRevision)) !== undefined;
+    return (await this.#enqueue(key, undefined, options)) !== undefined;
   }
 
   watch(onChange: Watcher): Disposable {
@@ -179,11 +179,11 @@ export class EmbeddedStore implements Store {
   #enqueue(
     key: string,
     json: string | undefined,
-    ifRevision: number | undefined,
+    { ifRevision, record }: Pick<PutOptions, 'ifRevision' | 'record'> = {},
   ): Promise<number | undefined> {
     if (this.#closed) return Promise.reject(new StoreError('closed', 'the store is closed'));
     return new Promise((resolve, reject) => {
-      this.#writes.add({ key, json, ifRevision, resolve, reject });
+      this.#writes.add({ key, json, ifRevision, record, resolve, reject });
     });
   }
 
@@ -196,13 +196,15 @@ export class EmbeddedStore implements Store {
     const batch = this.#items.has(IDENTITY) ? requested : [newIdentity(), ...requested];
     const { accepted, changes } = compareAndSet(batch, this.#items, this.#revision);
     if (accepted.length === 0) return;
+    const recorded = Promise.all(accepted.map(({ write }) => write.record?.durable));
+    recorded.catch(() => undefined); // it may fail before the write waits for it
     try {
       if (changes.length > 0) {
         await this.#disk.lock.verify();
-        await this.#disk.log.append(changes);
+        await this.#disk.log.append(changes, recorded);
       }
     } catch (e) {
-      this.#failure = e instanceof Error ? e.message : String(e);
+      if (e instanceof StoreError) this.#failure = e.message;
       for (const { write } of accepted) write.reject(e);
       return;
     }
@@ -252,6 +254,7 @@ interface Write {
   readonly json: string | undefined;
   /** Compare-and-set; 0: only when the key does not exist. */
   readonly ifRevision: number | undefined;
+  readonly record: WriteRecord | undefined;
   /** Called with undefined for a deletion of a key that does not exist. */
   resolve(revision: number | undefined): void;
   reject(e: unknown): void;
@@ -261,7 +264,12 @@ interface Write {
 function newIdentity(): Write {
   const json = JSON.stringify(randomBytes(IDENTITY_BYTES).toString('hex'));
   const ignore = (): void => undefined;
-  return { key: IDENTITY, json, ifRevision: 0, resolve: ignore, reject: ignore };
+  return { key: IDENTITY, json, ifRevision: 0, record: undefined, resolve: ignore, reject: ignore };
+}
+
+function changeOf({ key, json, record }: Write, revision: number): Change {
+  if (json === undefined || !record) return { revision, key, json };
+  return { revision, key, json, record: { n: record.n, hash: record.hash } };
 }
 
 interface Evaluated {
@@ -287,7 +295,7 @@ function compareAndSet(
     } else {
       const next = revision + changes.length + 1;
       pending.set(write.key, write.json === undefined ? 0 : next);
-      changes.push({ revision: next, key: write.key, json: write.json });
+      changes.push(changeOf(write, next));
       accepted.push({ write, revision: next });
     }
   }

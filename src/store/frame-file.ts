@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { corruptError, errorCode, newerError } from './store-error.js';
+import type { RecordLine } from './store-interface.js';
 import type { Change } from './stored-item.js';
 
 /**
@@ -78,7 +79,14 @@ function hasFrame(rest: Buffer): boolean {
 }
 
 export function encodeChanges(changes: readonly Change[]): string {
-  return `[${changes.map(changeText).join(',')}]`;
+  return `[${changes.map(recordedText).join(',')}]`;
+}
+
+/** Versions that do not know the reference to the record ignore it: they read the first three elements. */
+function recordedText(c: Change): string {
+  const text = changeText(c);
+  if (c.json === undefined || !c.record) return text;
+  return `${text.slice(0, -1)},[${c.record.n},${JSON.stringify(c.record.hash)}]]`;
 }
 
 /** Returns the changes of one payload, or undefined when it is not a list of changes. */
@@ -107,7 +115,15 @@ export function changeText(c: Change): string {
 
 function changeOf(row: unknown): Change | undefined {
   if (!Array.isArray(row) || !Number.isSafeInteger(row[0]) || typeof row[1] !== 'string') return undefined;
-  return { revision: row[0], key: row[1], json: row.length > 2 ? JSON.stringify(row[2]) : undefined };
+  const [revision, key, , record] = row;
+  if (row.length === 2) return { revision, key, json: undefined };
+  return { revision, key, json: JSON.stringify(row[2]), ...(record && { record: recordLineOf(record) }) };
+}
+
+function recordLineOf(value: unknown): RecordLine | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const [n, hash]: unknown[] = value;
+  return typeof n === 'number' && typeof hash === 'string' ? { n, hash } : undefined;
 }
 
 export function parseJson(payload: Buffer): unknown {
@@ -134,12 +150,12 @@ export interface FramesEnd {
 }
 
 /**
- * Reads a file frame by frame, so that only one frame is in memory. Returns undefined when there is no file.
+ * Reads a file frame by frame, so that only one frame is in memory; `position` is where the frame begins. Returns undefined when there is no file.
  * Throws StoreError `newer`, or `corrupt` when it does not begin as a file of the store.
  */
 export async function readFrames(
   path: string,
-  onPayload: (payload: Buffer) => void,
+  onPayload: (payload: Buffer, position: number) => void,
 ): Promise<FramesEnd | undefined> {
   const file = await openOrUndefined(path);
   if (!file) return undefined;
@@ -158,11 +174,11 @@ export async function readFrames(
 async function readAll(
   file: FileHandle,
   length: number,
-  onPayload: (payload: Buffer) => void,
+  onPayload: (payload: Buffer, position: number) => void,
 ): Promise<FramesEnd> {
   let at = HEADER.length;
   for (let next = await frameAt(file, at, length); next; next = await frameAt(file, at, length)) {
-    onPayload(next);
+    onPayload(next, at);
     at += FRAME_HEAD + next.length;
   }
   if (at === length) return { goodLength: at, length, tail: 'none' };

@@ -91,7 +91,8 @@ export class RedisStore implements Store {
 
   async put<T>(key: string, value: T, options: PutOptions = {}): Promise<number> {
     const json = jsonOf(key, value);
-    const { ifRevision, fence } = options;
+    const { ifRevision, fence, record } = options;
+    await record?.durable;
     const done = await this.#write({ op: 'put', key, json, ifRevision, fence }, value);
     return done ?? this.revision();
   }

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { type FileHandle, link, open, readFile, rename, rm, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isRecord } from '../lib/json.js';
 import { errorCode } from './store-error.js';
@@ -171,4 +171,18 @@ export async function writeAll(handle: FileHandle, data: Buffer, position: numbe
     const { bytesWritten } = await handle.write(data, done, data.length - done, at);
     done += bytesWritten;
   }
+}
+
+/** audit-NNNNNNNNNNNN.log: the number of its first record. */
+const AUDIT_FILE = /^audit-(\d{12})\.log$/;
+export const segmentName = (first: number): string => `audit-${String(first).padStart(12, '0')}.log`;
+export const firstOf = (name: string): number => Number(AUDIT_FILE.exec(name)?.[1] ?? 0);
+
+/** The files of the audit, oldest first; a folder that does not exist has none. */
+export async function auditFilesIn(dir: string): Promise<readonly string[]> {
+  const names = await readdir(dir).catch((e: unknown) => {
+    if (errorCode(e) === 'ENOENT') return [];
+    throw e;
+  });
+  return names.filter((name) => AUDIT_FILE.test(name)).sort();
 }

@@ -13,6 +13,8 @@ import {
   readFrames,
 } from './frame-file.js';
 import {
+  auditFilesIn,
+  firstOf,
   linkOver,
   placeFile,
   preparedFile,
@@ -22,6 +24,7 @@ import {
   writeAll,
 } from './state-file.js';
 import { corruptError, StoreError, writeError } from './store-error.js';
+import type { RecordLine } from './store-interface.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
 
 export interface LoadedLog {
@@ -29,7 +32,7 @@ export interface LoadedLog {
   readonly base: number;
   readonly changes: readonly Change[];
   readonly goodLength: number;
-  /** Bytes of an unfinished last frame, which was never acknowledged; 0 for none. */
+  /** Bytes of an unfinished last frame, or of one without its record, which was never acknowledged; 0 for none. */
   readonly tornBytes: number;
   /** The file does not exist, or has no complete header. */
   readonly isNew: boolean;
@@ -51,14 +54,69 @@ export async function readLog(path: string): Promise<LoadedLog> {
 export async function scanLog(path: string): Promise<ScannedLog> {
   let base: number | undefined;
   let count = 0;
-  let at = HEADER.length;
   const changes: Change[] = [];
-  const end = await readFrames(path, (payload) => {
+  let last = { position: 0, changes: 0 };
+  const end = await readFrames(path, (payload, position) => {
     if (count++ === 0) base = decodeBase(payload);
-    if (count > 1 || base === undefined) changes.push(...changesOf(path, at, payload));
-    at += payload.length;
+    if (count === 1 && base !== undefined) return;
+    last = { position, changes: changes.length };
+    changes.push(...changesOf(path, position, payload));
   });
-  return { base: base ?? 0, changes, ...endOf(end) };
+  if (!end || (await areRecorded(dirname(path), changes.slice(last.changes))))
+    return { base: base ?? 0, changes, ...endOf(end) };
+  return {
+    base: base ?? 0,
+    changes: changes.slice(0, last.changes),
+    ...endOf({ ...end, goodLength: last.position }),
+  };
+}
+
+/**
+ * Whether the audit of this folder has the records of these changes. A frame is followed by another one only when its records are durable:
+ * this can be false for the last frame only, after a crash while both were written. Such a frame was never acknowledged nor in force.
+ */
+async function areRecorded(dir: string, changes: readonly Change[]): Promise<boolean> {
+  for (const { json, ...change } of changes)
+    if ('record' in change && change.record && !(await isRecorded(dir, change.record))) return false;
+  return true;
+}
+
+/** A file that is gone had the record: a file of the audit is durable before its first record is written. */
+async function isRecorded(dir: string, { n, hash }: RecordLine): Promise<boolean> {
+  const name = (await auditFilesIn(dir)).findLast((file) => firstOf(file) <= n);
+  if (name === undefined) return true;
+  const file = await open(join(dir, name), 'r');
+  try {
+    const has = await hasLine(file, n, `,"hash":"${hash}"}\n`);
+    // The line may be in memory only, when the process ended while it was written.
+    if (has) await file.datasync();
+    return has;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Larger than any line: a record shows no more than some KiB of a value. */
+const LONGEST_LINE = 64 * 1024;
+
+/** Search backwards for a whole line: the record of the last change is near the end. */
+async function hasLine(file: FileHandle, n: number, ending: string): Promise<boolean> {
+  const { size } = await file.stat();
+  for (let end = size; end > 0; end -= LONGEST_LINE) {
+    const bytes = Buffer.alloc(Math.min(end, 2 * LONGEST_LINE));
+    await file.read(bytes, 0, bytes.length, end - bytes.length);
+    const at = bytes.indexOf(ending);
+    const begin = bytes.lastIndexOf(10, at) + 1;
+    const isWhole = begin > 0 || bytes.length === end;
+    if (at >= 0 && isWhole) return isLineOf(bytes.toString('utf8', begin, at), n);
+  }
+  return false;
+}
+
+/** A power loss can leave a part of a line unwritten. */
+function isLineOf(line: string, n: number): boolean {
+  const content = parseJson(Buffer.from(`${line}}`));
+  return typeof content === 'object' && content !== null && 'n' in content && content.n === n;
 }
 
 function endOf(end: FramesEnd | undefined): Omit<ScannedLog, 'base' | 'changes'> {
@@ -114,8 +172,12 @@ export class LogFile {
     return this.#length;
   }
 
-  /** Resolves when the changes are durable. On failure throws StoreError `write` and truncates a partial frame. */
-  async append(changes: readonly Change[]): Promise<void> {
+  /**
+   * Resolves when the changes are durable, and `recorded` has resolved. On failure throws StoreError `write`, or what `recorded` has thrown,
+   * and removes the frame.
+   */
+  async append(changes: readonly Change[], recorded?: Promise<unknown>): Promise<void> {
+    let isWritten = false;
     try {
       const frame = encodeFrame(encodeChanges(changes));
       await this.#syncName();
@@ -123,11 +185,13 @@ export class LogFile {
       this.#dirtyTail = true;
       await writeAll(this.#handle, frame, this.#length);
       await this.#handle.datasync();
+      isWritten = true;
+      await recorded;
       this.#length += frame.length;
       this.#dirtyTail = false;
     } catch (e) {
       await this.#truncateQuietly();
-      throw writeError(this.path, e);
+      throw isWritten ? e : writeError(this.path, e);
     }
   }
 

@@ -32,6 +32,21 @@ export interface PutOptions {
   readonly ifRevision?: number;
   /** The write is refused (conflict) unless this lease is still valid with this token. */
   readonly fence?: Fence;
+  /** The write is visible, reported and acknowledged only when this record is durable too, and fails when the record fails. */
+  readonly record?: WriteRecord;
+}
+
+/** Identifies a line in the audit files of this host. */
+export interface RecordLine {
+  /** Number of the record. */
+  readonly n: number;
+  /** Hash of its line (64 hex digits). */
+  readonly hash: string;
+}
+/** The audit record of a write. Its line may be written at the same time as the write. */
+export interface WriteRecord extends RecordLine {
+  /** Resolves when the record is durable. */
+  readonly durable: Promise<unknown>;
 }
 
 /** An acquired lease. The token grows with every acquisition, so that writes of an expired lease are refused. */

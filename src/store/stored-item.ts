@@ -1,6 +1,6 @@
 import { RefusedError } from '../lib/problem.js';
 import { StoreError } from './store-error.js';
-import type { Fence } from './store-interface.js';
+import type { Fence, RecordLine } from './store-interface.js';
 
 const MAX_KEY = 1024;
 const MAX_VALUE = 16 * 1024 * 1024;
@@ -15,7 +15,13 @@ export interface Stored {
 
 /** One change: a new value as JSON, or a deletion. */
 export type Change =
-  | { readonly revision: number; readonly key: string; readonly json: string }
+  | {
+      readonly revision: number;
+      readonly key: string;
+      readonly json: string;
+      /** The audit record that was written at the same time. */
+      readonly record?: RecordLine | undefined;
+    }
   | { readonly revision: number; readonly key: string; readonly json: undefined };
 
 export function applyChange(items: Map<string, Stored>, c: Change): void {

@@ -181,7 +181,7 @@ export const CONTROL: readonly Mutant[] = [
     id: 'commit-blind',
     what: 'the store is written without compare-and-set',
     file: 'src/changes/commit.ts',
-    from: 'await store.put(key, value, { ifRevision })',
+    from: 'await store.put(key, value, { ifRevision, ...(record && { record }) })',
     to: 'await store.put(key, value, {})',
     killedBy: {
       file: 'test/pure/changes/commit-writers.test.ts',
@@ -203,11 +203,33 @@ export const CONTROL: readonly Mutant[] = [
     id: 'commit-late-revision',
     what: 'a change counts as made for what another host stored while its record was written',
     file: 'src/changes/commit.ts',
-    from: 'return await this.#put(change.key, change.after, seen);\n    } catch (e) {\n      await',
-    to: 'return await this.#put(change.key, change.after, this.#options.state.revisionOf(change.key));\n    } catch (e) {\n      await',
+    from: 'return await (written ?? this.#put(key, after, seen));',
+    to: 'return await (written ?? this.#put(key, after, this.#options.state.revisionOf(key)));',
     killedBy: {
       file: 'test/pure/changes/commit-writers.test.ts',
       test: 'a change for a revision that another host replaces while the record is written is refused',
+    },
+  },
+  {
+    id: 'store-before-record',
+    what: 'a change comes into force before its record is durable',
+    file: 'src/store/store-files.ts',
+    from: '      await recorded;\n',
+    to: '',
+    killedBy: {
+      file: 'test/pure/changes/written-together.test.ts',
+      test: 'is in the log before its record is durable',
+    },
+  },
+  {
+    id: 'store-without-record',
+    what: 'a change whose record a power loss has taken is in force after the restart',
+    file: 'src/store/store-files.ts',
+    from: 'if (!end || (await areRecorded(dirname(path), changes.slice(last.changes))))',
+    to: 'if (!end || last.changes >= 0)',
+    killedBy: {
+      file: 'test/pure/changes/written-together.test.ts',
+      test: 'is removed when a crash has lost its record',
     },
   },
   {

@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { Audit } from '../../../src/changes/audit.js';
+import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
@@ -24,10 +26,11 @@ afterEach(async () => {
 async function killedAfter(
   round: number,
   lines: number,
+  kind = 'plain',
 ): Promise<{ put: Map<string, number>; deleted: Set<string> }> {
   const put = new Map<string, number>();
   const deleted = new Set<string>();
-  const args = ['--import', 'tsx', join(import.meta.dirname, 'writer.ts'), dir, String(round)];
+  const args = ['--import', 'tsx', join(import.meta.dirname, 'writer.ts'), dir, String(round), kind];
   const started = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   child = started;
   let seen = 0;
@@ -59,6 +62,24 @@ it(`loses nothing that was acknowledged, killed with -9 ${ROUNDS} times`, async 
     for (const key of deleted) expect(held.has(key)).toBe(false);
     for (const key of live.keys()) if (!held.has(key)) live.delete(key);
     for (const key of held.keys()) if (!live.has(key)) live.set(key, held.get(key) ?? 0);
+    await store.close();
+  }
+}, 180_000);
+
+it('has no change without its record, and every acknowledged one, when both are written together', async () => {
+  const acknowledged = new Set<string>();
+  for (let round = 0; round < 12; round++) {
+    const { put } = await killedAfter(round, 1 + Math.floor(Math.random() * 200), 'recorded');
+    for (const key of put.keys()) acknowledged.add(key);
+    const store = await openEmbeddedStore({ dir, log: quiet });
+    const audit = await Audit.open({ dir, store, kind: 'embedded', now: Date.now, log: quiet });
+    const stored = new Set(await store.keys('mode/'));
+    const { items } = await audit.page(1_000_000, undefined);
+    const recorded = new Set(items.map((record) => record.target));
+    expect([...acknowledged].filter((key) => !stored.has(key))).toEqual([]);
+    expect([...stored].filter((key) => !recorded.has(key))).toEqual([]);
+    expect((await verifyAudit(dir)).faults).toEqual([]);
+    await audit[Symbol.asyncDispose]();
     await store.close();
   }
 }, 180_000);
