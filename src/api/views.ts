@@ -18,6 +18,7 @@ import type { ContainerFacts } from '../policy/container.js';
 import type { Lockdown } from '../policy/emergency.js';
 import { worstOf } from '../policy/finding.js';
 import { BROKEN_LABEL, MISSING_LIST, type Mode } from '../policy/policy.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import { UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
@@ -58,6 +59,8 @@ export class Views {
   readonly #containers: Paced<readonly ContainerBody[]>;
   readonly #scans: Paced<readonly ScanView[]>;
   readonly #plan: SharedRead<readonly string[]>;
+  /** The state and the counters that were recorded last. */
+  #recorded: readonly unknown[] = [];
 
   constructor(parts: ViewParts) {
     this.#p = parts;
@@ -78,14 +81,23 @@ export class Views {
    * With `mayBeOld` the previous reading is enough while many clients wait for the next one.
    */
   async refreshCounts(mayBeOld = false): Promise<number> {
-    const { counts, applied, recording } = this.#p;
+    const { counts, applied } = this.#p;
     const before = counts.at;
     await counts.refresh(mayBeOld);
     const state = applied.value;
-    for (const id of counts.at === before ? [] : (state?.subjects.keys() ?? []))
-      if (state && id !== UNATTRIBUTED_ID)
-        recording.counted(id, { ...counts.of(id, state), unrecorded: counts.unrecorded(id, state) });
+    if (counts.at !== before && state) this.#record(state);
     return counts.at;
+  }
+
+  /** What a container has counted depends on the counters and on the state only: if both are the same objects, it is recorded. */
+  #record(state: AppliedState): void {
+    const { counts, recording } = this.#p;
+    const from = [state, ...counts.values];
+    if (from.length === this.#recorded.length && from.every((part, n) => part === this.#recorded[n])) return;
+    this.#recorded = from;
+    for (const id of state.subjects.keys())
+      if (id !== UNATTRIBUTED_ID)
+        recording.counted(id, { ...counts.of(id, state), unrecorded: counts.unrecorded(id, state) });
   }
 
   status(): Status {

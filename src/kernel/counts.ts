@@ -6,6 +6,7 @@ import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/n
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { asReader, type Exec, must } from './exec.js';
 import { ownHash } from './iptables-text.js';
+import type { RuleCounter } from './netlink/netlink-codec.js';
 import type { NftElements } from './netlink/nft-codec.js';
 import { itemsOf, parseObjects } from './nft-parse.js';
 import { savedRules } from './read-rules.js';
@@ -25,7 +26,7 @@ const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
 
 interface CounterSource {
   readonly exec: Exec;
-  readonly kernel: { counters: NftElements['counters'] };
+  readonly kernel: Pick<NftElements, 'counters'>;
   /** With iptables-legacy the rules are not in nf_tables, and `iptables-save` reads their counters. */
   readonly hostMode: { readonly isLegacy: boolean };
 }
@@ -39,8 +40,9 @@ export class Counts {
 
   constructor({ exec, kernel, hostMode }: CounterSource, prefix: string, turns: Turns) {
     this.#prefix = prefix;
+    const nft = { 4: new NftCounters(kernel, prefix, 4), 6: new NftCounters(kernel, prefix, 6) };
     const read = (family: Family): Promise<ChainCounts> =>
-      hostMode.isLegacy ? readCounters(exec, prefix, family) : readNftCounters(kernel, prefix, family);
+      hostMode.isLegacy ? readCounters(exec, prefix, family) : nft[family].read();
     this.#read = new SharedRead({
       read: async () => [
         [4, await read(4)],
@@ -50,6 +52,11 @@ export class Counts {
       gapMs: MAX_AGE_MS,
       turns,
     });
+  }
+
+  /** The same objects in the same order: of each container the same was counted as before. */
+  get values(): readonly unknown[] {
+    return this.#latest.value.map(([, counts]) => counts);
   }
 
   /** When the counters that are shown were read (ms since the epoch); 0: not yet. */
@@ -146,17 +153,38 @@ class Counters {
   }
 }
 
-/** Reads the counters of iptables-nft over netlink, without a process. Rejects with NetlinkError. */
-export async function readNftCounters(
-  kernel: { counters: NftElements['counters'] },
-  prefix: string,
-  family: Family,
-): Promise<ChainCounts> {
-  const counters = new Counters();
-  const tag = `${prefix}:`;
-  for (const { chain, comment, packets } of await kernel.counters(family, ownChains(prefix)))
-    counters.put(chain, comment.startsWith(tag) ? comment.slice(tag.length) : undefined, packets);
-  return counters.all;
+/**
+ * Reads the counters of iptables-nft, of one family, over netlink, without a process. While all rules are as they were, it returns the same
+ * object: then the dump has returned the same bytes.
+ */
+export class NftCounters {
+  readonly #kernel: CounterSource['kernel'];
+  readonly #family: Family;
+  readonly #prefix: string;
+  #rules: readonly RuleCounter[] = [];
+  #counts: ChainCounts = new Map();
+
+  constructor(kernel: CounterSource['kernel'], prefix: string, family: Family) {
+    this.#kernel = kernel;
+    this.#family = family;
+    this.#prefix = prefix;
+  }
+
+  /** Rejects with NetlinkError. */
+  async read(): Promise<ChainCounts> {
+    const rules = await this.#kernel.counters(this.#family, ownChains(this.#prefix));
+    const isSame = rules.length === this.#rules.length && rules.every((rule, n) => rule === this.#rules[n]);
+    if (!isSame) this.#counts = this.#gathered(rules);
+    this.#rules = rules;
+    return this.#counts;
+  }
+
+  #gathered(rules: readonly RuleCounter[]): ChainCounts {
+    const [counters, tag] = [new Counters(), `${this.#prefix}:`];
+    for (const { chain, comment, packets } of rules)
+      counters.put(chain, comment.startsWith(tag) ? comment.slice(tag.length) : undefined, packets);
+    return counters.all;
+  }
 }
 
 /** Reads the counters of iptables, legacy or not. Rejects with KernelError when `iptables-save` fails. */

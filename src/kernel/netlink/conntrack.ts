@@ -91,7 +91,7 @@ export class Conntrack implements Disposable {
         const fits = (f: Flow): boolean => addresses.has(f.orig.src) || addresses.has(f.reply.src);
         return flow.ok && fits(flow.value) ? flow.value : undefined;
       },
-      true,
+      { later: true },
     );
   }
 
@@ -184,7 +184,7 @@ export class Conntrack implements Disposable {
       const flow = decodeFlow(message.body);
       return flow.ok && matches(flow.value, filter) ? flow.value : undefined;
     };
-    return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, decode, true);
+    return this.#dumps.dump(operation, { type: CONNTRACK_MESSAGE.get, body }, decode, { later: true });
   }
 }
 

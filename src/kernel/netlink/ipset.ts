@@ -294,16 +294,19 @@ export class KernelSets implements Disposable {
     });
   }
 
+  #entries: number | undefined;
+  readonly #readEntries = (data: Buffer, from: number, to: number): void => {
+    const inside = attributeAt(data, COMMAND.data, from + 4, to);
+    const at = inside < 0 ? -1 : attributeAt(data, DATA.elements, inside, to);
+    if (at >= 0) this.#entries = data.readUInt32BE(at);
+  };
+
   /** The number of members of one set, expired ones included; undefined when there is no such set. Throws NetlinkError. */
   entries(set: string): number | undefined {
-    let entries: number | undefined;
-    const read = (data: Buffer, from: number, to: number): void => {
-      const inside = attributeAt(data, COMMAND.data, from + 4, to);
-      const at = inside < 0 ? -1 : attributeAt(data, DATA.elements, inside, to);
-      if (at >= 0) entries = data.readUInt32BE(at);
-    };
-    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, nameIn(HEADER_REQUEST, set), read);
-    if (errno === 0 || errno === ENOENT) return entries;
+    this.#entries = undefined;
+    const length = nameIn(HEADER_REQUEST, set);
+    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, length, this.#readEntries);
+    if (errno === 0 || errno === ENOENT) return this.#entries;
     throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 

@@ -50,6 +50,18 @@ export function isRefusal(error: unknown, ...codes: readonly string[]): error is
   return error instanceof NetlinkError && codes.includes(error.code);
 }
 
+/** What an acknowledgement with an error number becomes. `text`: the kernel's extended ack. */
+export const refusal = (
+  operation: string,
+  { errno, text }: { readonly errno: number; readonly text?: string },
+): NetlinkError => new NetlinkError(operation, errno, text === undefined ? {} : { kernelText: text });
+
+export const notTaken = (operation: string): NetlinkError =>
+  new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the message' });
+
+export const EBADF = 9;
+export const EMSGSIZE = 90;
+export const ENOBUFS = 105;
 export const ENOENT = 2;
 export const EINVAL = 22;
 /** Error numbers of ipset (include/uapi/linux/netfilter/ipset/ip_set.h). */

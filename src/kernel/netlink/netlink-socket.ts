@@ -13,6 +13,8 @@ import { type NetlinkOptions, openNetlink } from './namespace.js';
 import {
   type Acknowledgement,
   align4,
+  copyOf,
+  type DecodedDumps,
   encodeMessage,
   FLAG,
   MESSAGE,
@@ -20,14 +22,13 @@ import {
   type NetlinkMessage,
   parseAcknowledgement,
   parseMessages,
+  u16At,
+  u32At,
 } from './netlink-codec.js';
-import { NetlinkError } from './netlink-error.js';
+import { EBADF, EMSGSIZE, ENOBUFS, NetlinkError, notTaken, refusal } from './netlink-error.js';
 
 const EAGAIN = 11;
 const EINTR = 4;
-const EBADF = 9;
-const EMSGSIZE = 90;
-const ENOBUFS = 105;
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
 const TYPE_AT = 4;
@@ -50,11 +51,15 @@ interface Batch {
   readonly count: number;
   readonly bytes: Buffer;
 }
-interface Dump<T> {
+/** `later`: sends the request from another thread, for a table that the kernel walks long before it has an answer. */
+interface DumpOptions<T> {
+  readonly later?: boolean;
+  readonly decoded?: DecodedDumps<T>;
+}
+interface Dump<T> extends DumpOptions<T> {
   readonly operation: string;
   readonly out: Outgoing;
   readonly decode: (message: NetlinkMessage) => T | undefined;
-  readonly later: boolean;
 }
 export interface Listener {
   /** The message's body is valid during the call only. */
@@ -64,9 +69,6 @@ export interface Listener {
   /** Bytes that are no netlink message. */
   onMalformed(error: string): void;
 }
-
-const notTaken = (operation: string): NetlinkError =>
-  new NetlinkError(operation, ENOBUFS, { reason: 'the kernel did not take the message' });
 
 export class NetlinkSocket implements Disposable {
   readonly #fd: number;
@@ -149,7 +151,7 @@ export class NetlinkSocket implements Disposable {
     if (this.#dumping) throw new Error(`${operation}: this netlink socket is busy with a dump, use another`);
     if (!this.#open) throw new NetlinkError(operation, EBADF, { reason: 'the netlink socket is closed' });
     this.#sequence = (this.#sequence + 1) >>> 0 || 1;
-    for (let at = 0; at < length; at += align4(message.readUInt32LE(at)))
+    for (let at = 0; at < length; at += align4(u32At(message, at)))
       message.writeUInt32LE(this.#sequence, at + SEQUENCE_AT);
     const errno = sendDatagram(this.#fd, message, length);
     if (errno !== 0) throw new NetlinkError(operation, errno);
@@ -159,10 +161,10 @@ export class NetlinkSocket implements Disposable {
   #readListing(received: number, read: (data: Buffer, from: number, to: number) => void): number | undefined {
     const data = this.#buffer;
     for (let at = 0; at + MESSAGE_HEADER <= received; ) {
-      const length = data.readUInt32LE(at);
+      const length = u32At(data, at);
       if (length < MESSAGE_HEADER || at + length > received) return EMSGSIZE;
-      const type = data.readUInt16LE(at + TYPE_AT);
-      const isReply = data.readUInt32LE(at + SEQUENCE_AT) === this.#sequence;
+      const type = u16At(data, at + TYPE_AT);
+      const isReply = u32At(data, at + SEQUENCE_AT) === this.#sequence;
       if (isReply && (type === MESSAGE.error || type === MESSAGE.done))
         return length < MESSAGE_HEADER + 4 ? 0 : Math.abs(data.readInt32LE(at + MESSAGE_HEADER));
       if (isReply) read(data, at + MESSAGE_HEADER, at + length);
@@ -251,15 +253,14 @@ export class NetlinkSocket implements Disposable {
    * A whole dump. Each message is decoded as it arrives; `decode` returns undefined to leave one out, and must copy the
    * data that it keeps. It works in slices of 5 ms, to let other tasks run between them; dumps of one socket run one
    * after the other. A dump that the kernel marks as interrupted by a change is repeated. Rejects with NetlinkError.
-   * `later`: sends the request from another thread, for a table that the kernel walks long before it has an answer.
    */
   dump<T>(
     operation: string,
     out: Outgoing,
     decode: (message: NetlinkMessage) => T | undefined,
-    later = false,
+    how: DumpOptions<T> = {},
   ): Promise<T[]> {
-    return this.#dumps.run(() => this.#consistentDump({ operation, out, decode, later }));
+    return this.#dumps.run(() => this.#consistentDump({ ...how, operation, out, decode }));
   }
 
   /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */
@@ -333,11 +334,12 @@ export class NetlinkSocket implements Disposable {
 
   /** Returns false when a change has interrupted the dump, which must be repeated. */
   async #dumpOnce<T>(dump: Dump<T>, items: T[]): Promise<boolean> {
-    const { operation, out, later } = dump;
+    const { operation, out, later, decoded } = dump;
     const progress = { done: false, consistent: true };
     this.#dumping = true;
     try {
       const { sequence, bytes } = this.#encode(operation, out, FLAG.request | FLAG.dump);
+      decoded?.begin();
       if (!later) this.#send(operation, bytes);
       else if (!(await sendLater(this.#fd, bytes))) throw notTaken(operation);
       let sliceEnds = performance.now() + SLICE_MS;
@@ -355,7 +357,7 @@ export class NetlinkSocket implements Disposable {
   }
 
   #readDump<T>(
-    { operation, decode }: Dump<T>,
+    { operation, decode, decoded }: Dump<T>,
     sequence: number,
     items: T[],
     progress: { done: boolean; consistent: boolean },
@@ -363,6 +365,9 @@ export class NetlinkSocket implements Disposable {
     const data = this.#receive(operation);
     if (data === 'nothing') throw new NetlinkError(operation, EAGAIN, { reason: 'the dump ended early' });
     if (data === 'overrun') throw new NetlinkError(operation, ENOBUFS);
+    const known = decoded?.find(data, sequence);
+    if (known) return void items.push(...known);
+    const first = items.length;
     for (const message of parseMessages(data).messages) {
       if (message.sequence !== sequence) continue;
       if ((message.flags & FLAG.dumpInterrupted) !== 0) progress.consistent = false;
@@ -375,6 +380,7 @@ export class NetlinkSocket implements Disposable {
       const item = decode(message);
       if (item !== undefined) items.push(item);
     }
+    decoded?.keep(items.slice(first));
   }
 
   #drain(listener: Listener, batch: number): void {
@@ -391,10 +397,4 @@ export class NetlinkSocket implements Disposable {
       if (malformed !== undefined) listener.onMalformed(malformed);
     }
   }
-}
-
-const copyOf = (message: NetlinkMessage): NetlinkMessage => ({ ...message, body: Buffer.from(message.body) });
-
-function refusal(operation: string, ack: Acknowledgement): NetlinkError {
-  return new NetlinkError(operation, ack.errno, ack.text === undefined ? {} : { kernelText: ack.text });
 }

@@ -3,15 +3,16 @@
  * changes elements of sets and maps. The tables themselves are written by the apply step.
  */
 import {
-  align4,
   attribute,
-  attributeAt,
   cString,
+  DecodedDumps,
   FLAG,
   nested,
   netfilterBody,
   parseAttributes,
+  type RuleCounter,
   readU32be,
+  ruleCounterOf,
   u8,
   u16be,
   u32be,
@@ -302,51 +303,15 @@ export interface ElementChange {
   readonly elements: readonly RawElement[];
 }
 
-/** Attributes of a rule, of an expression, of the data of `counter`, and of that of a match of iptables. */
-const RULE = { table: 1, chain: 2, expressions: 4 } as const;
-const EXPRESSION = { name: 1, data: 2 } as const;
-const COUNTER_PACKETS = 2;
-const MATCH = { name: 1, info: 3 } as const;
-const textAt = (data: Buffer, at: number): string =>
-  at < 0 ? '' : data.toString('latin1', at, data.indexOf(0, at));
-
-/** What a rule of iptables-nft has counted. */
-interface RuleCounter {
-  readonly chain: string;
-  /** The text of its match `comment`; empty without one. */
-  readonly comment: string;
-  readonly packets: number;
-}
-
-/** Reads a rule; undefined if its chain does not begin with one of these texts. */
-function ruleCounterOf(body: Buffer, chains: readonly string[]): RuleCounter | undefined {
-  const chain = textAt(body, attributeAt(body, RULE.chain, 4, body.length));
-  if (!chains.some((start) => chain.startsWith(start))) return undefined;
-  let [comment, packets] = ['', 0];
-  const first = attributeAt(body, RULE.expressions, 4, body.length);
-  const end = first < 0 ? 0 : first - 4 + body.readUInt16LE(first - 4);
-  for (let at = first; at >= 0 && at + 4 <= end; ) {
-    const length = body.readUInt16LE(at);
-    if (length < 4 || at + length > end) break;
-    const name = textAt(body, attributeAt(body, EXPRESSION.name, at + 4, at + length));
-    const data = attributeAt(body, EXPRESSION.data, at + 4, at + length);
-    if (name === 'counter') {
-      const count = attributeAt(body, COUNTER_PACKETS, data, at + length);
-      if (count >= 0) packets = Number(body.readBigUInt64BE(count));
-    } else if (
-      name === 'match' &&
-      textAt(body, attributeAt(body, MATCH.name, data, at + length)) === 'comment'
-    )
-      comment = textAt(body, attributeAt(body, MATCH.info, data, at + length));
-    at += align4(length);
-  }
-  return { chain, comment, packets };
-}
+/** An attribute of a rule. */
+const RULE_TABLE = 1;
 
 /** The sets of nf_tables of one network namespace, and the counters of its rules. */
 export class NftElements implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #dumps: NetlinkSocket;
+  /** By the family and the prefixes of chains. */
+  readonly #counters = new Map<string, DecodedDumps<RuleCounter>>();
 
   constructor(options: { readonly namespace?: string | number } = {}) {
     this.#socket = new NetlinkSocket({ protocol: 'netfilter', ...options });
@@ -355,12 +320,15 @@ export class NftElements implements Disposable {
 
   /**
    * Reads the packet counters of the rules in the table `filter` of iptables-nft. `chains`: prefixes of chain names; the rules of all
-   * other chains are left out. Rejects with NetlinkError.
+   * other chains are left out. Rules that have counted nothing since the last reading are mostly the same objects. Rejects with NetlinkError.
    */
   counters(family: 4 | 6, chains: readonly string[]): Promise<readonly RuleCounter[]> {
-    const table = attribute(RULE.table, cString('filter'));
+    const table = attribute(RULE_TABLE, cString('filter'));
     const out = messageOf(family === 4 ? 'ip' : 'ip6', MESSAGE.getRule, 0, table);
-    return this.#dumps.dump('read the counters of rules', out, ({ body }) => ruleCounterOf(body, chains));
+    const key = `${family} ${chains.join(' ')}`;
+    const decoded = this.#counters.get(key) ?? new DecodedDumps(({ body }) => ruleCounterOf(body, chains));
+    this.#counters.set(key, decoded);
+    return this.#dumps.dump('read the counters of rules', out, decoded.decode, { decoded });
   }
 
   /** Changes of a table of the family bridge, all or none, in their order. Throws NetlinkError with the first refusal. */

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { readCounters, readNftCounters } from '../../../src/kernel/counts.js';
+import { NftCounters, readCounters } from '../../../src/kernel/counts.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 import { Kernel } from '../../../src/kernel/kernel.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
@@ -140,7 +140,8 @@ test.each([
   [6, 'ip6tables'],
 ] as const)('IPv%i: counters over netlink are those that iptables-save shows', async (family, tool) => {
   using elements = new NftElements({ namespace: ns.path });
-  expect(await readNftCounters(elements, 'CT', family)).toEqual(new Map());
+  const counters = new NftCounters(elements, 'CT', family);
+  expect(await counters.read()).toEqual(new Map());
   const rules = [
     '*filter',
     ':CT-c-1 - [0:0]',
@@ -157,7 +158,7 @@ test.each([
   ].join('\n');
   ns.run('sh', '-c', `printf '%s' "$1" | ${tool}-nft-restore --noflush --counters`, 'sh', rules);
   const saved: Exec = async () => ({ code: 0, stdout: ns.run(`${tool}-nft-save`, '-c'), stderr: '' });
-  const found = await readNftCounters(elements, 'CT', family);
+  const found = await counters.read();
   expect(found).toEqual(await readCounters(saved, 'CT', family));
   expect(found.get('CT-c-1')).toEqual(
     new Map([
@@ -166,6 +167,17 @@ test.each([
     ]),
   );
   expect([...found.keys()].sort()).toEqual(['CT-c-1', 'CT-l-1']);
+  expect(await counters.read()).toBe(found);
+  ns.run(`${tool}-nft`, '-Z', 'CT-l-1');
+  const zeroed = await counters.read();
+  expect(zeroed).toEqual(await readCounters(saved, 'CT', family));
+  expect([...(zeroed.get('CT-l-1') ?? [])]).toEqual([['ccc', 0]]);
+  ns.run(`${tool}-nft`, '-D', 'CT-c-1', '3');
+  ns.run(`${tool}-nft`, '-D', 'CT-c-1', '1');
+  const fewer = await counters.read();
+  expect(fewer).toEqual(await readCounters(saved, 'CT', family));
+  expect(fewer.get('CT-c-1')?.has('aaa')).toBe(false);
+  expect(await counters.read()).toBe(fewer);
 });
 
 test('refusals say what is wrong', async () => {
