@@ -4,7 +4,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { bundled } from '../bundle.js';
 import { until } from './server.js';
+
+const WRITER = await bundled('redis/writer.ts');
 
 interface Dump {
   readonly items: readonly (readonly [string, number])[];
@@ -27,8 +30,7 @@ export class WriterProcess {
 
   constructor(name: string, url: string, options: { readonly lanes?: number; readonly netns?: string } = {}) {
     this.name = name;
-    const script = join(import.meta.dirname, 'writer.ts');
-    const args = ['--import', 'tsx', script, url, this.#dir, name, String(options.lanes ?? 4)];
+    const args = [WRITER, url, this.#dir, name, String(options.lanes ?? 4)];
     const [file = '', ...rest] = options.netns
       ? ['nsenter', `--net=/run/netns/${options.netns}`, '--', process.execPath, ...args]
       : [process.execPath, ...args];

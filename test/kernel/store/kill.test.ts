@@ -8,9 +8,11 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { verifyAudit } from '../../../src/changes/audit-verify.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
+import { bundled } from '../bundle.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 const ROUNDS = 25;
+const WRITER = await bundled('store/writer.ts');
 let dir: string;
 let child: ChildProcess | undefined;
 
@@ -30,8 +32,9 @@ async function killedAfter(
 ): Promise<{ put: Map<string, number>; deleted: Set<string> }> {
   const put = new Map<string, number>();
   const deleted = new Set<string>();
-  const args = ['--import', 'tsx', join(import.meta.dirname, 'writer.ts'), dir, String(round), kind];
-  const started = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const started = spawn(process.execPath, [WRITER, dir, String(round), kind], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   child = started;
   let seen = 0;
   const reader = createInterface({ input: started.stdout });
