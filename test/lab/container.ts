@@ -90,7 +90,7 @@ export class Container {
 
   /** `docker exec`; does not throw on a failing command. */
   exec(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
-    return this.#engine.docker(['exec', this.id, ...argv], { check: false, ...options });
+    return this.#engine.exec(this.id, argv, options);
   }
   /** One attempt by the probe inside the container, for example `probe('tcp', '93.184.1.1', 443)`. */
   async probe(...args: readonly (string | number)[]): Promise<ProbeResult> {

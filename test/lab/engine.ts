@@ -1,6 +1,7 @@
 /** The lab's own dockerd: its configuration, start, stop. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { dockerExec } from './docker-exec.js';
 import {
   alive,
   commandOf,
@@ -94,6 +95,14 @@ export class Engine {
   docker(args: readonly string[], options: DockerOptions = {}): Promise<Result> {
     const argv = ['docker', '-H', `unix://${this.socketPath}`, ...args];
     return run(argv, { check: true, env: this.#o.view.env, ...options });
+  }
+
+  /** `docker exec` without the docker client, unless there is input; does not throw on a failing command. */
+  exec(container: string, argv: readonly string[], options: DockerOptions = {}): Promise<Result> {
+    const { input, check, env } = options;
+    if (input !== undefined || check || env !== undefined)
+      return this.docker(['exec', container, ...argv], { check: false, ...options });
+    return dockerExec(this.socketPath, container, argv, options);
   }
 
   /** Stops it with `signal` and waits for its end; a SIGKILL leaves its containers running. */

@@ -196,7 +196,7 @@ export class Lab implements AsyncDisposable {
     return parseProbe(await this.run({ ...spec, cmd: ['node', '/probe.cjs', ...args.map(String)] }));
   }
   exec(container: string, argv: readonly string[], options: RunOptions = {}): Promise<Result> {
-    return this.engine.docker(['exec', container, ...argv], { check: false, ...options });
+    return this.engine.exec(container, argv, options);
   }
   /** Runs a command in HOST's network namespace and the lab's mount view; does not throw on failure. */
   inHost(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
