@@ -109,7 +109,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   };
 
   // Between Docker and the kernel.
-  const kernel = parts.use(new Kernel(shape, exec, log));
+  const kernel = parts.use(new Kernel(shape, exec, log, join(config.state, 'kernel-rules')));
   const docker = new DockerWatch({ socket: config.docker.socket, log, now });
   const blocklist = new FlowBlocklist(kernel, prefix, Date.now);
   const threatsPublished = new AsyncSignal<ThreatLook>();

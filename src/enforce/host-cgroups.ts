@@ -5,7 +5,6 @@ import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Cgroups, NftAbilities } from '../kernel/cgroups.js';
-import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
@@ -236,8 +235,6 @@ export class HostMode implements Disposable {
   readonly #o: HostModeOptions;
   /** Id of the container that Drawbridge runs in, if it does: its cgroup path contains the id, with either driver. */
   readonly self: string | undefined;
-  /** The command iptables is iptables-legacy. */
-  isLegacy = false;
 
   constructor(options: HostModeOptions) {
     const { folder, kernel, dns, port, log } = options;
@@ -254,9 +251,13 @@ export class HostMode implements Disposable {
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }
 
+  /** The command iptables is iptables-legacy. */
+  get isLegacy(): boolean {
+    return this.#o.kernel.isLegacy;
+  }
+
   /** Called before the first pass. Determines where Docker will put containers, as far as that is known without one. */
   async prepare(): Promise<void> {
-    this.isLegacy = (await exec('iptables', ['--version'])).stdout.includes('legacy');
     const said = parentOf(textOf(DAEMON_FILE));
     if (said) this.senders.expect(said);
     if (!said && (await this.#driver()) === 'cgroupfs') this.senders.expect(DEFAULT_PARENT);

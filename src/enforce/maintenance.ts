@@ -1,5 +1,6 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Evidence, Kernel } from '../kernel/kernel.js';
+import type { Observed } from '../kernel/read-rules.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
 import { atNext, BEAT_MS, DisposalStack } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
@@ -96,7 +97,7 @@ export interface DriftParts extends Pick<MaintenanceParts, 'pass' | 'hostMode' |
   readonly applied: Pick<Current<AppliedState>, 'value' | 'subscribe'>;
   readonly kernel: Pick<
     Kernel,
-    'generation' | 'evidence' | 'hasMembers' | 'observe' | 'planFrom' | 'isRoutingChanged'
+    'generation' | 'evidence' | 'hasMembers' | 'observe' | 'planFrom' | 'isRoutingChanged' | 'keep'
   >;
   readonly reconciler: Pick<Reconciler, 'resting' | 'waiting' | 'trigger'>;
 }
@@ -195,23 +196,39 @@ export class DriftMonitor {
     const since = new PassTrace(desired, before);
     [this.#proof, this.#trace] = [undefined, since];
     const evidence = await this.#evidence(desired);
-    const steps = await this.#missingSteps(since).catch((e: unknown) => {
+    const { steps, observed } = await this.#missingSteps(since).catch((e: unknown) => {
       log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');
-      return 1;
+      return { steps: 1, observed: undefined };
     });
     this.#isChecking = false;
     if (steps === 0) this.#checkedAt = began;
     const isSame = evidence ? kernel.generation() === evidence.generation : since.passes === before;
     const isOvertaken = !isSame || since.isOvertaken(this.#o);
-    if (steps === 0 && !isOvertaken && evidence) this.#proof = { ...evidence, since, at: began };
+    if (steps === 0 && !isOvertaken && evidence) {
+      this.#proof = { ...evidence, since, at: began };
+      if (observed) this.#keep(observed, evidence.generation);
+    }
     this.#conclude(steps, isOvertaken);
   }
 
+  #keep(observed: Observed, generation: number | undefined): void {
+    try {
+      this.#o.kernel.keep(observed, generation);
+    } catch (e) {
+      this.#o.log.debug(
+        { err: String(e) },
+        'cannot keep the rules as they were read: the next start reads them',
+      );
+    }
+  }
+
   /** How many steps the kernel needs to hold what it should, by a fresh reading. Sets that passes change meanwhile are compared behind it. */
-  async #missingSteps(since: PassTrace): Promise<number> {
+  async #missingSteps(
+    since: PassTrace,
+  ): Promise<{ readonly steps: number; readonly observed: Observed | undefined }> {
     const { applied, reconciler, pass, kernel } = this.#o;
     const now = applied.value;
-    if (!now) return 0;
+    if (!now) return { steps: 0, observed: undefined };
     // While no trigger waits, what the last pass wanted must still be what the next pass would want.
     const desired = reconciler.waiting ? now.desired : await pass.wanted();
     const observed = await kernel.observe();
@@ -219,7 +236,7 @@ export class DriftMonitor {
     const { stages } = kernel.planFrom(observed, desired, since.sets);
     const others = [!(await this.#haveMembers(since.sets)), await kernel.isRoutingChanged()];
     await betweenPasses(reconciler);
-    return stages.length + others.filter(Boolean).length;
+    return { steps: stages.length + others.filter(Boolean).length, observed };
   }
 
   #conclude(steps: number, isOvertaken: boolean): void {

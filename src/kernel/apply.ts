@@ -6,13 +6,13 @@ import { IDENTITY_TABLE, identityProgram, QUEUE, queueProgram } from '../ruleset
 import type { Delta } from '../ruleset/recompile.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
-import { diffFamily, restoreScript, type TableEdit } from './iptables-text.js';
+import { diffFamily, RESTORE, restoreScript, type TableEdit } from './iptables-text.js';
 import type { SetWriter } from './netlink/ipset.js';
 import { addressBytes, u32le } from './netlink/netlink-codec.js';
 import { NetlinkError } from './netlink/netlink-error.js';
 import type { ElementChange, NftElements, RawElement } from './netlink/nft-codec.js';
 import { bridgeScript, closingScript, hasOurLayout, programScript } from './nft-text.js';
-import { type Observed, RESTORE } from './read-rules.js';
+import type { Observed } from './read-rules.js';
 
 /** One run of one kernel tool with its input. A plan is a list of these, and can be printed. */
 export interface Step {

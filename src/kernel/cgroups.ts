@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cgroup } from '../ruleset/desired-state.js';
 import { type Exec, must } from './exec.js';
+import { RESTORE } from './iptables-text.js';
 import { makeNamespace, udpSocketFd } from './netlink/namespace.js';
 import { NetlinkError } from './netlink/netlink-error.js';
 import { NftElements } from './netlink/nft-codec.js';
-import { RESTORE } from './read-rules.js';
 
 /**
  * Paths that the cgroup match of iptables accepts (xt_cgroup: 512 bytes with the final NUL), and iptables-restore
@@ -27,8 +27,8 @@ const NFT_ROOT = '/sys/fs/cgroup';
 export class Cgroups {
   /** Undefined when there is no unified hierarchy, or when only a part of it is visible. */
   readonly #root: string | undefined;
-  /** nft and the kernel support matching the cgroup of a socket. */
-  #isInNft = false;
+  /** nft and the kernel support matching the cgroup of a socket: see `askNft`. */
+  isInNft = false;
 
   constructor(mountInfo = readFileSync('/proc/self/mountinfo', 'utf8')) {
     this.#root = unifiedRoot(mountInfo);
@@ -43,13 +43,13 @@ export class Cgroups {
     const root = this.#nftName('');
     const rule = `socket cgroupv2 level 0 "${root === '' ? '.' : root}" accept`;
     const input = `table inet drawbridge_try {\n  chain output {\n    type filter hook output priority 200;\n    ${rule}\n  }\n}\n`;
-    this.#isInNft = root !== undefined && (await run('nft', ['--check', '-f', '-'], { input })).code === 0;
-    return this.#isInNft;
+    this.isInNft = root !== undefined && (await run('nft', ['--check', '-f', '-'], { input })).code === 0;
+    return this.isInNft;
   }
 
   /** As nft names the cgroup at a path. Undefined when rules of nft cannot name it; "." is the root of the hierarchy. */
   nftName(path: string): string | undefined {
-    const name = this.#isInNft ? this.#nftName(path) : undefined;
+    const name = this.isInNft ? this.#nftName(path) : undefined;
     return name === '' ? '.' : name;
   }
 
@@ -147,13 +147,17 @@ function succeeds(action: () => void): boolean {
 
 const TRY = '*raw\n-A OUTPUT -j CT --zone-orig 1\nCOMMIT\n';
 
+/** Whether the command iptables is iptables-legacy. */
+export const isLegacy = async (run: Exec): Promise<boolean> =>
+  (await run('iptables', ['--version'])).stdout.includes('legacy');
+
 /**
  * Whether `raw` accepts rules that assign a conntrack zone (xt_CT), tried with `--test`. Returns false for
  * iptables-legacy:
  * it replaces whole tables, so that the rule of a removed cgroup would keep Docker from changing its own rules.
  */
-export async function canZone(run: Exec): Promise<boolean> {
-  if ((await run('iptables', ['--version'])).stdout.includes('legacy')) return false;
+export async function canZone(run: Exec, asked: Promise<boolean> = isLegacy(run)): Promise<boolean> {
+  if (await asked) return false;
   const tried = await Promise.all(
     Object.values(RESTORE).map((tool) => run(tool, ['--test', '--noflush', '-w', '10'], { input: TRY })),
   );

@@ -17,7 +17,7 @@ import {
 } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import { type ObservedProgram, programTags } from './nft-text.js';
-import { type Observed, observe } from './read-rules.js';
+import { type Observed, type ObservedRules, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;
@@ -74,9 +74,13 @@ export class Dataplane {
   /**
    * Begins to read the kernel next to other work of a start. The next `read` returns the result if `generation`, the kernel's count of
    * changes of nf_tables, is still the same then; otherwise it reads again. The count does not show changes of iptables-legacy: do not
-   * call it there. Nor does it show members of sets, which another process could also change right after any reading.
+   * call it there. Nor does it show members of sets, which another process could also change right after any reading. `known`: the rules
+   * as they were at a generation.
    */
-  readAhead(generation: () => number | undefined): void {
+  readAhead(
+    generation: () => number | undefined,
+    known?: { readonly rules: ObservedRules; readonly at: number | undefined },
+  ): void {
     const now = (): number | undefined => {
       try {
         return generation();
@@ -84,9 +88,9 @@ export class Dataplane {
         return undefined; // `read` reads itself, and fails with the reason if that does not work either
       }
     };
-    const before = now();
+    const before = known ? known.at : now();
     if (before === undefined) return;
-    const observed = this.observe();
+    const observed = observe(this.#run, this.#shape.prefix, this.#indexOf, known?.rules);
     observed.catch(() => undefined); // `read` reads again
     this.#ahead = { observed, isCurrent: () => now() === before };
   }

@@ -1,8 +1,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
-import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
+import { join } from 'node:path';
 import { execa } from 'execa';
 
 export interface ExecResult {
@@ -94,6 +95,23 @@ export async function startProcess<T extends { readonly pid?: number | undefined
   }
 }
 
+/** PATH of the programs that are started. */
+const searchPath = (): string => `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
+
+/** Differs when another file, or another version of it, would be started under one of these names. */
+export function fingerprintOf(programs: readonly string[]): string {
+  const folders = searchPath().split(':');
+  return programs
+    .map((name) => {
+      for (const folder of folders) {
+        const found = statSync(join(folder, name), { throwIfNoEntry: false });
+        if (found?.isFile()) return [folder, found.dev, found.ino, found.size, found.mtimeMs].join(' ');
+      }
+      return 'none';
+    })
+    .join('\n');
+}
+
 /** Runs a program as a child of this process. `onStarted` is called with its pid. */
 export async function execHere(
   file: string,
@@ -107,7 +125,7 @@ export async function execHere(
       stripFinalNewline: false,
       timeout: options.timeoutMs ?? TIMEOUT_MS,
       maxBuffer: MAX_OUTPUT,
-      env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+      env: { LC_ALL: 'C', PATH: searchPath() },
       ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
       ...(options.nice === undefined ? {} : { detached: true }),
     }),
@@ -229,7 +247,7 @@ export async function follow(
       stdin: 'ignore',
       buffer: false,
       cancelSignal: signal,
-      env: { LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` },
+      env: { LC_ALL: 'C', PATH: searchPath() },
     }),
   );
   for await (const line of child.iterable({ from: 'stdout' })) onLine(String(line));

@@ -2,6 +2,9 @@ import type { Family } from '../lib/ip.js';
 import type { Hook, TableDesired, TableName } from '../ruleset/desired-state.js';
 import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
 
+/** The programs that read `restoreScript`. */
+export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
+
 /** A rule as `iptables-save` printed it. */
 export interface SavedRule {
   /** Without "-A CHAIN ". */

@@ -8,7 +8,7 @@ import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { Delta } from '../ruleset/recompile.js';
 import { type Plan, runStep, withFastElements, withFastSets, withQueueRule } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
-import { Cgroups, canZone, type NftAbilities, nftAbilities } from './cgroups.js';
+import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
@@ -22,7 +22,13 @@ import { Bridges, Links } from './netlink/links.js';
 import { addressBytes } from './netlink/netlink-codec.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
-import { type KernelSnapshot, type Observed, readHostNetworkRules, readSenders } from './read-rules.js';
+import {
+  KeptRules,
+  type KernelSnapshot,
+  type Observed,
+  readHostNetworkRules,
+  readSenders,
+} from './read-rules.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
 
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
@@ -30,6 +36,8 @@ const HEARTBEAT_SECONDS = 3;
 /** Sets that are read before other tasks have their turn. */
 const READ_AT_ONCE = 50;
 const HALVES = { 4: ['0.0.0.0/1', '128.0.0.0/1'], 6: ['::/1', '8000::/1'] } as const;
+
+const KEPT = 'the rules in the kernel are those that were last read: they are not read again';
 
 const linkChange = ({ kind }: { readonly kind?: string }, isNew: boolean): 'veth' | 'link' | 'link state' =>
   !isNew ? 'link state' : kind === 'veth' ? 'veth' : 'link';
@@ -46,6 +54,7 @@ export interface Evidence {
 export class Kernel implements AsyncDisposable {
   readonly #shape: KernelConfig;
   readonly #run: Exec;
+  readonly #log: Pick<Logger, 'debug'>;
   readonly #plane: Dataplane;
   readonly linkTable = new Links();
   readonly addressTable = new Addresses();
@@ -55,6 +64,8 @@ export class Kernel implements AsyncDisposable {
   readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own = new HostAddresses(this.addressTable);
+  /** The command iptables is iptables-legacy. */
+  isLegacy = false;
   /** The kernel and iptables support conntrack zones for datagrams. */
   hasZones = false;
   /** Whether nft identifies the senders in the host's network. Otherwise iptables does, at a higher cost for every packet of the host. */
@@ -63,15 +74,26 @@ export class Kernel implements AsyncDisposable {
   readonly forwarding: BridgeFdb;
   readonly #policyRoutes = new PolicyRoutes();
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
+  readonly #kept: KeptRules | undefined;
   readonly #cache = new LinkCache(this.linkTable);
   #monitor: RouteMonitor | undefined;
   #refresh: (() => void) | undefined;
 
-  constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'warn'>) {
+  /** `kept`: the file in which a start finds the rules as the service has last read them. Without it, each start reads them. */
+  constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'debug' | 'warn'>, kept?: string) {
+    this.#log = log;
     this.forwarding = new BridgeFdb(this.#ports, log);
     this.#shape = shape;
     this.flows = new Conntrack({ ended: shape.marks.ended });
     this.#run = run;
+    this.#kept =
+      kept === undefined
+        ? undefined
+        : new KeptRules({
+            path: kept,
+            prefix: shape.prefix,
+            objectOf: (name) => this.cgroups.at(this.cgroups.pathOf(name))?.object,
+          });
     const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
     this.#plane = new Dataplane(
       withQueueRule(withFastElements(withFastSets(run, this.sets), this.#elements), this.#elements),
@@ -94,10 +116,25 @@ export class Kernel implements AsyncDisposable {
 
   /**
    * Tests which rules this kernel and its tools accept. Then begins to read the installed rules, which needs the names of the links:
-   * `listed` resolves when these are known. The first pass needs both results.
+   * `listed` resolves when these are known. The first pass needs both results. What the file of kept rules proves is not asked again.
    */
   async probe(listed: Promise<void>): Promise<void> {
-    const [hasZones] = await Promise.all([canZone(this.#run), this.cgroups.askNft(this.#run), listed]);
+    const at = this.generation();
+    const kept = this.#kept?.read(at);
+    if (kept) {
+      this.hasZones = true;
+      this.cgroups.isInNft = kept.abilities.isInNft;
+      this.nft = kept.abilities.nft;
+      this.#plane.readAhead(() => this.generation(), { rules: kept.rules, at });
+      this.#log.debug({}, KEPT);
+      return listed;
+    }
+    const askedVersion = isLegacy(this.#run).then((is) => (this.isLegacy = is));
+    const [hasZones] = await Promise.all([
+      canZone(this.#run, askedVersion),
+      this.cgroups.askNft(this.#run),
+      listed,
+    ]);
     this.hasZones = hasZones;
     // iptables-legacy never has zones (canZone), and the generation of nf_tables does not show its changes.
     if (hasZones) this.#plane.readAhead(() => this.generation());
@@ -182,6 +219,13 @@ export class Kernel implements AsyncDisposable {
   /** What the kernel holds now. */
   observe(): Promise<Observed> {
     return this.#plane.observe();
+  }
+  /** Keeps rules that were read for the next start, which reads them again if the generation of nf_tables has changed. */
+  keep(rules: Observed, generation: number | undefined): void {
+    if (!this.hasZones) return; // iptables-legacy, whose changes have no generation, has none
+    const { nft, cgroups } = this;
+    const { sets: _, ...others } = rules;
+    this.#kept?.write({ rules: others, abilities: { isInNft: cgroups.isInNft, nft } }, generation);
   }
   /** The steps from what was observed to the desired state, without those of the sets with these names. */
   planFrom(observed: Observed, desired: DesiredState, without?: Iterable<string>): Plan {

@@ -1,12 +1,18 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { deserialize, serialize } from 'node:v8';
 import type { Family } from '../lib/ip.js';
+import { VERSION } from '../lib/version.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
 import { IDENTIFY, IDENTITY_TABLE, QUEUE } from '../ruleset/host-identity.js';
 import type { Names } from '../ruleset/naming.js';
-import { type Exec, hasFailed, must } from './exec.js';
+import type { NftAbilities } from './cgroups.js';
+import { type Exec, fingerprintOf, hasFailed, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
-import { parseSave, type SavedTables } from './iptables-text.js';
+import { parseSave, RESTORE, type SavedTables } from './iptables-text.js';
+import { namespaceCookie } from './netlink/libc.js';
 import {
   type IndexOf,
   type ParsedBridge,
@@ -28,15 +34,31 @@ export interface Observed {
   readonly identity: ObservedProgram & { readonly senders?: readonly SenderRule[] };
 }
 type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
+/** What nf_tables holds. Its generation counts each change of it. */
+export type ObservedRules = Omit<Observed, 'sets'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
-export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
 
-/** Reads everything. Any tool that fails fails the whole: a half view would be taken for the truth. */
-export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Promise<Observed> {
-  const [v4, v6, sets, nft] = await Promise.all([
+/**
+ * Reads everything, or only the sets where the rules are known. Any tool that fails fails the whole: a half view would be taken for the
+ * truth.
+ */
+export async function observe(
+  run: Exec,
+  prefix: string,
+  indexOf: IndexOf,
+  known?: ObservedRules,
+): Promise<Observed> {
+  const [rules, sets] = await Promise.all([
+    known ?? observeRules(run, prefix, indexOf),
+    observeSets(run, prefix),
+  ]);
+  return { ...rules, sets };
+}
+
+async function observeRules(run: Exec, prefix: string, indexOf: IndexOf): Promise<ObservedRules> {
+  const [v4, v6, nft] = await Promise.all([
     savedRules(run, 4, []),
     savedRules(run, 6, []),
-    observeSets(run, prefix),
     observeNft(run, indexOf),
   ]);
   return {
@@ -44,7 +66,6 @@ export async function observe(run: Exec, prefix: string, indexOf: IndexOf): Prom
       [4, parseSave(v4, prefix)],
       [6, parseSave(v6, prefix)],
     ]),
-    sets,
     ...nft,
   };
 }
@@ -205,4 +226,104 @@ export function readHostNetworkRules(tables: SavedTables | undefined, names: Nam
     .filter((r) => r.text.includes('--zone-orig'))
     .flatMap((r) => /--path "?([^" ]+)"?/.exec(r.text)?.[1] ?? []);
   return { hostMarks: marks, hostGates: gates.map((path) => ({ path })), hostZones: new Set(zoned) };
+}
+
+/** What a start need not find out again while nothing has changed. */
+export interface Kept {
+  readonly rules: ObservedRules;
+  /** What this kernel and its tools accept (cgroups.ts). That `raw` takes conntrack zones is a condition. */
+  readonly abilities: { readonly isInNft: boolean; readonly nft: NftAbilities };
+}
+/** All that `Kept` depends on, but for the cgroups that rules name. */
+interface Origin {
+  readonly version: string;
+  readonly prefix: string;
+  /** No two boots have the same. */
+  readonly boot: string;
+  readonly namespace: bigint;
+  readonly generation: number;
+  readonly tools: string;
+}
+interface KeptFile {
+  readonly origin: Origin;
+  /** The object of each cgroup that a rule of nft names: nft has the path, the kernel the object. */
+  readonly cgroups: readonly (readonly [path: string, object: string | undefined])[];
+  readonly kept: Kept;
+}
+interface KeptOptions {
+  /** Its folder is of root alone. */
+  readonly path: string;
+  readonly prefix: string;
+  /** The object of a cgroup that nft names so. Undefined when there is none. */
+  readonly objectOf: (nftName: string) => string | undefined;
+}
+const TOOLS = ['iptables', ...Object.values(SAVE), ...Object.values(RESTORE), 'nft'];
+const HASH_BYTES = 32;
+
+/**
+ * The rules as they were last read, in a file: to read them takes a third of a start of 1,000 containers. They count only while the generation
+ * of nf_tables is what it was, in the same network namespace and boot. Sets have no such count, and are always read.
+ */
+export class KeptRules {
+  readonly #o: KeptOptions;
+
+  constructor(options: KeptOptions) {
+    this.#o = options;
+  }
+
+  /** Undefined when anything is not as it was, or cannot be read. */
+  read(generation: number | undefined): Kept | undefined {
+    try {
+      const now = this.#origin(generation);
+      const content = readFileSync(this.#o.path);
+      const body = content.subarray(HASH_BYTES);
+      if (!now || !hashOf(body).equals(content.subarray(0, HASH_BYTES))) return undefined;
+      const { origin, cgroups, kept } = deserialize(body) as KeptFile;
+      const isSame = (Object.keys(now) as (keyof Origin)[]).every((key) => now[key] === origin[key]);
+      return isSame && cgroups.every(([path, object]) => this.#o.objectOf(path) === object)
+        ? kept
+        : undefined;
+    } catch {
+      return undefined; // there is none, or it is damaged: then all is read
+    }
+  }
+
+  /** Quotas count without a change of the generation: with one, nothing is kept. Throws what the file system does. */
+  write({ rules, abilities }: Kept, generation: number | undefined): void {
+    const origin = this.#origin(generation);
+    if (!origin || rules.bridge.elements.allowances.size > 0) return;
+    const names = new Set((rules.identity.senders ?? []).flatMap(({ cgroup }) => cgroup ?? []));
+    const tables = new Map([...rules.tables].map(([family, saved]) => [family, withoutOwnText(saved)]));
+    const file: KeptFile = {
+      origin,
+      cgroups: [...names].map((name) => [name, this.#o.objectOf(name)]),
+      kept: { rules: { ...rules, tables }, abilities },
+    };
+    const body = serialize(file);
+    const next = `${this.#o.path}.new`;
+    // not synced: after a crash of the host the boot is another one
+    writeFileSync(next, Buffer.concat([hashOf(body), body]), { mode: 0o600 });
+    renameSync(next, this.#o.path);
+  }
+
+  #origin(generation: number | undefined): Origin | undefined {
+    const namespace = namespaceCookie();
+    if (generation === undefined || namespace === undefined) return undefined;
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    const { prefix } = this.#o;
+    return { version: VERSION, prefix, boot, namespace, generation, tools: fingerprintOf(TOOLS) };
+  }
+}
+
+const hashOf = (body: Buffer): Buffer => createHash('sha256').update(body).digest();
+
+/** Rules of Drawbridge in `filter` are known by their hashes; they are most of the text. */
+function withoutOwnText(tables: SavedTables): SavedTables {
+  const filter = tables.get('filter');
+  if (!filter) return tables;
+  const short = [...filter].map(
+    ([chain, rules]) =>
+      [chain, rules.map((r) => (r.hash === undefined ? r : { text: '', hash: r.hash }))] as const,
+  );
+  return new Map(tables).set('filter', new Map(short));
 }

@@ -110,6 +110,23 @@ export function readSocketOption(fd: number, level: number, name: number, into: 
   return call.getsockopt(fd, level, name, into, length) < 0 ? koffi.errno() : 0;
 }
 
+const AF_INET = 2;
+const SOCK_DGRAM = 2;
+const SOL_SOCKET = 1;
+/** include/uapi/asm-generic/socket.h; it is the same on x86 and arm64. */
+const SO_NETNS_COOKIE = 71;
+/** A number of the network namespace of this process, which no other has had since the boot. Undefined before Linux 5.14. */
+export function namespaceCookie(): bigint | undefined {
+  const fd = openSocket(AF_INET, SOCK_DGRAM, 0);
+  try {
+    const cookie = Buffer.alloc(8);
+    const errno = readSocketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie);
+    return errno === 0 ? cookie.readBigUInt64LE() : undefined;
+  } finally {
+    closeDescriptor(fd);
+  }
+}
+
 /** Gives the free pages of the C heap back to the kernel, which takes 1 ms. The C library musl does so by itself. */
 export function trimHeap(): void {
   try {

@@ -221,7 +221,12 @@ export type Attributes = ReadonlyMap<number, Buffer>;
 export function parseAttributes(data: Buffer | undefined, from = 0): Attributes {
   const out = new Map<number, Buffer>();
   if (data === undefined) return out;
-  for (const a of listAttributes(data, from)) out.set(a.type, a.data);
+  for (let at = from; at + ATTRIBUTE_HEADER <= data.length; ) {
+    const length = u16At(data, at);
+    if (length < ATTRIBUTE_HEADER || at + length > data.length) break;
+    out.set(u16At(data, at + 2) & TYPE_MASK, data.subarray(at + ATTRIBUTE_HEADER, at + length));
+    at += align4(length);
+  }
   return out;
 }
 

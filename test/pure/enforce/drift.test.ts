@@ -13,6 +13,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+const OBSERVED = {};
+
 /** A kernel that is as it should be, and what its checks cost. */
 function host() {
   const desired = (sets: ReadonlyMap<string, Partial<SetDesired>> = new Map()): DesiredState =>
@@ -30,6 +32,8 @@ function host() {
     value: { desired: desired(new Map([['static', static1]])) },
   };
   const counts = { comparisons: 0, repairs: 0 };
+  /** Generations at which the rules were kept for the next start. */
+  const kept: number[] = [];
   const listeners: ((state: unknown) => void)[] = [];
   /** What happens during the next reading of the kernel. */
   const whileReading: (() => Promise<void>)[] = [];
@@ -50,6 +54,11 @@ function host() {
       observe: async () => {
         counts.comparisons += 1;
         await whileReading.splice(0)[0]?.();
+        return OBSERVED;
+      },
+      keep: (observed: unknown, generation: number) => {
+        expect(observed).toBe(OBSERVED);
+        kept.push(generation);
       },
       planFrom: (_observed: unknown, _desired: unknown, without: Iterable<string>) => ({
         stages: Array.from({ length: new Set(without).has('static') ? 0 : now.steps }),
@@ -82,7 +91,7 @@ function host() {
     await vi.advanceTimersByTimeAsync(2_000);
     await checked;
   };
-  return { drift, now, counts, check, desired, passed, whileReading };
+  return { drift, now, counts, kept, check, desired, passed, whileReading };
 }
 
 it('compares completely once, and then only what shows a change', async () => {
@@ -199,6 +208,27 @@ it('compares each time where the kernel counts no changes', async () => {
   await check();
   await check();
   expect(counts.comparisons).toBe(2);
+});
+
+it('keeps what it has read for the next start, once it has found nothing to do', async () => {
+  const { now, kept, check, whileReading, passed } = host();
+  now.steps = 1;
+  await check();
+  now.steps = 0;
+  const changed = async (): Promise<void> => {
+    now.generation += 1;
+  };
+  for (const disturb of [changed, async () => passed(false)]) {
+    whileReading.push(disturb);
+    await check();
+  }
+  now.isLegacy = true;
+  await check();
+  expect(kept).toEqual([]);
+  now.isLegacy = false;
+  await check();
+  await check();
+  expect(kept).toEqual([now.generation]);
 });
 
 it('takes nothing for proven that a comparison has found different', async () => {

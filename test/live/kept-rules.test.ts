@@ -1,0 +1,81 @@
+/** A restart takes the rules as the service has last read them, and reads them again after any change while it was away. */
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Drawbridge } from '../lab/drawbridge.js';
+import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
+
+const PERMITTED = '93.184.1.1';
+const FORBIDDEN = '93.184.1.2';
+const KEPT = 'they are not read again';
+const CHECK_MS = 60_000;
+
+let lab: Lab;
+let drawbridge: Drawbridge;
+let container: Awaited<ReturnType<Lab['start']>>;
+let observed: typeof container;
+let file: string;
+beforeAll(async () => {
+  lab = await Lab.up({});
+  drawbridge = lab.drawbridge({ config: { log: { level: 'debug' } } });
+  await drawbridge.ready();
+  container = await lab.start({ labels: { 'drawbridge.allow': `${PERMITTED}:80` } });
+  observed = await lab.start({ labels: { 'drawbridge.mode': 'observe' } });
+  file = join(drawbridge.stateDir, 'kernel-rules');
+}, 120_000);
+afterAll(() => lab?.down());
+
+const reaches = async (address: string, from = container): Promise<boolean> =>
+  (await from.exec(['wget', '-q', '-T', '1', '-O', '/dev/null', `http://${address}/`])).code === 0;
+const planned = async (): Promise<number> =>
+  (JSON.parse((await drawbridge.get('/v1/plan')).body) as { items: unknown[] }).items.length;
+
+/** Another process changes a table, so that the service checks the rules, which it keeps then. */
+async function keep(): Promise<void> {
+  await waitFor('an empty plan', async () => (await planned()) === 0, CHECK_MS, 200);
+  rmSync(file, { force: true });
+  for (const verb of ['add', 'delete'])
+    await lab.inHost(['nft', verb, 'table', 'ip', 'other'], { check: true });
+  await waitFor('the rules to be kept', () => existsSync(file), CHECK_MS);
+}
+async function restart(meanwhile: () => Promise<unknown> = async () => undefined): Promise<string> {
+  await drawbridge.stop();
+  const before = drawbridge.logs().length;
+  await meanwhile();
+  drawbridge.start();
+  await drawbridge.ready();
+  return drawbridge.logs().slice(before);
+}
+async function isEnforced(): Promise<void> {
+  expect(await reaches(FORBIDDEN, observed)).toBe(true);
+  expect(await planned()).toBe(0);
+  await waitFor('what is permitted', () => reaches(PERMITTED), 10_000, 200);
+  const after = await lab.sniffer.settle();
+  expect(await reaches(FORBIDDEN)).toBe(false);
+  await lab.sniffer.settle();
+  expect(await lab.sniffer.count({ direction: 'out', dst: FORBIDDEN, after })).toBe(0);
+}
+
+it('a restart without a change does not read the rules, and enforces as before', async () => {
+  await keep();
+  expect(readFileSync(file).length).toBeGreaterThan(1_000);
+  expect(await restart()).toContain(KEPT);
+  await isEnforced();
+  expect(await restart()).toContain(KEPT);
+  await isEnforced();
+}, 120_000);
+
+it('rules that were removed while the service was away are in force when it is ready', async () => {
+  await keep();
+  const opened = await restart(() =>
+    lab.inHost(['iptables', '-I', 'DB-FORWARD', '1', '-j', 'ACCEPT'], { check: true }),
+  );
+  expect(opened).not.toContain(KEPT);
+  await isEnforced();
+  await keep();
+  expect(
+    await restart(() => lab.inHost(['nft', 'delete', 'table', 'bridge', 'drawbridge'], { check: true })),
+  ).not.toContain(KEPT);
+  await isEnforced();
+}, 120_000);
