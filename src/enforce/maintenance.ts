@@ -322,13 +322,12 @@ class Heartbeat implements AsyncDisposable {
    * are checked with each beat: rules deny by them. Those of one container permit, so that an empty one keeps what is closed closed.
    */
   #checkSets(): void {
-    const { reconciler, threats, applied, shape } = this.#o;
+    const { reconciler, threats, applied, shape, kernel } = this.#o;
     if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
     const loads = threats.resting;
-    const entries = this.#entries([...(shape.withoutFeeds ? [] : threats.sets), this.#record]);
-    this.#checkThreats(entries, loads);
-    this.#checkRecord(entries);
-    if (applied.value) this.#turns.next(applied.value.desired, this.#o.kernel, this.#isWhole);
+    if (!shape.withoutFeeds) this.#checkThreats(this.#entries(threats.sets), loads);
+    this.#checkRecord((kernel.sets.entries(this.#record) ?? 0) > 0);
+    if (applied.value) this.#turns.next(applied.value.desired, kernel, this.#isWhole);
   }
 
   /** False if a set is not as it should be. */
@@ -359,8 +358,7 @@ class Heartbeat implements AsyncDisposable {
   }
 
   /** The record is written some time after the start, and removed by Drawbridge only in a teardown. */
-  #checkRecord(headers: ReadonlyMap<string, number>): void {
-    const isThere = (headers.get(this.#record) ?? 0) > 0;
+  #checkRecord(isThere: boolean): void {
     if (this.#hasRecord && !isThere) this.#findings.recordLost.emit();
     this.#hasRecord = isThere;
   }

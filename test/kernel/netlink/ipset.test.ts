@@ -201,6 +201,38 @@ test('a full set refuses, and takes more when one has gone', async () => {
   await sets.add('small', '198.51.100.3', 600);
 });
 
+test('one listing has the digests of many sets, wherever its messages are cut', async () => {
+  using own = makeNamespace('digests');
+  using one = new KernelSets({ namespace: own.path });
+  using bulk = new BulkSets({ namespace: own.path });
+  const names = Array.from({ length: 150 }, (_, n) => `of${n}`);
+  const lines = names.flatMap((name, n) => [
+    `create ${name} hash:net family inet hashsize 64`,
+    ...Array.from({ length: n % 25 }, (_, m) => `add ${name} 10.${n}.${m}.0/24`),
+  ]);
+  const restore = (all: readonly string[]) =>
+    own.run('sh', '-c', `printf '%s' "$1" | ipset restore`, 'sh', `${all.join('\n')}\n`);
+  restore(['create first hash:ip family inet hashsize 64 timeout 600', ...lines]);
+  expect(await bulk.digests(names)).toBeUndefined();
+  bulk.allEntries();
+  const before = await bulk.digests(names);
+  expect(before?.size).toBe(names.length);
+  expect(before?.get('of3')).toBe(one.digest('of3'));
+  for (let n = 0; n < 60; n++) {
+    await one.add('first', `192.0.2.${n}`, 600);
+    expect(await bulk.digests([...names, 'nowhere'])).toEqual(before);
+  }
+  const changed = async (): Promise<readonly string[]> => {
+    const now = await bulk.digests(names);
+    return names.filter((name) => now?.get(name) !== before?.get(name));
+  };
+  restore(['del of3 10.3.1.0/24', 'add of3 10.3.9.0/24', 'del of149 10.149.23.0/24', 'destroy of50']);
+  expect(await changed()).toEqual(['of3', 'of50', 'of149']);
+  restore(['create large hash:ip family inet maxelem 65536', 'add large 10.0.0.0/17']);
+  bulk.allEntries();
+  expect(await bulk.digests(names)).toBeUndefined();
+});
+
 test('headers of all sets', async () => {
   const headers = await sets.headers();
   expect(headers.map((h) => h.name).sort()).toEqual(['learn4', 'learn6', 'nets4', 'nets6', 'small']);
