@@ -140,7 +140,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'unnamed-is-settled',
     what: 'a container whose name is not known yet does not count as starting',
-    file: 'src/docker/docker-state.ts',
+    file: 'src/docker/tracked-container.ts',
     from: ' || !isKnown(t);',
     to: ';',
     killedBy: pure(
