@@ -98,7 +98,7 @@ const at = (all: readonly number[], share: number): Figure => ({
   rounds: all.length,
 });
 
-const lab = await Lab.up({ sniffer: false });
+const lab = await Lab.up({ sniffer: false, onDisk: true });
 try {
   await lab.docker('network', 'create', NETWORK);
   await inParallel(AT_ONCE, numbers(containers), (i) =>

@@ -33,7 +33,7 @@ function timed(name: string, argv: readonly string[], env: NodeJS.ProcessEnv = {
   };
 }
 
-const lab = await Lab.up({ sniffer: false });
+const lab = await Lab.up({ sniffer: false, onDisk: true });
 try {
   const drawbridge = lab.drawbridge({ config: { log: { level: 'warn' } } });
   await drawbridge.ready();

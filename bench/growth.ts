@@ -60,7 +60,7 @@ interface Cost {
 }
 
 async function makePlace(enforced: boolean): Promise<Place> {
-  const lab = await Lab.up({ sniffer: false });
+  const lab = await Lab.up({ sniffer: false, onDisk: true });
   await lab.dns.set({ [NAME]: { A: ['93.184.6.6'], ttl: 3600 } });
   const service = enforced ? lab.drawbridge({ config: { log: { level: 'warn' } } }) : undefined;
   await service?.ready();
@@ -191,7 +191,7 @@ async function threatCosts(places: readonly [Place, Place]): Promise<Cost[]> {
 
 /** Containers start and end, `batch` of them at once. Returns the memory (MiB) at rest after so many starts. */
 async function startCosts(): Promise<[number, number][]> {
-  const lab = await Lab.up({ sniffer: false });
+  const lab = await Lab.up({ sniffer: false, onDisk: true });
   try {
     await using engine = await SimulatedEngine.begin(lab);
     const d = lab.drawbridge({ config: { log: { level: 'warn' }, docker: { socket: engine.socketPath } } });

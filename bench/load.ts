@@ -32,7 +32,7 @@ const PORT = 7070;
 const NAME = 'api.load.test';
 const DNS = '198.51.100.53';
 
-const lab = await Lab.up();
+const lab = await Lab.up({ onDisk: true });
 await lab.dns.set({ [NAME]: { A: ['93.184.9.1'] } });
 const loopFile = join(lab.dir, 'loop-delay.json');
 const drawbridge = lab.drawbridge({

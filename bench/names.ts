@@ -54,7 +54,7 @@ interface Place {
   readonly servers: readonly ChildProcess[];
 }
 async function makePlace(enforced: boolean): Promise<Place> {
-  const lab = await Lab.up({ sniffer: false });
+  const lab = await Lab.up({ sniffer: false, onDisk: true });
   await lab.dns.set(zone);
   const env = values.node === '' ? {} : { NODE_OPTIONS: values.node };
   if (enforced) await lab.drawbridge({ config: { log: { level: 'warn' } }, env }).ready();

@@ -189,7 +189,7 @@ async function inBurst([bare, enforced]: readonly [Place, Place]): Promise<reado
 const places: Place[] = [];
 try {
   for (const isEnforced of [false, true]) {
-    const place = new Place(await Lab.up({ engine, sniffer: false }), isEnforced);
+    const place = new Place(await Lab.up({ engine, sniffer: false, onDisk: true }), isEnforced);
     places.push(place);
     await place.watch();
   }

@@ -104,7 +104,7 @@ if (isMainThread && process.argv.includes('run')) {
   return file;
 }
 
-const lab = await Lab.up({ engine });
+const lab = await Lab.up({ engine, onDisk: true });
 const numbers = Array.from({ length: count }, (_, n) => n);
 const ids: string[] = [];
 try {

@@ -240,7 +240,7 @@ async function oneParent(): Promise<void> {
 }
 
 for (const cgroup of [OWN, HOST, SERVERS]) cgroups.make(cgroup);
-const lab = await Lab.up({ sniffer: false });
+const lab = await Lab.up({ sniffer: false, onDisk: true });
 const rows: Row[] = [];
 try {
   const client = await lab.start({ name: 'client', labels: LABELS });

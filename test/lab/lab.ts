@@ -30,6 +30,8 @@ export interface LabOptions {
   readonly engine?: EngineVersion;
   /** Default true. false: no tcpdump, which would cost a measurement its share of the CPU; `lab.sniffer` then throws. */
   readonly sniffer?: boolean;
+  /** Its folder is on a disk: a measurement waits for that as on any host. Default: in memory, where there is enough of it. */
+  readonly onDisk?: boolean;
   /** Leave it standing when this process ends (until `scripts/lab down`). */
   readonly keep?: boolean;
 }
@@ -98,6 +100,7 @@ export class Lab implements AsyncDisposable {
       iptables: options.iptables ?? 'nft',
       engine: options.engine ?? engineOfRun(),
       owner: options.keep ? null : me(),
+      onDisk: options.onDisk === true,
     };
     const record = newRecord(name, how);
     await provideEngine(record.engine);

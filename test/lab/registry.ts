@@ -10,7 +10,7 @@ import {
   statfsSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { EngineVersion } from './packaged-engine.js';
 import { startTime } from './process.js';
 
@@ -29,6 +29,8 @@ function isMemoryLarge(): boolean {
  * times for each container, which takes a third of their processor time.
  */
 const FOLDERS = isMemoryLarge() ? join(MEMORY, 'drawbridge-labs') : LABS;
+/** Where `/tmp` is in memory, this is not. */
+const ON_DISK = '/var/tmp/drawbridge-labs';
 
 export interface LabRecord {
   readonly name: string;
@@ -52,14 +54,17 @@ const file = (name: string): string => join(LABS, `${name}.json`);
 
 export function newRecord(
   name: string,
-  how: Pick<LabRecord, 'dns' | 'iptables' | 'engine' | 'owner'>,
+  {
+    onDisk,
+    ...how
+  }: Pick<LabRecord, 'dns' | 'iptables' | 'engine' | 'owner'> & { readonly onDisk?: boolean },
 ): LabRecord {
   if (!/^[a-z0-9][a-z0-9-]{0,40}$/.test(name)) {
     throw new Error(`lab name "${name}": use 1-41 of a-z, 0-9 and "-", beginning with a letter or digit`);
   }
   return {
     name,
-    dir: join(FOLDERS, name),
+    dir: join(onDisk ? ON_DISK : FOLDERS, name),
     hostNetns: `dbl-${name}-host`,
     netNetns: `dbl-${name}-net`,
     farNetns: `dbl-${name}-far`,
@@ -69,7 +74,7 @@ export function newRecord(
 }
 
 export function claim(record: LabRecord): void {
-  for (const folder of [LABS, FOLDERS]) mkdirSync(folder, { recursive: true });
+  for (const folder of [LABS, dirname(record.dir)]) mkdirSync(folder, { recursive: true });
   const draft = `${file(record.name)}.${process.pid}.claim`;
   writeFileSync(draft, JSON.stringify(record));
   try {
