@@ -200,11 +200,10 @@ export const rangeHas = (
 
 /** Host bits of the biggest network that begins at `lo` and ends by `hi`. */
 function widestFrom(lo: bigint, hi: bigint, max: number): number {
-  let free = 0;
-  while (free < max && lo % (1n << BigInt(free + 1)) === 0n && lo + (1n << BigInt(free + 1)) - 1n <= hi)
-    free += 1;
-  return free;
+  const aligned = lo === 0n ? max : bitLength(lo & -lo) - 1;
+  return Math.min(aligned, bitLength(hi - lo + 1n) - 1);
 }
+const bitLength = (positive: bigint): number => positive.toString(2).length;
 
 /** The fewest networks that cover exactly this range, ascending; at most 2 × 32 or 2 × 128. */
 export function rangeToCidrs(range: Range): readonly Cidr[] {

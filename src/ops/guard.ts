@@ -6,7 +6,7 @@ import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
 import { withQueueRule } from '../kernel/apply.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
-import { type Exec, exec, must } from '../kernel/exec.js';
+import { type Exec, exec } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
 import { NftElements } from '../kernel/netlink/nft-codec.js';
@@ -170,9 +170,9 @@ function stands(base: DesiredState, observed: Observed): boolean {
 }
 
 /** Some state of Drawbridge is installed in this network namespace, under any prefix: the bridge table has none. */
-export async function hasBridgeTable(run: Exec): Promise<boolean> {
-  const tables = await must(run, 'nft', ['list', 'tables']);
-  return tables.split('\n').includes(`table bridge ${BRIDGE_TABLE}`);
+function hasBridgeTable(): boolean {
+  using elements = new NftElements();
+  return elements.hasTable('bridge', BRIDGE_TABLE);
 }
 
 /** Docker may hang: installing the base waits no longer than this. */
@@ -184,7 +184,7 @@ const START_ASK_MS = 500;
  * state folder, nothing is changed. Never rejects: what fails is logged, and the start goes on to its own, clearer error.
  */
 export async function layClosedFirst(config: Config, log: Logger): Promise<void> {
-  await attempt(config, log, async () => !(await hasBridgeTable(exec)));
+  await attempt(config, log, async () => !hasBridgeTable());
 }
 
 /**

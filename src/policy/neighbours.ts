@@ -25,28 +25,45 @@ export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest:
 function projectPeers(view: DockerView, self: ContainerFacts, networkId: string): string[] {
   const project = projectOf(self);
   if (project === undefined) return [];
-  return neighboursOn(view, self, networkId)
-    .filter((c) => projectOf(c) === project)
-    .flatMap((c) => addressesOn(c, networkId));
+  const peers = indexOf(view).byProject.get(placeKey(networkId, project)) ?? [];
+  return peers.filter((c) => c.id !== self.id).flatMap((c) => addressesOn(c, networkId));
 }
 
 export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
-  (byNetwork(view).get(networkId) ?? []).filter((c) => c.id !== self.id);
+  (indexOf(view).byNetwork.get(networkId) ?? []).filter((c) => c.id !== self.id);
+
+interface Index {
+  readonly byNetwork: ReadonlyMap<string, readonly ContainerFacts[]>;
+  /** By network and project. */
+  readonly byProject: ReadonlyMap<string, readonly ContainerFacts[]>;
+}
+/** An id of a network has no space in it. */
+const placeKey = (networkId: string, project: string): string => `${networkId} ${project}`;
 
 /** By the view's own map: each pass asks for the neighbours of every container. */
-const indexes = new WeakMap<DockerView['containers'], ReadonlyMap<string, readonly ContainerFacts[]>>();
-function byNetwork({ containers }: DockerView): ReadonlyMap<string, readonly ContainerFacts[]> {
+const indexes = new WeakMap<DockerView['containers'], Index>();
+function indexOf({ containers }: DockerView): Index {
   const known = indexes.get(containers);
   if (known) return known;
-  const index = new Map<string, ContainerFacts[]>();
-  for (const c of containers.values())
+  const index = {
+    byNetwork: new Map<string, ContainerFacts[]>(),
+    byProject: new Map<string, ContainerFacts[]>(),
+  };
+  for (const c of containers.values()) {
+    const project = projectOf(c);
     for (const id of new Set(c.endpoints.map((e) => e.networkId))) {
-      const found = index.get(id) ?? [];
-      found.push(c);
-      index.set(id, found);
+      put(index.byNetwork, id, c);
+      if (project !== undefined) put(index.byProject, placeKey(id, project), c);
     }
+  }
   indexes.set(containers, index);
   return index;
+}
+
+function put(index: Map<string, ContainerFacts[]>, key: string, c: ContainerFacts): void {
+  const found = index.get(key);
+  if (found) found.push(c);
+  else index.set(key, [c]);
 }
 
 export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>

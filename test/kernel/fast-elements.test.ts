@@ -121,3 +121,18 @@ it('nft says what is wrong with a change that the kernel refuses, and nothing of
   expect(ran).toHaveLength(runs);
   expect(listed(fast)).toBe(before);
 });
+
+it('finds a table by its family and name', () => {
+  const ns = makeNetns();
+  const own = new NftElements({ namespace: ns.path });
+  try {
+    expect(own.hasTable('bridge', 'drawbridge')).toBe(false);
+    ns.run('nft', 'add', 'table', 'inet', 'drawbridge');
+    expect(own.hasTable('bridge', 'drawbridge')).toBe(false);
+    ns.run('nft', 'add', 'table', 'bridge', 'drawbridge');
+    expect(own.hasTable('bridge', 'drawbridge')).toBe(true);
+  } finally {
+    own.close();
+    ns[Symbol.dispose]();
+  }
+});

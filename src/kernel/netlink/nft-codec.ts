@@ -18,6 +18,7 @@ import {
   u32be,
   u32le,
 } from './netlink-codec.js';
+import { isRefusal } from './netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
 
 const SUBSYSTEM = 10;
@@ -350,6 +351,17 @@ export class NftElements implements Disposable {
       ...queueChain(rule),
       batchEnd(),
     ]);
+  }
+
+  /** Whether there is such a table, of whatever program. Throws NetlinkError. */
+  hasTable(family: Family, table: string): boolean {
+    const request = messageOf(family, MESSAGE.getTable, 0, attribute(1, cString(table)));
+    try {
+      return this.#socket.request(`find table ${family} ${table}`, request).length > 0;
+    } catch (error) {
+      if (isRefusal(error, 'ENOENT')) return false;
+      throw error;
+    }
   }
 
   /** A count that each commit to nf_tables in this network namespace increases, by whatever program. Throws NetlinkError. */

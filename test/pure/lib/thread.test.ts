@@ -2,9 +2,8 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { promisify } from 'node:util';
-import { Script } from 'node:vm';
 import { expect, it } from 'vitest';
-import { setServiceFlags, sizeYoungGeneration, startThread, youngBytes } from '../../../src/lib/thread.js';
+import { sizeYoungGeneration, startThread, youngBytes } from '../../../src/lib/thread.js';
 
 /** Objects that survive some collections make V8 grow the young generation. */
 function allocate(): void {
@@ -31,25 +30,27 @@ it('keeps the size of the young generation after a thread has been started', asy
 });
 
 it('starts a thread with the flags that Node has made its own code with', async () => {
-  // V8 compares the length of a script. It keeps what it has compiled, so that each one is another script.
-  const source = (n: number): string => `x => x + ${n}`;
-  // Node has set no flag of V8 when it makes the code of its modules
-  const program = `process.stdout.write(new (require('node:vm').Script)(${JSON.stringify(source(0))}).createCachedData().toString('base64'))`;
-  const { stdout } = await promisify(execFile)(process.execPath, ['-e', program]);
-  const cachedData = Buffer.from(stdout, 'base64');
-  const isRefused = (n: number): boolean | undefined =>
-    new Script(source(n), { cachedData }).cachedDataRejected;
-  setServiceFlags();
-  expect(isRefused(1)).toBe(true);
-  const thread = startThread(new URL('../../../src/config/list-thread.js', import.meta.url));
-  try {
-    expect(isRefused(2)).toBe(false);
+  const urlOf = (path: string): string => JSON.stringify(new URL(path, import.meta.url).href);
+  // A process of its own: no test has changed its flags. V8 compares the length of a script, and keeps what it has compiled: each is another one.
+  const program = `import { once } from 'node:events';
+    import { Script } from 'node:vm';
+    const { setServiceFlags, startThread } = await import(${urlOf('../../../src/lib/thread.ts')});
+    const source = (n) => 'x => x + ' + n;
+    const cachedData = new Script(source(0)).createCachedData();
+    const isRefused = (n) => new Script(source(n), { cachedData }).cachedDataRejected;
+    const seen = [isRefused(1)];
+    setServiceFlags();
+    seen.push(isRefused(2));
+    const thread = startThread(new URL(${urlOf('../../../src/config/list-thread.js')}));
+    seen.push(isRefused(3));
     thread.postMessage({ id: 1, kind: 'entries', job: { id: 1, from: 0 } });
     await once(thread, 'message');
-    expect(isRefused(3)).toBe(true);
-  } finally {
+    seen.push(isRefused(4));
     await thread.terminate();
-  }
+    console.log(JSON.stringify(seen));`;
+  const argv = ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', program];
+  const { stdout } = await promisify(execFile)(process.execPath, argv);
+  expect(JSON.parse(stdout)).toEqual([false, true, false, true]);
 });
 
 it('lets the young generation grow to the size that costs no speed', async () => {
