@@ -95,19 +95,27 @@ it(`${ROUNDS * AT_ONCE} veths vanish between listing, reading and applying: no a
   expect(left.bridge.elements).toEqual(withPorts([]).bridge);
 });
 
-it('a set that is destroyed between the listing and the reading of it fails no plan', async () => {
-  for (const name of ['DB-stays', 'DB-goes']) ns.run('ipset', 'create', name, 'hash:ip');
-  let listings = 0;
-  const run: Exec = async (file, args, options) => {
-    const result = await ns.exec(file, args, options);
-    if (file === 'ipset' && args[0] === 'list' && ++listings === 1) ns.run('ipset', 'destroy', 'DB-goes');
-    return result;
-  };
-  const { stages } = await new Dataplane(run, shape, (name) => cache.indexOf(name)).plan(withPorts([]));
-  expect(stages.flat().filter(({ script }) => /^destroy DB-stays$/m.test(script))).toHaveLength(1);
-  expect(JSON.stringify(stages)).not.toContain('DB-goes');
-  expect(listings).toBe(2);
-});
+it.each([
+  ['together', 0, 1],
+  ['one by one, next to a large one of another program', 5_001, 2],
+] as const)(
+  'a set that is destroyed between the listing and the reading of it fails no plan: sets are read %s',
+  async (_, others, expected) => {
+    for (const name of ['DB-stays', 'DB-goes']) ns.run('ipset', 'create', name, 'hash:ip');
+    const added = Array.from({ length: others }, (__, n) => `add theirs 10.0.${n >> 8}.${n & 255}\n`);
+    await ns.exec('ipset', ['restore'], { input: ['create theirs hash:ip\n', ...added].join('') });
+    let listings = 0;
+    const run: Exec = async (file, args, options) => {
+      const result = await ns.exec(file, args, options);
+      if (file === 'ipset' && args[0] === 'list' && ++listings === 1) ns.run('ipset', 'destroy', 'DB-goes');
+      return result;
+    };
+    const { stages } = await new Dataplane(run, shape, (name) => cache.indexOf(name)).plan(withPorts([]));
+    expect(stages.flat().filter(({ script }) => /^destroy DB-stays$/m.test(script))).toHaveLength(1);
+    expect(JSON.stringify(stages)).not.toContain('DB-goes');
+    expect(listings).toBe(expected);
+  },
+);
 
 it.each([
   ['bridge', `bridge ${BRIDGE_TABLE}`],
