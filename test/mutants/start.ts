@@ -92,4 +92,26 @@ export const START: readonly Mutant[] = [
     to: '',
     killedBy: { file: TRUST, test: 'another store loosens nothing' },
   },
+  {
+    id: 'kept-rules-late',
+    what: 'a change between the reading of kept rules and the first pass goes unnoticed',
+    file: 'src/kernel/dataplane.ts',
+    from: 'const before = known ? known.at : now();',
+    to: 'const before = now();',
+    killedBy: {
+      file: 'test/kernel/kept-rules.test.ts',
+      test: 'a change between the reading of the file and the first pass counts, too',
+    },
+  },
+  {
+    id: 'kept-rules-other-cgroup',
+    what: 'kept rules count although a cgroup that they name has been made again',
+    file: 'src/kernel/read-rules.ts',
+    from: 'isSame && cgroups.every(([path, object]) => this.#o.objectOf(path) === object)',
+    to: 'isSame && cgroups.length >= 0',
+    killedBy: {
+      file: 'test/kernel/kept-rules.test.ts',
+      test: 'it does not count for another prefix, for another object of a cgroup, or when it is damaged',
+    },
+  },
 ];
