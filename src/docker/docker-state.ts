@@ -46,7 +46,7 @@ export class DockerState {
   /** Containers and networks that an event has ended, so that an older answer does not bring them back. */
   readonly #gone = new Map<string, number>();
 
-  /** A start is in progress, whose end depends on the time. */
+  /** True while a container starts: such a start also ends by the passing of time, without an answer of Docker. */
   get isStarting(): boolean {
     for (const t of this.containers.values()) if (t.startingSince !== undefined) return true;
     return false;
