@@ -116,8 +116,9 @@ async function story(): Promise<string> {
   );
   return [...near, ...lines].sort().join('\n');
 }
-/** What the service did, for a failure that is not about packets. */
-const log = (): string => `${churn.faults.history.join('\n')}\n${drawbridge.logs().slice(-20_000)}`;
+/** What is wrong, and what the service did, for a failure that is not about packets. */
+const log = (wrong: unknown): string =>
+  `${JSON.stringify(wrong).slice(0, 4_000)}\n${churn.faults.history.join('\n')}\n${drawbridge.logs().slice(-20_000)}`;
 
 it('control: without Drawbridge every kind of packet gets out', () => {
   expect(controls).toEqual(expect.arrayContaining(['tcp/4', 'tcp/6', 'udp/4', 'udp/6']));
@@ -146,7 +147,7 @@ it(`${SECONDS} s with seed ${SEED}`, { timeout: (SECONDS + 420) * 1000 }, async 
   await drawbridge.ready(PATIENCE_MS);
   await isAttacking(arena);
   const got = { revoked: changes.leaks, ...(await reached(arena, after)) };
-  expect(got, got.leaked.length > 0 ? await story() : log()).toEqual({ revoked: [], ...NOTHING });
+  expect(got, got.leaked.length > 0 ? await story() : log(got)).toEqual({ revoked: [], ...NOTHING });
 
   await lab.docker('kill', '--signal', 'TERM', 'client'); // it makes no new request
   await waitFor(
@@ -159,15 +160,15 @@ it(`${SECONDS} s with seed ${SEED}`, { timeout: (SECONDS + 420) * 1000 }, async 
     500,
   );
   const { failed, answered } = await asked('client');
-  expect(failed, failed.length > 0 ? log() : '').toEqual([]);
+  expect(failed, failed.length > 0 ? log(failed) : '').toEqual([]);
   expect(answered).toBeGreaterThan(SECONDS);
-  expect(firsts.refused, firsts.refused.length > 0 ? log() : '').toEqual([]);
+  expect(firsts.refused, firsts.refused.length > 0 ? log(firsts.refused) : '').toEqual([]);
   expect(firsts.answered).toBeGreaterThan(0);
   await permittedWork(arena);
 
   await changes.compare();
   await changes.compareReached();
-  expect(changes.wrong, changes.wrong.length > 0 ? log() : '').toEqual([]);
+  expect(changes.wrong, changes.wrong.length > 0 ? log(changes.wrong) : '').toEqual([]);
   expect((await drawbridge.cli(['audit', 'verify'])).stdout).toMatch(/^good: /m);
   expect(misread).toEqual([]);
   if (SECONDS >= LEAST_MEASURED_SECONDS) expect(grown.grown, JSON.stringify(meter.samples)).toEqual([]);

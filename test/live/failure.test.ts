@@ -139,7 +139,7 @@ it('failure: open: a new container passes while the controller is away, one that
 
 it('Docker away when the controller starts: it says so, and holds what comes with Docker', async () => {
   const label = `drawbridge.allow=${OPEN.v4}:80`;
-  const script = `wget -q -T 1 -O /dev/null http://${CLOSED.v4}/; for i in 1 2 3 4 5 6 7 8 9; do wget -q -T 5 -O /dev/null http://${OPEN.v4}/ && echo reached && break; sleep 1; done; sleep 600`;
+  const script = `wget -q -T 1 -O /dev/null http://${CLOSED.v4}/; for i in 1 2 3 4 5 6 7 8 9; do wget -q -T 5 -O /dev/null http://${OPEN.v4}/ && echo reached && break; echo refused; sleep 1; done; sleep 600`;
   const spec = ['--name', 'early', '--restart=always', '--network', 'fail', '--label', label];
   await lab.docker('run', '-d', ...spec, lab.images.busybox, 'sh', '-c', script);
   await lab.engine.stop();
@@ -151,7 +151,12 @@ it('Docker away when the controller starts: it says so, and holds what comes wit
   await lab.engine.start();
   await drawbridge.ready(60_000);
   const times = async (): Promise<number> => (await lab.docker('logs', 'early')).split('reached').length - 1;
-  await waitFor('the early container', async () => (await times()) >= 2, 60_000);
+  await waitFor('the early container', async () => (await times()) >= 2, 60_000).catch(
+    async (cause: unknown) => {
+      const said = await lab.docker('logs', '--timestamps', 'early');
+      throw new Error(`${said}\n${drawbridge.logs().slice(-20_000)}`, { cause });
+    },
+  );
   expect(await lab.sniffer.count({ direction: 'out', dst: CLOSED.v4 })).toBe(0);
   await lab.docker('rm', '-f', 'early');
 });
