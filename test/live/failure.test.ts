@@ -142,6 +142,8 @@ it('Docker away when the controller starts: it says so, and holds what comes wit
   const script = `wget -q -T 1 -O /dev/null http://${CLOSED.v4}/; for i in 1 2 3 4 5 6 7 8 9; do wget -q -T 5 -O /dev/null http://${OPEN.v4}/ && echo reached && break; echo refused; sleep 1; done; sleep 600`;
   const spec = ['--name', 'early', '--restart=always', '--network', 'fail', '--label', label];
   await lab.docker('run', '-d', ...spec, lab.images.busybox, 'sh', '-c', script);
+  const times = async (): Promise<number> => (await lab.docker('logs', 'early')).split('reached').length - 1;
+  await waitFor('the early container before the engine stops', async () => (await times()) === 1);
   await lab.engine.stop();
   await lab.sniffer.clear();
   const drawbridge = lab.drawbridge({ instance: 'alone' });
@@ -150,7 +152,6 @@ it('Docker away when the controller starts: it says so, and holds what comes wit
   expect(answer.status).not.toBe(200);
   await lab.engine.start();
   await drawbridge.ready(60_000);
-  const times = async (): Promise<number> => (await lab.docker('logs', 'early')).split('reached').length - 1;
   await waitFor('the early container', async () => (await times()) >= 2, 60_000).catch(
     async (cause: unknown) => {
       const said = await lab.docker('logs', '--timestamps', 'early');
