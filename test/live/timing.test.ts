@@ -19,7 +19,8 @@ const REPAIR_MS = 1_000;
 let lab: Lab;
 let drawbridge: Drawbridge;
 beforeAll(async () => {
-  lab = await Lab.up();
+  // In memory an engine under a burst starts some containers before it answers what they are connected to.
+  lab = await Lab.up({ onDisk: true });
   await lab.docker('network', 'create', '--ipv6', 'six');
 });
 afterAll(async () => {
