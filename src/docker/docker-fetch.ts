@@ -29,8 +29,13 @@ const MAX_IMAGES = 1_000;
 const FEW = 64;
 /** The inspects that have waited: so many at the same time, and with this pause (ms) between two groups. */
 const LATE = { atOnce: 8, pauseMs: 20 };
-/** Image labels are waited for that long; without them every label counts as the image's. */
-const IMAGE_WAIT_MS = 1_000;
+/**
+ * Image labels are waited for that long; without them every label counts as the image's. Containers of the first list may be running, with
+ * the rules that an earlier process of the service has left: until that list is taken in, these rules stay as they are.
+ */
+const IMAGE_WAIT_MS = { first: 5_000, later: 1_000 };
+/** Requests for an image that the engine has left without an answer: after so many, its labels count as unknown. */
+const IMAGE_TRIES = 3;
 /** Keys of the settled answers that are not ids of networks. */
 const LISTS: readonly string[] = ['containers', 'networks'];
 const RETRY_MS = [10, 50, 200, 500];
@@ -39,6 +44,9 @@ export class Fetcher {
   readonly #parts: FetcherParts;
   /** Image id → labels, oldest use first: an image's id is the hash of its content, its labels never change. */
   readonly #images = new Map<string, Readonly<Record<string, string>>>();
+  /** By image id: requests in a row that had no answer. */
+  readonly #unanswered = new Map<string, number>();
+  #hasListed = false;
   readonly #networks: KeyedRunner;
   readonly #inspects: KeyedRunner;
   readonly #lists: KeyedRunner;
@@ -174,6 +182,7 @@ export class Fetcher {
       for (const key of this.#settled.keys())
         if (!LISTS.includes(key) && !state.networks.has(key)) this.#settled.delete(key);
       for (const n of all.filter(isOverlay)) changed = (await this.#services(n.id)) || changed;
+      this.#hasListed = true;
       return changed;
     });
   }
@@ -280,15 +289,19 @@ export class Fetcher {
     });
   }
 
+  /** Throws DockerError when the engine has closed the connection: then the list that needs the images is requested again. */
   async #knowImages(listed: readonly Pick<Listed, 'imageId'>[]): Promise<void> {
     const ids = [...new Set(listed.map((c) => c.imageId))].filter((id) => id !== '' && !this.#known(id));
     if (ids.length === 0) return;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, IMAGE_WAIT_MS);
+      timer = setTimeout(resolve, this.#hasListed ? IMAGE_WAIT_MS.later : IMAGE_WAIT_MS.first);
     });
-    await Promise.race([eachOf(ids, WIDTH, (id) => this.#image(id)), late]);
-    clearTimeout(timer);
+    try {
+      await Promise.race([eachOf(ids, WIDTH, (id) => this.#image(id)), late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #known(imageId: string): boolean {
@@ -303,6 +316,7 @@ export class Fetcher {
   /** An image that was removed while its containers exist stays unknown: their labels then count as labels of the image. */
   async #image(id: string): Promise<void> {
     const json = await found(this.#parts.engine.image(id)).catch((error: unknown) => {
+      if (error instanceof DockerError && error.status === undefined && this.#isTriedAgain(id)) throw error;
       this.#parts.log.warn(
         { err: error, image: id },
         'cannot read the labels of an image: labels of its containers count as labels of the image',
@@ -311,11 +325,18 @@ export class Fetcher {
     });
     const labels = json === undefined ? undefined : readImageLabels(json);
     if (!labels) return;
+    this.#unanswered.delete(id);
     this.#images.set(id, labels);
     this.imageChanges += 1;
     const oldest = this.#images.keys().next();
     if (this.#images.size > MAX_IMAGES && !oldest.done) this.#images.delete(oldest.value);
     this.#parts.publish({ changed: true, wants: [] }, { kind: 'inspect', object: 'image', id });
+  }
+
+  #isTriedAgain(image: string): boolean {
+    const tries = (this.#unanswered.get(image) ?? 0) + 1;
+    if (tries < IMAGE_TRIES) this.#unanswered.set(image, tries);
+    return tries < IMAGE_TRIES;
   }
 
   /** Remembers when the request was begun, and logs what of its answer could not be read. */

@@ -9,6 +9,7 @@ import type { Random } from '../fuzz/random.js';
 
 const LATEST_MS = 1500;
 const LOST_ONE_IN = 4;
+const IMAGE = /\/images\/[^/]+\/json/;
 const GARBAGE = '[{"Id":null},"\u0000';
 
 /** How answers to requests are spoilt; a number: they are that many milliseconds late. */
@@ -22,12 +23,16 @@ export interface Fault {
   readonly inspects?: 'hang';
   /** Inspects of networks are that many milliseconds late, whatever happens to the rest. */
   readonly networks?: number;
+  /** The same of inspects of images. */
+  readonly images?: number;
 }
 export const HEALTHY: Fault = { answers: 'pass', events: 'pass' };
 
 export class DockerProxy implements AsyncDisposable {
   readonly socketPath: string;
   readonly seen = { passed: 0, lost: 0, late: 0 };
+  /** Inspects of images that were requested. */
+  images = 0;
   readonly #docker: string;
   readonly #random: Random;
   readonly #server: Server;
@@ -68,6 +73,7 @@ export class DockerProxy implements AsyncDisposable {
   #forward(asked: IncomingMessage, answer: ServerResponse): void {
     const { method = 'GET', url = '/', headers } = asked;
     const isStream = /^(\/v[\d.]+)?\/events/.test(url);
+    if (IMAGE.test(url)) this.images += 1;
     const answers = this.#fault?.answers ?? 'pass';
     if (answers === 'hang') return;
     if (this.#fault?.inspects === 'hang' && /\/containers\/[0-9a-f]{64}\/json/.test(url)) return;
@@ -87,7 +93,7 @@ export class DockerProxy implements AsyncDisposable {
         else got.pipe(answer);
       };
       got.on('error', () => answer.destroy());
-      const late = /\/networks\/[0-9a-f]{64}/.test(url) ? this.#fault?.networks : undefined;
+      const late = this.#lateOf(url);
       if (late !== undefined) this.#after(late, pass);
       else if (typeof answers === 'number' && !isStream) this.#after(answers, pass);
       else pass();
@@ -95,6 +101,10 @@ export class DockerProxy implements AsyncDisposable {
     out.on('error', () => answer.destroy());
     answer.on('close', () => out.destroy());
     asked.pipe(out);
+  }
+  #lateOf(url: string): number | undefined {
+    if (/\/networks\/[0-9a-f]{64}/.test(url)) return this.#fault?.networks;
+    return IMAGE.test(url) ? this.#fault?.images : undefined;
   }
   #events(got: IncomingMessage, answer: ServerResponse): void {
     answer.flushHeaders();

@@ -1,6 +1,10 @@
 /** The controller goes and comes back: what is permitted goes on, what is not stays out, names are told again. */
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
+import { PROGRAMS } from '../attacks/technique.js';
+import { Random } from '../fuzz/random.js';
+import { DockerProxy, HEALTHY } from '../lab/docker-proxy.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -115,5 +119,79 @@ describe.each(['direct', 'loopback'] as const)('names asked the %s way', (dns) =
     expect(seen.filter((p) => p.dport !== 81)).toEqual([]);
     shown.held();
     for (const each of [flows.container, watched]) await each.remove();
+  });
+});
+
+describe('Docker does not say soon which labels came with an image', () => {
+  const URLS = ['http://93.184.60.2/', 'http://[2600:9000:60::2]/'];
+  const NEVER_MS = 600_000;
+  let lab: Lab;
+  let docker: DockerProxy;
+  let drawbridge: Drawbridge;
+  beforeAll(async () => {
+    lab = await Lab.up();
+    docker = await new DockerProxy(lab.socketPath, join(lab.dir, 'slow.sock'), new Random(1)).start();
+    await docker.set(HEALTHY);
+    drawbridge = lab.drawbridge({ config: { docker: { socket: docker.socketPath } } });
+    await drawbridge.ready();
+    await lab.docker('network', 'create', '--ipv6', 'user');
+    await lab.start({
+      name: 'customer',
+      network: 'user',
+      labels: { 'drawbridge.allow': '93.184.60.2:80, [2600:9000:60::2]:80' },
+      mounts: [PROGRAMS],
+      cmd: ['node', '/attacks/client.mjs', '10', ...URLS],
+    });
+    await goesOn();
+  });
+  afterAll(async () => {
+    await lab?.down();
+    await docker?.[Symbol.asyncDispose]();
+  });
+
+  interface Asked {
+    readonly answered: number;
+    readonly failed: readonly string[];
+  }
+  async function asked(): Promise<Asked> {
+    const { stdout } = await lab.dockerResult(['logs', '--tail', '1', 'customer']);
+    return stdout.startsWith('{') ? JSON.parse(stdout) : { answered: 0, failed: [] };
+  }
+  async function goesOn(): Promise<void> {
+    const { answered } = await asked();
+    await waitFor('further answers', async () => (await asked()).answered > answered + 10);
+  }
+  const restartWith = async (images: number): Promise<void> => {
+    drawbridge.kill('SIGKILL');
+    await drawbridge.exited();
+    await docker.set({ ...HEALTHY, images });
+    drawbridge.start();
+  };
+
+  it('answered after 2.5 s: what was permitted goes on all the time', async () => {
+    await restartWith(2_500);
+    await drawbridge.ready();
+    await goesOn();
+    expect((await asked()).failed).toEqual([]);
+  });
+
+  it('the connection ends while the labels are awaited: the same', async () => {
+    const { images } = docker;
+    await restartWith(NEVER_MS);
+    await waitFor('the request', () => docker.images > images);
+    await docker.set(HEALTHY);
+    await drawbridge.ready();
+    await goesOn();
+    expect((await asked()).failed).toEqual([]);
+  });
+
+  it('never answered: the labels permit nothing, which is shown, until they are known', async () => {
+    await restartWith(NEVER_MS);
+    await drawbridge.ready();
+    await waitFor('a refusal', async () => (await asked()).failed.length > 0);
+    const shownNow = await drawbridge.get('/v1/containers/customer');
+    expect(shownNow.body).toContain('own labels are not known yet');
+    await docker.set(HEALTHY);
+    await goesOn();
   });
 });

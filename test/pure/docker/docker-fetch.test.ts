@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { DockerApi } from '../../../src/docker/docker-api.js';
+import { type DockerApi, DockerError } from '../../../src/docker/docker-api.js';
 import { Fetcher } from '../../../src/docker/docker-fetch.js';
 import { DockerState, viewOf } from '../../../src/docker/docker-state.js';
 import { ID, listItem } from './samples.js';
@@ -70,4 +70,26 @@ it('what was refused is asked again, with what came meanwhile', async () => {
   again.answer([listItem()]);
   await expect.poll(() => view().containers.get(A)?.name).toBe('web');
   expect(given).toEqual([]);
+});
+
+it('an image that the engine leaves without an answer three times has unknown labels: nothing else waits for it', async () => {
+  const state = new DockerState();
+  let requests = 0;
+  const noAnswer = async (): Promise<never> => {
+    requests += 1;
+    throw new DockerError('/docker.sock', '/images/x/json', new Error('socket hang up'));
+  };
+  const engine = {
+    allContainers: async () => ({ digest: '', value: () => [listItem()] }),
+    networks: async () => ({ digest: '', value: () => [] }),
+    network: async () => undefined,
+    image: noAnswer,
+  } as unknown as DockerApi;
+  const none = () => undefined;
+  const fetcher = new Fetcher({ engine, state, log: quiet, now: () => 0, publish: none, giveUp: none });
+  for (let i = 0; i < 2; i++) await expect(fetcher.everything()).rejects.toThrow('socket hang up');
+  expect(state.containers.size).toBe(0);
+  for (let i = 0; i < 2; i++) await fetcher.everything();
+  expect(state.containers.get(A)?.name).toBe('web');
+  expect(requests).toBe(4);
 });
