@@ -53,9 +53,13 @@ it('starts a thread with the flags that Node has made its own code with', async 
   expect(JSON.parse(stdout)).toEqual([false, true, false, true]);
 });
 
-it('lets the young generation grow to the size that costs no speed', async () => {
-  const program = `const { sizeYoungGeneration, youngBytes } = await import(${JSON.stringify(new URL('../../../src/lib/thread.ts', import.meta.url).href)});
-    const before = youngBytes(); sizeYoungGeneration(); console.log(JSON.stringify([before, youngBytes()].map((b) => b / 2 ** 20)));`;
+it('lets the young generation grow to the size that costs no speed, for a start to more, and gives that back', async () => {
+  const program = `const { collectGarbage, sizeYoungGeneration, START_YOUNG_BYTES, youngBytes } = await import(${JSON.stringify(new URL('../../../src/lib/thread.ts', import.meta.url).href)});
+    const sizes = [youngBytes()];
+    sizeYoungGeneration(); sizes.push(youngBytes());
+    sizeYoungGeneration(START_YOUNG_BYTES); sizes.push(youngBytes());
+    await collectGarbage(); sizeYoungGeneration(); sizes.push(youngBytes());
+    console.log(JSON.stringify(sizes.map((b) => b / 2 ** 20)));`;
   const argv = [
     '--import',
     import.meta.resolve('tsx'),
@@ -65,6 +69,8 @@ it('lets the young generation grow to the size that costs no speed', async () =>
     program,
   ];
   const { stdout } = await promisify(execFile)(process.execPath, argv);
-  const [before = 0, after] = JSON.parse(stdout) as number[];
+  const [before = 0, after, atStart, atRest] = JSON.parse(stdout) as number[];
   expect(after).toBe(Math.max(before, 4));
+  expect(atStart).toBe(Math.max(before, 8));
+  expect(atRest).toBe(4);
 });
