@@ -30,6 +30,9 @@ const LINK = { master: 10, portInfo: 12 } as const;
 /** IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_FLUSH. */
 const PORT = { learning: 8, flood: 9, flush: 24 } as const;
 const ENTRY = { mac: 2, master: 9 } as const;
+const LINK_DECODED = new Set(Object.values(LINK));
+const PORT_DECODED = new Set([PORT.learning, PORT.flood]);
+const ENTRY_DECODED = new Set(Object.values(ENTRY));
 const NUD_NOARP = 0x40;
 const NTF_MASTER = 0x04;
 const NTF_STICKY = 0x40;
@@ -59,8 +62,8 @@ function portDumpBody(): Buffer {
 }
 /** Returns undefined for the bridge itself, and for a message that is not about a port. */
 function decodePort(body: Buffer): BridgePort | undefined {
-  const attributes = parseAttributes(body, IFINFOMSG);
-  const port = parseAttributes(attributes.get(LINK.portInfo));
+  const attributes = parseAttributes(body, IFINFOMSG, LINK_DECODED);
+  const port = parseAttributes(attributes.get(LINK.portInfo), 0, PORT_DECODED);
   const index = body.length < IFINFOMSG ? 0 : body.readInt32LE(4);
   const master = readU32le(attributes.get(LINK.master));
   const learning = readU8(port.get(PORT.learning));
@@ -84,7 +87,7 @@ function entryDumpBody(): Buffer {
 function decodeEntry(body: Buffer): StickyEntry | undefined {
   if (body.length < NDMSG || body[0] !== AF_BRIDGE) return undefined;
   const isSticky = (body.readUInt8(10) & NTF_STICKY) !== 0 && body.readUInt16LE(8) === NUD_NOARP;
-  const attributes = parseAttributes(body, NDMSG);
+  const attributes = parseAttributes(body, NDMSG, ENTRY_DECODED);
   const mac = readMac(attributes.get(ENTRY.mac));
   const master = readU32le(attributes.get(ENTRY.master));
   if (!isSticky || mac === undefined || !master) return undefined;

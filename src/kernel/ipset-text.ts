@@ -29,12 +29,13 @@ export function parseSetNames(text: string, prefix: string): SetNames {
   const record: string[] = [];
   const threats = new Map<string, SavedSet>();
   let others = 0;
+  const [own, recorded] = [`${prefix}-`, recordSet(prefix)];
   for (const part of text.split('\n\n')) {
     const [, name = '', type = ''] = /^Name: (\S+)\nType: (\S+)$/m.exec(part) ?? [];
     if (name === '') continue;
-    const isOurs = name.startsWith(`${prefix}-`);
+    const isOurs = name.startsWith(own);
     const kind = isOurs ? threatSetKind(prefix, name) : undefined;
-    if (isOurs && kind === undefined && name !== recordSet(prefix)) {
+    if (isOurs && kind === undefined && name !== recorded) {
       plain.push(name);
       continue;
     }
@@ -53,19 +54,35 @@ export function parseSetNames(text: string, prefix: string): SetNames {
 /** Reads `ipset save`, our sets only. */
 export function parseSetSave(text: string, prefix: string): Map<string, SavedSet> {
   const sets = new Map<string, SavedSet & { members: Set<string> }>();
-  for (const line of text.split('\n')) {
-    const [verb, name, what, ...rest] = line.split(' ');
-    if (!name?.startsWith(`${prefix}-`) || what === undefined) continue;
-    if (verb === 'create')
+  const [created, added] = [`create ${prefix}-`, `add ${prefix}-`];
+  // Members follow their set, and there are thousands of lines.
+  let [head, members]: [string, Set<string> | undefined] = ['', undefined];
+  for (let at = 0, end = 0; at < text.length; at = end + 1) {
+    end = text.indexOf('\n', at);
+    if (end < 0) end = text.length;
+    if (members && text.startsWith(head, at)) members.add(memberAt(text, at + head.length, end));
+    else if (text.startsWith(created, at)) {
+      const [, name = '', type, ...rest] = text.slice(at, end).split(' ');
+      if (type === undefined) continue;
+      [head, members] = [`add ${name} `, new Set()];
       sets.set(name, {
-        type: what,
+        type,
         family: rest[rest.indexOf('family') + 1] === 'inet6' ? 6 : 4,
         timed: rest.includes('timeout'),
-        members: new Set(),
+        members,
       });
-    else if (verb === 'add') sets.get(name)?.members.add(hexGroups(what));
+    } else if (text.startsWith(added, at)) {
+      const [, name = '', member] = text.slice(at, end).split(' ');
+      if (member !== undefined) sets.get(name)?.members.add(hexGroups(member));
+    }
   }
   return sets;
+}
+
+/** The member that begins here; its timeout and the like follow it in the line. */
+function memberAt(text: string, from: number, end: number): string {
+  const space = text.indexOf(' ', from);
+  return hexGroups(text.slice(from, space < 0 || space > end ? end : space));
 }
 
 const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
@@ -73,11 +90,14 @@ const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
 
 /** inet_ntop writes mapped and compatible v6 addresses with a dotted quad: back to RFC 5952's hexadecimal. */
 const hexGroups = (m: string): string =>
-  m.replace(/(?<=:)(\d+)\.(\d+)\.(\d+)\.(\d+)/, (_, a, b, c, d) => `${pair(a, b)}:${pair(c, d)}`);
+  m.includes(':') && m.includes('.')
+    ? m.replace(/(?<=:)(\d+)\.(\d+)\.(\d+)\.(\d+)/, (_, a, b, c, d) => `${pair(a, b)}:${pair(c, d)}`)
+    : m;
 const pair = (hi: string, lo: string): string => (Number(hi) * 256 + Number(lo)).toString(16);
 
 /** ipset prints single addresses without their length. */
-const bareMember = (m: string): string => m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '');
+const bareMember = (m: string): string =>
+  m.endsWith('/32') || m.endsWith('/128') ? m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '') : m;
 
 const saved = new WeakMap<SetDesired, SavedSet>();
 /** A set as it is known to exist after an apply: the same object for the same set. */
@@ -119,12 +139,8 @@ export function diffSets(
       if (want.timed || want.isThreats) refill.push(want.name);
     } else if (have && !want.timed && !want.isThreats) {
       const { members } = savedSet(want);
-      tighten.push(
-        ...[...have.members].filter((m) => !members.has(m)).map((m) => `del ${want.name} ${m} -exist`),
-      );
-      loosen.push(
-        ...[...members].filter((m) => !have.members.has(m)).map((m) => `add ${want.name} ${m} -exist`),
-      );
+      for (const m of have.members) if (!members.has(m)) tighten.push(`del ${want.name} ${m} -exist`);
+      for (const m of members) if (!have.members.has(m)) loosen.push(`add ${want.name} ${m} -exist`);
     }
   }
   const destroy = [...observed.keys()].filter((n) => !desired.has(n)).map((n) => `destroy ${n}`);

@@ -13,6 +13,7 @@ import {
   readI32le,
   readMac,
   readU32le,
+  u32At,
   u32le,
 } from './netlink-codec.js';
 import { isRefusal } from './netlink-error.js';
@@ -39,6 +40,16 @@ const LINK = {
   namespaceId: 37,
   targetNamespaceId: 46,
 } as const;
+/** Of a message of some fifty. */
+const DECODED = new Set([
+  LINK.address,
+  LINK.name,
+  LINK.link,
+  LINK.master,
+  LINK.info,
+  LINK.alias,
+  LINK.namespaceId,
+]);
 const INFO_KIND = 1;
 const INFO_DATA = 2;
 /** IFLA_BR_MULTI_BOOLOPT (Linux >= 5.0), IFLA_BR_FDB_MAX_LEARNED (Linux >= 6.7). */
@@ -86,23 +97,27 @@ function linkByNameBody(name: string): Buffer {
 }
 
 export function decodeLink(body: Buffer): Decoded<Link> {
-  const attributes = parseAttributes(body, IFINFOMSG);
+  const attributes = parseAttributes(body, IFINFOMSG, DECODED);
   const name = readCString(attributes.get(LINK.name));
   if (body.length < IFINFOMSG || name === undefined) return { ok: false, error: 'a link without name' };
-  return {
-    ok: true,
-    value: {
-      index: body.readInt32LE(4),
-      name,
-      up: (body.readUInt32LE(8) & IFF_UP) !== 0,
-      ...given('kind', readCString(parseAttributes(attributes.get(LINK.info)).get(INFO_KIND))),
-      ...given('master', readU32le(attributes.get(LINK.master)) || undefined),
-      ...given('mac', readMac(attributes.get(LINK.address))),
-      ...given('peerIndex', readU32le(attributes.get(LINK.link)) || undefined),
-      ...given('linkNamespaceId', readI32le(attributes.get(LINK.namespaceId))),
-      ...given('alias', readCString(attributes.get(LINK.alias))),
-    },
+  const kind = readCString(parseAttributes(attributes.get(LINK.info)).get(INFO_KIND));
+  const master = readU32le(attributes.get(LINK.master));
+  const mac = readMac(attributes.get(LINK.address));
+  const peerIndex = readU32le(attributes.get(LINK.link));
+  const linkNamespaceId = readI32le(attributes.get(LINK.namespaceId));
+  const alias = readCString(attributes.get(LINK.alias));
+  const value: { -readonly [K in keyof Link]: Link[K] } = {
+    index: u32At(body, 4) | 0,
+    name,
+    up: (u32At(body, 8) & IFF_UP) !== 0,
   };
+  if (kind !== undefined) value.kind = kind;
+  if (master) value.master = master;
+  if (mac !== undefined) value.mac = mac;
+  if (peerIndex) value.peerIndex = peerIndex;
+  if (linkNamespaceId !== undefined) value.linkNamespaceId = linkNamespaceId;
+  if (alias !== undefined) value.alias = alias;
+  return { ok: true, value };
 }
 
 /** How a bridge learns MACs. A field is undefined when the kernel has no such setting. */

@@ -112,14 +112,14 @@ export function parseMessages(data: Buffer): MessageList {
   let at = 0;
   while (at < data.length) {
     if (at + MESSAGE_HEADER > data.length) return { messages, malformed: `header cut short at byte ${at}` };
-    const length = data.readUInt32LE(at);
+    const length = u32At(data, at);
     if (length < MESSAGE_HEADER || at + length > data.length) {
       return { messages, malformed: `message of ${length} bytes at byte ${at} of ${data.length}` };
     }
     messages.push({
-      type: data.readUInt16LE(at + 4),
-      flags: data.readUInt16LE(at + 6),
-      sequence: data.readUInt32LE(at + 8),
+      type: u16At(data, at + 4),
+      flags: u16At(data, at + 6),
+      sequence: u32At(data, at + 8),
       body: data.subarray(at + MESSAGE_HEADER, at + length),
     });
     at += align4(length);
@@ -217,14 +217,22 @@ export function attributeAt(data: Buffer, type: number, from: number, to: number
 }
 
 export type Attributes = ReadonlyMap<number, Buffer>;
-/** Attributes by type; of several of one type the last counts, as in the kernel. Undefined data: none. */
-export function parseAttributes(data: Buffer | undefined, from = 0): Attributes {
+/**
+ * Attributes by type; of several of one type the last counts, as in the kernel. Undefined data: none. `wanted`: others are left out, which
+ * saves most of the time for messages with some fifty of them.
+ */
+export function parseAttributes(
+  data: Buffer | undefined,
+  from = 0,
+  wanted?: ReadonlySet<number>,
+): Attributes {
   const out = new Map<number, Buffer>();
   if (data === undefined) return out;
   for (let at = from; at + ATTRIBUTE_HEADER <= data.length; ) {
     const length = u16At(data, at);
     if (length < ATTRIBUTE_HEADER || at + length > data.length) break;
-    out.set(u16At(data, at + 2) & TYPE_MASK, data.subarray(at + ATTRIBUTE_HEADER, at + length));
+    const type = u16At(data, at + 2) & TYPE_MASK;
+    if (!wanted || wanted.has(type)) out.set(type, data.subarray(at + ATTRIBUTE_HEADER, at + length));
     at += align4(length);
   }
   return out;
@@ -237,20 +245,21 @@ export const readU16be = (b: Field): number | undefined =>
   b && b.length >= 2 ? b.readUInt16BE(0) : undefined;
 export const readU32be = (b: Field): number | undefined =>
   b && b.length >= 4 ? b.readUInt32BE(0) : undefined;
-export const readU32le = (b: Field): number | undefined =>
-  b && b.length >= 4 ? b.readUInt32LE(0) : undefined;
-export const readI32le = (b: Field): number | undefined =>
-  b && b.length >= 4 ? b.readInt32LE(0) : undefined;
+export const readU32le = (b: Field): number | undefined => (b && b.length >= 4 ? u32At(b, 0) : undefined);
+export const readI32le = (b: Field): number | undefined => (b && b.length >= 4 ? u32At(b, 0) | 0 : undefined);
 /** Text up to the first NUL. */
 export function readCString(b: Field): string | undefined {
   if (b === undefined) return undefined;
   const end = b.indexOf(0);
   return b.toString('utf8', 0, end < 0 ? b.length : end);
 }
+const OCTETS: readonly string[] = Array.from({ length: 256 }, (_, n) => n.toString(16).padStart(2, '0'));
 /** Hardware address as lower case hex with colons; undefined when empty or absent. */
 export function readMac(b: Field): string | undefined {
   if (b === undefined || b.length === 0) return undefined;
-  return b.toString('hex').replace(/..(?=.)/g, '$&:');
+  let text = OCTETS[b[0] as number] as string;
+  for (let at = 1; at < b.length; at++) text += `:${OCTETS[b[at] as number]}`;
+  return text;
 }
 
 export interface Acknowledgement {
