@@ -6,6 +6,7 @@ import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
+const SCAN_MS = 2_000;
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
 
@@ -20,6 +21,9 @@ export class SandboxFolders {
   readonly #above = new Map<string, FolderFollower>();
   /** The containers of the last call of `noteAll`. */
   #noted: ReadonlyMap<string, ContainerFacts> | undefined;
+  /** When the last scan for engines began (ms, monotonic). */
+  #scanned = Number.NEGATIVE_INFINITY;
+  #laterScan: NodeJS.Timeout | undefined;
   #onNew: ((path: string) => void) | undefined;
   #onFolder: (folder: string) => void = () => undefined;
 
@@ -35,8 +39,19 @@ export class SandboxFolders {
     this.#noteFolder(dirname(path));
   }
 
-  /** Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. */
+  /**
+   * Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. It reads a file of each
+   * process of the host: a call that soon follows another one, as the first connection to Docker does in each start, scans later.
+   */
   async noteEngines(socket: string): Promise<void> {
+    const now = performance.now();
+    if (now < this.#scanned + SCAN_MS) {
+      const scan = (): void => void this.noteEngines(socket);
+      clearTimeout(this.#laterScan);
+      this.#laterScan = setTimeout(scan, Math.ceil(this.#scanned + SCAN_MS - now)).unref();
+      return;
+    }
+    this.#scanned = now;
     try {
       for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
     } catch (e) {
@@ -76,6 +91,7 @@ export class SandboxFolders {
     return {
       [Symbol.dispose]: () => {
         this.#onNew = undefined;
+        clearTimeout(this.#laterScan);
         for (const watchers of [this.#watchers, this.#above]) {
           for (const w of watchers.values()) w[Symbol.dispose]();
           watchers.clear();

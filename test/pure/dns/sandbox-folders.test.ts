@@ -1,0 +1,27 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { SandboxFolders } from '../../../src/dns/sandbox-folders.js';
+
+it('notes the engine of a second connection, by a scan some time after the first one', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'folders-'));
+  const program = join(folder, 'dockerd'); // the name of the process is that of the link
+  symlinkSync(process.execPath, program);
+  const folders = new SandboxFolders(folder, { warn: () => undefined });
+  const socket = join(folder, 'docker.sock');
+  const netns = join(folder, 'exec-root', 'netns');
+  await folders.noteEngines(socket);
+  const script = "console.log('runs'); setInterval(() => undefined, 1000)";
+  const engine = spawn(program, ['-e', script, '--', `--exec-root=${join(folder, 'exec-root')}`]);
+  try {
+    await new Promise((resolve) => engine.stdout.once('data', resolve));
+    await folders.noteEngines(socket);
+    expect([...folders]).not.toContain(netns);
+    await expect.poll(() => [...folders], { timeout: 10_000 }).toContain(netns);
+  } finally {
+    engine.kill();
+    rmSync(folder, { recursive: true });
+  }
+});
