@@ -7,7 +7,7 @@
  */
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { parseAddress } from '../lib/ip.js';
 
 /**
@@ -33,9 +33,20 @@ export interface ResolverFacts {
 
 const UNKNOWN: ResolverFacts = { embedded: true, hostAsked: true, search: [], servers: [], isUnknown: true };
 
+const MAX_TEXTS = 64;
+/** By the text, the only input: Docker writes the same file for most containers. */
+const factsByText = new Map<string, ResolverFacts>();
+
 /** @param text the file as Docker wrote it; undefined (unreadable, or perhaps the container's word) is closed: host-asked. */
 export function resolverFacts(text: string | undefined): ResolverFacts {
   if (text === undefined) return UNKNOWN;
+  const known = factsByText.get(text) ?? factsOf(text);
+  if (factsByText.size >= MAX_TEXTS) factsByText.clear();
+  factsByText.set(text, known);
+  return known;
+}
+
+function factsOf(text: string): ResolverFacts {
   const lines = text.split('\n').map((l) => l.trim());
   const named = valuesOf(lines, 'nameserver').map((v) => v[0] ?? '');
   const search = (valuesOf(lines, 'search').at(-1) ?? []).map((d) => d.toLowerCase().replace(/\.$/, ''));
@@ -88,7 +99,7 @@ interface ResolverPlace {
  * disk: the mount in the container keeps the file in the memory of the kernel, and `init.pid` is below /run.
  */
 export function readResolver(place: ResolverPlace): ResolverFacts {
-  const file = join(place.rootDir, 'containers', place.id, 'resolv.conf');
+  const file = `${place.rootDir}/containers/${place.id}/resolv.conf`;
   const made = madeAt(place);
   const text = made === undefined ? undefined : textOf(file);
   // After the reading: a change in between must show.
@@ -99,20 +110,19 @@ export function readResolver(place: ResolverPlace): ResolverFacts {
 
 /** containerd's namespace for containers (moby daemon, `containers.NamespaceName`); dockerd has an option for another one. */
 const USUAL_NAMESPACE = 'moby';
+const TASKS = 'io.containerd.runtime.v2.task';
 
 /** Change time (ns) of the runtime's `init.pid`, under Docker's own containerd or the system's. */
 function madeAt(place: ResolverPlace): bigint | undefined {
   const execRoot = place.sandboxKey === '' ? '/var/run/docker' : dirname(dirname(place.sandboxKey));
-  const parents = [join(execRoot, 'containerd/daemon'), '/run/containerd'].map((p) =>
-    join(p, 'io.containerd.runtime.v2.task'),
-  );
+  const parents = [`${execRoot}/containerd/daemon/${TASKS}`, `/run/containerd/${TASKS}`];
   for (const parent of parents) {
-    const at = changedAt(join(parent, USUAL_NAMESPACE, place.id, 'init.pid'));
+    const at = changedAt(`${parent}/${USUAL_NAMESPACE}/${place.id}/init.pid`);
     if (at !== undefined) return at;
   }
   for (const parent of parents)
     for (const namespace of namesIn(parent)) {
-      const at = changedAt(join(parent, namespace, place.id, 'init.pid'));
+      const at = changedAt(`${parent}/${namespace}/${place.id}/init.pid`);
       if (at !== undefined) return at;
     }
   return undefined;

@@ -22,6 +22,8 @@ function matches(pattern: readonly string[], text: readonly string[]): boolean {
 
 /** "*" is any run of characters ("/" too), "?" is one; all else is itself, case and all. */
 export function glob(pattern: string): (text: string) => boolean {
+  if (pattern === '*') return () => true;
+  if (!/[*?]/.test(pattern)) return (text) => text === pattern;
   const parts = [...pattern];
   return (text) => matches(parts, [...text]);
 }

@@ -29,9 +29,10 @@ const PORTS_GO_ON = /^\d+(-\d+)?(?=[,/ \t]|$)/;
 
 /** Offsets of the commas that separate entries in one line. */
 function separators(line: string): number[] {
-  return [...line.matchAll(/,/g)]
-    .map((match) => match.index)
-    .filter((index) => !PORTS_GO_ON.test(line.slice(index + 1)));
+  const found: number[] = [];
+  for (let at = line.indexOf(','); at >= 0; at = line.indexOf(',', at + 1))
+    if (!PORTS_GO_ON.test(line.slice(at + 1))) found.push(at);
+  return found;
 }
 
 function piecesOf(line: string, number: number): Piece[] {

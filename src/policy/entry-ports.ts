@@ -46,6 +46,7 @@ function parseRange(text: string, at: number): PortRange {
 
 /** Sorted, neighbours and overlaps joined. */
 export function mergePorts(ranges: readonly PortRange[]): readonly PortRange[] {
+  if (ranges.length < 2) return ranges;
   const merged: PortRange[] = [];
   for (const range of [...ranges].sort((a, b) => a.lo - b.lo || a.hi - b.hi)) {
     const last = merged.at(-1);

@@ -66,10 +66,15 @@ function put(index: Map<string, ContainerFacts[]>, key: string, c: ContainerFact
   else index.set(key, [c]);
 }
 
-export const addressesOn = (c: ContainerFacts, networkId: string): string[] =>
-  c.endpoints
-    .filter((e) => e.networkId === networkId)
-    .flatMap((e) => [e.ip4, e.ip6].filter((a) => a !== undefined));
+export function addressesOn(c: ContainerFacts, networkId: string): string[] {
+  const found: string[] = [];
+  for (const e of c.endpoints) {
+    if (e.networkId !== networkId) continue;
+    if (e.ip4 !== undefined) found.push(e.ip4);
+    if (e.ip6 !== undefined) found.push(e.ip6);
+  }
+  return found;
+}
 
 /** `container:NAME` for one asker: containers of that name or compose service on a network both share. */
 export function resolveContainer(view: DockerView, self: ContainerFacts, name: string): Range[] {

@@ -366,18 +366,15 @@ function claimsOf(
   lists: ReadonlyMap<string, List>,
   { trustImages, node }: { readonly trustImages: readonly string[]; readonly node?: string },
 ): readonly Claim[] {
+  const claiming = [...lists.values()].filter((list) => list.match && isForHost(list, node));
+  if (claiming.length === 0) return [];
   const names = networkNames(facts, networks);
   const withJoining = [...names, ...namesOf(facts.joining ?? [], networks)];
   const own = ownLabels(facts, trustImages);
-  const sorted = [...lists.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const sorted = claiming.sort((a, b) => (a.name < b.name ? -1 : 1));
   return sorted.flatMap((list) => {
     const { match } = list;
-    if (
-      !match ||
-      !isForHost(list, node) ||
-      !placeFits(match, facts, withJoining) ||
-      !labelsFit(match.labels ?? {}, facts.labels)
-    )
+    if (!match || !placeFits(match, facts, withJoining) || !labelsFit(match.labels ?? {}, facts.labels))
       return [];
     const byImage = !labelsFit(match.labels ?? {}, own);
     return [{ list, byImage, byJoining: !placeFits(match, facts, names) }];

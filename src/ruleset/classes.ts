@@ -1,4 +1,4 @@
-import type { Family, Range } from '../lib/ip.js';
+import type { Range } from '../lib/ip.js';
 import type { DestEntry, PortRange } from '../policy/entry.js';
 import { effectivePorts, formatPorts, mergePorts } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
@@ -106,6 +106,3 @@ const finish = (key: string, d: Draft): ClassPlan => ({
   any: d.any,
   host: d.host,
 });
-
-export const familiesOf = (dests: readonly StaticDest[]): ReadonlySet<Family> =>
-  new Set(dests.map((d) => d.range.family));

@@ -1,7 +1,7 @@
 import { type Family, type Range, rangeToCidrs } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
-import { type ClassPlan, familiesOf } from './classes.js';
+import type { ClassPlan } from './classes.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { identityMark } from './marks.js';
 import { classSet, type Names, namesFor, sharedSet } from './naming.js';
@@ -81,7 +81,7 @@ function classRules(
     for (const head of classMatches(c))
       rules.push(rule([...head, match, ...more], { k: 'goto', chain }, why));
   };
-  if (familiesOf(c.statics).has(family))
+  if (c.statics.some((s) => s.range.family === family))
     permit(
       { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
       entriesOf(c.statics.map((s) => s.entry)),
@@ -155,9 +155,11 @@ function hostPermits(member: Subject, names: Names): Rule[] {
     .flatMap((c) => classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))));
 }
 
-const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => [
-  ...new Set(entries.map((e) => e.entry.canonical)),
-];
+const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => {
+  const [first] = entries;
+  if (first && entries.length === 1) return [first.entry.canonical];
+  return [...new Set(entries.map((e) => e.entry.canonical))];
+};
 const hasFamily = (addresses: readonly string[], family: Family): boolean =>
   addresses.some((a) => a.includes(':') === (family === 6));
 

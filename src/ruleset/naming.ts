@@ -79,7 +79,15 @@ export interface Names {
   readonly backstopHost: string;
 }
 
+const namesByPrefix = new Map<string, Names>();
+/** The same object for the same prefix: each member of the rules asks for it. */
 export function namesFor(prefix: string): Names {
+  const known = namesByPrefix.get(prefix) ?? makeNames(prefix);
+  namesByPrefix.set(prefix, known);
+  return known;
+}
+
+function makeNames(prefix: string): Names {
   const n = (s: string): string => `${prefix}-${s}`;
   return {
     prefix,

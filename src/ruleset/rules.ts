@@ -97,6 +97,7 @@ const MULTIPORT_MAX = 15;
 
 /** Splits port ranges so that each part fits one `-m multiport` (15 ports, a range counts twice). */
 export function multiportParts(ports: readonly PortRange[]): PortRange[][] {
+  if (ports.length * RANGE_COST <= MULTIPORT_MAX) return [[...ports]];
   const parts: PortRange[][] = [[]];
   let cost = 0;
   for (const p of ports) {
@@ -116,9 +117,10 @@ export function multiportParts(ports: readonly PortRange[]): PortRange[][] {
  * and matches are evaluated in their order. After the others it costs only those packets that match, which in most chains are few.
  */
 export function renderRule(r: Rule, family: Family, comment?: string): string {
-  const matches = r.when.map((m) => renderMatch(m, family));
-  const tag = comment === undefined ? [] : [`-m comment --comment ${comment}`];
-  return [...matches, ...tag, renderTarget(r.then, family)].join(' ');
+  let text = '';
+  for (const m of r.when) text += `${renderMatch(m, family)} `;
+  if (comment !== undefined) text += `-m comment --comment ${comment} `;
+  return text + renderTarget(r.then, family);
 }
 
 function renderMatch(m: Match, family: Family): string {
@@ -253,5 +255,8 @@ function hashesOf(rules: readonly Rule[], family: Family): string[] {
 }
 
 /** Kernel objects that the rule refers to, in addition to its text. */
-const objectsOf = (r: Rule): string =>
-  r.when.flatMap((m) => (m.k === 'cgroup' ? [` ${m.object}`] : [])).join('');
+function objectsOf(r: Rule): string {
+  let text = '';
+  for (const m of r.when) if (m.k === 'cgroup') text += ` ${m.object}`;
+  return text;
+}
