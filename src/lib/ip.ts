@@ -65,8 +65,10 @@ function withDottedEnd(text: string): bigint | undefined {
 
 const isMapped = (value: bigint): boolean => value >> 32n === MAPPED_PREFIX;
 
-const formatV4 = (value: bigint): string =>
-  [24n, 16n, 8n, 0n].map((shift) => String((value >> shift) & 255n)).join('.');
+function formatV4(value: bigint): string {
+  const n = Number(value);
+  return `${n >>> 24}.${(n >>> 16) & 255}.${(n >>> 8) & 255}.${n & 255}`;
+}
 
 /** Start and length of the longest run of zero groups (the first of equals; RFC 5952 4.2.3). */
 function longestZeros(groups: readonly string[]): { start: number; length: number } {

@@ -129,6 +129,7 @@ export function parseBracketed(text: string): Head {
 
 /** Bare `ip6`: two colons or more, all hex digits. It takes a protocol, and no ports. */
 export function parseBare6(text: string): Head | undefined {
+  if (text.indexOf(':') === text.lastIndexOf(':')) return undefined;
   const match = BARE6.exec(text);
   if (!match || (match[1]?.split(':').length ?? 0) < 3) return undefined;
   const range = parseHost(hostText(match), 6, 0);
@@ -146,6 +147,6 @@ export function parseBare6(text: string): Head | undefined {
 const WIDEST: Readonly<Record<Family, number>> = { 4: 8, 6: 16 };
 
 export const isWide = (range: Range): boolean =>
-  range.hi - range.lo + 1n > 1n << BigInt(bits(range.family) - WIDEST[range.family]);
+  range.lo !== range.hi && range.hi - range.lo + 1n > 1n << BigInt(bits(range.family) - WIDEST[range.family]);
 
 export const widestPrefix = (family: Family): number => WIDEST[family];

@@ -38,17 +38,20 @@ function canonicalText(
 }
 
 function guardBroad(target: Target): void {
-  const text = formatTarget(target);
-  if (target.kind === 'address' && isWide(target.range))
+  if (target.kind === 'address' && isWide(target.range)) {
+    const text = formatTarget(target);
     refuse(
       `${text} is wider than /${widestPrefix(target.range.family)}`,
       `narrow it, or write "${text} broad"`,
     );
-  if (target.kind === 'name' && target.match !== 'exact' && isPublicSuffix(target.name))
+  }
+  if (target.kind === 'name' && target.match !== 'exact' && isPublicSuffix(target.name)) {
+    const text = formatTarget(target);
     refuse(
       `${text} covers a public suffix: anyone can register names below ${target.name}`,
       `name the domains you mean, or write "${text} broad"`,
     );
+  }
 }
 
 /** Checks what the parts mean together and gives the entry its canonical text. Throws EntryFault. */

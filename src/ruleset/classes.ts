@@ -13,7 +13,7 @@ interface PortClass {
 }
 
 /** A destination that does not change: an address entry, or neighbours that a container entry resolved to. */
-export interface StaticDest {
+interface StaticDest {
   readonly range: Range;
   readonly entry: PolicyEntry;
 }
@@ -49,13 +49,11 @@ function portClass(proto: PortClass['proto'], ports: readonly PortRange[]): Port
 /** Resolves `container:NAME` to ranges; called once an entry. */
 export type ResolveContainer = (name: string) => readonly Range[];
 
-interface Draft {
-  cls: PortClass;
-  direct: boolean;
-  statics: StaticDest[];
-  names: PolicyEntry[];
-  any: PolicyEntry[];
-  host: PolicyEntry[];
+interface Draft extends ClassPlan {
+  readonly statics: StaticDest[];
+  readonly names: PolicyEntry[];
+  readonly any: PolicyEntry[];
+  readonly host: PolicyEntry[];
 }
 
 /** Groups a policy's entries into classes, in a stable order, so that equal policies render to equal chains. */
@@ -65,14 +63,15 @@ export function planClasses(entries: readonly PolicyEntry[], resolve: ResolveCon
     for (const cls of classesOf(pe.entry))
       file(draftFor(drafts, cls, pe.entry.flags.includes('dns=direct')), pe, resolve);
   }
-  return [...drafts.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, d]) => finish(key, d));
+  return [...drafts.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
 }
 
 function draftFor(drafts: Map<string, Draft>, cls: PortClass, direct: boolean): Draft {
   const key = direct ? `direct ${cls.key}` : cls.key;
   const known = drafts.get(key);
   if (known) return known;
-  const made: Draft = { cls, direct, statics: [], names: [], any: [], host: [] };
+  const { proto, ports } = cls;
+  const made: Draft = { key, proto, ports, direct, statics: [], names: [], any: [], host: [] };
   drafts.set(key, made);
   return made;
 }
@@ -96,13 +95,3 @@ function file(draft: Draft, pe: PolicyEntry, resolve: ResolveContainer): void {
       draft.host.push(pe);
   }
 }
-
-const finish = (key: string, d: Draft): ClassPlan => ({
-  ...d.cls,
-  key,
-  direct: d.direct,
-  statics: d.statics,
-  names: d.names,
-  any: d.any,
-  host: d.host,
-});
