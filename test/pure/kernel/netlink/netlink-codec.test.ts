@@ -43,6 +43,7 @@ test('flags of attributes do not change their type', () => {
   const outer = parseAttributes(nested(9, inner));
   expect(readU32be(parseAttributes(outer.get(9)).get(3))).toBe(7);
   expect(parseAttributes(undefined).size).toBe(0);
+  expect([...parseAttributes(Buffer.concat([inner, nested(9, inner)]), 0, new Set([9])).keys()]).toEqual([9]);
 });
 
 test('what is cut short is said, what came before it stands', () => {
