@@ -3,7 +3,8 @@
  * the arithmetic on them. Addresses are canonical text (RFC 5952 for IPv6) between modules, and bigint inside ranges.
  * Feeds of a million lines have a scanner of their own (threats/formats).
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { isIPv4 } from 'node:net';
+import IPCIDR from 'ip-cidr';
 
 export type Family = 4 | 6;
 export interface Address {
@@ -13,9 +14,9 @@ export interface Address {
   readonly text: string;
 }
 
-/** `isIPv6` takes zones and dotted ends, too. */
+/** ip-cidr takes other things that this pattern keeps from it: zones, prefix lengths, spaces. */
 const V6 = /^[\da-f:]{2,39}$/i;
-/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. */
+/** RFC 4291 2.2, form 3: the last 32 bits as dotted decimal. ip-cidr would return some of these as the IPv4 address alone. */
 const DOTTED_END = /^([\da-f:]+:)(\d{1,3}(?:\.\d{1,3}){3})$/i;
 /** ::ffff:0:0/96 (RFC 4291 2.5.5.2): a second text for an IPv4 destination, so no address here. */
 const MAPPED_PREFIX = 0xffffn;
@@ -35,7 +36,7 @@ export const PROTOCOL_NAMES: Readonly<Record<number, 'tcp' | 'udp' | 'icmp'>> = 
   58: 'icmp',
 };
 
-/** `isIPv4` takes four decimal octets without leading zeros. */
+/** `isIPv4` takes four decimal octets without leading zeros. It takes a fifteenth of the time of ip-cidr, and a start reads thousands. */
 function parseV4(text: string): bigint | undefined {
   if (!isIPv4(text)) return undefined;
   return BigInt(text.split('.').reduce((value, octet) => value * 256 + Number(octet), 0));
@@ -45,18 +46,13 @@ function parseV4(text: string): bigint | undefined {
 export function parseV6(text: string): bigint | undefined {
   if (!text.includes(':')) return undefined;
   if (text.includes('.')) return withDottedEnd(text);
-  if (!V6.test(text) || !isIPv6(text)) return undefined;
-  const [head = '', tail = ''] = text.split('::');
-  const [first, last] = [groupsOf(head), groupsOf(tail)];
-  const zeros = '0'.repeat(32 - first.length - last.length);
-  return BigInt(`0x${first}${zeros}${last}`);
-}
-
-/** The digits of groups, four of each. */
-function groupsOf(text: string): string {
-  let digits = '';
-  for (const group of text === '' ? [] : text.split(':')) digits += group.padStart(4, '0');
-  return digits;
+  if (!V6.test(text)) return undefined;
+  try {
+    const groups = IPCIDR.createAddress(text).parsedAddress;
+    return groups.reduce((value, group) => (value << 16n) | BigInt(Number.parseInt(group, 16)), 0n);
+  } catch {
+    return undefined; // ip-cidr cannot read it
+  }
 }
 
 function withDottedEnd(text: string): bigint | undefined {
