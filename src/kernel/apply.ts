@@ -271,7 +271,7 @@ function memberChanges(input: string): readonly MemberChange[] | undefined {
 async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter): Promise<boolean> {
   try {
     for (const { verb, set, member } of changes)
-      await (verb === 'add' ? sets.add(set, member, 0) : sets.remove(set, member));
+      await (verb === 'add' ? sets.add(set, member, undefined) : sets.remove(set, member));
     return true;
   } catch {
     return false; // the caller runs ipset, which succeeds or reports the reason

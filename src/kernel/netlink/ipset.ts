@@ -204,10 +204,12 @@ export class KernelSets implements Disposable {
 
   /**
    * Adds ADDRESS or ADDRESS/PREFIX, or changes the time-out of an existing member. Seconds are rounded up, at most
-   * 2,147,483; with 0 the member is permanent, in sets with and without time-outs. Rejects with NetlinkError (ENOENT
-   * for an unknown set, a full set, the wrong family), and with RangeError for a bad time-out.
+   * 2,147,483; with 0 the member is permanent, in sets with and without time-outs. Undefined: the set has no time-outs; one that has
+   * them gives the member its own. Rejects with NetlinkError (ENOENT for an unknown set, a full set, the wrong family), and with
+   * RangeError for a bad time-out.
    */
-  async add(set: string, address: string, timeoutSeconds: number): Promise<void> {
+  async add(set: string, address: string, timeoutSeconds: number | undefined): Promise<void> {
+    if (timeoutSeconds === undefined) return this.#change('add', set, address, undefined);
     if (!(timeoutSeconds >= 0))
       throw new RangeError(`add ${address} to set ${set}: bad time-out ${timeoutSeconds}`);
     const timeout = Math.min(Math.ceil(timeoutSeconds), MAX_TIMEOUT);
