@@ -1,7 +1,7 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RemedyError } from '../lib/problem.js';
-import { auditFilesIn, firstOf, segmentName } from '../store/state-file.js';
+import { auditFilesIn, DURABLE, firstOf, NEW_DURABLE, segmentName } from '../store/state-file.js';
 import type { RecordLine } from '../store/store-interface.js';
 import { AUDIT_FORMAT, GENESIS, headerOf, linesBackwards, parseLine, readEnd, seal } from './audit-chain.js';
 
@@ -71,7 +71,7 @@ export class AuditFile {
     const file = new AuditFile(options, names, hash, last);
     if (isDamaged) return file;
     const path = join(options.dir, name);
-    const [handle, { size }] = [await open(path, 'r+'), await stat(path)];
+    const [handle, { size }] = [await open(path, DURABLE), await stat(path)];
     file.#current = { name, handle, length: goodLength, isDirty: size > goodLength };
     return file;
   }
@@ -160,7 +160,7 @@ export class AuditFile {
     const time = new Date(this.#o.now()).toISOString();
     const header = { drawbridgeAudit: AUDIT_FORMAT, first, previous: this.#hash, time };
     const { line, hash } = seal(this.#hash, header);
-    const handle = await open(path, 'wx', 0o600);
+    const handle = await open(path, NEW_DURABLE, 0o600);
     try {
       await writeAll(handle, Buffer.from(line), 0);
       await handle.sync();
@@ -218,7 +218,6 @@ export class AuditFile {
       current.isDirty = true;
       for (const [i, line] of lines.entries()) batch[i]?.onSealed?.(line);
       await writeAll(current.handle, bytes, current.length);
-      await current.handle.datasync();
     } catch (e) {
       // A cut that fails is tried again before the next record.
       await cut(current).catch(() => undefined);

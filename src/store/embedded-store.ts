@@ -200,7 +200,7 @@ export class EmbeddedStore implements Store {
     recorded.catch(() => undefined); // it may fail before the write waits for it
     try {
       if (changes.length > 0) {
-        await this.#disk.lock.verify();
+        this.#disk.lock.verify();
         await this.#disk.log.append(changes, recorded);
       }
     } catch (e) {

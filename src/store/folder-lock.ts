@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type FileHandle, link, open, stat, unlink } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { constants, type FileHandle, link, open, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { errorCode, StoreError } from './store-error.js';
@@ -11,7 +12,7 @@ import { errorCode, StoreError } from './store-error.js';
  */
 export interface FolderLock {
   /** Throws when the lock file was removed or replaced: another instance may be writing. */
-  verify(): Promise<void>;
+  verify(): void;
   release(): Promise<void>;
 }
 
@@ -48,7 +49,7 @@ export async function lockHolder(dir: string): Promise<string | undefined> {
 async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
   const own = `${NAME}.${randomBytes(6).toString('hex')}`;
   const server = await listen(viaHandle(handle, own));
-  const ownId = await identity(join(dir, own));
+  const ownId = identity(join(dir, own));
   try {
     await place(dir, handle, own);
   } catch (e) {
@@ -90,15 +91,15 @@ async function refuseIfAlive(dir: string, handle: FileHandle, name: string): Pro
 function lockOf(dir: string, handle: FileHandle, server: Server, ownId: string | undefined): FolderLock {
   const path = join(dir, NAME);
   return {
-    verify: async () => {
-      if (ownId !== undefined && (await identity(path)) === ownId) return;
+    verify: () => {
+      if (ownId !== undefined && identity(path) === ownId) return;
       throw new StoreError('locked', {
         detail: `${path} is no longer this process's lock`,
         remedy: `Restart the service, and let no two instances share ${dir}`,
       });
     },
     release: async () => {
-      if ((await identity(path)) === ownId) await unlink(path);
+      if (identity(path) === ownId) await unlink(path);
       await closeServer(server);
       await handle.close();
     },
@@ -163,9 +164,9 @@ async function tryLink(from: string, to: string): Promise<boolean> {
 }
 
 /** Identifies a file by inode and mtime, because inode numbers are reused. */
-async function identity(path: string): Promise<string | undefined> {
+function identity(path: string): string | undefined {
   try {
-    const s = await stat(path, { bigint: true });
+    const s = statSync(path, { bigint: true });
     return `${s.ino}:${s.mtimeNs}`;
   } catch (e) {
     ignoreMissing(e);

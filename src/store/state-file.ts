@@ -1,4 +1,13 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { type FileHandle, link, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isRecord } from '../lib/json.js';
@@ -163,6 +172,16 @@ export async function linkOver(path: string, second: string): Promise<boolean> {
   await rm(tmp, { force: true });
   return true;
 }
+
+/**
+ * Flags of a file each write of which is durable when it returns (O_DSYNC), as with a call of fdatasync behind it: the event loop has
+ * nothing to do in between, and can prepare what comes when the write is durable.
+ */
+export const DURABLE = constants.O_RDWR | constants.O_DSYNC;
+const { O_CREAT, O_EXCL, O_TRUNC } = constants;
+/** The same for a file that does not exist yet, and for one that is replaced if it does. */
+export const NEW_DURABLE = DURABLE | O_CREAT | O_EXCL;
+export const EMPTY_DURABLE = DURABLE | O_CREAT | O_TRUNC;
 
 /** Repeats write(2) until all bytes are written: near a full disk it may write fewer than requested. */
 export async function writeAll(handle: FileHandle, data: Buffer, position: number | null): Promise<void> {

@@ -14,6 +14,8 @@ import {
 } from './frame-file.js';
 import {
   auditFilesIn,
+  DURABLE,
+  EMPTY_DURABLE,
   firstOf,
   linkOver,
   placeFile,
@@ -154,7 +156,7 @@ export class LogFile {
 
   /** Opens the log for appending after `goodLength`. A torn tail is removed, and saved as PATH.torn if the disk has space. */
   static async open(path: string, loaded: LoadedLog): Promise<LogFile> {
-    const handle = await open(path, loaded.isNew ? 'w+' : 'r+', 0o600);
+    const handle = await open(path, loaded.isNew ? EMPTY_DURABLE : DURABLE, 0o600);
     let hasKeptTail = false;
     try {
       if (loaded.isNew) await writeAll(handle, HEADER, 0);
@@ -184,7 +186,6 @@ export class LogFile {
       if (this.#dirtyTail) await this.#truncate(this.#length);
       this.#dirtyTail = true;
       await writeAll(this.#handle, frame, this.#length);
-      await this.#handle.datasync();
       isWritten = true;
       await recorded;
       this.#length += frame.length;
@@ -202,7 +203,7 @@ export class LogFile {
   async restart(revision: number): Promise<void> {
     const frame = encodeFrame(encodeBase(revision));
     await prepareFile(this.path, [HEADER, frame]);
-    const next = await open(preparedFile(this.path), 'r+');
+    const next = await open(preparedFile(this.path), DURABLE);
     try {
       await rename(preparedFile(this.path), this.path);
     } catch (e) {

@@ -68,8 +68,8 @@ export const OUTSIDE: readonly Mutant[] = [
     id: 'store-before-sync',
     what: 'the store acknowledges before its data is synced',
     file: 'src/store/store-files.ts',
-    from: '      await writeAll(this.#handle, frame, this.#length);\n      await this.#handle.datasync();\n',
-    to: '      await writeAll(this.#handle, frame, this.#length);\n      void this.#handle.datasync();\n',
+    from: '      await writeAll(this.#handle, frame, this.#length);\n',
+    to: '      void writeAll(this.#handle, frame, this.#length);\n',
     killedBy: {
       file: 'test/pure/store/embedded-store.test.ts',
       test: 'a write is acknowledged, shown and told only when its bytes are written and synced',

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs';
 import {
   appendFile,
   type FileHandle,
@@ -17,6 +18,7 @@ import { difference } from '../../../src/changes/change-record.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
+import { isSynchronous } from '../store/synchronous.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
@@ -92,6 +94,22 @@ describe('records', () => {
     });
   });
 
+  it('are durable when their write returns, in files that are new or opened again', async () => {
+    const kinds: boolean[] = [];
+    const prototype = await handles();
+    const { write } = prototype;
+    vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+      if (readlinkSync(`/proc/self/fd/${this.fd}`).includes('/audit-')) kinds.push(isSynchronous(this));
+      return Reflect.apply(write, this, args);
+    } as typeof write);
+    await again({ segmentBytes: 500 });
+    await record(1, 4);
+    await again({ segmentBytes: 500_000 });
+    await record(5, 5);
+    expect(kinds.length).toBeGreaterThan(5);
+    expect(new Set(kinds)).toEqual(new Set([true]));
+  });
+
   it('of any text are read back, and are one line each', async () => {
     const texts = ['\u2028', '\n', '\r\n', '"hash":"', '\ud800', '😀', '\u0000', 'x'.repeat(70_000)];
     for (const target of texts) await audit.record({ ...change(0), target });
@@ -100,7 +118,7 @@ describe('records', () => {
   });
 
   it('that come at once share a write, and are whole or not there', async () => {
-    const sync = vi.spyOn(await handles(), 'datasync');
+    const sync = vi.spyOn(await handles(), 'write');
     await Promise.all(Array.from({ length: 200 }, (_, i) => audit.record(change(i))));
     expect(sync.mock.calls.length).toBeLessThan(5);
     sync.mockRejectedValueOnce(full());
@@ -155,7 +173,7 @@ describe('a full disk', () => {
     let now = 1000;
     await again({ now: () => now });
     await record(1, 1);
-    const sync = vi.spyOn(await handles(), 'datasync').mockRejectedValue(full());
+    const sync = vi.spyOn(await handles(), 'write').mockRejectedValue(full());
     expect(await audit.recordOrWait({ ...change(2), action: 'lockdown.on' })).toBe(false);
     await expect(audit.record(change(3))).rejects.toThrow(/disk is full/);
     expect(audit.waiting).toBe(1);
@@ -174,7 +192,7 @@ describe('a full disk', () => {
 
   it('is tried again without another record', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    const sync = vi.spyOn(await handles(), 'datasync').mockRejectedValue(full());
+    const sync = vi.spyOn(await handles(), 'write').mockRejectedValue(full());
     await audit.recordOrWait(change(1));
     sync.mockRestore();
     vi.advanceTimersByTime(5_000);

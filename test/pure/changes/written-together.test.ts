@@ -65,16 +65,17 @@ afterEach(async () => {
   await rm(dir, { recursive: true });
 });
 
-/** Calls `on` before each sync of a file of the audit. */
+/** Calls `on` when a line is written to a file of the audit, before it counts as durable. */
 async function onAuditSync(on: () => Promise<void>): Promise<void> {
   const probe = await open(join(dir, 'probe'), 'w');
   await probe.close();
   const handles = Object.getPrototypeOf(probe) as FileHandle;
-  const datasync = handles.datasync;
-  vi.spyOn(handles, 'datasync').mockImplementation(async function (this: FileHandle) {
+  const { write } = handles;
+  vi.spyOn(handles, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+    const done = await Reflect.apply(write, this, args);
     if (readlinkSync(`/proc/self/fd/${this.fd}`).startsWith(join(dir, 'audit-'))) await on();
-    await datasync.call(this);
-  });
+    return done;
+  } as typeof write);
 }
 const log = (): Promise<string> => readFile(join(dir, 'store.log'), 'latin1');
 /** The state folder as a crash leaves it at this moment, opened. */

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs';
 import {
   appendFile,
   type FileHandle,
@@ -17,6 +18,7 @@ import { RefusedError } from '../../../src/lib/problem.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import { encodeChanges, encodeFrame } from '../../../src/store/frame-file.js';
 import type { Store } from '../../../src/store/store-interface.js';
+import { isSynchronous } from './synchronous.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
@@ -221,41 +223,52 @@ describe('durability: the order of calls', () => {
     const store = await openStore();
     const order: string[] = [];
     const prototype = await handles();
-    const [write, datasync] = [prototype.write, prototype.datasync];
+    const { write } = prototype;
     let release: () => void = () => undefined;
     const gate = new Promise<void>((resolve) => {
       release = resolve;
     });
-    vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
-      const done = await Reflect.apply(write, this, args);
-      order.push('written');
-      return done;
-    } as typeof write);
-    const synced = new Promise<void>((asked) => {
-      vi.spyOn(prototype, 'datasync').mockImplementation(async function (this: FileHandle) {
+    const written = new Promise<void>((asked) => {
+      vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+        const done = await Reflect.apply(write, this, args);
+        order.push(isSynchronous(this) ? 'synced' : 'written');
         asked();
         await gate;
-        await Reflect.apply(datasync, this, []);
-        order.push('synced');
-      });
+        return done;
+      } as typeof write);
     });
     store.watch(() => order.push('told'));
     const put = store.put('k', 1).then(() => order.push('acknowledged'));
-    await Promise.race([synced, put]);
+    await Promise.race([written, put]);
     // A moment in which whoever does not wait for the disk would go on.
     await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(order).toEqual(['written']);
+    expect(order).toEqual(['synced']);
     expect(await store.get('k')).toBeUndefined();
     release();
     await put;
-    expect(order.slice(0, 2)).toEqual(['written', 'synced']);
-    expect(order.slice(2).sort()).toEqual(['acknowledged', 'told']);
+    expect(order.slice(1).sort()).toEqual(['acknowledged', 'told']);
+  });
+
+  it('every write to the log is durable when it returns, also after a restart and a compaction', async () => {
+    const kinds = new Set<boolean>();
+    const prototype = await handles();
+    const { write } = prototype;
+    vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
+      if (readlinkSync(`/proc/self/fd/${this.fd}`).endsWith('/store.log')) kinds.add(isSynchronous(this));
+      return Reflect.apply(write, this, args);
+    } as typeof write);
+    for (const compactAt of [undefined, undefined, 200]) {
+      const store = await openStore(compactAt);
+      for (let n = 0; n < 9; n++) await store.put('k', 'x'.repeat(50));
+      await store.close();
+    }
+    expect([...kinds]).toEqual([true]);
   });
 
   it('a write whose sync fails is refused, and not shown', async () => {
     const store = await openStore();
     const prototype = await handles();
-    vi.spyOn(prototype, 'datasync').mockRejectedValueOnce(new Error('EIO'));
+    vi.spyOn(prototype, 'write').mockRejectedValueOnce(new Error('EIO'));
     await expect(store.put('k', 1)).rejects.toThrow(/EIO/);
     expect(await store.get('k')).toBeUndefined();
     await store.close();
@@ -328,7 +341,14 @@ describe('identity', () => {
     const handle = await openFile(join(dir, 'probe'), 'w');
     await handle.close();
     const prototype = Object.getPrototypeOf(handle) as FileHandle;
-    const failing = vi.spyOn(prototype, 'datasync').mockRejectedValue(new Error('ENOSPC'));
+    const { write } = prototype;
+    const failing = vi.spyOn(prototype, 'write').mockImplementation(async function (
+      this: FileHandle,
+      ...args: unknown[]
+    ) {
+      if (String(args[0]).startsWith('DBF1')) throw new Error('ENOSPC');
+      return Reflect.apply(write, this, args);
+    } as typeof write);
     const store = await openStore();
     expect(store.identity()).toBe('');
     await expect(store.put('k', 1)).rejects.toThrow(/ENOSPC/);
