@@ -253,6 +253,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
         .map((m) => containers().get(m.id)?.name ?? m.id),
     find: (idOrName) => findContainer(containers().values(), idOrName),
     now: Date.now,
+    prepare: pass.prepare,
     onChange: () => {
       appliedRevision.changed();
       reconciler.trigger({ kind: 'changes' });

@@ -14,7 +14,7 @@ import type { UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
-    Pick<ContainerChangeOptions, 'find' | 'now'> {
+    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare'> {
   readonly store: Store;
   readonly audit: Pick<Audit, 'record'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
@@ -83,6 +83,7 @@ export class Changes {
       find: (idOrName) => options.find(idOrName),
       now: () => options.now(),
       node: options.node,
+      prepare: (grant) => options.prepare?.(grant),
     });
     this.emergency = new EmergencyChanges({
       state,

@@ -19,6 +19,8 @@ export interface ContainerChangeOptions {
   now(): number;
   /** This host's name in a fleet. */
   readonly node: string | undefined;
+  /** Compile what this grant will change, while it is being written. It is not in force before it is durable. */
+  prepare?(grant: Grant): void;
 }
 
 const LONGEST_GRANT_MS = 366 * 86_400_000;
@@ -48,7 +50,10 @@ export class ContainerChanges {
       }
       const grant = this.#newGrant(owner, parsed.value.canonical, forMs);
       const change = { key: grantKey(grant.id), before: undefined, after: grant, who };
-      await this.#o.committer.commit({ ...change, action: 'grant.add', target: `${owner} (${facts.name})` });
+      await this.#o.committer.commit(
+        { ...change, action: 'grant.add', target: `${owner} (${facts.name})` },
+        () => this.#o.prepare?.(grant),
+      );
       return grant;
     });
   }

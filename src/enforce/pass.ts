@@ -8,18 +8,12 @@ import type { Kernel } from '../kernel/kernel.js';
 import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import type { Mode } from '../policy/policy.js';
+import type { Grant, Mode } from '../policy/policy.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import { compile } from '../ruleset/compile.js';
-import {
-  type DesiredInput,
-  type DesiredState,
-  type KernelConfig,
-  type Subject,
-  unattributedSubject,
-} from '../ruleset/desired-state.js';
+import type { DesiredInput, DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import { type Delta, recompile, withChanges } from '../ruleset/recompile.js';
+import { type Delta, recompile, subjectsOf } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { vethsOf } from './bind-veths.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
@@ -253,20 +247,21 @@ export class EnforcementPass {
 
   async run(pass: Pass): Promise<void> {
     const at = new Progress(pass, this.#o.docker.view(), this.#recheck);
-    const links = this.#o.kernel.linkReports;
     const before = this.#surroundings;
     this.#surroundings = undefined;
-    const now = { docker: at.docker, links, state: this.#o.applied.value };
+    const now = { docker: at.docker, links: this.#o.kernel.linkReports, state: this.#o.applied.value };
     if (before && at.recheck.size === 0 && isOnlyChanges(pass, before, now)) at.before = before.state;
     for (const step of this.#steps) {
       const ends = step.run(at);
       if (ends instanceof Promise) await ends;
       if (at.isOver) return;
     }
-    this.#surroundings = { docker: at.docker, links, state: at.state };
-    const { applied, input } = at;
-    const reasons = pass.triggers.map(describeTrigger);
-    if (applied.changed) this.#o.log.debug({ reasons, members: input.subjects.length }, 'applied');
+    this.#surroundings = { ...now, state: at.state };
+    if (!at.applied.changed) return;
+    this.#o.log.debug(
+      { reasons: pass.triggers.map(describeTrigger), members: at.input.subjects.length },
+      'applied',
+    );
   }
 
   /** The veth with this ifindex is proven to belong to no container. */
@@ -278,6 +273,11 @@ export class EnforcementPass {
   recheck(containers: ReadonlySet<string>): void {
     this.#recheck = new Set([...this.#recheck, ...containers]);
   }
+
+  /** Compile what this grant will change, while it is stored. Not while a pass runs, which may be about to change what it is compiled for. */
+  readonly prepare = (grant: Grant): void => {
+    if (this.#surroundings) this.#input.prepare(grant);
+  };
 
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
   async wanted(): Promise<DesiredState> {
@@ -361,7 +361,7 @@ export class EnforcementPass {
       desired,
       delta: at.delta,
       repaired: at.repaired,
-      subjects: subjectsOf(at),
+      subjects: subjectsOf(input, at.before?.subjects, at.replaced),
       unattributed: new Set(this.#veths.unattributed),
       containers: this.#veths.containers,
       evaluator: new PolicyEvaluator(
@@ -392,9 +392,4 @@ export class EnforcementPass {
       applied.set({ ...at.state, repaired: true });
     at.state = applied.value ?? at.state;
   }
-}
-
-function subjectsOf({ input, before, replaced }: Progress): ReadonlyMap<string, Subject> {
-  if (before && replaced) return withChanges(before.subjects, new Map(replaced.map((m) => [m.id, m])));
-  return new Map([...input.subjects, unattributedSubject(input)].map((m) => [m.id, m]));
 }

@@ -9,10 +9,10 @@ import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import { type Emergency, lockedDown, type Pause, pauseOf, underEmergency } from '../policy/emergency.js';
 import type { EastWest } from '../policy/neighbours.js';
-import { ownerKey, ownerKeys } from '../policy/own-labels.js';
+import { idsByOwner, keysOf, ownerKey } from '../policy/own-labels.js';
 import type { Grant, List, Mode, Policy } from '../policy/policy.js';
-import { Moment } from '../policy/policy.js';
-import { compilePolicy, compileUnattributed, grantOwners } from '../policy/policy-compile.js';
+import { grantsByOwner, Moment } from '../policy/policy.js';
+import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';
 import type { Endpoint, SharedStore } from '../store/store-interface.js';
@@ -75,6 +75,8 @@ export class Policies {
 
   readonly #temper: PolicyParts['temper'];
   readonly #known = new Map<string, KnownPolicy>();
+  /** Compiled before a grant of it is stored. */
+  #ahead: KnownPolicy | undefined;
   /** Within it, nothing in any known policy expires. */
   #span = new Moment(Date.now());
   #unattributed:
@@ -111,15 +113,45 @@ export class Policies {
         this.#known.set(facts.id, { ...known, needs });
       return this.#temper(known.policy, facts);
     }
-    const moment = new Moment(now);
-    const compiled = this.#compile(facts, { ...overrides, grants: needs.grants }, overrides.modes, moment);
-    const fresh = underEmergency(compiled, overrides, facts.id);
-    const policy = known && isDeepStrictEqual(known.policy, fresh) ? known.policy : fresh;
+    const { moment, policy } = this.#takeAhead(needs, now) ?? this.#compiled(needs, overrides, now);
     this.#known.set(facts.id, { needs, moment, policy });
     this.#span = this.#span.and(moment);
     this.#forgetGone();
     return this.#temper(policy, facts);
   };
+
+  /**
+   * Compile the policy that the container of this grant gets when the grant is stored. `policyOf` returns it once all that it is compiled
+   * from (`Needs`, and the time) is equal to that, and another one in all other cases. Undefined: the grant has not one container.
+   */
+  readonly withGrant = (grant: Grant): { readonly id: string; readonly policy: Policy } | undefined => {
+    const { overrides, view } = this.stamp();
+    const [id, ...others] = idsByOwner(view).get(grant.owner) ?? NONE;
+    const facts = id === undefined ? undefined : view.containers.get(id);
+    if (!facts || others.length > 0) return undefined;
+    const needs = needsOf(facts, view.networks, overrides);
+    this.#ahead = this.#compiled({ ...needs, grants: [...needs.grants, grant] }, overrides, Date.now());
+    return { id: facts.id, policy: this.#temper(this.#ahead.policy, facts) };
+  };
+
+  #takeAhead(needs: Needs, now: number): KnownPolicy | undefined {
+    const ahead = this.#ahead;
+    if (ahead?.needs.facts.id !== needs.facts.id || !ahead.moment.covers(now)) return undefined;
+    // The store shows a copy of the grant.
+    const isSame = isDeepStrictEqual(ahead.needs.grants, needs.grants);
+    if (!isSame || !areMet({ ...ahead.needs, grants: needs.grants }, needs)) return undefined;
+    this.#ahead = undefined;
+    return ahead;
+  }
+
+  #compiled(needs: Needs, overrides: Overrides, now: number): KnownPolicy {
+    const { facts, grants } = needs;
+    const moment = new Moment(now);
+    const compiled = this.#compile(facts, { ...overrides, grants }, overrides.modes, moment);
+    const fresh = underEmergency(compiled, overrides, facts.id);
+    const known = this.#known.get(facts.id)?.policy;
+    return { needs, moment, policy: known && isDeepStrictEqual(known, fresh) ? known : fresh };
+  }
 
   readonly stamp = (): PolicyStamp => ({ overrides: this.#overrides(), view: this.#docker.view() });
 
@@ -235,53 +267,11 @@ function grantsOf(grants: readonly Grant[], owners: readonly string[]): readonly
   return others.length === 0 ? found : grants.filter((grant) => owners.includes(grant.owner));
 }
 
-const keysByFacts = new WeakMap<
-  ContainerFacts,
-  { readonly owners: readonly string[]; readonly keys: readonly string[] }
->();
-/** The owners of its grants, and the keys of its modes. */
-function keysOf(facts: ContainerFacts) {
-  const known = keysByFacts.get(facts) ?? { owners: grantOwners(facts), keys: ownerKeys(facts) };
-  keysByFacts.set(facts, known);
-  return known;
-}
-
-type OwnerIndex = ReadonlyMap<string, readonly string[]>;
-const ownerIndexes = new WeakMap<DockerView, OwnerIndex>();
-function idsByOwner(view: DockerView): OwnerIndex {
-  const known = ownerIndexes.get(view);
-  if (known) return known;
-  const index = new Map<string, string[]>();
-  for (const facts of view.containers.values())
-    for (const owner of keysOf(facts).owners) {
-      const found = index.get(owner);
-      if (found) found.push(facts.id);
-      else index.set(owner, [facts.id]);
-    }
-  ownerIndexes.set(view, index);
-  return index;
-}
-
 /** What only one of them has. */
 function differing<T>(a: readonly T[], b: readonly T[]): T[] {
   if (a === b) return [];
   const [inA, inB] = [new Set(a), new Set(b)];
   return [...a.filter((one) => !inB.has(one)), ...b.filter((one) => !inA.has(one))];
-}
-
-type GrantIndex = ReadonlyMap<string, readonly Grant[]>;
-const grantIndexes = new WeakMap<readonly Grant[], GrantIndex>();
-function grantsByOwner(grants: readonly Grant[]): GrantIndex {
-  const known = grantIndexes.get(grants);
-  if (known) return known;
-  const index = new Map<string, Grant[]>();
-  for (const grant of grants) {
-    const found = index.get(grant.owner);
-    if (found) found.push(grant);
-    else index.set(grant.owner, [grant]);
-  }
-  grantIndexes.set(grants, index);
-  return index;
 }
 
 /** Whether a policy that was compiled from the first would be the same from the second. */

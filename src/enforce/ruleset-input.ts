@@ -5,14 +5,15 @@ import { nat64Ranges, publicRanges } from '../lib/special-use.js';
 import {
   type ContainerFacts,
   type DockerView,
+  expectedFamilies,
   type NetworkFacts,
-  startNetwork,
   subnetsWithoutGateway,
 } from '../policy/container.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
-import type { Mode, Policy } from '../policy/policy.js';
+import type { Grant, Mode, Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
 import { type ClassPlan, planClasses } from '../ruleset/classes.js';
+import { partsOf } from '../ruleset/container-chains.js';
 import {
   type Bridge,
   type DesiredInput,
@@ -37,7 +38,7 @@ export interface InputParts {
   readonly applied: Current<AppliedState>;
   readonly policies: Pick<
     Policies,
-    'policyOf' | 'eastWest' | 'isLan' | 'unattributed' | 'stamp' | 'changedSince'
+    'policyOf' | 'withGrant' | 'eastWest' | 'isLan' | 'unattributed' | 'stamp' | 'changedSince'
   >;
   readonly quotas: Pick<Quotas, 'limitsOf'>;
   /** Ports that no container may reach. */
@@ -74,6 +75,7 @@ export class InputBuilder {
   #departed: Departed = new Map();
   /** What the policies of the last input were compiled from. */
   #stamp: PolicyStamp | undefined;
+  #ahead: Ahead | undefined;
 
   constructor(parts: InputParts) {
     this.#o = parts;
@@ -81,6 +83,7 @@ export class InputBuilder {
 
   /** The input of this pass. Requests later passes for what will change by time alone. */
   build(found: Found, later: RequestLater): DesiredInput {
+    this.#ahead = undefined;
     this.#stamp = this.#o.policies.stamp();
     const input = this.#present(found, later);
     this.#departed = this.#departedNow(input.subjects);
@@ -114,14 +117,42 @@ export class InputBuilder {
       replaced.push({ was, is });
       subjects[at] = is;
     }
+    this.#ahead = undefined;
     if (replaced.length === 0) return { input, replaced };
     if (!replaced.some(({ was, is }) => was.policy.limits || is.policy.limits)) indexes.set(subjects, places);
     return { input: { ...input, subjects }, replaced };
   }
 
+  /**
+   * Render what the container of this grant gets when the grant is stored. `withPolicies` takes it if the policy, the subject before, the
+   * view and the lockdown are the same objects then; the subject depends on nothing else, as it has no limits. Nothing of it is in
+   * force before.
+   */
+  prepare(grant: Grant): void {
+    const { policies, applied, shape } = this.#o;
+    this.#ahead = undefined;
+    const { subjects, view } = applied.value ?? {};
+    const planned = policies.withGrant(grant);
+    const was = planned && subjects?.get(planned.id);
+    const facts = planned && view?.containers.get(planned.id);
+    if (!was || !view || !facts || planned.policy.limits) return;
+    const [policy, { lockdown }] = [planned.policy, policies.stamp().overrides];
+    const is = this.#rendered(was, facts, view, policy);
+    this.#ahead = { was, policy, view, lockdown, is };
+    partsOf(is, shape);
+  }
+
   #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {
     const policy = this.#o.policies.policyOf(c);
     if (policy === was.policy && !policy.limits) return was;
+    const ahead = this.#ahead;
+    const isLocked = this.#stamp?.overrides.lockdown;
+    const isSame =
+      ahead?.was === was && ahead.policy === policy && ahead.view === view && ahead.lockdown === isLocked;
+    return isSame ? ahead.is : this.#rendered(was, c, view, policy);
+  }
+
+  #rendered(was: Subject, c: ContainerFacts, view: DockerView, policy: Policy): Subject {
     const limits = this.#o.quotas.limitsOf(c, policy);
     const { limits: _, ...others } = was;
     return keepSubject(was, {
@@ -173,6 +204,15 @@ export class InputBuilder {
       .map((m) => [m.id, { subject: withoutCgroups(m), until: now + LINGER_MS }] as const);
     return new Map([...this.#departed, ...gone].filter(([id, d]) => !here.has(id) && d.until > now));
   }
+}
+
+/** A subject that was rendered before its policy is in force, and what it was rendered from. */
+interface Ahead {
+  readonly was: Subject;
+  readonly policy: Policy;
+  readonly view: DockerView;
+  readonly lockdown: PolicyStamp['overrides']['lockdown'];
+  readonly is: Subject;
 }
 
 interface Places {
@@ -357,15 +397,4 @@ export class Newcomers {
       if (c.state === 'created' && !this.#since.has(c.id)) this.#since.set(c.id, now);
     return new Set([...this.#since].filter(([, at]) => at + EXPECTED_MS > now).map(([id]) => id));
   }
-}
-
-/** Families of the addresses that a container will get on its network; empty: that network is not among `managed`. */
-export function expectedFamilies(
-  c: ContainerFacts,
-  networks: DockerView['networks'],
-  managed: ReadonlySet<string>,
-): ReadonlySet<Family> {
-  const network = startNetwork(c, networks);
-  if (network === undefined || !managed.has(network.id)) return new Set();
-  return new Set(network.subnets.map((s): Family => (s.includes(':') ? 6 : 4)));
 }

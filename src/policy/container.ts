@@ -126,6 +126,17 @@ export function startNetwork(c: ContainerFacts, networks: DockerView['networks']
   return networks.get(name) ?? [...networks.values()].find((n) => n.name === name);
 }
 
+/** Families of the addresses that a container will get on its network; empty: that network is not among `managed`. */
+export function expectedFamilies(
+  c: ContainerFacts,
+  networks: DockerView['networks'],
+  managed: ReadonlySet<string>,
+): ReadonlySet<4 | 6> {
+  const network = startNetwork(c, networks);
+  if (network === undefined || !managed.has(network.id)) return new Set();
+  return new Set(network.subnets.map((s): 4 | 6 => (s.includes(':') ? 6 : 4)));
+}
+
 /** Whether Docker gives the bridge no address of the family (libnetwork, drivers/bridge). */
 export const isWithoutGateway = ({ options }: NetworkFacts, family: 4 | 6): boolean =>
   options[`com.docker.network.bridge.gateway_mode_ipv${family}`] === 'isolated' ||

@@ -3,7 +3,7 @@
  * from the image's was given to the container. A label with the same value is the image's, unless the container was created
  * by the tool that writes this label to every container. Pure.
  */
-import type { ContainerFacts } from './container.js';
+import type { ContainerFacts, DockerView } from './container.js';
 
 export type LabelOrigin = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'imageId'>;
 
@@ -121,3 +121,37 @@ export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
 /** Whether a container may have this key: "compose:PROJECT/SERVICE", or "name:" and a name that Docker takes. */
 export const isOwnerKey = (text: string): boolean =>
   /^compose:[^/]+\/.+$/s.test(text) || /^name:[A-Za-z0-9][\w.-]*$/.test(text);
+
+/** The owners of grants that count for a container: itself, and its owner when that is certain. */
+export const grantOwners = (facts: ContainerFacts): readonly string[] => [
+  `id:${facts.id}`,
+  ...(ownerIsCertain(facts) ? [ownerKey(facts)] : []),
+];
+
+const keysByFacts = new WeakMap<
+  ContainerFacts,
+  { readonly owners: readonly string[]; readonly keys: readonly string[] }
+>();
+/** The owners of its grants, and the keys of its modes. */
+export function keysOf(facts: ContainerFacts) {
+  const known = keysByFacts.get(facts) ?? { owners: grantOwners(facts), keys: ownerKeys(facts) };
+  keysByFacts.set(facts, known);
+  return known;
+}
+
+type OwnerIndex = ReadonlyMap<string, readonly string[]>;
+const ownerIndexes = new WeakMap<DockerView, OwnerIndex>();
+/** The ids of the containers of each owner: the same index for the same view. */
+export function idsByOwner(view: DockerView): OwnerIndex {
+  const known = ownerIndexes.get(view);
+  if (known) return known;
+  const index = new Map<string, string[]>();
+  for (const facts of view.containers.values())
+    for (const owner of keysOf(facts).owners) {
+      const found = index.get(owner);
+      if (found) found.push(facts.id);
+      else index.set(owner, [facts.id]);
+    }
+  ownerIndexes.set(view, index);
+  return index;
+}

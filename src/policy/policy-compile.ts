@@ -6,7 +6,7 @@ import type { ContainerFacts, NetworkFacts } from './container.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest, parseEntry } from './entry-parse.js';
 import { isTrustedImage, type LabelIntent, readLabels, tame } from './labels.js';
-import { ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
+import { grantOwners, ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
 import {
   type EntrySource,
   type Grant,
@@ -79,12 +79,6 @@ function grantsOf({ facts, grants }: PolicyInput, moment: Moment): readonly Gran
     ({ owner, expires }) => owners.includes(owner) && (expires === undefined || isAhead(expires, moment)),
   );
 }
-
-/** The owners of grants that count for a container: itself, and its owner when that is certain. */
-export const grantOwners = (facts: ContainerFacts): readonly string[] => [
-  `id:${facts.id}`,
-  ...(ownerIsCertain(facts) ? [ownerKey(facts)] : []),
-];
 
 /** A time that cannot be read has come. */
 function isAhead(time: string, moment: Moment): boolean {

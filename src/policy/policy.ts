@@ -179,3 +179,19 @@ export class Moment {
     return this.#from <= time && time < this.#until;
   }
 }
+
+type GrantIndex = ReadonlyMap<string, readonly Grant[]>;
+const grantIndexes = new WeakMap<readonly Grant[], GrantIndex>();
+/** The same index for the same array. */
+export function grantsByOwner(grants: readonly Grant[]): GrantIndex {
+  const known = grantIndexes.get(grants);
+  if (known) return known;
+  const index = new Map<string, Grant[]>();
+  for (const grant of grants) {
+    const found = index.get(grant.owner);
+    if (found) found.push(grant);
+    else index.set(grant.owner, [grant]);
+  }
+  grantIndexes.set(grants, index);
+  return index;
+}

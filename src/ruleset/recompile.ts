@@ -3,7 +3,14 @@ import type { Family } from '../lib/ip.js';
 import { groupsOf } from './bridge-elements.js';
 import { compile } from './compile.js';
 import { partsOf } from './container-chains.js';
-import type { DesiredInput, DesiredState, KernelConfig, SetDesired, Subject } from './desired-state.js';
+import {
+  type DesiredInput,
+  type DesiredState,
+  type KernelConfig,
+  type SetDesired,
+  type Subject,
+  unattributedSubject,
+} from './desired-state.js';
 import { containerChain, hostChain, namesFor } from './naming.js';
 import type { Rule } from './rules.js';
 
@@ -110,6 +117,16 @@ function exchangedSets(
   const gone = was.filter((s) => !now.has(s.name)).map((s) => [s.name, undefined] as const);
   const changed = is.filter((s) => !isDeepStrictEqual(sets.get(s.name), s)).map((s) => [s.name, s] as const);
   return [...gone, ...changed];
+}
+
+/** The subjects of an input by id. `replaced`: all that differ from the former ones. */
+export function subjectsOf(
+  input: DesiredInput,
+  former?: ReadonlyMap<string, Subject>,
+  replaced?: readonly Subject[],
+): ReadonlyMap<string, Subject> {
+  if (former && replaced) return withChanges(former, new Map(replaced.map((m) => [m.id, m])));
+  return new Map([...input.subjects, unattributedSubject(input)].map((m) => [m.id, m]));
 }
 
 /** More changes than this are no longer kept next to the entries that they replace: the entries are copied. */

@@ -1,6 +1,11 @@
 import { expect, it } from 'vitest';
-import { EXPECTED_MS, expectedFamilies, Newcomers } from '../../../src/enforce/ruleset-input.js';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
+import { EXPECTED_MS, Newcomers } from '../../../src/enforce/ruleset-input.js';
+import {
+  type ContainerFacts,
+  type DockerView,
+  expectedFamilies,
+  type NetworkFacts,
+} from '../../../src/policy/container.js';
 
 const container = (id: string, state: string, networkMode = 'bridge') =>
   ({ id, state, networkMode }) as ContainerFacts;
