@@ -42,15 +42,16 @@ test('IPv6 members, and time-out 0 stays for good', async () => {
 });
 
 test('without a time-out a member is added as by ipset: to a set without time-outs for good, else with that of the set', async () => {
-  await sets.add('nets4', '198.51.100.0/24', undefined);
-  expect(await sets.members('nets4')).toContainEqual({ address: '198.51.100.0', prefix: 24, nomatch: false });
-  await sets.remove('nets4', '198.51.100.0/24');
+  ns.run('ipset', 'create', 'lasting', 'hash:net');
+  await sets.add('lasting', '198.51.100.0/24', undefined);
+  expect(await sets.members('lasting')).toEqual([{ address: '198.51.100.0', prefix: 24, nomatch: false }]);
   ns.run('ipset', 'create', 'brief', 'hash:ip', 'timeout', '50');
   await sets.add('brief', '198.51.100.1', undefined);
   ns.run('ipset', 'add', 'brief', '198.51.100.2');
   const timeouts = (await sets.members('brief'))?.map((m) => m.timeout ?? 0);
   expect(timeouts).toHaveLength(2);
   for (const timeout of timeouts ?? []) expect(timeout).toBeGreaterThan(40);
+  for (const set of ['lasting', 'brief']) ns.run('ipset', 'destroy', set);
 });
 
 test('adds that are repeated set the time-outs again, and report that one of the sets is gone', () => {
