@@ -22,7 +22,7 @@ import {
   toMembers,
 } from '../src/threats/merge.js';
 import { unite } from '../src/threats/range-algebra.js';
-import { SHARED_RANGES } from '../src/threats/shared-ranges.js';
+import { sharedRanges } from '../src/threats/shared-ranges.js';
 import { ThreatIndex } from '../src/threats/threat-index.js';
 import { NO_MEMBERS, ThreatSets } from '../src/threats/threat-sets.js';
 import { DEFAULT_GUARDS } from '../src/threats/update-guards.js';
@@ -88,7 +88,7 @@ async function accepted(file: string, before?: FeedData): Promise<FeedData> {
     body: readFileSync(file),
     parse,
     guards: DEFAULT_GUARDS,
-    known: SHARED_RANGES,
+    known: sharedRanges(),
   };
   const outcome = await loadFeed({ ...job, accept: false, ...(before && { before }) });
   if (!outcome.ok) throw new Error(outcome.refusal.reason);

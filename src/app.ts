@@ -79,7 +79,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
 
   // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
   parts.add(() => store.close());
-  parts.use(new ToolProcess(log));
+  const tools = parts.use(new ToolProcess(log));
   const reader = parts.use(new ListReader());
   const listProblems = new ListProblems(log);
   const folderChanged = new Signal<FolderState>();
@@ -87,10 +87,12 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   listProblems.report(lists.state.problems);
   const state = await Changes.load({ store, log, parseList: reader.body });
   parts.add(async () => state.close());
+  const kernel = parts.use(new Kernel(shape, exec, log, join(config.state, 'kernel-rules')));
   const trustChanged = new Signal();
   const trust = await StoreTrust.open({
     store,
     isShared: kind === 'redis',
+    sets: kernel.sets,
     run: exec,
     prefix,
     former: formerPrefixes(config),
@@ -109,7 +111,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   };
 
   // Between Docker and the kernel.
-  const kernel = parts.use(new Kernel(shape, exec, log, join(config.state, 'kernel-rules')));
   const docker = new DockerWatch({ socket: config.docker.socket, log, now });
   const blocklist = new FlowBlocklist(kernel, prefix, Date.now);
   const threatsPublished = new AsyncSignal<ThreatLook>();
@@ -204,7 +205,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
-  const hostWatch = new HostWatch({ config, docker, applied, kernel, hostMode, log });
   const maintenance = new Maintenance({
     shape,
     kernel,
@@ -260,7 +260,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     },
   });
   parts.add(async () => changes.close());
-  const ignored = new IgnoredLabels(audit, log);
   listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
 
   const app = {
@@ -269,6 +268,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     shared,
     parts,
     begun,
+    tools,
     node,
     applied,
     shape,
@@ -295,7 +295,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     pass,
     reconciler,
     hold,
-    hostWatch,
+    hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,
     links,
     health,
@@ -312,7 +312,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     appliedRevision,
     revisionOf,
     overrides,
-    ignored,
+    ignored: new IgnoredLabels(audit, log),
   };
   subscribe(app);
   return app;

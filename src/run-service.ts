@@ -306,7 +306,7 @@ async function buildApi(app: App) {
 
 /** Opens the API. */
 async function serve(app: App, { server, views, fleet, watchFaults, stop, done }: Api): Promise<Service> {
-  const { config, log, shared, parts, changes, appliedRevision, docker, reconciler } = app;
+  const { config, log, shared, parts, changes, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
   watchFaults();
   const localSocket = localSocketOf(config);
@@ -320,6 +320,7 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
     }));
   const fleetTimer = setTimeout(beginFleet, FIRST_BEAT_MS);
   parts.add(async () => clearTimeout(fleetTimer));
+  tools.begin();
   docker.inspectRest();
   app.hostWatch.followMounts();
   const resting = setTimeout(() => void releaseMemory(log), REST_MS).unref();

@@ -1,6 +1,12 @@
 import type { Overrides } from '../enforce/policies.js';
 import type { Exec } from '../kernel/exec.js';
-import { formatRecord, readStoreRecord, type StoreRecord, writeStoreRecord } from '../kernel/store-record.js';
+import {
+  formatRecord,
+  type RecordSets,
+  readStoreRecord,
+  type StoreRecord,
+  writeStoreRecord,
+} from '../kernel/store-record.js';
 import type { Logger } from '../lib/log.js';
 import { type Problem, RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -108,6 +114,7 @@ export interface StoreTrustOptions {
   readonly store: Pick<Store, 'identity' | 'revision' | 'health'>;
   /** The embedded store is whole once it is open; Redis may answer later. */
   readonly isShared: boolean;
+  readonly sets: RecordSets;
   readonly run: Exec;
   readonly prefix: string;
   /** Prefixes of earlier starts. Their record is used when the current prefix has none. */
@@ -174,7 +181,7 @@ export class StoreTrust {
 
   static async open(options: StoreTrustOptions): Promise<StoreTrust> {
     for (const prefix of [options.prefix, ...options.former]) {
-      const record = await readStoreRecord(options.run, prefix);
+      const record = await readStoreRecord(options.sets, prefix);
       if (record !== undefined) return new StoreTrust(options, record);
     }
     return new StoreTrust(options, undefined);

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { execa } from 'execa';
 
 export interface ExecResult {
   readonly code: number;
@@ -22,6 +21,8 @@ export type Exec = (file: string, args: readonly string[], options?: ExecOptions
 
 export const TIMEOUT_MS = 20_000;
 const MAX_OUTPUT = 256 * 1024 * 1024;
+/** Loaded on use: it takes 15 ms, and the threads start no program on most hosts. */
+export const programs = (): Promise<typeof import('execa')> => import('execa');
 /** pids of our own children. */
 const children = new Set<number>();
 const REMEMBERED = 512;
@@ -119,6 +120,7 @@ export async function execHere(
   options: ExecOptions = {},
   onStarted: (pid: number) => void = () => undefined,
 ): Promise<ExecResult> {
+  const { execa } = await programs();
   const { child } = await startProcess(file, args, () =>
     execa(file, [...args], {
       reject: false,
@@ -241,6 +243,7 @@ export async function follow(
   onLine: (line: string) => void,
   signal: AbortSignal,
 ): Promise<string> {
+  const { execa } = await programs();
   const { child } = await startProcess(file, args, () =>
     execa(file, [...args], {
       reject: false,

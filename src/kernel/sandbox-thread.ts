@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { collectGarbage, setServiceFlags } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
-import { exec } from './exec.js';
+import { exec, programs } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
 import { Links } from './netlink/links.js';
 import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
@@ -174,6 +174,7 @@ function follow(folder: string): void {
 port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked }: SandboxRequest) => {
   if (folder !== undefined) follow(folder);
   if (arm !== undefined) armed = arm;
+  if (armed.close) void programs(); // closeFrames starts one: it does not wait for the package
   if (forget !== undefined) prepared.delete(forget);
   if (wanted !== undefined)
     prepare(wanted.path, resumeResolver).then(

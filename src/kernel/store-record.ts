@@ -1,5 +1,6 @@
 import { recordSet } from '../ruleset/naming.js';
 import { type Exec, must } from './exec.js';
+import type { KernelSets } from './netlink/ipset.js';
 
 /**
  * What the kernel remembers of the store, in the comment of the one member of an ipset: a state folder that is emptied
@@ -20,14 +21,18 @@ export interface StoreRecord {
 const MEMBER = '127.0.0.1';
 const FORMAT = 'drawbridge-store 1';
 
-/** Undefined: there is none, as before the first start and after a teardown. 'unreadable': of a later version, or damaged. */
+export type RecordSets = Pick<KernelSets, 'members'>;
+
+/**
+ * Undefined: there is none, as before the first start and after a teardown. 'unreadable': of a later version, or damaged. Rejects with
+ * NetlinkError: a start that cannot read it must not believe the store.
+ */
 export async function readStoreRecord(
-  run: Exec,
+  sets: RecordSets,
   prefix: string,
 ): Promise<StoreRecord | 'unreadable' | undefined> {
-  const listed = await run('ipset', ['save', recordSet(prefix)]);
-  if (listed.code !== 0) return undefined;
-  const [, comment] = /^add \S+ \S+ .*comment "([^"]*)"/m.exec(listed.stdout) ?? [];
+  const members = (await sets.members(recordSet(prefix))) ?? [];
+  const comment = members.find((member) => member.comment !== undefined)?.comment;
   return comment === undefined ? undefined : (parseRecord(comment) ?? 'unreadable');
 }
 

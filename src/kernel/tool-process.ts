@@ -1,12 +1,12 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { execaNode } from 'execa';
 import type { Logger } from '../lib/log.js';
 import {
   type ExecOptions,
   type ExecResult,
   execHere,
   killAbandoned,
+  programs,
   runThrough,
   startProcess,
   TIMEOUT_MS,
@@ -46,7 +46,8 @@ interface Waiting {
 /**
  * A small process that starts the kernel's tools for the service. Starting a program copies the page tables of the process that
  * does it, and its event loop waits for that: 11 ms with the 250 MB of a service, 0.8 ms in a process that has just begun. While it is
- * not there, the service starts its tools itself.
+ * not there, the service starts its tools itself: also during its own start, when its memory is small yet, and when the 100 ms of
+ * processor time that Node takes would delay it.
  */
 export class ToolProcess implements AsyncDisposable {
   readonly #log: Logger;
@@ -60,15 +61,22 @@ export class ToolProcess implements AsyncDisposable {
   constructor(log: Logger, graceMs = GRACE_MS) {
     this.#log = log;
     this.#graceMs = graceMs;
+  }
+
+  /** Once the service is ready. */
+  begin(): void {
     void this.#start();
   }
 
   async #start(): Promise<void> {
     const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
-    const script = fileURLToPath(new URL('./tool-runner.js', import.meta.url));
+    const script = fileURLToPath(
+      new URL(isSource ? './tool-runner.ts' : './tool-runner.cjs', import.meta.url),
+    );
     try {
+      const { execaNode } = await programs();
       const { child } = await startProcess(process.execPath, [script], () =>
-        execaNode(isSource ? script.replace(/js$/, 'ts') : script, [], {
+        execaNode(script, [], {
           nodeOptions: [ONE_HELPER, ...(isSource ? ['--import', import.meta.resolve('tsx')] : [])],
           ipc: true,
           reject: false,

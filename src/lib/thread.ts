@@ -166,7 +166,8 @@ export function startThread(script: URL, resourceLimits: ResourceLimits = {}): W
 }
 
 function newThread(script: URL, resourceLimits: ResourceLimits): Worker {
-  if (!import.meta.url.endsWith('.ts')) return new Worker(script, { resourceLimits });
+  if (!import.meta.url.endsWith('.ts'))
+    return new Worker(new URL(script.href.replace(/js$/, 'cjs')), { resourceLimits }); // as scripts/build.mjs names it
   // From sources: threads do not inherit the TypeScript loader.
   const url = JSON.stringify(script.href.replace(/js$/, 'ts'));
   return new Worker(`import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`, {

@@ -16,7 +16,7 @@ import {
   NEW_STATE,
   nextAttempt,
 } from './schedule.js';
-import { SHARED_RANGES } from './shared-ranges.js';
+import { sharedRanges } from './shared-ranges.js';
 import { type SnapshotFiles, STATE_PREFIX, shareSnapshot } from './snapshot-store.js';
 
 export interface FeedRunnerOptions {
@@ -304,7 +304,7 @@ function jobFor({ spec, before, accept, now }: UpdateInput, body: Uint8Array): L
     parse: { ...options, format, maxSize: maxUnpacked, now: now() },
     guards,
     ...(before && { before }),
-    known: SHARED_RANGES,
+    known: sharedRanges(),
     accept,
   };
 }

@@ -37,11 +37,16 @@ function sharedRange(label: string, text: string): SharedRange {
  * clouds and hosters these are networks of /16 and wider (/18 where most are smaller) of which nine tenths or more belong
  * to the provider, by what it publishes or announces; in IPv6 the /32 or wider in which it has a /36 or more. Smaller ones
  * are left out: malware on single addresses of clouds is what feeds are for. Compiled from MISP warning lists (CC0-1.0),
- * lord-alfred/ipranges and ipverse/asn-ip (CC0-1.0), which fetch from the sources that the file names.
+ * lord-alfred/ipranges and ipverse/asn-ip (CC0-1.0), which fetch from the sources that the file names. They are read when the first feed is
+ * updated: it takes some ms of a start.
  */
-export const SHARED_RANGES: readonly SharedRange[] = Object.entries(shared).flatMap(([label, { networks }]) =>
-  networks.map((text) => sharedRange(label, text)),
-);
+export function sharedRanges(): readonly SharedRange[] {
+  all ??= Object.entries(shared).flatMap(([label, { networks }]) =>
+    networks.map((text) => sharedRange(label, text)),
+  );
+  return all;
+}
+let all: readonly SharedRange[] | undefined;
 
 /** How the lines of a feed overlap the ranges of one label. */
 export interface SharedOverlap {

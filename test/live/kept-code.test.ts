@@ -23,11 +23,27 @@ beforeAll(async () => {
 afterAll(() => lab.down());
 
 const sizeOf = (): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return ''; // it has exited
+  }
+}
 async function restart(): Promise<void> {
   await drawbridge.stop();
   drawbridge.start();
   await drawbridge.ready();
 }
+
+it('the process that starts tools is there soon after the start', async () => {
+  await drawbridge.ready();
+  const isThere = (): boolean =>
+    readFileSync(`/proc/${drawbridge.pid}/task/${drawbridge.pid}/children`, 'utf8')
+      .split(' ')
+      .some((pid) => commandOf(pid).includes('tool-runner'));
+  await waitFor('the process that starts tools', async () => isThere(), 10_000);
+});
 
 it.skipIf(!isBuilt)(
   'it is written once the service is at rest, used by the next start, and written again after it was damaged',

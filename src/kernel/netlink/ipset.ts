@@ -46,6 +46,7 @@ const FLAG_NOMATCH = 1 << 2;
 /** Attributes of a command, of its data, and of an address. */
 const COMMAND = { protocol: 1, set: 2, type: 3, family: 5, flags: 6, data: 7, members: 8, line: 9 } as const;
 const DATA = { ip: 1, cidr: 3, timeout: 6, flags: 8, maxElements: 19, elements: 24, references: 25 } as const;
+const COMMENT = 26; // IPSET_ATTR_COMMENT, of the data
 const IP = { v4: 1, v6: 2 } as const;
 
 export interface SetHeader {
@@ -69,6 +70,7 @@ interface SetMember {
   readonly timeout?: number;
   /** An exception within a hash:net set. */
   readonly nomatch: boolean;
+  readonly comment?: string;
 }
 
 /** Body of an add or remove; undefined when `address` is neither an address nor ADDRESS/PREFIX. Time-out in seconds. */
@@ -142,8 +144,8 @@ function nameIn(request: Buffer, set: string): number {
   return at + align4(length);
 }
 
-const optional = <K extends string>(key: K, value: number | undefined): { [P in K]?: number } =>
-  value === undefined ? {} : ({ [key]: value } as { [P in K]: number });
+const optional = <K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } =>
+  value === undefined ? {} : ({ [key]: value } as { [P in K]: V });
 
 /** The header of one set, from a message of a listing. */
 export function decodeHeader(body: Buffer): Decoded<SetHeader> {
@@ -183,6 +185,7 @@ function decodeMember(data: Attributes): SetMember | undefined {
   return {
     address,
     nomatch: ((readU32be(data.get(DATA.flags)) ?? 0) & FLAG_NOMATCH) !== 0,
+    ...optional('comment', readCString(data.get(COMMENT))),
     ...optional('prefix', readU8(data.get(DATA.cidr))),
     ...optional('timeout', readU32be(data.get(DATA.timeout))),
   };

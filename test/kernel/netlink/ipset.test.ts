@@ -5,6 +5,7 @@ import { Kernel } from '../../../src/kernel/kernel.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
 import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { NftElements } from '../../../src/kernel/netlink/nft-codec.js';
+import { readStoreRecord, writeStoreRecord } from '../../../src/kernel/store-record.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
 let ns: Namespace;
@@ -304,3 +305,18 @@ test.each([4, 6] as const)(
     expect([await has(), await has(net)]).toEqual([false, false]);
   },
 );
+
+test('the record of the store is read as ipset writes it; there is none, or one that cannot be read', async () => {
+  const run: Exec = async (file, args, { input = '' } = {}) => {
+    ns.feed(input, file, ...args);
+    return { code: 0, stdout: '', stderr: '' };
+  };
+  expect(await readStoreRecord(sets, 'XY')).toBeUndefined();
+  const record = { id: 'an id "of" ünusual text', revision: 41, isLockdown: true, isPaused: false };
+  await writeStoreRecord(run, 'XY', record);
+  expect(await readStoreRecord(sets, 'XY')).toEqual(record);
+  ns.run('ipset', 'add', 'XY-record', '127.0.0.1', 'comment', 'drawbridge-store 2 id=a', '-exist');
+  expect(await readStoreRecord(sets, 'XY')).toBe('unreadable');
+  ns.run('ipset', 'flush', 'XY-record');
+  expect(await readStoreRecord(sets, 'XY')).toBeUndefined();
+});

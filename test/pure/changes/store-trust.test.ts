@@ -31,14 +31,11 @@ beforeEach(() => {
   inForce = undefined;
 });
 
-const run: Exec = async (_file, [verb, name = ''], { input = '' } = {}) => {
-  const found = sets.get(name);
-  if (verb === 'save')
-    return {
-      code: found === undefined ? 1 : 0,
-      stdout: `add ${name} 127.0.0.1 comment "${found}"\n`,
-      stderr: '',
-    };
+const members = async (set: string) => {
+  const comment = sets.get(set);
+  return comment === undefined ? undefined : [{ address: '127.0.0.1', nomatch: false, comment }];
+};
+const run: Exec = async (_file, _args, { input = '' } = {}) => {
   const [, set = '', comment = ''] = /^add (\S+) .*comment "([^"]*)"/m.exec(input) ?? [];
   sets.set(set, comment);
   return { code: 0, stdout: '', stderr: '' };
@@ -56,6 +53,7 @@ async function open(over: { isShared?: boolean; former?: string[] } = {}): Promi
       health: () => ({ ok: store.ok, detail: '' }),
     },
     isShared: false,
+    sets: { members },
     run,
     prefix: 'DB',
     former: [],

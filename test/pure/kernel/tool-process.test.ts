@@ -27,6 +27,7 @@ afterEach(async () => {
 
 it('runs a program with its input, and gives back what it wrote, its code, and whose it is', async () => {
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   const program = `process.stdin.on('data', (d) => console.log(process.pid, String(d))); process.stdin.on('end', () => { console.error('e'); process.exitCode = 3; })`;
   const { code, stdout, stderr } = await node(program, { input: 'ü\n' });
@@ -37,11 +38,25 @@ it('runs a program with its input, and gives back what it wrote, its code, and w
   expect(large.stdout.length).toBe(3_000_000);
 });
 
+it('is not there before it is begun: until then, programs are children of the service', async () => {
+  tools = new ToolProcess(log);
+  expect(await starter()).toBe(process.pid);
+  // That of the test before may end yet.
+  await vi.waitFor(async () => expect(await isRunning()).toBe(false), { timeout: 5_000 });
+  tools.begin();
+  await vi.waitFor(async () => expect(await isRunning()).toBe(true), { timeout: 5_000 });
+});
+const isRunning = async (): Promise<boolean> => {
+  const pids = (await childrenOf(process.pid)).split(' ').map(Number).filter(alive);
+  return pids.some((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('tool-runner'));
+};
+
 it('says what could not be run, as without it', async () => {
   const words = (): Promise<string> => exec('/no/such/tool', ['-x']).then(String, (e: Error) => e.message);
   const here = await words();
   expect(here).toMatch(/^\/no\/such\/tool -x: .*ENOENT/s);
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   expect(await words()).toBe(here);
   await expect(node('setTimeout(() => {}, 9e3)', { timeoutMs: 100 })).rejects.toThrow(/timed out/i);
@@ -49,6 +64,7 @@ it('says what could not be run, as without it', async () => {
 
 it('what readers ask for has a low priority, in a session of its own', async () => {
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   const program = `setTimeout(() => {
     const stat = require('fs').readFileSync('/proc/self/stat', 'utf8').split(') ')[1].split(' ');
@@ -59,6 +75,7 @@ it('what readers ask for has a low priority, in a session of its own', async () 
 
 it('killed, it fails and ends what it ran, is started again, and programs start without it meanwhile', async () => {
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   const helper = await starter();
   const running = node('setTimeout(() => {}, 60_000)');
@@ -80,6 +97,7 @@ it('killed, it fails and ends what it ran, is started again, and programs start 
 
 it('frozen, it is killed when a tool should have ended long ago', async () => {
   tools = new ToolProcess(log, 200);
+  tools.begin();
   await untilThere();
   process.kill(await starter(), 'SIGSTOP');
   await expect(node('1', { timeoutMs: 100 })).rejects.toThrow(/has ended: .*SIGKILL/);
@@ -88,6 +106,7 @@ it('frozen, it is killed when a tool should have ended long ago', async () => {
 
 it('without the service it ends, once what it runs has ended; signals of a terminal do not end it', async () => {
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   const helper = await starter();
   const running = node(`setTimeout(() => console.log('whole'), 500)`);
@@ -111,12 +130,14 @@ it('without the service it ends, once what it runs has ended; signals of a termi
 
 it('the end of one leaves the next one in use', async () => {
   const first = new ToolProcess(log);
+  first.begin();
   await untilThere();
   const helper = await starter();
   const late = node('setTimeout(() => {}, 1_500)').catch((e: Error) => e.message);
   await first[Symbol.asyncDispose]();
   expect(await starter()).toBe(process.pid);
   tools = new ToolProcess(log);
+  tools.begin();
   await untilThere();
   await vi.waitFor(() => expect(existsSync(`/proc/${helper}`)).toBe(false), { timeout: 5_000 });
   await late;

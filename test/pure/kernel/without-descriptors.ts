@@ -39,6 +39,7 @@ for (const spare of [0, 1, 3, 5]) {
   );
   await turn();
   const tools = new ToolProcess(log);
+  tools.begin();
   while (spare === 0 && helpers.length === 0) await sleep(5);
   await tools[Symbol.asyncDispose]();
   await turn();

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Collector } from '../../../src/threats/formats/collector.js';
 import { parseBody } from '../../../src/threats/formats/parse-body.js';
 import { type LoadJob, type LoadOutcome, loadFeed } from '../../../src/threats/ingest.js';
-import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
+import { sharedRanges } from '../../../src/threats/shared-ranges.js';
 import { DEFAULT_GUARDS, type Guards } from '../../../src/threats/update-guards.js';
 
 const FOLDER = join(process.cwd(), '..', 'shared', 'feeds');
@@ -31,7 +31,7 @@ export const load = (body: string | Uint8Array, extras: LoadExtras = {}): Promis
     body: octets(body),
     parse: { format: extras.format ?? 'auto', maxSize: 1 << 28, now: NOW, ...extras.options },
     guards: { ...DEFAULT_GUARDS, ...extras.guards },
-    known: extras.known ?? SHARED_RANGES,
+    known: extras.known ?? sharedRanges(),
     accept: extras.accept ?? false,
     ...(extras.before && { before: extras.before }),
   });

@@ -15,7 +15,7 @@ import {
   type ProtectedRange,
   singleTexts,
 } from '../../../src/threats/merge.js';
-import { SHARED_RANGES } from '../../../src/threats/shared-ranges.js';
+import { sharedRanges } from '../../../src/threats/shared-ranges.js';
 import { ThreatIndex } from '../../../src/threats/threat-index.js';
 import { type LoadExtras, load, NOW } from './feed-shape.js';
 
@@ -207,9 +207,9 @@ describe('a poisoned feed', () => {
   });
 
   it('all of the clouds at once are too much space for any feed', async () => {
-    const four = SHARED_RANGES.filter(({ range }) => range.family === 4).map(({ range }) =>
-      formatRange(range),
-    );
+    const four = sharedRanges()
+      .filter(({ range }) => range.family === 4)
+      .map(({ range }) => formatRange(range));
     expect(await load(four.join('\n'))).toMatchObject({ ok: false, refusal: { code: 'too-much-space' } });
   });
 
