@@ -136,18 +136,6 @@ const lazyBuiltins = {
     }));
   },
 };
-const DEBUG_TEXT = /debug\('Sending: %s', util\.inspect\(options, \{[^}]*\}\)\);/;
-/** docker-modem makes a text of each request, for a log that is off. */
-const noDebugText = {
-  name: 'no-debug-text',
-  setup({ onLoad }) {
-    onLoad({ filter: /docker-modem\/lib\/modem\.js$/ }, ({ path }) => {
-      const source = readFileSync(path, 'utf8');
-      if (!DEBUG_TEXT.test(source)) fail(`${path} has changed`);
-      return { contents: source.replace(DEBUG_TEXT, ''), loader: 'js' };
-    });
-  },
-};
 const commonjs = {
   ...common,
   outdir: 'dist',
@@ -183,7 +171,7 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
     // scripts/launcher.cjs calls it.
     banner: { js: `(function(exports,require,module,__filename,__dirname){${IMPORT_META_URL}` },
     footer: { js: '})' },
-    plugins: [noPrograms, noShebang, onUse, lazyBuiltins, noDebugText],
+    plugins: [noPrograms, noShebang, onUse, lazyBuiltins],
   }),
   build({
     ...commonjs,
