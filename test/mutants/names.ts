@@ -159,7 +159,7 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'image-unknown-grants',
     what: 'grants of a service count while the labels of the image are unknown',
-    file: 'src/policy/policy-compile.ts',
+    file: 'src/policy/own-labels.ts',
     from: '...(ownerIsCertain(facts) ? [ownerKey(facts)] : [])',
     to: 'ownerKey(facts)',
     killedBy: pure(
