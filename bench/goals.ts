@@ -207,6 +207,11 @@ export const BENCHES: readonly Bench[] = [
     means: 'What the service needs on a small server, and how long changes are not taken while it restarts.',
   },
   {
+    name: 'floor',
+    means:
+      'What a restart and a grant take on this machine before the service has done any work for a container; the rest is in the rows of bench/scale.ts.',
+  },
+  {
     name: 'growth',
     means:
       'What a long list or a large threat feed costs when it changes, what it costs a packet and a name, and whether a host that starts containers all day can keep the service running.',

@@ -39,6 +39,8 @@ interface Measured {
   readonly containers: number;
   /** Right after containers have started, and once the rules have not changed for a while. */
   readonly restartMs: { readonly changed: readonly number[]; readonly atRest: readonly number[] };
+  /** Of the main thread until ready, at rest (ms). */
+  readonly main: { readonly worked: number; readonly waited: number };
   readonly readyMs: number;
   /** MiB: resident; and private pages of the process that starts tools. */
   readonly memory: { readonly service: number; readonly tools: number };
@@ -147,6 +149,14 @@ async function startTime(d: Drawbridge): Promise<number> {
   return performance.now() - began;
 }
 
+/** Of the main thread: its processor time, and how long it waited for a core (ms; proc_pid_schedstat). */
+function mainThread(pid: number): readonly [worked: number, waited: number] {
+  const [worked = 0, waited = 0] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8')
+    .split(' ')
+    .map((ns) => Number(ns) / 1e6);
+  return [worked, waited];
+}
+
 async function planSize(d: Drawbridge): Promise<number> {
   const { body } = await d.get('/v1/plan');
   return (JSON.parse(body) as { items: unknown[] }).items.length;
@@ -161,11 +171,13 @@ async function measure(d: Drawbridge, engine: SimulatedEngine, count: number): P
   };
   await waitFor('all containers', async () => (await managed()) >= count, READY_MS, 500);
   await waitFor('an empty plan', async () => (await planSize(d)) === 0, READY_MS, 200);
+  const threads: (readonly [worked: number, waited: number])[] = [];
   const restart = async (): Promise<readonly [ready: number, empty: number]> => {
     await d.stop();
     engine.requests.clear();
     const began = performance.now();
     const ready = await startTime(d);
+    threads.push(mainThread(d.pid));
     await waitFor('an empty plan', async () => (await planSize(d)) === 0, READY_MS, 50);
     process.stderr.write(`  requests: ${[...engine.requests].map(([k, n]) => `${k} ${n}`).join(', ')}\n`);
     return [ready, performance.now() - began];
@@ -186,7 +198,18 @@ async function measure(d: Drawbridge, engine: SimulatedEngine, count: number): P
     atRest.push(ready);
     readyMs = empty;
   }
-  return { containers: count, restartMs: { changed, atRest }, readyMs, memory, idle, started, grantsMs };
+  const last = threads.slice(-rounds);
+  const main = { worked: median(last.map(([worked]) => worked)), waited: median(last.map(([, w]) => w)) };
+  return {
+    containers: count,
+    restartMs: { changed, atRest },
+    main,
+    readyMs,
+    memory,
+    idle,
+    started,
+    grantsMs,
+  };
 }
 
 const one = (value: number) => figure([value]);
@@ -207,7 +230,7 @@ function rowsOf(m: Measured): Row[] {
       label: `restart until ready, ${n} containers`,
       unit: 'ms',
       ours: figure(m.restartMs.atRest),
-      note: `the rules have not changed for half a minute; plan empty after ${m.readyMs.toFixed(0)} ms; ${NOTE}`,
+      note: `the rules have not changed for half a minute; the main thread works for ${m.main.worked.toFixed(0)} ms and waits for a core for ${m.main.waited.toFixed(0)}; plan empty after ${m.readyMs.toFixed(0)} ms; ${NOTE}`,
     },
     {
       id: `restart-changed-${n}`,
