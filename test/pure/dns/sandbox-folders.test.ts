@@ -8,13 +8,12 @@ import { SandboxFolders } from '../../../src/dns/sandbox-folders.js';
 it('notes the engine of a second connection, by a scan some time after the first one', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'folders-'));
   const program = join(folder, 'dockerd'); // the name of the process is that of the link
-  symlinkSync(process.execPath, program);
+  symlinkSync('/bin/bash', program);
   const folders = new SandboxFolders(folder, { warn: () => undefined });
   const socket = join(folder, 'docker.sock');
   const netns = join(folder, 'exec-root', 'netns');
   await folders.noteEngines(socket);
-  const script = "console.log('runs'); setInterval(() => undefined, 1000)";
-  const engine = spawn(program, ['-e', script, '--', `--exec-root=${join(folder, 'exec-root')}`]);
+  const engine = spawn(program, ['-c', 'echo runs; read', '--', `--exec-root=${join(folder, 'exec-root')}`]);
   try {
     await new Promise((resolve) => engine.stdout.once('data', resolve));
     await folders.noteEngines(socket);
