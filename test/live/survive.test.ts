@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
 import { PROGRAMS } from '../attacks/technique.js';
 import { Random } from '../fuzz/random.js';
+import type { Container } from '../lab/container.js';
 import { DockerProxy, HEALTHY } from '../lab/docker-proxy.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -128,6 +129,7 @@ describe('Docker does not say soon which labels came with an image', () => {
   let lab: Lab;
   let docker: DockerProxy;
   let drawbridge: Drawbridge;
+  let customer: Container;
   beforeAll(async () => {
     lab = await Lab.up();
     docker = await new DockerProxy(lab.socketPath, join(lab.dir, 'slow.sock'), new Random(1)).start();
@@ -135,7 +137,7 @@ describe('Docker does not say soon which labels came with an image', () => {
     drawbridge = lab.drawbridge({ config: { docker: { socket: docker.socketPath } } });
     await drawbridge.ready();
     await lab.docker('network', 'create', '--ipv6', 'user');
-    await lab.start({
+    customer = await lab.start({
       name: 'customer',
       network: 'user',
       labels: { 'drawbridge.allow': '93.184.60.2:80, [2600:9000:60::2]:80' },
@@ -188,10 +190,11 @@ describe('Docker does not say soon which labels came with an image', () => {
   it('never answered: the labels permit nothing, which is shown, until they are known', async () => {
     await restartWith(NEVER_MS);
     await drawbridge.ready();
-    await waitFor('a refusal', async () => (await asked()).failed.length > 0);
+    const connect = () => customer.probe('tcp', '93.184.60.2', 80);
+    await waitFor('a refusal', async () => (await connect()).code === 'ECONNREFUSED');
     const shownNow = await drawbridge.get('/v1/containers/customer');
     expect(shownNow.body).toContain('own labels are not known yet');
     await docker.set(HEALTHY);
-    await goesOn();
+    await waitFor('the labels to count', async () => (await connect()).ok);
   });
 });
