@@ -1,4 +1,3 @@
-import { readlinkSync } from 'node:fs';
 import {
   appendFile,
   type FileHandle,
@@ -18,7 +17,7 @@ import { difference } from '../../../src/changes/change-record.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
-import { isSynchronous } from '../store/synchronous.js';
+import { synchronousWrites } from '../store/synchronous.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
@@ -95,13 +94,7 @@ describe('records', () => {
   });
 
   it('are durable when their write returns, in files that are new or opened again', async () => {
-    const kinds: boolean[] = [];
-    const prototype = await handles();
-    const { write } = prototype;
-    vi.spyOn(prototype, 'write').mockImplementation(async function (this: FileHandle, ...args: unknown[]) {
-      if (readlinkSync(`/proc/self/fd/${this.fd}`).includes('/audit-')) kinds.push(isSynchronous(this));
-      return Reflect.apply(write, this, args);
-    } as typeof write);
+    const kinds = synchronousWrites(await handles(), /\/audit-/);
     await again({ segmentBytes: 500 });
     await record(1, 4);
     await again({ segmentBytes: 500_000 });
