@@ -73,6 +73,8 @@ async function syncLearned(
 
 /** For more subjects than this, one listing returns the sizes of all sets. After a start most learned sets are empty in kernel and ledger. */
 const MANY = 64;
+/** By name: so many members each set had when all were read. A set that is not among them was not there. */
+type SizesRead = ReadonlyMap<string, { readonly members: ReadonlySet<string> }>;
 
 /** For each of these subjects. True: another process has removed members of one that is not new. */
 export async function syncAll(
@@ -83,21 +85,27 @@ export async function syncAll(
     members,
     isNew,
     now,
+    read,
   }: {
     readonly members: readonly Subject[];
     readonly isNew: (m: Subject) => boolean;
     readonly now: () => number;
+    /** What the first pass has read of sets, if it has created none. */
+    readonly read?: SizesRead | undefined;
   },
 ): Promise<boolean> {
   let isLost = false;
   // The listing comes before the ledger is read: an address that is learned after it is in the ledger then, and its set is read.
-  const sizes = members.length > MANY ? kernel.bulk.allEntries() : undefined;
+  const sizes = members.length > MANY ? (sizesOf(read) ?? kernel.bulk.allEntries()) : undefined;
   for (const m of members) {
     const missed = await syncLearned(kernel, dns, state, m, now(), sizes);
     isLost ||= missed && !isNew(m);
   }
   return isLost;
 }
+
+const sizesOf = (read: SizesRead | undefined): ReadonlyMap<string, number> | undefined =>
+  read && new Map([...read].map(([name, { members }]) => [name, members.size]));
 
 /** Writes a learned address to the kernel's set, and then to its copies in namespaces, before the DNS answer leaves. */
 export class LearnedSetWriters implements AnswerSets {

@@ -5,6 +5,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Applied } from '../kernel/dataplane.js';
 import type { FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
+import type { KernelSnapshot } from '../kernel/read-rules.js';
 import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
@@ -75,6 +76,8 @@ class Progress {
   replaced: readonly Subject[] | undefined;
   again!: ReadonlySet<string>;
   applied!: Applied;
+  /** The sets in the kernel before the first pass, in that pass. */
+  sets: KernelSnapshot['sets'] | undefined;
   /** Bindings of the pass before; undefined in the first one. */
   known: ReadonlyMap<number, Binding> | undefined;
   newlyHeld!: ReadonlySet<string>;
@@ -293,6 +296,7 @@ export class EnforcementPass {
     const hasRules = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
     at.isOver = at.docker.listings === 0 && hasRules;
     if (at.isOver) return;
+    at.sets = snapshot.sets;
     hostMode.senders.setInstalled(snapshot.hostGates);
     this.#zones.takeOver(snapshot.hostZones);
     const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
@@ -388,7 +392,8 @@ export class EnforcementPass {
     const candidates = at.pass.resync ? undefined : at.replaced;
     await refillSets(kernel, dns, at.state, at.applied.refill, now());
     const members = [...(candidates ?? at.state.subjects.values())].filter((m) => at.pass.resync || isNew(m));
-    if (await syncAll(kernel, dns, at.state, { members, isNew, now }))
+    const read = at.applied.refill.length === 0 ? at.sets : undefined;
+    if (await syncAll(kernel, dns, at.state, { members, isNew, now, read }))
       applied.set({ ...at.state, repaired: true });
     at.state = applied.value ?? at.state;
   }

@@ -13,7 +13,6 @@ import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
 import type { Grant, Mode, Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
 import { type ClassPlan, planClasses } from '../ruleset/classes.js';
-import { partsOf } from '../ruleset/container-chains.js';
 import {
   type Bridge,
   type DesiredInput,
@@ -25,7 +24,7 @@ import {
   type Subject,
   type Veth,
 } from '../ruleset/desired-state.js';
-import type { Replaced } from '../ruleset/recompile.js';
+import { ownChains, type Replaced } from '../ruleset/recompile.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, PolicyStamp, ReservedPorts } from './policies.js';
@@ -139,7 +138,7 @@ export class InputBuilder {
     const [policy, { lockdown }] = [planned.policy, policies.stamp().overrides];
     const is = this.#rendered(was, facts, view, policy);
     this.#ahead = { was, policy, view, lockdown, is };
-    partsOf(is, shape);
+    for (const family of is.families) ownChains(is, family, shape);
   }
 
   #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {

@@ -207,13 +207,13 @@ export class Kernel implements AsyncDisposable {
 
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async readSnapshot(): Promise<KernelSnapshot> {
-    const { bridge, tables, identity } = await this.#plane.read();
+    const { bridge, tables, identity, sets } = await this.#plane.read();
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
     const names = namesFor(this.#shape.prefix);
     const hostNetwork = readHostNetworkRules(isOurs ? tables.get(4) : undefined, names);
     const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
-    return { bridge: elements, ...(senders ?? hostNetwork) };
+    return { bridge: elements, sets, ...(senders ?? hostNetwork) };
   }
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);

@@ -172,6 +172,7 @@ const ABSENT: ObservedProgram = { exists: false, rules: [] };
 /** State of earlier passes in the kernel, read when the service starts. */
 export interface KernelSnapshot extends HostNetworkRules {
   readonly bridge: BridgeDesired;
+  readonly sets: Observed['sets'];
 }
 
 /** What the installed rules contain about the cgroups of containers in the host's network. */

@@ -181,15 +181,15 @@ export function portLimits(
   return { limits, allowances, rates, quotas };
 }
 
-/** RFC 4291 appendix A: the MAC with fffe in its middle and the universal bit inverted. */
+/**
+ * RFC 4291 appendix A: the MAC with fffe in its middle and the universal bit inverted. As RFC 5952 writes it:
+ * a first group of zero belongs to the zeros before it, the next two are never zero, and a last one of zero stays.
+ */
 export function linkLocal(mac: string): string {
-  const bytes = mac.split(':').map((b) => Number.parseInt(b, 16));
-  const [first = 0, ...rest] = bytes;
-  const id = [first ^ 2, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
-  return formatAddress(
-    6,
-    id.reduce((sum, b) => (sum << 8n) | BigInt(b), 0xfe80n << 48n),
-  );
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac.split(':').map((byte) => Number.parseInt(byte, 16));
+  const first = ((a ^ 2) << 8) | b;
+  const rest = [(c << 8) | 0xff, 0xfe00 | d, (e << 8) | f];
+  return `fe80::${[...(first === 0 ? [] : [first]), ...rest].map((group) => group.toString(16)).join(':')}`;
 }
 
 function namelessSets(

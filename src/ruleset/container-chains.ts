@@ -175,11 +175,33 @@ interface MemberParts {
   /** Bounds of its own, the same in both families. */
   readonly limits: Chains;
 }
-interface FamilyParts {
-  readonly chain: readonly Rule[];
-  readonly errors: Chains;
+/** What one family has. Each part is rendered when it is first read: most containers have addresses of one family only. */
+class FamilyParts {
+  readonly #of: { readonly member: Subject; readonly family: Family; readonly shape: KernelConfig };
+  #chain: readonly Rule[] | undefined;
+  #errors: Chains | undefined;
+  #direct: readonly Rule[] | undefined;
+
+  constructor(member: Subject, family: Family, shape: KernelConfig) {
+    this.#of = { member, family, shape };
+  }
+
+  get chain(): readonly Rule[] {
+    const { member, family, shape } = this.#of;
+    this.#chain ??= containerChain(member, family, namesFor(shape.prefix), shape);
+    return this.#chain;
+  }
+  get errors(): Chains {
+    const { member, family, shape } = this.#of;
+    this.#errors ??= ownErrorChains([member], family, namesFor(shape.prefix), shape);
+    return this.#errors;
+  }
   /** Rules for nat: queries to a resolver that a dns=direct entry permits are not redirected. */
-  readonly direct: readonly Rule[];
+  get direct(): readonly Rule[] {
+    const { member, family, shape } = this.#of;
+    this.#direct ??= directReturns(member, family, namesFor(shape.prefix), shape);
+    return this.#direct;
+  }
 }
 
 const FAMILIES: readonly Family[] = [4, 6];
@@ -197,14 +219,9 @@ export function partsOf(member: Subject, shape: KernelConfig): MemberParts {
 
 function makeParts(member: Subject, shape: KernelConfig): MemberParts {
   const names = namesFor(shape.prefix);
-  const ofFamily = (family: Family): FamilyParts => ({
-    chain: containerChain(member, family, names, shape),
-    errors: ownErrorChains([member], family, names, shape),
-    direct: directReturns(member, family, names, shape),
-  });
   return {
     sets: memberSets(member, names),
-    families: { 4: ofFamily(4), 6: ofFamily(6) },
+    families: { 4: new FamilyParts(member, 4, shape), 6: new FamilyParts(member, 6, shape) },
     host: hostChainRules(member, names),
     observedHost: observedHostRules(member, names, shape),
     limits: limitChains([member], names),

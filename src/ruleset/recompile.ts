@@ -93,8 +93,12 @@ const placeOf = ({ veths, families, published, limits, lan }: Subject) => [
   lan,
 ];
 
-/** Its chains in `filter`, all of them by names that only it has. Mode off has none: it shares one. */
-function ownChains(m: Subject, family: Family, shape: KernelConfig): (readonly [string, readonly Rule[]])[] {
+/** Its chains in `filter`, all of them by names that only it has. Mode off has none: it shares one. They are rendered once. */
+export function ownChains(
+  m: Subject,
+  family: Family,
+  shape: KernelConfig,
+): (readonly [string, readonly Rule[]])[] {
   const parts = partsOf(m, shape);
   const { prefix } = namesFor(shape.prefix);
   const own = parts.families[family];

@@ -72,3 +72,15 @@ it('next to few, all sets are read by themselves', async () => {
   expect(w.sizes.listed).toBe(0);
   expect(w.read).toContain(setOf(2));
 });
+
+it('what the first pass has read of all sets takes the place of the listing', async () => {
+  const [full, gone, learned] = [setOf(7), setOf(3), setOf(50)];
+  const w = world({ [full]: ['192.0.2.7'] }, { [full]: ['192.0.2.7'], [learned]: ['192.0.2.50'] });
+  const all = subjects.flatMap((s) => partsOf(s, of.shape).sets.map(({ name }) => name));
+  const found = all.filter((name) => name !== gone);
+  const read = new Map(found.map((name) => [name, { members: new Set(name === full ? ['192.0.2.7'] : []) }]));
+  await syncAll(w.kernel, w.dns, state, { ...options(subjects), read });
+  expect(w.sizes.listed).toBe(0);
+  expect(w.read.sort()).toEqual([full, gone, learned].sort());
+  expect(w.done).toEqual([`add ${learned} 192.0.2.50`]);
+});

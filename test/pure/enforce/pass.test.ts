@@ -84,6 +84,8 @@ function house() {
   let lockdown: Lockdown | undefined;
   let rendered = 0;
   const read = { links: 0, cgroups: 0, flows: 0 };
+  let refill: readonly string[] = [];
+  let listings = 0;
   let last: DockerView | undefined;
   const view = (): DockerView => {
     last ??= viewNow();
@@ -112,11 +114,18 @@ function house() {
       hostMarks: new Map(),
       hostGates: [],
       hostZones: new Set(),
+      sets: new Map(),
     }),
+    bulk: {
+      allEntries: () => {
+        listings += 1;
+        return new Map();
+      },
+    },
     apply: async (desired: DesiredState, before: () => Promise<void>) => {
       await before();
       applied.push(desired);
-      return { changed: true, refill: [], repaired: false };
+      return { changed: true, refill, repaired: false };
     },
     invalidate: nothing,
     flows: {
@@ -209,6 +218,12 @@ function house() {
     enforcer,
     pass,
     passOfChanges,
+    /** The next passes create these sets. */
+    creates: (sets: readonly string[]) => {
+      refill = sets;
+    },
+    /** How often all sets were listed. */
+    listings: () => listings,
     /** The policy of one container is another one. */
     grant: (n: number, entries: string) => {
       policies.set(n, policyWith(entries));
@@ -400,6 +415,25 @@ describe('a pass for changes of policies alone', () => {
     // the flows of the entry that went were not checked by the pass that failed
     expect(found.flows).toBeGreaterThan(0);
     expect(current.value?.subjects.get(idOf(1))?.policy.entries).toHaveLength(1);
+  });
+});
+
+describe('the learned sets of many containers', () => {
+  const many = Array.from({ length: 70 }, (_, n) => n + 1);
+
+  it('are not listed by the first pass, which has read them', async () => {
+    const { enforcer, pass, listings } = house();
+    await pass(...many);
+    expect(listings()).toBe(0);
+    await enforcer.run({ triggers: [], resync: true, later: nothing });
+    expect(listings()).toBe(1);
+  });
+
+  it('are listed by a first pass that has created some', async () => {
+    const { creates, pass, listings } = house();
+    creates(['DB-x']);
+    await pass(...many);
+    expect(listings()).toBe(1);
   });
 });
 
