@@ -4,6 +4,8 @@
  * with the rendered rules and no Docker. Measured is the processor time of the sending thread (packet-sender.mjs), in many short rounds
  * in which the variants take turns: other load of the machine has little part in it.
  * Answers are what the other end of an established flow sends: to the host itself, and to a container on a bridge.
+ * "Next design" are programs of BPF in place of some chains (next-design.ts), which Drawbridge does not use. Before the row is written they must
+ * have counted packets, and dropped those that the chains would drop. Where the kernel cannot run them, these rows are left out.
  * `npx tsx bench/ablation.ts [--rounds 41] [--only host,hosted,bridged,to-host,to-bridged] [--kinds flow,oneway,first,connection]
  * [--variants WORDS] [--try 'NAME=COMMAND; COMMAND'] [--keep]`, as root. `--try` adds a variant: all rules, and what these commands change.
  */
@@ -11,6 +13,7 @@ import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_proces
 import { EventEmitter, once } from 'node:events';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { withQueueRule } from '../src/kernel/apply.js';
 import { Cgroups } from '../src/kernel/cgroups.js';
@@ -23,7 +26,20 @@ import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state
 import { IDENTIFY, IDENTITY_TABLE, OWN } from '../src/ruleset/host-identity.js';
 import { makeNetns, type Netns } from '../test/kernel/in-netns.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
+import { Btf, missingBpf } from './bpf.js';
 import { interleaved, median, quantile, type Side } from './harness.js';
+import {
+  Attached,
+  type Commands,
+  type Control,
+  type Design,
+  DROPPED,
+  designsOf,
+  OTHERS,
+  REFUSED,
+  type Sender,
+  type Site,
+} from './next-design.js';
 import { type Figure, KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
@@ -37,7 +53,6 @@ const { values } = parseArgs({
     try: { type: 'string', multiple: true, default: [] },
   },
 });
-const GATE = `drawbridge-bench-${process.pid}`;
 const SERVER = '198.18.0.2';
 const PORT = 5201;
 const BOX = '172.31.253.2';
@@ -45,7 +60,6 @@ EventEmitter.defaultMaxListeners = 1000;
 const cgroups = new Cgroups();
 if (!(await cgroups.askNft(exec))) throw new Error('nft cannot match the cgroup of a sender here');
 
-type Sender = 'host' | 'hosted' | 'bridged' | 'to-host' | 'to-bridged';
 /** What is sent, how many of it in a round, and what it is called. */
 const KINDS = {
   flow: { count: 6_400, label: 'datagram of a flow with replies' },
@@ -65,9 +79,10 @@ interface Variant {
   readonly inRaw?: true;
   /** Commands that take one hook away, or add one. */
   readonly without?: Commands;
+  /** Programs of BPF. */
+  readonly design?: Design;
 }
 
-type Commands = readonly (readonly string[])[];
 /** What each packet of a sender meets, and how it is taken away: the rules, and then the base chain. */
 interface Hook {
   readonly name: string;
@@ -93,6 +108,17 @@ const emptyHooks = (hook: string, count: number): Variant => ({
     `table inet empty${n} { chain c { type filter hook ${hook} priority ${n + 210}; policy accept; }; }`,
   ]),
 });
+/** Identities of the containers on the bridge and in the host's network. */
+const [BRIDGED, HOSTED] = [2, 3] as const;
+const btf = kernelTypes();
+/** Undefined: the kernel cannot run the programs. */
+function kernelTypes(): Btf | undefined {
+  using netns = makeNetns();
+  const missing = missingBpf(netns.path);
+  if (missing === undefined) return new Btf();
+  console.error(`left out: the rows of programs of BPF: ${missing}`);
+  return undefined;
+}
 const BARE: Variant = { name: 'without Drawbridge' };
 /** The hooks that each kind of sender meets. Those that the others rely on come last. */
 const HOOKS: Readonly<Record<Sender, readonly Hook[]>> = {
@@ -202,10 +228,36 @@ function variantsOf(sender: Sender): readonly Variant[] {
       return { name, by: 'nft', ...alone, without: [['sh', '-ec', commands.join('')]] };
     }),
     ...parts.map((_, n) => step(n + 1)),
+    ...(btf === undefined ? [] : designsOf(sender, shape.marks, HOSTED)).map(
+      (design): Variant => ({
+        name: design.name,
+        ...(design.isBare ? {} : { by: 'nft', ...alone }),
+        without: design.without,
+        design,
+      }),
+    ),
   ];
   const words = values.variants?.split(',');
   return [BARE, ...all.filter((v) => words === undefined || words.some((w) => v.name.includes(w)))];
 }
+
+/** In the order in which they are made: what the last ones change would stop the first. */
+const CONTROLS: readonly Control[] = ['forward', 'input', 'opens', 'marks', 'gate', 'forged'];
+/** The ends of the names of counters that then count. */
+const STOPPED: Readonly<Record<Control, string>> = {
+  forward: DROPPED,
+  input: DROPPED,
+  opens: DROPPED,
+  gate: DROPPED,
+  marks: REFUSED,
+  forged: OTHERS,
+};
+/** Sets SO_MARK of a socket, with or without success. */
+const SET_MARK = `
+  const libc = require('koffi').load(null);
+  const socket = libc.func('int socket(int, int, int)')(2, 2, 0);
+  libc.func('int setsockopt(int, int, int, const void *, uint)')(socket, 1, 36, Buffer.from([1, 0, 0, 0]), 4);
+`;
 
 const ARRIVED =
   'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }';
@@ -215,12 +267,17 @@ class Place implements Disposable {
   readonly host = makeNetns();
   readonly #net = makeNetns();
   readonly #box = makeNetns();
+  /** The gate, and the cgroup of a container below it: of this place only, because programs at a cgroup run in all namespaces. */
+  readonly #gate: Cgroup;
+  readonly #cgroup: Cgroup;
   readonly #server: Part;
   readonly #senders = new Map<Sender, Part>();
   /** Those that have opened the flows of answers. */
   readonly #askers: Part[] = [];
 
-  constructor() {
+  constructor(number: number) {
+    this.#gate = makeCgroup(`drawbridge-bench-${process.pid}-${number}`);
+    this.#cgroup = makeCgroup(`${this.#gate.path}/${HOSTED}`);
     const [host, net, box] = [this.host, this.#net, this.#box];
     for (const ns of [host, net, box]) ns.run('ip', 'link', 'set', 'lo', 'up');
     link(host, 'up0', net, 'eth0');
@@ -288,27 +345,113 @@ class Place implements Disposable {
   }
 
   variant = '';
+  #attached: Attached | undefined;
 
   async apply(variant: Variant): Promise<void> {
-    const { name, by, without = [] } = variant;
+    const { name, by, without = [], design } = variant;
     this.variant = name;
     using elements = new NftElements({ namespace: this.host.path });
     const run = withQueueRule(this.host.exec, elements);
     const plane = new Dataplane(run, shape, (name) => this.#index(name));
     if (by !== undefined) await plane.apply(compile(this.#world(variant)));
     for (const [command = '', ...args] of without) this.host.run(command, ...args);
+    if (design !== undefined && btf !== undefined) this.#attached = new Attached(design, this.#site(), btf);
+  }
+
+  #site(): Site {
+    const [gate, sender] = [this.#gate, this.#cgroup].map(({ path, object }) => ({
+      folder: cgroups.folder(path),
+      object,
+      level: path.split('/').length,
+    })) as [Site['gate'], Site['sender']];
+    const bridge = linkOf(this.host, 'br-test');
+    return {
+      namespace: this.host.path,
+      marks: shape.marks,
+      bridge: { ifindex: bridge.ifindex, mac: bridge.address },
+      veth: { ifindex: this.#index('box0'), mac: linkOf(this.#box, 'eth0').address, ip4: BOX },
+      bridged: BRIDGED,
+      hosted: HOSTED,
+      gate,
+      sender,
+    };
+  }
+
+  /** Throws unless each program has run, and those that may drop packets drop what their chains would. To be called last: rules are taken away. */
+  prove(): void {
+    const attached = this.#attached;
+    if (attached === undefined) return;
+    const sum = (isOf: (name: string) => boolean): number =>
+      [...attached.counts()].reduce((all, [name, count]) => all + (isOf(name) ? count : 0), 0);
+    for (const control of CONTROLS) {
+      if (!attached.controls.has(control)) continue;
+      const isOf = (name: string): boolean => name.endsWith(STOPPED[control]);
+      const before = sum(isOf);
+      this.#provoke(control);
+      if (sum(isOf) === before)
+        throw new Error(`${this.variant}: no program has stopped the control "${control}"`);
+    }
+    const idle = [...attached.counts()].filter(([name, count]) => count === 0 && !name.endsWith(DROPPED));
+    if (idle.length > 0)
+      throw new Error(`${this.variant}: programs have not run: ${idle.map(([name]) => name).join(', ')}`);
+  }
+
+  /** Send what the programs have to stop when the rules before them permit it. */
+  #provoke(control: Control): void {
+    const send = (from: Netns, to: string): string =>
+      from.run('bash', '-c', `{ echo > /dev/udp/${to}/9; } 2>/dev/null || true`);
+    if (control === 'forward') {
+      for (const [table, chain] of [
+        ['filter', 'DOCKER-USER'],
+        ['security', 'FORWARD'],
+      ] as const)
+        this.host.run('iptables', '-t', table, '-F', chain);
+      send(this.#box, SERVER);
+    } else if (control === 'input') {
+      for (const table of ['filter', 'security']) this.host.run('iptables', '-t', table, '-F', 'INPUT');
+      send(this.#box, '172.31.253.1');
+    } else if (control === 'opens') {
+      send(this.host, BOX);
+    } else if (control === 'forged') {
+      this.#box.run('ip', 'address', 'add', '172.31.253.77/24', 'dev', 'eth0');
+      this.#box.run('ip', 'route', 'replace', 'default', 'via', '172.31.253.1', 'src', '172.31.253.77');
+      send(this.#box, SERVER);
+    } else {
+      const sender = cgroups.folder(this.#cgroup.path);
+      const inGate = (command: string): string =>
+        this.host.run(
+          'bash',
+          '-c',
+          `echo $$ > ${sender}/cgroup.procs; ${command}`,
+          'bash',
+          process.execPath,
+          SET_MARK,
+        );
+      if (control === 'marks') {
+        inGate('exec "$1" -e "$2"');
+        return;
+      }
+      for (const [command = '', ...args] of [
+        ['iptables', '-F', 'OUTPUT'],
+        ['nft', 'flush', 'chain', ...IDENTITY_TABLE.split(' '), 'senders'],
+        ['nft', 'add chain', BACKSTOP_TABLE, 'output'],
+        ['nft', 'flush chain', BACKSTOP_TABLE, 'output'],
+      ])
+        this.host.run(command, ...args);
+      inGate(`{ echo > /dev/udp/${SERVER}/9; } 2>/dev/null || true`);
+    }
   }
 
   #world({ by, isAlone, inRaw }: Variant): DesiredInput {
     const native = by === 'nft';
     const entries = `${SERVER}:${PORT}, ${SERVER}:1-65535/udp`;
     const mac = linkOf(this.#box, 'eth0').address;
-    const boxed = member(2, entries, 'enforce', [
+    const boxed = member(BRIDGED, entries, 'enforce', [
       { ifindex: this.#index('box0'), mac, ip4: BOX, bridge: 'br-test' },
     ]);
     const hosted: Subject = {
-      ...member(3, entries, 'enforce', []),
-      host: { cgroups: [cgroupOf(3)], zoned: true },
+      ...member(HOSTED, entries, 'enforce', []),
+      host: { cgroups: [this.#cgroup], zoned: true },
     };
     return {
       ...input(boxed, ...(isAlone ? [] : [hosted])),
@@ -322,7 +465,7 @@ class Place implements Disposable {
         },
       ],
       exempt: [this.#index('up0')],
-      hostNet: { gates: [cgroupOf()], exempt: [], builds: [], zones: true, native, queues: !inRaw },
+      hostNet: { gates: [this.#gate], exempt: [], builds: [], zones: true, native, queues: !inRaw },
     };
   }
 
@@ -351,7 +494,8 @@ class Place implements Disposable {
 
   #start(sender: Sender, from?: string): Part {
     const place = from ?? (sender.endsWith('bridged') ? this.#box.path : this.host.path);
-    const enter = sender === 'hosted' ? `echo $$ > ${cgroups.folder(cgroupOf(3).path)}/cgroup.procs && ` : '';
+    const enter =
+      sender === 'hosted' ? `echo $$ > ${cgroups.folder(this.#cgroup.path)}/cgroup.procs && ` : '';
     const command = [
       `--net=${place}`,
       '--',
@@ -371,6 +515,7 @@ class Place implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#attached?.[Symbol.dispose]();
     for (const child of [this.#server, ...this.#senders.values(), ...this.#askers]) child.kill('SIGKILL');
     for (const ns of [this.host, this.#net, this.#box]) ns[Symbol.dispose]();
   }
@@ -414,13 +559,17 @@ function link(a: Netns, nameA: string, b: Netns, nameB: string): void {
   b.run('ip', 'link', 'set', nameB, 'up');
 }
 
-/** The gate, or the cgroup of a container below it. */
-function cgroupOf(identity?: number): Cgroup {
-  const path = identity === undefined ? GATE : `${GATE}/${identity}`;
-  cgroups.make(path);
+const made: string[] = [];
+function makeCgroup(path: string): Cgroup {
+  if (cgroups.make(path)) made.push(path);
   const found = cgroups.at(path);
   if (!found) throw new Error(`cannot make the cgroup ${path}`);
   return found;
+}
+/** The processes in them have been killed, and end. */
+async function removeCgroups(): Promise<void> {
+  for (const path of made.splice(0).reverse())
+    for (let n = 0; n < 100 && !cgroups.remove(path); n++) await sleep(20);
 }
 
 const TITLES: Readonly<Record<Sender, string>> = {
@@ -435,8 +584,8 @@ async function rowsOf(sender: Sender, kinds: readonly Kind[]): Promise<Row[]> {
   const variants = variantsOf(sender);
   const places: Place[] = [];
   try {
-    for (const variant of variants) {
-      const place = new Place();
+    for (const [n, variant] of variants.entries()) {
+      const place = new Place(n);
       places.push(place);
       await place.ready();
       await place.apply(variant);
@@ -444,11 +593,16 @@ async function rowsOf(sender: Sender, kinds: readonly Kind[]): Promise<Row[]> {
     const rows: Row[] = [];
     for (const kind of isAnswer(sender) ? (['answer'] as const) : kinds)
       rows.push(...(await rowsOfKind(sender, kind, variants, places)));
+    for (const place of places) place.prove();
     return rows;
   } finally {
     for (const place of places) place[Symbol.dispose]();
+    await removeCgroups();
   }
 }
+
+/** What is measured with programs of BPF, too. */
+const IN_DESIGNS: readonly Kind[] = ['flow', 'connection', 'answer'];
 
 async function rowsOfKind(
   sender: Sender,
@@ -456,17 +610,19 @@ async function rowsOfKind(
   variants: readonly Variant[],
   places: readonly Place[],
 ): Promise<Row[]> {
-  const sides = variants.map(
-    ({ name }, n): Side => ({ name, measure: () => (places[n] as Place).measure(sender, kind) }),
+  const sides = variants.flatMap(({ name, design }, n): Side[] =>
+    design !== undefined && !IN_DESIGNS.includes(kind)
+      ? []
+      : [{ name, measure: () => (places[n] as Place).measure(sender, kind) }],
   );
   const [bare = [], ...others] = await interleaved(sides, Number(values.rounds));
   for (const [n, own] of others.entries())
     console.error(
-      `${sender} ${kind} ${variants[n + 1]?.name}: ${median(own).toFixed(0)} +${(median(own) - median(bare)).toFixed(0)}`,
+      `${sender} ${kind} ${sides[n + 1]?.name}: ${median(own).toFixed(0)} +${(median(own) - median(bare)).toFixed(0)}`,
     );
   return others.map((own, n) => ({
     id: `ablation-${sender}-${kind}-${n}`,
-    label: `${KINDS[kind].label}, of ${TITLES[sender]}: ${variants[n + 1]?.name}`,
+    label: `${KINDS[kind].label}, of ${TITLES[sender]}: ${sides[n + 1]?.name}`,
     unit: 'ns',
     ours: middle(own),
     beside: { ...middle(bare), label: 'without Drawbridge' },
@@ -485,12 +641,10 @@ const middle = (all: readonly number[]): Figure => ({
 
 const rows: Row[] = [];
 try {
-  cgroupOf();
   const kinds = values.kinds.split(',') as Kind[];
   for (const sender of values.only.split(',') as Sender[]) rows.push(...(await rowsOf(sender, kinds)));
   await writeResult('ablation', 'npx tsx bench/ablation.ts', rows);
 } finally {
-  cgroups.remove(`${GATE}/3`);
-  cgroups.remove(GATE);
+  await removeCgroups();
 }
 process.exit(0);

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { assembled, Btf, op } from '../../bench/bpf.js';
 import { isReached, renderedDocs } from '../../bench/docs.js';
 import { BENCHES, GOALS } from '../../bench/goals.js';
 import { comparedRow, figure, interleaved, quantile, resampled } from '../../bench/harness.js';
@@ -113,4 +114,49 @@ it.each([
   [27_300.4, '27,300'],
 ])('%s is shown as %s', (value, text) => {
   expect(shownNumber(value)).toBe(text);
+});
+
+it('a program of BPF is assembled: jumps count instructions, and a constant of 64 bits is two of them', () => {
+  const bytes = assembled([
+    op.load('u32', 7, 6, 164),
+    op.when(7, '==', 0x28000000, 'end'),
+    op.wide(1, 2, 3),
+    'end',
+    op.end,
+  ]);
+  expect(bytes.toString('hex').match(/.{16}/g)).toEqual([
+    '6167a40000000000',
+    '1607020000000028',
+    '1801000002000000',
+    '0000000003000000',
+    '9500000000000000',
+  ]);
+  expect(() => assembled([op.jump('nowhere'), op.end])).toThrow('no label nowhere');
+});
+
+/** struct sk_buff { int head; union { int mark; }; } as the kernel describes it. */
+const SMALL_BTF = (() => {
+  const strings = Buffer.from('\0sk_buff\0head\0mark\0');
+  const at = (text: string): number => strings.indexOf(`${text}\0`);
+  const [int, struct, union] = [1, 4, 5].map((kind) => kind << 24) as [number, number, number];
+  const types = [
+    ...[at('head'), int, 4, 32],
+    ...[0, union | 1, 4, at('mark'), 1, 0],
+    ...[at('sk_buff'), struct | 2, 8, at('head'), 1, 0, 0, 2, 32],
+  ];
+  const data = Buffer.alloc(24 + types.length * 4 + strings.length);
+  data.writeUInt32LE(24, 4);
+  data.writeUInt32LE(types.length * 4, 12);
+  data.writeUInt32LE(types.length * 4, 16);
+  for (const [n, word] of types.entries()) data.writeUInt32LE(word, 24 + n * 4);
+  strings.copy(data, 24 + types.length * 4);
+  return data;
+})();
+
+it('offsets of fields are read from the types of the kernel, also of a field in a union without a name', () => {
+  const btf = new Btf(SMALL_BTF);
+  expect(btf.struct('sk_buff')).toBe(3);
+  expect([btf.offset('sk_buff', 'head'), btf.offset('sk_buff', 'mark')]).toEqual([0, 4]);
+  expect(() => btf.offset('sk_buff', 'nothing')).toThrow('no field nothing');
+  expect(() => btf.struct('nothing')).toThrow('has no nothing');
 });
