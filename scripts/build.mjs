@@ -45,6 +45,9 @@ const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[
 const ON_USE = ['undici', 'ioredis'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
+const NO_PACKAGES = 'const PACKAGES = [];';
+/** Packages that are not inside dist, as they have a library of their own for each platform. The service loads all of them. */
+const EXTERNAL = ['koffi'];
 /** What a start of the service does not load. */
 const LATER = ['node:inspector', 'node:readline/promises', 'https', 'node:https', 'node:http2', 'node:tls'];
 /** For packages in the form of CommonJS. */
@@ -67,7 +70,7 @@ const common = {
   bundle: true,
   platform: 'node',
   target: 'node20',
-  external: ['koffi'], // it has a library of its own for each platform
+  external: EXTERNAL,
   minifySyntax: true,
   minifyWhitespace: true,
   lineLimit: 160,
@@ -185,11 +188,12 @@ const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
 const commands = `const QUICK = ${JSON.stringify([...QUICK, '--version', '-V'])};`;
 const used = service.metafile.outputs['dist/parts/service.cjs'].imports.map(({ path }) => path);
 const builtins = [...new Set(used.filter((name) => isBuiltin(name) && !LATER.includes(name)))];
-for (const list of [NO_COMMANDS, NO_BUILTINS])
+for (const list of [NO_COMMANDS, NO_BUILTINS, NO_PACKAGES])
   if (!launcher.includes(list)) fail(`scripts/launcher.cjs does not have: ${list}`);
 const main = launcher
   .replace(NO_COMMANDS, commands)
-  .replace(NO_BUILTINS, `const BUILTINS = ${JSON.stringify(builtins)};`);
+  .replace(NO_BUILTINS, `const BUILTINS = ${JSON.stringify(builtins)};`)
+  .replace(NO_PACKAGES, `const PACKAGES = ${JSON.stringify(EXTERNAL)};`);
 writeFileSync(join(DIST, 'main.js'), main, { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');

@@ -12,9 +12,16 @@
 const fs = require('node:fs');
 const { dirname, join } = require('node:path');
 
-/** Both are replaced by the build. */
+/** All are replaced by the build. */
 const QUICK = [];
 const BUILTINS = [];
+const PACKAGES = [];
+/** Parts of Node that its functions load on use only: of `listen`, of streams of files, and of a comparison. */
+const ON_USE = [
+  () => require('node:cluster'),
+  () => fs.ReadStream,
+  () => require('node:util').isDeepStrictEqual({}, {}),
+];
 /** As of the unit (CacheDirectory=). A folder that does not exist is not made. */
 const FOLDER = process.env.CACHE_DIRECTORY || '/var/cache/drawbridge';
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
@@ -36,6 +43,12 @@ const FLAGS = [
   '--semi-space-growth-factor=1',
   ...(process.versions.v8.startsWith('11.') ? ['--interrupt-budget=500000'] : []),
 ].join(' ');
+/**
+ * The size to which the heap may grow before V8 marks it for the first time. Left to itself, V8 lowers its first limit with each collection
+ * of young objects, and marks some 50 MB next to 1,000 containers just before the service is ready. The collection at rest (run-service.ts)
+ * sets an ordinary limit.
+ */
+const START_HEAP_BYTES = 96 * 1024 * 1024;
 /** Published by the service (run-service.ts). */
 const AT_REST = 'drawbridge:at rest';
 
@@ -93,14 +106,38 @@ function atRest(write) {
   subscribe(AT_REST, once);
 }
 
+/**
+ * Let the heap grow to START_HEAP_BYTES. V8 reads flags for its first limit before it reads this script, and Node's own code does not fit
+ * to them, so that it is compiled: 20 ms. Each full collection sets the next limit, as a multiple of the objects that remain; one of the
+ * first objects takes 5 ms. `gc` exists in a context of its own only.
+ */
+function raiseHeapLimit({ getHeapStatistics, setFlagsFromString }) {
+  if (!process.versions.v8.startsWith('11.')) return; // of Node 20, as the flag above
+  const { runInNewContext } = require('node:vm');
+  const percent = Math.round((100 * START_HEAP_BYTES) / getHeapStatistics().used_heap_size);
+  setFlagsFromString('--expose-gc');
+  setFlagsFromString(`--heap-growing-percent=${percent}`);
+  try {
+    runInNewContext('gc')();
+  } finally {
+    setFlagsFromString('--heap-growing-percent=0');
+    setFlagsFromString('--no-expose-gc');
+  }
+}
+
 function loadService() {
   const { createRequire } = require('node:module');
-  const { setFlagsFromString } = require('node:v8');
+  const v8 = require('node:v8');
+  const { setFlagsFromString } = v8;
   const { Script } = require('node:vm');
   const filename = join(__dirname, 'parts', 'service.cjs');
   const file = join(FOLDER, 'service.cjs.code');
+  const requireOfService = createRequire(filename);
   const source = fs.readFileSync(filename);
+  raiseHeapLimit(v8);
   for (const name of BUILTINS) require(name);
+  for (const name of PACKAGES) requireOfService(name);
+  for (const load of ON_USE) load();
   setFlagsFromString(FLAGS);
   const cachedData = readCode(file, source);
   const script = new Script(source.toString('latin1'), { filename, ...(cachedData && { cachedData }) });
@@ -110,7 +147,7 @@ function loadService() {
       writeCode(file, source, script);
     });
   const module = { exports: {} };
-  script.runInThisContext()(module.exports, createRequire(filename), module, filename, dirname(filename));
+  script.runInThisContext()(module.exports, requireOfService, module, filename, dirname(filename));
 }
 
 const command = process.argv[2];

@@ -23,8 +23,8 @@ const host: Host = {
   user: process.env.SUDO_USER || userName(),
   start: async (config, log, former) => {
     // Before other modules are loaded: V8 lets the young generation grow to 32 MiB in the first second.
-    const { sizeYoungGeneration } = await import('./lib/thread.js');
-    sizeYoungGeneration();
+    const { START_YOUNG_BYTES, sizeYoungGeneration } = await import('./lib/thread.js');
+    sizeYoungGeneration(START_YOUNG_BYTES);
     const { runService } = await import('./run-service.js');
     return runService({ config, log, former });
   },

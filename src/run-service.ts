@@ -21,7 +21,7 @@ import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
-import { collectGarbage, START_YOUNG_BYTES, sizeYoungGeneration } from './lib/thread.js';
+import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
@@ -212,7 +212,6 @@ async function isDockerThere({ docker, policies, sandboxes }: App): Promise<bool
   const wait = (ms: number): Promise<undefined> => sleep(ms, undefined, { ref: false });
   const soon = await Promise.race([asked, wait(DOCKER_SOON_MS)]);
   if (!soon) sandboxes.arm({ close: true });
-  else if (soon.containers.size >= MANY_CONTAINERS) sizeYoungGeneration(START_YOUNG_BYTES);
   return (soon ?? (await Promise.race([asked, wait(DOCKER_WAIT_MS)]))) !== undefined;
 }
 
@@ -333,8 +332,6 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
 }
 
 const FIRST_PASS_MS = 30_000;
-/** With fewer, the start has not enough objects to make up for the growth of the young generation. */
-const MANY_CONTAINERS = 200;
 const DOCKER_WAIT_MS = 10_000;
 /** Within this time a healthy engine lists its containers. */
 const DOCKER_SOON_MS = 1_000;

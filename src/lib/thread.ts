@@ -120,8 +120,8 @@ function setNodeFlags(): void {
 /** Two halves of 2 MiB take no more processor time than two of 16; two of 0.5, with which V8 begins, take a tenth more (bench/pass.ts). */
 const YOUNG_BYTES = 4 * 1024 * 1024;
 /**
- * For the start with many containers, of which most objects stay: each collection copies what is young. Twice as much saves a tenth of its
- * processor time, and four times as much no more. `collectGarbage` gives it back.
+ * For the start, of which most objects stay: each collection copies what is young. Twice as much saves a tenth of its processor time next to
+ * 1,000 containers, and four times as much no more. `collectGarbage` gives it back.
  */
 export const START_YOUNG_BYTES = 8 * 1024 * 1024;
 const MOST_STEPS = 1_000;

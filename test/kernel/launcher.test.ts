@@ -111,6 +111,15 @@ it.runIf(process.versions.v8.startsWith('11.'))('functions that run for some ms 
   expect(optimized(10_000)).toBe(true);
 });
 
+it.runIf(process.versions.v8.startsWith('11.'))('the objects of a start are not marked', () => {
+  writeService("const kept=[];for(let n=0;n<500_000;n++)kept.push({n,of:[n]});console.log('allocated');");
+  const trace = launch({ flags: ['--trace-gc'] });
+  expect(trace).toContain('allocated');
+  const marked = trace.split('\n').filter((line) => line.includes('Mark-Compact'));
+  expect(marked.length).toBe(1); // of the launcher itself, which sets the limit
+  expect(marked[0]).toContain('testing');
+});
+
 it('code that another user than root could have written is not used', () => {
   launch();
   chmodSync(code, 0o664);
