@@ -319,6 +319,7 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
     }));
   const fleetTimer = setTimeout(beginFleet, FIRST_BEAT_MS);
   parts.add(async () => clearTimeout(fleetTimer));
+  app.maintenance.follow();
   tools.begin();
   docker.inspectRest();
   app.hostWatch.followMounts();

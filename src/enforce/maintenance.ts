@@ -36,6 +36,8 @@ export class Maintenance implements AsyncDisposable {
   readonly #o: MaintenanceParts;
   readonly #drift: DriftMonitor;
   readonly #begun = new DisposalStack();
+  /** What the kernel showed after the first pass, until nft monitor reports changes. */
+  #after: string | undefined;
 
   constructor(parts: MaintenanceParts) {
     this.#o = parts;
@@ -45,20 +47,24 @@ export class Maintenance implements AsyncDisposable {
   /** After the first pass. */
   begin(): void {
     const { shape, kernel, dns, applied, hostMode, log } = this.#o;
-    const rules = new RulesMonitor(
-      shape.prefix,
-      (what) => {
-        this.rulesChanged.emit();
-        this.#drift.suspect(what);
-      },
-      log,
-    );
-    this.#begun.use(rules);
+    this.#after = this.#drift.present;
     // No monitor reports changes of iptables-legacy.
     const tables = hostMode.isLegacy ? new LegacyTables() : undefined;
     if (tables) this.#begun.use(tables);
     this.#begun.use(new Heartbeat(this.#o, { drift: this.#drift, recordLost: this.recordLost, tables }));
     this.#begun.use(new TtlExtender({ dns, flows: kernel.flows, marks: shape.marks, applied, log }));
+  }
+
+  /** Follow what other processes change from here on. What has changed since `begin` is looked for once. */
+  follow(): void {
+    const onForeign = (what: string | undefined): void => {
+      const isSame = this.#after !== undefined && this.#after === this.#drift.present;
+      this.#after = undefined;
+      if (what === undefined && isSame) return;
+      this.rulesChanged.emit();
+      this.#drift.suspect(what ?? 'nft monitor was not running');
+    };
+    this.#begun.use(new RulesMonitor(this.#o.shape.prefix, onForeign, this.#o.log));
   }
 
   /** When the kernel was last found to hold what it should (ms, monotonic). */
@@ -129,6 +135,16 @@ export class DriftMonitor {
     this.#what ||= what;
     this.#again = this.#isChecking;
     if (!this.#isChecking) this.#timer ??= setTimeout(() => void this.#check(), SETTLE_MS);
+  }
+
+  /** Differs after each change of nf_tables and each pass. Undefined: during a pass, or not known. */
+  get present(): string | undefined {
+    try {
+      const [generation, passes] = [this.#o.kernel.generation(), this.#o.reconciler.resting];
+      return generation === undefined || passes === undefined ? undefined : `${generation} ${passes}`;
+    } catch {
+      return undefined; // not known: that counts as a change
+    }
   }
 
   /** A complete comparison starts several processes: it is left out while the kernel proves that nothing has changed since the last. */
@@ -324,8 +340,7 @@ class Heartbeat implements AsyncDisposable {
   #checkSets(): void {
     const { reconciler, threats, applied, shape, kernel } = this.#o;
     if (reconciler.resting === undefined) return; // the changes of a pass are no tampering
-    const loads = threats.resting;
-    if (!shape.withoutFeeds) this.#checkThreats(this.#entries(threats.sets), loads);
+    if (!shape.withoutFeeds) this.#checkThreats(threats.resting);
     this.#checkRecord((kernel.sets.entries(this.#record) ?? 0) > 0);
     if (applied.value) this.#turns.next(applied.value.desired, kernel, this.#isWhole);
   }
@@ -346,27 +361,19 @@ class Heartbeat implements AsyncDisposable {
     return true;
   };
 
-  /** How many entries each of these sets has; without those that do not exist. */
-  #entries(names: readonly string[]): ReadonlyMap<string, number> {
-    const { sets } = this.#o.kernel;
-    const found = new Map<string, number>();
-    for (const name of names) {
-      const entries = sets.entries(name);
-      if (entries !== undefined) found.set(name, entries);
-    }
-    return found;
-  }
-
   /** The record is written some time after the start, and removed by Drawbridge only in a teardown. */
   #checkRecord(isThere: boolean): void {
     if (this.#hasRecord && !isThere) this.#findings.recordLost.emit();
     this.#hasRecord = isThere;
   }
 
-  #checkThreats(entries: ReadonlyMap<string, number>, loads: number | undefined): void {
-    const { threats } = this.#o;
+  /** A pass creates those that are gone. */
+  #checkThreats(loads: number | undefined): void {
+    const { threats, kernel } = this.#o;
+    const sizes = threats.sets.map((set) => [set, kernel.sets.entries(set)] as const);
     if (loads === undefined || threats.resting !== loads) return;
-    const lost = threats.lost(entries).filter((set) => entries.has(set)); // a pass creates those that are gone
+    const entries = new Map(sizes.filter((one): one is readonly [string, number] => one[1] !== undefined));
+    const lost = threats.lost(entries).filter((set) => entries.has(set));
     if (lost.length > 0) threats.repair(lost);
   }
 

@@ -4,6 +4,8 @@ import { follow, isOwnProcess } from './exec.js';
 import { closeDescriptor, openSocket, readSocketOption } from './netlink/libc.js';
 
 const RESTART_MS = 1_000;
+/** nft has subscribed long before; it does not say when. */
+const LISTENS_MS = 1_000;
 
 /**
  * By iptables table: foreign chains with a Drawbridge jump at their head, and FORWARD, which contains the jump to
@@ -31,31 +33,33 @@ export function concerns(line: string, prefix: string): boolean {
 
 /**
  * Calls back as soon as the kernel reports that another process has changed rules that concern Drawbridge. It sees
- * changes through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others.
+ * changes through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others. It calls back with undefined each time
+ * that it has begun to listen: changes from before that may not have been reported.
  */
 export class RulesMonitor implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #done: Promise<void>;
   #touched: string | undefined;
 
-  constructor(prefix: string, onForeign: (what: string) => void, log: Logger) {
+  constructor(prefix: string, onForeign: (what: string | undefined) => void, log: Logger) {
     this.#done = this.#run(prefix, onForeign, log);
   }
 
-  async #run(prefix: string, onForeign: (what: string) => void, log: Logger): Promise<void> {
+  async #run(prefix: string, onForeign: (what: string | undefined) => void, log: Logger): Promise<void> {
     while (!this.#stop.signal.aborted) {
+      const listens = setTimeout(() => onForeign(undefined), LISTENS_MS);
       const end = await follow(
         'nft',
         ['monitor'],
         (line) => this.#line(line, prefix, onForeign),
         this.#stop.signal,
       ).catch(String);
+      clearTimeout(listens);
       if (this.#stop.signal.aborted) return;
       log.warn(
         { end },
         'nft monitor ended: starting it again; until then only the periodic check finds changes',
       );
-      onForeign('nft monitor was not running');
       await sleep(RESTART_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
     }
   }

@@ -1,5 +1,6 @@
 /** A restart takes the rules as the service has last read them, and reads them again after any change while it was away. */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -11,6 +12,14 @@ const FORBIDDEN = '93.184.1.2';
 const KEPT = 'they are not read again';
 const CHECK_MS = 60_000;
 
+/** Begins to listen only after this, but long before the service takes it to listen. */
+const SLOW_MONITOR = `#!/bin/sh
+PATH=\${PATH#*:}
+[ "$1" = monitor ] && sleep 0.5
+exec nft "$@"
+`;
+
+const tools = mkdtempSync(join(tmpdir(), 'drawbridge-tools-'));
 let lab: Lab;
 let drawbridge: Drawbridge;
 let container: Awaited<ReturnType<Lab['start']>>;
@@ -18,13 +27,18 @@ let observed: typeof container;
 let file: string;
 beforeAll(async () => {
   lab = await Lab.up({});
-  drawbridge = lab.drawbridge({ config: { log: { level: 'debug' } } });
+  writeFileSync(join(tools, 'nft'), SLOW_MONITOR, { mode: 0o755 });
+  const env = { PATH: `${tools}:${process.env.PATH}` };
+  drawbridge = lab.drawbridge({ config: { log: { level: 'debug' } }, env });
   await drawbridge.ready();
   container = await lab.start({ labels: { 'drawbridge.allow': `${PERMITTED}:80` } });
   observed = await lab.start({ labels: { 'drawbridge.mode': 'observe' } });
   file = join(drawbridge.stateDir, 'kernel-rules');
 }, 120_000);
-afterAll(() => lab?.down());
+afterAll(async () => {
+  await lab?.down();
+  rmSync(tools, { recursive: true, force: true });
+});
 
 const reaches = async (address: string, from = container): Promise<boolean> =>
   (await from.exec(['wget', '-q', '-T', '1', '-O', '/dev/null', `http://${address}/`])).code === 0;
@@ -77,5 +91,16 @@ it('rules that were removed while the service was away are in force when it is r
   expect(
     await restart(() => lab.inHost(['nft', 'delete', 'table', 'bridge', 'drawbridge'], { check: true })),
   ).not.toContain(KEPT);
+  await isEnforced();
+}, 120_000);
+
+it('rules that are removed between the first pass and the first report of changes are repaired', async () => {
+  await restart();
+  const before = drawbridge.logs().length;
+  await lab.inHost(['iptables', '-F', 'DB-FORWARD'], { check: true });
+  const rules = async (): Promise<string> =>
+    (await lab.inHost(['iptables', '-S', 'DB-FORWARD'], { check: true })).stdout;
+  await waitFor('the rules', async () => (await rules()).includes('-A'), CHECK_MS, 100);
+  expect(drawbridge.logs().slice(before)).toContain('nft monitor was not running');
   await isEnforced();
 }, 120_000);

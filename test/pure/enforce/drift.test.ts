@@ -105,6 +105,35 @@ it('compares completely once, and then only what shows a change', async () => {
   expect(drift.checkedAt).toBeGreaterThan(first);
 });
 
+describe('what shows that nothing has changed', () => {
+  it('stays the same by itself', () => {
+    const { drift } = host();
+    expect(drift.present).toBeDefined();
+    expect(drift.present).toBe(drift.present);
+  });
+
+  const changes: Readonly<Record<string, (now: ReturnType<typeof host>['now']) => void>> = {
+    'a change of nf_tables': (now) => (now.generation += 1),
+    'a pass': (now) => (now.resting = 4),
+  };
+  it.each(Object.entries(changes))('differs after %s', (_what, change) => {
+    const { drift, now } = host();
+    const before = drift.present;
+    change(now);
+    expect(drift.present).toBeDefined();
+    expect(drift.present).not.toBe(before);
+  });
+
+  it('is not known during a pass, and where the generation cannot be read', () => {
+    const { drift, now } = host();
+    now.resting = undefined;
+    expect(drift.present).toBeUndefined();
+    now.resting = 3;
+    now.generation = undefined as unknown as number;
+    expect(drift.present).toBeUndefined();
+  });
+});
+
 type Host = ReturnType<typeof host>;
 const CHANGES: Readonly<Record<string, (h: Host) => void>> = {
   tables: ({ now }) => {
