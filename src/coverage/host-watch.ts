@@ -115,8 +115,9 @@ export class HostWatch implements AsyncDisposable {
 
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
   async #readHostFacts(known?: ReturnType<Kernel['filters']>): Promise<void> {
-    void this.#askDocker();
-    const bridges = new Set(this.#o.applied.value?.vethMap.bridges.keys());
+    const { applied, docker } = this.#o;
+    void this.#askDocker(known ? docker.daemonAtConnection() : docker.daemonInfo()); // the start asks it again soon
+    const bridges = new Set(applied.value?.vethMap.bridges.keys());
     try {
       const readFor = this.#state(bridges);
       if (this.host && readFor !== undefined && readFor === this.#readFor) {
@@ -141,8 +142,8 @@ export class HostWatch implements AsyncDisposable {
     return generation === undefined ? undefined : [generation, ...bridges].join(' ');
   }
 
-  async #askDocker(): Promise<void> {
-    const facts = await this.#o.docker.daemonInfo().catch(() => undefined); // DockerWatch reports a failure
+  async #askDocker(asked: ReturnType<DockerWatch['daemonInfo']>): Promise<void> {
+    const facts = await asked.catch(() => undefined); // DockerWatch reports a failure
     if (!facts) return;
     const before = this.engine?.firewallBackend;
     this.engine = engineFacts(facts);

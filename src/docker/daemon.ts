@@ -1,10 +1,9 @@
-/** Facts about the Docker engine (`GET /info`, `GET /version`). Pure. */
+/** Facts about the Docker engine (`GET /info`). Pure. */
 import { asRecord, flagAt, recordAt, textAt, textsAt } from '../lib/json.js';
 
 export interface DaemonFacts {
   /** Such as `26.1.5+dfsg1`; empty when the engine does not report it. */
   readonly serverVersion: string;
-  readonly apiVersion: string;
   readonly rootDir: string;
   readonly liveRestore: boolean;
   readonly cgroupDriver: string;
@@ -28,12 +27,11 @@ export const engineFacts = ({ serverVersion, rootDir, firewallBackend }: DaemonF
   ...(firewallBackend && { firewallBackend }),
 });
 
-export function readDaemon(info: unknown, version: unknown): DaemonFacts {
+export function readDaemon(info: unknown): DaemonFacts {
   const i = asRecord(info);
   const backend = textAt(recordAt(i, 'FirewallBackend'), 'Driver');
   return {
     serverVersion: textAt(i, 'ServerVersion'),
-    apiVersion: textAt(asRecord(version), 'ApiVersion'),
     rootDir: textAt(i, 'DockerRootDir'),
     liveRestore: flagAt(i, 'LiveRestoreEnabled'),
     cgroupDriver: textAt(i, 'CgroupDriver'),

@@ -79,9 +79,6 @@ export class DockerApi {
   info(): Promise<unknown> {
     return this.#get('/info?', {});
   }
-  version(): Promise<unknown> {
-    return this.#get('/version?', {});
-  }
 
   /** @param since Unix seconds: the engine sends its answer's head before it subscribes; `since` replays the gap. */
   async events(since: number, signal: AbortSignal): Promise<Readable> {

@@ -48,7 +48,7 @@ export class DockerWatch implements AsyncDisposable {
   /** The source of the newest view. */
   #derivedFrom = '';
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
-  #rootDir: Promise<string> | undefined;
+  #daemon: Promise<DaemonFacts> | undefined;
   #resolversRead = 0;
   #firstList: { resolve(): void; reject(error: Error): void } | undefined;
   /** Inspects that are published together with those that follow, and the timer that ends the wait. */
@@ -139,10 +139,24 @@ export class DockerWatch implements AsyncDisposable {
     return this.#fetcher.network(id).catch((error: unknown) => this.#refused(error));
   }
 
-  /** Throws DockerError when the engine does not answer. */
+  /** Asks the engine now. Rejects with DockerError when it does not answer. */
   async daemonInfo(): Promise<DaemonFacts> {
-    const [info, version] = await Promise.all([this.#engine.info(), this.#engine.version()]);
-    return readDaemon(info, version);
+    return readDaemon(await this.#engine.info());
+  }
+
+  /**
+   * As the engine has answered for this connection: it is asked once for each, because a start uses the answer in several places, and reads
+   * the resolvers of all containers at the same time. Rejects with DockerError when it does not answer.
+   */
+  daemonAtConnection(): Promise<DaemonFacts> {
+    if (this.#daemon) return this.#daemon;
+    const asked = this.daemonInfo();
+    const forget = (): void => {
+      if (this.#daemon === asked) this.#daemon = undefined;
+    };
+    this.#daemon = asked;
+    asked.then(({ rootDir }) => rootDir === '' && forget(), forget);
+    return asked;
   }
 
   /**
@@ -155,21 +169,9 @@ export class DockerWatch implements AsyncDisposable {
     const t = all.get(id);
     const owner = all.get((t && namespaceOwner(t, all)) ?? id);
     const sandboxKey = owner?.privileges?.sandboxKey || (owner === t ? sandbox : '');
-    const rootDir = await this.#askRootDir();
+    const { rootDir } = await this.daemonAtConnection();
     if (++this.#resolversRead % READ_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
     return readResolver({ rootDir, id: owner?.id ?? id, sandboxKey });
-  }
-
-  /** The engine is asked once for each connection: after a start, the resolvers of all containers are read at the same time. */
-  #askRootDir(): Promise<string> {
-    if (this.#rootDir) return this.#rootDir;
-    const asked = this.daemonInfo().then((d) => d.rootDir);
-    const forget = (): void => {
-      if (this.#rootDir === asked) this.#rootDir = undefined;
-    };
-    this.#rootDir = asked;
-    asked.then((dir) => dir === '' && forget(), forget);
-    return asked;
   }
 
   async close(): Promise<void> {
@@ -244,9 +246,9 @@ export class DockerWatch implements AsyncDisposable {
 
   async #connected(): Promise<void> {
     this.#state.invalidateInspects();
-    this.#rootDir = undefined;
+    this.#daemon = undefined; // another engine may answer now
     const listed = this.#lists.run();
-    this.#askRootDir().catch(() => undefined); // asked early, because the resolvers of all containers are read next
+    this.daemonAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
     await listed;
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });

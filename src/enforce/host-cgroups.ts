@@ -265,7 +265,7 @@ export class HostMode implements Disposable {
 
   /** Docker may be away or hang: then what was last known must do. */
   #driver(): Promise<string> {
-    const asked = this.#o.docker.daemonInfo().then((d) => d.cgroupDriver);
+    const asked = this.#o.docker.daemonAtConnection().then((d) => d.cgroupDriver);
     return Promise.race([asked, sleep(ASK_MS, '', { ref: false })]).catch(() => '');
   }
 

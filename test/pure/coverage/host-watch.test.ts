@@ -38,6 +38,7 @@ function watched() {
     docker: {
       onChange: () => ({ [Symbol.dispose]: nothing }),
       daemonInfo: () => Promise.reject(new Error('away')),
+      daemonAtConnection: () => Promise.reject(new Error('away')),
     },
     applied: {
       get value() {

@@ -79,7 +79,7 @@ it('abort ends requests of which the head, the body or the reason of a failure i
     if (req.url?.startsWith('/info') !== true) res.write('{');
     reached();
   });
-  for (const ask of [() => e.info(), () => e.version(), () => e.networks().then((a) => a.value())]) {
+  for (const ask of [() => e.info(), () => e.image('i'), () => e.networks().then((a) => a.value())]) {
     const arrived = new Promise<void>((done) => (reached = done));
     const asked = failure(ask());
     await arrived;

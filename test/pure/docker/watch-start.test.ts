@@ -85,6 +85,26 @@ it('shows each container once all are inspected, and asks once where the engine 
   await watch.close();
 });
 
+it('asks the engine once for each connection, and again when it is asked now', async () => {
+  asked.clear();
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  let connections = 0;
+  watch.onChange((_view, { kind }) => {
+    if (kind === 'connected') connections += 1;
+  });
+  await watch.begin(() => true);
+  expect(await watch.daemonAtConnection()).toMatchObject({ rootDir: folder });
+  await watch.daemonAtConnection();
+  expect(asked.get('/info')).toBe(1);
+  await watch.daemonInfo();
+  expect(asked.get('/info')).toBe(2);
+  server.closeAllConnections();
+  await expect.poll(() => connections, { timeout: 10_000 }).toBe(2);
+  await watch.daemonAtConnection();
+  expect(asked.get('/info')).toBe(3);
+  await watch.close();
+});
+
 it('a single inspect is published with its answer', async () => {
   const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
   watch.start();
