@@ -131,7 +131,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     overrides,
     temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
   });
-  const quotas = new Quotas({ folder, applied, log, now: Date.now });
+  const quotas = new Quotas({ folder, kernel, applied, log, now: Date.now });
   const reserved = new ReservedPorts({ config, shared, kernel, docker });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const nat64 = nat64Ranges(config.networks.nat64);

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { readQuotas } from '../kernel/counts.js';
-import { exec } from '../kernel/exec.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { atNext } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
@@ -74,6 +73,7 @@ function isNear(name: string, now: number): boolean {
 export interface QuotasOptions {
   /** The folder that outlives a restart. */
   readonly folder: string;
+  readonly kernel: Pick<Kernel, 'usedQuotas'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
   readonly now: () => number;
@@ -160,7 +160,7 @@ export class Quotas implements AsyncDisposable {
   }
 
   async #read(): Promise<void> {
-    for (const [name, used] of await readQuotas(exec))
+    for (const [name, used] of await this.#o.kernel.usedQuotas())
       this.#dirty = this.#ledger.count(name, used) || this.#dirty;
   }
 

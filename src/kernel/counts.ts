@@ -1,14 +1,12 @@
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
-import { asReader, type Exec, must } from './exec.js';
+import { asReader, type Exec } from './exec.js';
 import { ownHash } from './iptables-text.js';
 import type { RuleCounter } from './netlink/netlink-codec.js';
 import type { NftElements } from './netlink/nft-codec.js';
-import { itemsOf, parseObjects } from './nft-parse.js';
 import { savedRules } from './read-rules.js';
 
 export interface MemberCounts {
@@ -198,10 +196,4 @@ export async function readCounters(exec: Exec, prefix: string, family: Family): 
     counters.put(chain, ownHash(line, prefix), Number(packets));
   }
   return counters.all;
-}
-
-/** Bytes that the kernel has counted for each quota of Drawbridge. */
-export async function readQuotas(run: Exec): Promise<ReadonlyMap<string, number>> {
-  const json = await must(run, 'nft', ['-j', 'list', 'quotas', 'table', 'bridge', BRIDGE_TABLE]);
-  return new Map([...parseObjects(itemsOf(json)).allowances].map(([name, q]) => [name, q.used]));
 }

@@ -2,6 +2,7 @@ import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import type { HostLink } from '../ruleset/applied-state.js';
 import { type ForwardingInput, forwardingOf, neighbourRoutes } from '../ruleset/bridge-forwarding.js';
+import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { DesiredInput, DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-state.js';
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
@@ -256,6 +257,11 @@ export class Kernel implements AsyncDisposable {
   /** As NftElements.counters. */
   counters(family: Family, chains: readonly string[]): ReturnType<NftElements['counters']> {
     return this.#elements.counters(family, chains);
+  }
+
+  /** The bytes that the kernel has counted for each quota of Drawbridge. Rejects with NetlinkError. */
+  usedQuotas(): Promise<ReadonlyMap<string, number>> {
+    return this.#elements.quotas(BRIDGE_TABLE);
   }
 
   /** The present evidence for these sets. It takes no process. Rejects with NetlinkError. */

@@ -93,7 +93,7 @@ function senderRule({ chain, expr }: JsonObject): SenderRule {
   };
 }
 
-export function itemsOf(json: string): JsonObject[] {
+function itemsOf(json: string): JsonObject[] {
   const root: unknown = JSON.parse(json);
   return isObject(root) && Array.isArray(root.nftables) ? root.nftables.filter(isObject) : [];
 }

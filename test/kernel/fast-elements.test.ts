@@ -136,3 +136,26 @@ it('finds a table by its family and name', () => {
     ns[Symbol.dispose]();
   }
 });
+
+it('reads what the quotas of one table have counted, and nothing else', async () => {
+  using ns = makeNetns();
+  using kernel = new NftElements({ namespace: ns.path });
+  expect(await kernel.quotas('drawbridge')).toEqual(new Map());
+  ns.run(
+    'nft',
+    `table bridge drawbridge {
+      quota q-one { over 5000000000 bytes used 4294967301 bytes }
+      quota q-two { over 100 bytes }
+      counter q-three { packets 1 bytes 7 }
+      chain forward { type filter hook forward priority 0; }
+    }
+    table bridge other { quota q-four { over 100 bytes used 3 bytes }; }
+    table ip drawbridge { quota q-five { over 100 bytes used 3 bytes }; }`,
+  );
+  expect(await kernel.quotas('drawbridge')).toEqual(
+    new Map([
+      ['q-one', 4_294_967_301],
+      ['q-two', 0],
+    ]),
+  );
+});

@@ -11,6 +11,7 @@ import {
   netfilterBody,
   parseAttributes,
   type RuleCounter,
+  readCString,
   readU32be,
   ruleCounterOf,
   u8,
@@ -33,6 +34,7 @@ const MESSAGE = {
   newElement: 12,
   delElement: 14,
   generation: 16,
+  getObject: 19,
 } as const;
 const BATCH = { begin: 0x10, end: 0x11 } as const;
 const FLAG_APPEND = 0x800;
@@ -306,6 +308,17 @@ export interface ElementChange {
 
 /** An attribute of a rule. */
 const RULE_TABLE = 1;
+const OBJECT = { table: 1, name: 2, type: 3, data: 4 } as const;
+const QUOTA = { type: 2, consumed: 4 } as const;
+/** Name and counted bytes of a quota of this table; undefined for any other object. */
+function usedQuota(body: Buffer, table: string): readonly [string, number] | undefined {
+  const object = parseAttributes(body, 4);
+  const name = readCString(object.get(OBJECT.name));
+  const used = parseAttributes(object.get(OBJECT.data)).get(QUOTA.consumed);
+  const isOurs =
+    readCString(object.get(OBJECT.table)) === table && readU32be(object.get(OBJECT.type)) === QUOTA.type;
+  return isOurs && name !== undefined && used ? [name, Number(used.readBigUInt64BE())] : undefined;
+}
 
 /** The sets of nf_tables of one network namespace, and the counters of its rules. */
 export class NftElements implements Disposable {
@@ -330,6 +343,13 @@ export class NftElements implements Disposable {
     const decoded = this.#counters.get(key) ?? new DecodedDumps(({ body }) => ruleCounterOf(body, chains));
     this.#counters.set(key, decoded);
     return this.#dumps.dump('read the counters of rules', out, decoded.decode, { decoded });
+  }
+
+  /** The bytes that the kernel has counted for each named quota of a table of the family bridge. Rejects with NetlinkError. */
+  async quotas(table: string): Promise<ReadonlyMap<string, number>> {
+    const named = [attribute(OBJECT.table, cString(table)), attribute(OBJECT.type, u32be(QUOTA.type))];
+    const out = messageOf('bridge', MESSAGE.getObject, 0, ...named);
+    return new Map(await this.#dumps.dump('read quotas', out, ({ body }) => usedQuota(body, table)));
   }
 
   /** Changes of a table of the family bridge, all or none, in their order. Throws NetlinkError with the first refusal. */

@@ -5,9 +5,9 @@ import { checkListener, hostChecks } from '../../../src/ops/doctor.js';
 
 /** What doctor says of the host of an engine whose `GET /info` is this. */
 const checksOf = (info: object) =>
-  hostChecks(
-    hostFindings({ host: undefined, engine: engineFacts(readDaemon(info)), failure: 'closed' }),
-  ).map(({ name, ok, level }) => ({ name, ok, level }));
+  hostChecks(hostFindings({ host: undefined, engine: engineFacts(readDaemon(info)), failure: 'closed' })).map(
+    ({ name, ok, level }) => ({ name, ok, level }),
+  );
 
 describe('the firewall backend of Docker', () => {
   it.each(['nftables', 'nftables+firewalld'])('%s: the host is not protected, doctor fails', (Driver) => {
