@@ -36,6 +36,7 @@ import {
   DROPPED,
   designsOf,
   OTHERS,
+  RECOGNISED,
   REFUSED,
   type Sender,
   type Site,
@@ -242,9 +243,10 @@ function variantsOf(sender: Sender): readonly Variant[] {
 }
 
 /** In the order in which they are made: what the last ones change would stop the first. */
-const CONTROLS: readonly Control[] = ['forward', 'input', 'opens', 'marks', 'gate', 'forged'];
+const CONTROLS: readonly Control[] = ['marked', 'forward', 'input', 'opens', 'marks', 'gate', 'forged'];
 /** The ends of the names of counters that then count. */
 const STOPPED: Readonly<Record<Control, string>> = {
+  marked: RECOGNISED,
   forward: DROPPED,
   input: DROPPED,
   opens: DROPPED,
@@ -260,7 +262,7 @@ const SET_MARK = `
 `;
 
 const ARRIVED =
-  'table netdev bench { chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; }; }';
+  'table netdev bench { counter controls { }; chain arrived { type filter hook ingress device eth0 priority 0; udp length 72 drop; udp dport 9 counter name controls; }; }';
 
 /** A host with an uplink to a server and a bridge with one container, all of them network namespaces. */
 class Place implements Disposable {
@@ -377,7 +379,10 @@ class Place implements Disposable {
     };
   }
 
-  /** Throws unless each program has run, and those that may drop packets drop what their chains would. To be called last: rules are taken away. */
+  /**
+   * Throws unless each program has run, and those that may drop packets drop what their chains would. No packet of a control arrives. To be
+   * called last: rules are taken away.
+   */
   prove(): void {
     const attached = this.#attached;
     if (attached === undefined) return;
@@ -391,6 +396,9 @@ class Place implements Disposable {
       if (sum(isOf) === before)
         throw new Error(`${this.variant}: no program has stopped the control "${control}"`);
     }
+    for (const end of [this.#net, this.#box])
+      if (!end.run('nft', 'list', 'counter', 'netdev', 'bench', 'controls').includes('packets 0 '))
+        throw new Error(`${this.variant}: a control has arrived`);
     const idle = [...attached.counts()].filter(([name, count]) => count === 0 && !name.endsWith(DROPPED));
     if (idle.length > 0)
       throw new Error(`${this.variant}: programs have not run: ${idle.map(([name]) => name).join(', ')}`);
@@ -400,7 +408,7 @@ class Place implements Disposable {
   #provoke(control: Control): void {
     const send = (from: Netns, to: string): string =>
       from.run('bash', '-c', `{ echo > /dev/udp/${to}/9; } 2>/dev/null || true`);
-    if (control === 'forward') {
+    if (control === 'marked' || control === 'forward') {
       for (const [table, chain] of [
         ['filter', 'DOCKER-USER'],
         ['security', 'FORWARD'],

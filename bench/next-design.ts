@@ -34,7 +34,7 @@ interface Cgroup {
 }
 
 /** What proves that the programs of a variant decide, after the measurement: what is done, and what then is counted. */
-export type Control = 'forward' | 'input' | 'opens' | 'marks' | 'gate' | 'forged';
+export type Control = 'marked' | 'forward' | 'input' | 'opens' | 'marks' | 'gate' | 'forged';
 export interface Design {
   readonly name: string;
   /** What is taken away or changed before. */
@@ -267,7 +267,7 @@ const word = (value: number): Buffer => {
  * mark. `hands`: and hand the packet to the device of the bridge, past the bridge. All others lose the bits, and take the rules.
  */
 const atVeth = (hands: boolean): Part => ({
-  controls: ['forged'],
+  controls: ['marked', 'forged'],
   attach: (p) => {
     const { site, programs } = p;
     const map = programs.map('hash', KEY, 4, 1024);
@@ -281,7 +281,7 @@ const atVeth = (hands: boolean): Part => ({
       op.when(9, '==', DNS_PORT, 'other'),
       op.load('u32', 0, 0, 0),
       op.store('u32', 6, SK_BUFF.mark, 0),
-      ...p.count('identities at the veth'),
+      ...p.count(RECOGNISED),
       ...(hands
         ? [op.set(1, site.bridge.ifindex), op.set(2, INTO_DEVICE), op.call(HELPERS.redirect), op.end]
         : [op.set(0, TCX_NEXT), op.end]),
@@ -296,7 +296,8 @@ const atVeth = (hands: boolean): Part => ({
     programs.atLink('tcxIngress', program, site.namespace, site.veth.ifindex);
   },
 });
-/** Counted by `atVeth`, which recognises none of the packets with a forged source. */
+/** Counted by `atVeth`: packets from the bound MAC and address, and all others. */
+export const RECOGNISED = 'identities at the veth';
 export const OTHERS = 'others at the veth';
 /** Behind the routing to a bridge: hand plain IPv4 to the veth that its MAC and address are bound to, past the bridge and `delivered`. */
 const toVeth: Part = {
@@ -523,6 +524,7 @@ function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
     { name: 'backstop', without: noBackstop('forward'), parts: backstops },
     { name: 'security', without: noSecurity('FORWARD'), parts: [security('forward')] },
     { name: 'security, backstop', without: both, parts: layers },
+    { name: 'backstop in place of both', without: both, parts: backstops },
     { name: 'security, backstop, no early', without: [...both, ...first], parts: layers },
     {
       name: 'identity at the veth, backstop',
@@ -539,6 +541,8 @@ function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
       without: [...marked, ...both, ...first],
       parts: [atVeth(false), ...layers],
     },
+    { name: 'handed to the bridge', without: [], parts: [atVeth(true)] },
+    { name: 'handed to the veth', without: [], parts: [toVeth] },
     { name: 'handed past the bridge', without: [], parts: [atVeth(true), toVeth] },
     {
       name: 'handed past the bridge, security, backstop',
@@ -612,6 +616,11 @@ const ofHosted = (marks: Marks, hosted: number): readonly Design[] => {
 const TO_HOST: readonly Design[] = [
   { name: 'backstop', without: noBackstop('input'), parts: [backstop('input')] },
   { name: 'security', without: noSecurity('INPUT'), parts: [security('input')] },
+  {
+    name: 'backstop in place of both',
+    without: [...noSecurity('INPUT'), ...noBackstop('input')],
+    parts: [backstop('input')],
+  },
   {
     name: 'security, backstop',
     without: [...noSecurity('INPUT'), ...noBackstop('input')],

@@ -8,7 +8,8 @@
  * the cost that a tenth of all measurements of a side do not exceed: other load of the machine makes a measurement dearer, and never
  * cheaper. Both measurements without the rules, compared with each other, show the precision. In brackets is the 95 % interval of a
  * bootstrap over the rounds. Drawbridge is stopped (SIGSTOP) on both sides; it does nothing for a packet that a rule permits.
- * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,hosted,crowd] [--keep]`, as root; SECONDS for each place.
+ * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,hosted,crowd] [--next NAME] [--keep]`, as root; SECONDS for
+ * each place. `--next` puts programs of BPF in place of some chains: NAME is that of a row "next design" of bench/ablation.ts about these senders.
  */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -24,6 +25,8 @@ import { commandOf } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
 import { ACCEPT_PORT, acceptor } from './clients.js';
 import { quantile, resampled } from './harness.js';
+import type { Attached } from './next-design.js';
+import { nextDesign } from './next-in-lab.js';
 import { type Figure, KEEP, type Row, shownFigure, shownNumber, writeResult } from './results.js';
 import { bareRules, Rules } from './without-rules.js';
 
@@ -33,6 +36,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '35' },
     containers: { type: 'string', default: '300' },
     only: { type: 'string', default: 'host,container,hosted,crowd' },
+    next: { type: 'string' },
   },
 });
 const SERVER = '93.184.5.5';
@@ -145,13 +149,22 @@ type Series = Cost[][];
 const SIDES = ['without', 'with', 'again'] as const;
 type Measured = Readonly<Record<Kind, Readonly<Record<(typeof SIDES)[number], Series>>>>;
 
-async function measuredFrom(sender: Sender, kinds: readonly Kind[], rules: Rules): Promise<Measured> {
+async function measuredFrom(
+  sender: Sender,
+  kinds: readonly Kind[],
+  rules: Rules,
+  attach: (() => Attached) | undefined,
+): Promise<Measured> {
   const series = (): Record<(typeof SIDES)[number], Series> => ({ without: [], with: [], again: [] });
   const all = { tcp: series(), datagrams: series(), connections: series(), calls: series() };
   const end = Date.now() + Number(values.seconds) * 1000;
+  let programs: Attached | undefined;
+  let counted: ReadonlyMap<string, number> = new Map();
   for (let round = -1; round < 3 || Date.now() < end; round++) {
     for (const side of SIDES) {
+      programs?.[Symbol.dispose]();
       await (side === 'with' ? rules.putBack() : rules.takeOut());
+      programs = side === 'with' ? attach?.() : undefined;
       // flows of former rounds, which another number of tracked flows would make dearer to find, are forgotten
       await lab.inHost(['conntrack', '-F'], { check: true });
       for (const kind of kinds) {
@@ -159,8 +172,10 @@ async function measuredFrom(sender: Sender, kinds: readonly Kind[], rules: Rules
         for (let n = 0; n < MEASUREMENTS; n++) costs.push(await measure(sender, kind));
         if (round >= 0) all[kind][side].push(costs);
       }
+      if (programs) counted = programs.counts();
     }
   }
+  if (attach) console.error(`packets that programs of BPF saw: ${JSON.stringify([...counted])}`);
   return all;
 }
 
@@ -214,6 +229,9 @@ function rowsOf(of: string, what: string, kind: Kind, measured: Measured): Row[]
   return [row, same];
 }
 
+/** The senders of bench/ablation.ts that are measured in a place; others are on a bridge. */
+const SENDERS: Readonly<Record<string, 'host' | 'hosted'>> = { host: 'host', 'host-mode': 'hosted' };
+
 /** Docker's default bridge has 253 addresses: the crowd stands on two networks beside it. */
 const CROWDED = ['crowd-0', 'crowd-1'];
 async function crowd(count: number): Promise<void> {
@@ -266,10 +284,13 @@ try {
   ): Promise<void> => {
     if (!only.includes(name)) return;
     const from = await sender();
-    const rules = await Rules.freeze(lab, drawbridge, bare);
+    let attach: (() => Attached) | undefined;
+    const rules = await Rules.freeze(lab, drawbridge, bare, async () => {
+      attach = await nextDesign(lab, SENDERS[of], values.next);
+    });
     try {
       await rules.verify();
-      const measured = await measuredFrom(from, kinds, rules);
+      const measured = await measuredFrom(from, kinds, rules, attach);
       await rules.verify();
       for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
     } finally {

@@ -143,8 +143,13 @@ export class Rules {
     this.#scripts = scripts;
   }
 
-  /** Waits until Drawbridge is ready and changes nothing any more, and stops it. */
-  static async freeze(lab: Lab, drawbridge: Drawbridge, bare: Bare): Promise<Rules> {
+  /** Waits until Drawbridge is ready and changes nothing any more, and stops it. `change` then changes the rules, which are not repaired. */
+  static async freeze(
+    lab: Lab,
+    drawbridge: Drawbridge,
+    bare: Bare,
+    change?: () => Promise<void>,
+  ): Promise<Rules> {
     await drawbridge.ready();
     let last = await lab.snapshotKernel();
     await waitFor(
@@ -158,6 +163,7 @@ export class Rules {
       500,
     );
     drawbridge.kill('SIGSTOP');
+    await change?.();
     const parts = { out: '', back: '' };
     for (const [family, tool] of Object.entries(FAMILIES) as [Family, string][]) {
       const { stdout } = await lab.inHost([`${tool}-save`], { check: true });
