@@ -525,17 +525,6 @@ function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
     { name: 'security', without: noSecurity('FORWARD'), parts: [security('forward')] },
     { name: 'security, backstop', without: both, parts: layers },
     { name: 'backstop in place of both', without: both, parts: backstops },
-    { name: 'security, backstop, no early', without: [...both, ...first], parts: layers },
-    {
-      name: 'identity at the veth, backstop',
-      without: [...marked, ...noBackstop('forward')],
-      parts: [atVeth(false), ...backstops],
-    },
-    {
-      name: 'identity at the veth, security, backstop',
-      without: [...marked, ...both],
-      parts: [atVeth(false), ...layers],
-    },
     {
       name: 'identity at the veth, security, backstop, no early',
       without: [...marked, ...both, ...first],
@@ -544,11 +533,6 @@ function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
     { name: 'handed to the bridge', without: [], parts: [atVeth(true)] },
     { name: 'handed to the veth', without: [], parts: [toVeth] },
     { name: 'handed past the bridge', without: [], parts: [atVeth(true), toVeth] },
-    {
-      name: 'handed past the bridge, security, backstop',
-      without: both,
-      parts: [atVeth(true), toVeth, ...layers],
-    },
     {
       name: 'handed past the bridge, security, backstop, no early',
       without: [...both, ...first],
