@@ -251,7 +251,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
       [...(applied.value?.subjects.values() ?? [])]
         .filter((m) => m.policy.lists.includes(list))
         .map((m) => containers().get(m.id)?.name ?? m.id),
-    find: (idOrName) => findContainer(containers().values(), idOrName),
+    find: (idOrName) => containers().get(idOrName) ?? findContainer(containers().values(), idOrName),
     now: Date.now,
     prepare: pass.prepare,
     onChange: () => {

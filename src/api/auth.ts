@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { peerUser } from '../kernel/netlink/unix-sockets.js';
@@ -152,8 +152,41 @@ export class BadTokens {
 export function peerOf(socket: Socket): { readonly uid: number; readonly name: string } | undefined {
   const fd = descriptorOf(socket);
   const uid = fd === undefined ? undefined : peerUser(fd);
-  return uid === undefined ? undefined : { uid, name: userNames(passwd()).get(uid) ?? `uid-${uid}` };
+  return uid === undefined ? undefined : { uid, name: users.read().get(uid) ?? `uid-${uid}` };
 }
+
+/** Coarser than the time stamps of any file system: two changes within it may have the same stamp. */
+const STAMP_MS = 2_000;
+
+/** The names of users in a file, which is read again when it is another one or has changed. */
+export class UserNames {
+  readonly #path: string;
+  #known: { readonly stamp: string; readonly names: ReadonlyMap<number, string> } | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /**
+   * What was read counts while device, inode, size, mtime and ctime of the file are the same, of which no program can set the last. It
+   * is not kept when the file has just changed: the next change could have the same time stamp.
+   */
+  read(): ReadonlyMap<number, string> {
+    try {
+      const found = statSync(this.#path);
+      const stamp = [found.dev, found.ino, found.size, found.mtimeMs, found.ctimeMs].join(' ');
+      if (this.#known?.stamp === stamp) return this.#known.names;
+      const names = userNames(readFileSync(this.#path, 'utf8'));
+      const isSettled = Math.abs(Date.now() - found.ctimeMs) > STAMP_MS;
+      this.#known = isSettled ? { stamp, names } : undefined;
+      return names;
+    } catch {
+      this.#known = undefined;
+      return new Map(); // a container without one: numbers must do
+    }
+  }
+}
+const users = new UserNames('/etc/passwd');
 
 /** passwd(5); the first name of a number counts. Names that would not be one word are left out. */
 export function userNames(text: string): ReadonlyMap<number, string> {
@@ -164,14 +197,6 @@ export function userNames(text: string): ReadonlyMap<number, string> {
       names.set(Number(uid), name);
   }
   return names;
-}
-
-function passwd(): string {
-  try {
-    return readFileSync('/etc/passwd', 'utf8');
-  } catch {
-    return ''; // a container without one: numbers must do
-  }
 }
 
 /** Node keeps the descriptor in the handle of the socket, and has no other way to it. */

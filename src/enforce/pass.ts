@@ -14,7 +14,7 @@ import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import { compile } from '../ruleset/compile.js';
 import type { DesiredInput, DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import { type Delta, recompile, subjectsOf } from '../ruleset/recompile.js';
+import { type Delta, Recompiler, subjectsOf } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { vethsOf } from './bind-veths.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
@@ -107,6 +107,7 @@ export class EnforcementPass {
   readonly #input: InputBuilder;
   readonly #revocation: Revocation;
   readonly #zones: ConntrackZones;
+  readonly #recompiler = new Recompiler();
   #recheck: ReadonlySet<string> = new Set();
   /** What the last pass has found, when every step of it has succeeded. */
   #surroundings: Surroundings | undefined;
@@ -260,11 +261,8 @@ export class EnforcementPass {
       if (at.isOver) return;
     }
     this.#surroundings = { ...now, state: at.state };
-    if (!at.applied.changed) return;
-    this.#o.log.debug(
-      { reasons: pass.triggers.map(describeTrigger), members: at.input.subjects.length },
-      'applied',
-    );
+    const reasons = pass.triggers.map(describeTrigger);
+    if (at.applied.changed) this.#o.log.debug({ reasons, members: at.input.subjects.length }, 'applied');
   }
 
   /** The veth with this ifindex is proven to belong to no container. */
@@ -277,9 +275,11 @@ export class EnforcementPass {
     this.#recheck = new Set([...this.#recheck, ...containers]);
   }
 
-  /** Compile what this grant will change, while it is stored. Not while a pass runs, which may be about to change what it is compiled for. */
+  /** Compile and plan what this grant will change, while it is stored. Not while a pass runs, which may be about to change what it is compiled for. */
   readonly prepare = (grant: Grant): void => {
-    if (this.#surroundings) this.#input.prepare(grant);
+    const planned = this.#surroundings && this.#input.prepare(grant);
+    const ahead = planned && this.#recompiler.prepare(planned.former, planned, this.#o.shape);
+    if (ahead) this.#o.kernel.prepareApply(ahead.desired, ahead.delta);
   };
 
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
@@ -317,14 +317,14 @@ export class EnforcementPass {
   /** True: only policies have changed, and what was found stays. */
   #regather(at: Progress): boolean {
     const { before } = at;
-    const rebuilt = before && this.#input.withPolicies(before);
-    if (!before || !rebuilt) return false;
+    const { input, replaced } = (before && this.#input.withPolicies(before)) ?? {};
+    if (!before || !input || !replaced) return false;
     const { view, vethMap, veths, hosts } = before;
     at.found = { view, vethMap, veths, hosts };
-    at.input = rebuilt.input;
+    at.input = input;
     at.again = at.recheck;
-    at.replaced = rebuilt.replaced.map((r) => r.is);
-    ({ desired: at.desired, delta: at.delta } = recompile(before.desired, at.input, rebuilt.replaced));
+    at.replaced = replaced.map((r) => r.is);
+    ({ desired: at.desired, delta: at.delta } = this.#recompiler.recompile(before.desired, input, replaced));
     return true;
   }
 

@@ -40,6 +40,8 @@ export class Reconciler {
   /** When the pass that runs now began (ms, monotonic). */
   #passSince: number | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** The pass of a change that is not acknowledged yet. */
+  #soon: NodeJS.Immediate | undefined;
   #lastError: Error | undefined;
   /** The oldest reason for the pass that runs, or that failed; and for the one behind it. */
   #due: Waiting | undefined;
@@ -103,8 +105,21 @@ export class Reconciler {
   #wake({ kind }: PassTrigger): void {
     clearTimeout(this.#timer);
     this.#running = true;
-    if (kind === 'changes') setImmediate(() => void this.#loop());
+    if (kind === 'changes') this.#soon = setImmediate(() => this.#wakeNow());
     else queueMicrotask(() => void this.#loop());
+  }
+
+  #wakeNow(): void {
+    this.#soon = undefined;
+    void this.#loop();
+  }
+
+  /** A change waits for the pass now. Changes that are acknowledged together share it: the pass begins after the microtasks of all of them. */
+  #hasten(): void {
+    if (!this.#soon) return;
+    clearImmediate(this.#soon);
+    this.#soon = undefined;
+    process.nextTick(() => this.#wakeNow());
   }
 
   /** For what can wait, so that it shares a pass with what usually comes right behind it. */
@@ -142,6 +157,7 @@ export class Reconciler {
       };
       this.#waiters.push(waiter);
       this.trigger(trigger);
+      this.#hasten();
     });
   }
 

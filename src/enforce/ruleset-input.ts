@@ -16,6 +16,7 @@ import { type ClassPlan, planClasses } from '../ruleset/classes.js';
 import {
   type Bridge,
   type DesiredInput,
+  type DesiredState,
   type HostCgroups,
   type HostPlace,
   type KernelConfig,
@@ -24,12 +25,12 @@ import {
   type Subject,
   type Veth,
 } from '../ruleset/desired-state.js';
-import { ownChains, type Replaced } from '../ruleset/recompile.js';
+import type { Replaced } from '../ruleset/recompile.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, PolicyStamp, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
-import type { ConntrackZones } from './revocation.js';
+import { type ConntrackZones, signatureOf } from './revocation.js';
 import type { VethTable } from './veth-table.js';
 
 export interface InputParts {
@@ -127,18 +128,18 @@ export class InputBuilder {
    * view and the lockdown are the same objects then; the subject depends on nothing else, as it has no limits. Nothing of it is in
    * force before.
    */
-  prepare(grant: Grant): void {
-    const { policies, applied, shape } = this.#o;
+  prepare(grant: Grant): (Replaced & { readonly former: DesiredState }) | undefined {
     this.#ahead = undefined;
-    const { subjects, view } = applied.value ?? {};
-    const planned = policies.withGrant(grant);
-    const was = planned && subjects?.get(planned.id);
-    const facts = planned && view?.containers.get(planned.id);
-    if (!was || !view || !facts || planned.policy.limits) return;
-    const [policy, { lockdown }] = [planned.policy, policies.stamp().overrides];
+    const { desired: former, subjects, view } = this.#o.applied.value ?? {};
+    const { id = '', policy } = this.#o.policies.withGrant(grant) ?? {};
+    const was = subjects?.get(id);
+    const facts = view?.containers.get(id);
+    if (!former || !was || !view || !facts || !policy || policy.limits) return undefined;
+    const { lockdown } = this.#o.policies.stamp().overrides;
     const is = this.#rendered(was, facts, view, policy);
     this.#ahead = { was, policy, view, lockdown, is };
-    for (const family of is.families) ownChains(is, family, shape);
+    signatureOf(is); // it is kept for the pass
+    return { former, was, is };
   }
 
   #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {

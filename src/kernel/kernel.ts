@@ -219,6 +219,10 @@ export class Kernel implements AsyncDisposable {
   apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     return this.#plane.apply(desired, beforeBinding, delta);
   }
+  /** As Dataplane.prepare. */
+  prepareApply(desired: DesiredState, delta: Delta): void {
+    this.#plane.prepare(desired, delta);
+  }
   /** What the kernel holds now. */
   observe(): Promise<Observed> {
     return this.#plane.observe();

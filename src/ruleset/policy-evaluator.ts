@@ -69,7 +69,7 @@ export class PolicyEvaluator {
   readonly #identity: DesiredState['identity'];
   readonly #hostAddresses: ReadonlySet<string>;
   /** Ports of the rules for Drawbridge's own services. Flows with other ports are not checked against them. */
-  readonly #closedPorts: ReadonlySet<number>;
+  #closedPorts: ReadonlySet<number> | undefined;
 
   constructor(
     shape: KernelConfig,
@@ -83,7 +83,6 @@ export class PolicyEvaluator {
     this.#mangle = chainsOf(desired, 'mangle');
     this.#identity = desired.identity;
     this.#hostAddresses = hostAddresses;
-    this.#closedPorts = closedPorts(this.#filter, namesFor(shape.prefix));
   }
 
   markOf(member: Subject): number {
@@ -151,10 +150,16 @@ export class PolicyEvaluator {
     return this.sentBy(member, { ...opening(flow), sentHere: this.#isLocal(flow.orig.dst) });
   }
 
+  /** Found on use, because most passes delete no flow. */
+  get #closed(): ReadonlySet<number> {
+    this.#closedPorts ??= closedPorts(this.#filter, namesFor(this.#shape.prefix));
+    return this.#closedPorts;
+  }
+
   /** True if the flow leads to Drawbridge's own API or Redis, which no mode permits. */
   #isClosed(member: Subject, flow: Flow): boolean {
     const ports = [flow.orig.dport, flow.reply.sport];
-    if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closedPorts.has(p))) return false;
+    if (flow.proto !== TCP || !ports.some((p) => p !== undefined && this.#closed.has(p))) return false;
     const { steps } = this.evaluate(this.#opening(member, flow));
     return steps.some((s) => s.rule.why?.includes(CLOSED_WHY));
   }

@@ -1,12 +1,12 @@
 /** Who acts over the unix socket is the kernel's word, not the caller's. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
-import { type Peer, peerOf, userNames } from '../../../src/api/auth.js';
+import { type Peer, peerOf, UserNames, userNames } from '../../../src/api/auth.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
 import {
@@ -61,6 +61,36 @@ it('names of passwd are one word, and the first of a number counts', () => {
     [0, 'root'],
     [1000, 'bob'],
   ]);
+});
+
+it('names of users count as soon as their file has changed, and are not read again before', async () => {
+  const path = join(dir, 'passwd');
+  const names = new UserNames(path);
+  expect(names.read().size).toBe(0);
+  const write = async (text: string, age = 0): Promise<void> => {
+    await writeFile(path, text);
+    const then = new Date(Date.now() - age);
+    await utimes(path, then, then);
+  };
+  await write('ann:x:1000:1000::/:\n');
+  expect(names.read().get(1000)).toBe('ann');
+  // In place, with the same length and mtime: it has just changed, so that nothing was kept.
+  await write('bob:x:1000:1000::/:\n');
+  expect(names.read().get(1000)).toBe('bob');
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 60_000 });
+  const kept = names.read();
+  expect(names.read()).toBe(kept);
+  const { mtime } = await stat(path);
+  await writeFile(path, 'eve:x:1000:1000::/:\n');
+  await utimes(path, mtime, mtime);
+  expect(names.read().get(1000)).toBe('eve');
+  expect(names.read()).toBe(names.read());
+  await writeFile(`${path}.new`, 'joe:x:1000:1000::/:\n');
+  await utimes(`${path}.new`, mtime, mtime);
+  await rename(`${path}.new`, path);
+  expect(names.read().get(1000)).toBe('joe');
+  await rm(path);
+  expect(names.read().size).toBe(0);
 });
 
 it('requests that are refused for their token are seen with their address, and those let in are not', async () => {

@@ -74,6 +74,8 @@ function house() {
   let present: readonly number[] = [];
   let allow = 'a.example:80';
   const applied: DesiredState[] = [];
+  /** States for which an apply was planned before they were wanted. */
+  const plannedFor: DesiredState[] = [];
   const changed = new Map<number, Partial<ContainerFacts>>();
   let starting: ReadonlySet<string> = new Set();
   let linkReports = 0;
@@ -126,6 +128,9 @@ function house() {
       await before();
       applied.push(desired);
       return { changed: true, refill, repaired: false };
+    },
+    prepareApply: (desired: DesiredState) => {
+      plannedFor.push(desired);
     },
     invalidate: nothing,
     flows: {
@@ -216,6 +221,8 @@ function house() {
   return {
     current,
     enforcer,
+    applied,
+    plannedFor,
     pass,
     passOfChanges,
     /** The next passes create these sets. */
@@ -441,7 +448,7 @@ describe('a grant that is being stored', () => {
   const MORE = 'a.example:80, 192.0.2.1:443';
 
   it('is rendered meanwhile, in force with its pass, and not rendered again', async () => {
-    const { current, passOfChanges, prepares, rendered, stores } = await settled();
+    const { applied, current, passOfChanges, plannedFor, prepares, rendered, stores } = await settled();
     const [before, from] = [current.value, rendered()];
     const policy = prepares(1, MORE);
     expect(rendered()).toBeGreaterThan(from);
@@ -454,6 +461,7 @@ describe('a grant that is being stored', () => {
     stores(1, next);
     await passOfChanges();
     expect(rendered()).toBe(prepared);
+    expect(applied.at(-1)).toBe(plannedFor.at(-1));
     const { desired, input, subjects } = current.value as AppliedState;
     expect(subjects.get(idOf(1))?.policy).toBe(next);
     expect(next).not.toBe(policy);
@@ -481,6 +489,8 @@ describe('a grant that is being stored', () => {
     const from = made.rendered();
     await made.passOfChanges();
     expect(made.rendered()).toBeGreaterThan(from);
+    expect(made.plannedFor).toHaveLength(1);
+    expect(made.applied).not.toContain(made.plannedFor[0]);
     const { desired, input } = made.current.value as AppliedState;
     expect(isDeepStrictEqual(withOwnMaps(desired), compile(structuredClone(input)))).toBe(true);
   });

@@ -42,4 +42,42 @@ describe('Reconciler', () => {
     open();
     await reconciler.stop();
   });
+
+  it('begins the pass of a change when it waits for it, in the same turn of the event loop, and once for all of them', async () => {
+    const passes: (readonly PassTrigger[])[] = [];
+    const reconciler = new Reconciler({
+      pass: { run: async ({ triggers }) => void passes.push(triggers) },
+      log,
+    });
+    reconciler.begin();
+    const before = turn();
+    reconciler.trigger({ kind: 'changes' }); // as the store reports it
+    await Promise.resolve();
+    expect(passes).toEqual([]);
+    const inForce = [1, 2].map(async (later) => {
+      for (let n = 0; n < later; n++) await Promise.resolve(); // they are acknowledged one after the other
+      await reconciler.inForce(1000, { kind: 'changes' });
+    });
+    let isNextTurn = false;
+    void before.then(() => {
+      isNextTurn = true;
+    });
+    await Promise.all(inForce);
+    expect(isNextTurn).toBe(false);
+    expect(passes).toEqual([[{ kind: 'changes' }]]);
+    await reconciler.stop();
+  });
+
+  it('begins the pass of a change that nothing waits for, too', async () => {
+    const passes: (readonly PassTrigger[])[] = [];
+    const reconciler = new Reconciler({
+      pass: { run: async ({ triggers }) => void passes.push(triggers) },
+      log,
+    });
+    reconciler.begin();
+    reconciler.trigger({ kind: 'changes' });
+    await turn();
+    await vi.waitFor(() => expect(passes).toHaveLength(1));
+    await reconciler.stop();
+  });
 });
