@@ -125,6 +125,15 @@ function raiseHeapLimit({ getHeapStatistics, setFlagsFromString }) {
   }
 }
 
+/** One that is missing or broken is reported by the service, which needs it. */
+function loadIfThere(from, name) {
+  try {
+    from(name);
+  } catch {
+    return;
+  }
+}
+
 function loadService() {
   const { createRequire } = require('node:module');
   const v8 = require('node:v8');
@@ -136,7 +145,7 @@ function loadService() {
   const source = fs.readFileSync(filename);
   raiseHeapLimit(v8);
   for (const name of BUILTINS) require(name);
-  for (const name of PACKAGES) requireOfService(name);
+  for (const name of PACKAGES) loadIfThere(requireOfService, name);
   for (const load of ON_USE) load();
   setFlagsFromString(FLAGS);
   const cachedData = readCode(file, source);
