@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { join } from 'node:path';
+import { isBuilt } from '../test/lab/drawbridge.js';
 
 /** The median of the rounds, the lowest and the highest of them, and their number. */
 export interface Figure {
@@ -67,6 +68,10 @@ export const KEEP = { keep: { type: 'boolean', default: false } } as const;
 const ROOT = join(import.meta.dirname, '..');
 const FOLDER = join(import.meta.dirname, 'results');
 const MAX_RUNS = 10;
+
+// Through tsx a start takes three times as long, and the service half as much memory again.
+if (process.argv.includes('--keep') && !isBuilt())
+  throw new Error('nothing would be kept: dist is older than src. Run "npm run build" first');
 
 /** The kept runs of a bench, the newest first. */
 export function keptRuns(bench: string): readonly Run[] {

@@ -21,12 +21,13 @@ export function newest(folder: string): number {
 const CODE = join(LABS, 'code');
 /** As scripts/install and scripts/in-container start it. */
 const NODE = [process.execPath, '--v8-pool-size=1'];
+const BUILT = join(ROOT, 'dist', 'main.js');
+/** dist/main.js is newer than everything in src. */
+export const isBuilt = (): boolean =>
+  existsSync(BUILT) && statSync(BUILT).mtimeMs > newest(join(ROOT, 'src'));
 /** dist/main.js when it is newer than everything in src, else src/main.ts through tsx. */
-export function program(): string[] {
-  const built = join(ROOT, 'dist', 'main.js');
-  const current = existsSync(built) && statSync(built).mtimeMs > newest(join(ROOT, 'src'));
-  return current ? [...NODE, built] : [...NODE, '--import', TSX, join(ROOT, 'src', 'main.ts')];
-}
+export const program = (): string[] =>
+  isBuilt() ? [...NODE, BUILT] : [...NODE, '--import', TSX, join(ROOT, 'src', 'main.ts')];
 
 export interface DrawbridgeSpec {
   /** Keys of config.yaml that win over the lab's (docker.socket, state, api.listen, allowlists), section by section. */
