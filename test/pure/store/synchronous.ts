@@ -8,7 +8,7 @@ export function isSynchronous({ fd }: FileHandle): boolean {
   return (Number.parseInt(flags, 8) & constants.O_DSYNC) !== 0;
 }
 
-/** From now on, whether each write to a file whose path matches is synchronous. `prototype`: of all file handles. */
+/** Records for each later write to a file whose path matches whether it is synchronous. `prototype`: that of all file handles. */
 export function synchronousWrites(prototype: FileHandle, path: RegExp): readonly boolean[] {
   const found: boolean[] = [];
   const { write } = prototype;
