@@ -34,7 +34,7 @@ export function concerns(line: string, prefix: string): boolean {
 /**
  * Calls back as soon as the kernel reports that another process has changed rules that concern Drawbridge. It sees
  * changes through nf_tables (iptables-nft, firewalld, nft); the periodic check finds the others. It calls back with undefined each time
- * that it has begun to listen: changes from before that may not have been reported.
+ * that it has begun to listen, and with a reason when it has ended: changes from before that may not have been reported.
  */
 export class RulesMonitor implements AsyncDisposable {
   readonly #stop = new AbortController();
@@ -60,6 +60,7 @@ export class RulesMonitor implements AsyncDisposable {
         { end },
         'nft monitor ended: starting it again; until then only the periodic check finds changes',
       );
+      onForeign('nft monitor was not running'); // one that ends again and again never listens
       await sleep(RESTART_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
     }
   }

@@ -1,5 +1,8 @@
-import { describe, expect, it } from 'vitest';
-import { concerns } from '../../../src/kernel/rules-monitor.js';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
+import { concerns, RulesMonitor } from '../../../src/kernel/rules-monitor.js';
 
 describe('which lines of nft monitor concern rules of ours', () => {
   it.each([
@@ -30,4 +33,32 @@ describe('which lines of nft monitor concern rules of ours', () => {
     'add rule inet firewalld filter_INPUT accept',
     'add rule ip other FORWARD accept',
   ])('not: %s', (line) => expect(concerns(line, 'DB')).toBe(false));
+});
+
+describe('nft monitor itself', () => {
+  const nothing = (): void => undefined;
+  const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+  /** What a monitor calls back with when this script is nft, until it has called back so often. */
+  async function calls(script: string, times: number): Promise<readonly (string | undefined)[]> {
+    const tools = mkdtempSync(join(tmpdir(), 'drawbridge-nft-'));
+    writeFileSync(join(tools, 'nft'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    vi.stubEnv('PATH', `${tools}:${process.env.PATH}`);
+    const called: (string | undefined)[] = [];
+    try {
+      await using _ = new RulesMonitor('DB', (what) => called.push(what), log);
+      await vi.waitFor(() => expect(called.length).toBeGreaterThanOrEqual(times), 10_000);
+      return called.slice(0, times);
+    } finally {
+      vi.unstubAllEnvs();
+      rmSync(tools, { recursive: true });
+    }
+  }
+
+  it('each end is reported, also of one that never listens', async () => {
+    expect(await calls('exit 1', 2)).toEqual(Array(2).fill('nft monitor was not running'));
+  });
+
+  it('one that listens is reported once, and after it has ended it is again', async () => {
+    expect(await calls('sleep 2', 3)).toEqual([undefined, 'nft monitor was not running', undefined]);
+  });
 });
