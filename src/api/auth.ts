@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { peerUser } from '../kernel/netlink/unix-sockets.js';
+import { peerUser } from '../kernel/netlink/libc.js';
 import { withoutMapping } from '../lib/ip.js';
 import { mayAct, type Role } from '../policy/token.js';
 import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';

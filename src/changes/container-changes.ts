@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { refuse, refuseInvalid } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/emergency.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
 import type { Grant, Mode } from '../policy/policy.js';
+import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/policy.js';
 import { byStrictness } from '../policy/policy-compile.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';

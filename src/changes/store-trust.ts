@@ -10,9 +10,8 @@ import {
 import type { Logger } from '../lib/log.js';
 import { type Problem, RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
-import type { Lockdown, Pause } from '../policy/emergency.js';
 import { ownerIsCertain, ownerKey } from '../policy/own-labels.js';
-import type { Grant, List, Mode, Policy } from '../policy/policy.js';
+import type { Grant, List, Lockdown, Mode, Pause, Policy } from '../policy/policy.js';
 import { byStrictness } from '../policy/policy-compile.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Store } from '../store/store-interface.js';

@@ -3,9 +3,8 @@ import { Signal } from '../lib/current.js';
 import { isRecord, isWithin } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { Parsed } from '../lib/problem.js';
-import type { Emergency, Lockdown, Pause } from '../policy/emergency.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
-import type { Grant, List, Mode } from '../policy/policy.js';
+import type { Emergency, Grant, List, Lockdown, Mode, Pause } from '../policy/policy.js';
 import { isToken, type Token } from '../policy/token.js';
 import type { Store } from '../store/store-interface.js';
 

@@ -1,8 +1,7 @@
 import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
 import { TUNNELS, tunnelOf } from '../lib/special-use.js';
-import type { Pause } from '../policy/emergency.js';
 import type { PortRange } from '../policy/entry.js';
-import type { EntrySource, PolicyEntry } from '../policy/policy.js';
+import type { EntrySource, Pause, PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';

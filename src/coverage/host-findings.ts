@@ -1,4 +1,4 @@
-import type { EngineFacts } from '../docker/daemon.js';
+import type { EngineFacts } from '../docker/docker-values.js';
 import type { Finding } from '../policy/finding.js';
 import type { ForeignAccept, HostFacts } from './host-facts.js';
 

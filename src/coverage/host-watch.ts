@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { readRedisUrl } from '../config/redis-url.js';
 import { localSocketOf } from '../config/service-socket.js';
-import { type EngineFacts, engineFacts } from '../docker/daemon.js';
+import { type EngineFacts, engineFacts } from '../docker/docker-values.js';
 import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';

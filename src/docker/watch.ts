@@ -7,11 +7,11 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import { type DaemonFacts, readDaemon } from './daemon.js';
 import { DockerApi } from './docker-api.js';
 import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
 import { Fetcher, type MayWait } from './docker-fetch.js';
 import { DockerState, type Outcome, showSame, viewOf } from './docker-state.js';
+import { type DaemonFacts, readDaemon } from './docker-values.js';
 import type { InspectedNetwork } from './read-networks.js';
 import { type ResolverFacts, readResolver } from './resolv-conf.js';
 import { namespaceOwner } from './tracked-container.js';

@@ -1,17 +1,24 @@
 import { isDeepStrictEqual } from 'node:util';
-import { tcpListener } from '../config/api-listener.js';
 import { type Config, nodeName } from '../config/config.js';
+import { tcpListener } from '../config/service-socket.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
-import { type Emergency, lockedDown, type Pause, pauseOf, underEmergency } from '../policy/emergency.js';
 import type { EastWest } from '../policy/neighbours.js';
 import { idsByOwner, keysOf, ownerKey } from '../policy/own-labels.js';
 import type { Grant, List, Mode, Policy } from '../policy/policy.js';
-import { grantsByOwner, Moment } from '../policy/policy.js';
+import {
+  type Emergency,
+  grantsByOwner,
+  lockedDown,
+  Moment,
+  type Pause,
+  pauseOf,
+  underEmergency,
+} from '../policy/policy.js';
 import { compilePolicy, compileUnattributed } from '../policy/policy-compile.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { ReservedPort } from '../ruleset/reserved-ports.js';

@@ -8,6 +8,7 @@
  * | one task; calls during a run share one further run that starts after them | `Coalescer` |
  * | the same, and a failed run is repeated without a call | `RetryingRunner` |
  * | one task that needs a value; during a run only the newest value is kept | `Newest` |
+ * | values that are written in batches, one batch at a time | `GroupCommit` |
  * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` |
  * | one task for each item of a list, at most N at a time | `eachOf` |
  * | a task of a timer that may throw | `repeatSafely` |
@@ -343,5 +344,53 @@ export class DisposalStack {
     const errors: unknown[] = [];
     for (const end of this.#ends.splice(0).reverse()) await end().catch((e: unknown) => errors.push(e));
     if (errors.length > 0) throw new AggregateError(errors, 'not everything ended cleanly');
+  }
+}
+
+/** Limits of one batch, so that a batch can be read back and a server can take it. */
+export interface BatchLimits {
+  readonly writes: number;
+  /** JSON characters of all writes; a single larger write is a batch of its own. */
+  readonly characters: number;
+}
+
+/** Collects the writes that arrive while a batch is made durable; they form the next batch. One batch at a time. */
+export class GroupCommit<W extends { readonly json: string | undefined }> {
+  readonly #limits: BatchLimits;
+  readonly #commit: (batch: readonly W[]) => Promise<void>;
+  #queue: W[] = [];
+  #running: Promise<void> | undefined;
+
+  /** `commit` reports errors to the writes of the batch; it must not reject. */
+  constructor(limits: BatchLimits, commit: (batch: readonly W[]) => Promise<void>) {
+    this.#limits = limits;
+    this.#commit = commit;
+  }
+
+  /** Queues a write. The batch starts in a later microtask, so that writes of one synchronous step share it. */
+  add(write: W): void {
+    this.#queue.push(write);
+    this.#running ??= this.#run();
+  }
+
+  /** Resolves when no write is queued or being committed. */
+  async settled(): Promise<void> {
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    await Promise.resolve();
+    while (this.#queue.length > 0) await this.#commit(this.#nextBatch());
+    // Synchronous after the check of the empty queue: a write added in between would never start a batch.
+    this.#running = undefined;
+  }
+
+  #nextBatch(): readonly W[] {
+    let characters = 0;
+    const over = this.#queue.findIndex((write, i) => {
+      characters += write.json?.length ?? 0;
+      return i > 0 && (i >= this.#limits.writes || characters > this.#limits.characters);
+    });
+    return this.#queue.splice(0, over < 0 ? this.#queue.length : over);
   }
 }

@@ -1,5 +1,5 @@
 /** The service manager's socket (sd_notify(3), sd_watchdog_enabled(3)). */
-import { sendToUnix } from '../kernel/netlink/unix-sockets.js';
+import { sendToUnix } from '../kernel/netlink/libc.js';
 
 /** @param env NOTIFY_SOCKET and the watchdog's variables are taken out of it: programs that are run must not have them. */
 export function serviceManager(env: NodeJS.ProcessEnv, pid: number): ServiceManager {

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
+import { GroupCommit } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type FolderLock, lockFolder } from './folder-lock.js';
-import { GroupCommit } from './group-commit.js';
 import { preparedFile } from './state-file.js';
 import { corruptError, StoreError } from './store-error.js';
 import {

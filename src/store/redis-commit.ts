@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { GroupCommit } from '../lib/async.js';
 import { RefusedError } from '../lib/problem.js';
-import { GroupCommit } from './group-commit.js';
 import type { RedisLink } from './redis-link.js';
 import { COMMIT, isRefusal } from './redis-scripts.js';
 import { StoreError } from './store-error.js';

@@ -1,5 +1,5 @@
 /** The C library's calls that Node does not offer, each declared once. All are synchronous and never block, but for sendLater. */
-import { endianness } from 'node:os';
+import { arch, endianness } from 'node:os';
 import koffi from 'koffi';
 import { NetlinkError } from './netlink-error.js';
 
@@ -48,6 +48,20 @@ const call = {
   ),
 };
 
+/** The numbers of bpf(2), which the C library does not offer. */
+const BPF_CALL: Readonly<Record<string, number>> = { x64: 321, arm64: 280, riscv64: 280 };
+const ENOSYS = 38;
+const systemCall = declare<(number: number, command: number, attributes: Buffer, length: number) => number>(
+  'long syscall(long, int, void *, uint)',
+);
+/** bpf(2), with a union bpf_attr. Returns what it returns, or the negative error number. */
+export function callBpf(command: number, attributes: Buffer): number {
+  const number = BPF_CALL[arch()];
+  if (number === undefined) return -ENOSYS;
+  const result = systemCall(number, command, attributes, attributes.length);
+  return result < 0 ? -koffi.errno() : result;
+}
+
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const CLONE_NEWNET = 0x40000000;
@@ -69,7 +83,7 @@ export function bindSocket(fd: number, address: Buffer, what: string): void {
   checked(call.bind(fd, address, address.length), `bind ${what}`);
 }
 
-export function connectSocket(fd: number, address: Buffer, what: string): void {
+function connectSocket(fd: number, address: Buffer, what: string): void {
   checked(call.connect(fd, address, address.length), `connect to ${what}`);
 }
 
@@ -221,4 +235,44 @@ export function watchReadable(fd: number, onReadable: () => void): Watch {
   };
   live.add(watch);
   return watch;
+}
+
+// Unix sockets as far as Node lacks them: datagrams, which notify systemd, and the credentials of a peer.
+
+const AF_UNIX = 1;
+/** sizeof(sun_path), including the final zero byte. */
+const MAX_PATH = 108;
+
+/** struct sockaddr_un; a path that begins with "@" is a name in the abstract namespace. */
+export function unixAddress(path: string): Buffer {
+  const name = Buffer.from(path.replace(/^@/, '\0'));
+  if (name.length === 0 || name.length >= MAX_PATH)
+    throw new RangeError(`${path} is not a path of a unix socket`);
+  const isAbstract = name[0] === 0;
+  return Buffer.concat([Buffer.from([AF_UNIX, 0]), name, Buffer.alloc(isAbstract ? 0 : 1)]);
+}
+
+/** Sends one datagram without waiting. Throws NetlinkError. */
+export function sendToUnix(path: string, text: string): void {
+  const fd = openSocket(AF_UNIX, SOCK_DGRAM, 0);
+  try {
+    connectSocket(fd, unixAddress(path), path);
+    const errno = sendDatagram(fd, Buffer.from(text));
+    if (errno !== 0) throw new NetlinkError(`send to ${path}`, errno);
+  } finally {
+    closeDescriptor(fd);
+  }
+}
+
+const SO_PEERCRED = 17;
+
+/**
+ * The user id of the process that connected to a unix socket, recorded by the kernel at that time. Undefined for other
+ * sockets.
+ */
+export function peerUser(fd: number): number | undefined {
+  const credentials = Buffer.alloc(12); // struct ucred: pid, uid, gid
+  return readSocketOption(fd, SOL_SOCKET, SO_PEERCRED, credentials) === 0
+    ? credentials.readUInt32LE(4)
+    : undefined;
 }

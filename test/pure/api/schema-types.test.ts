@@ -18,7 +18,7 @@ import type { ExplainView } from '../../../src/coverage/explain-request.js';
 import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { DenialEvent } from '../../../src/enforce/denials.js';
-import type { Pause } from '../../../src/policy/emergency.js';
+import type { Pause } from '../../../src/policy/policy.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
 it('every view fits its schema', () => {

@@ -9,8 +9,8 @@ import { Deadlines } from '../../../src/changes/stored-state.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { pauseOf, underEmergency } from '../../../src/policy/emergency.js';
 import type { Policy } from '../../../src/policy/policy.js';
+import { pauseOf, underEmergency } from '../../../src/policy/policy.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
 

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readDaemon } from '../../../src/docker/daemon.js';
 import {
   canonicalCidr,
   canonicalIp,
   canonicalMac,
+  readDaemon,
   UNREADABLE_LABELS,
 } from '../../../src/docker/docker-values.js';
 import { readContainers, readImageLabels, readInspect } from '../../../src/docker/read-containers.js';

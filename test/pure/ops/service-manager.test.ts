@@ -7,8 +7,9 @@ import {
   closeDescriptor,
   openSocket,
   receiveDatagram,
+  sendToUnix,
+  unixAddress,
 } from '../../../src/kernel/netlink/libc.js';
-import { sendToUnix, unixAddress } from '../../../src/kernel/netlink/unix-sockets.js';
 import { serviceManager } from '../../../src/ops/service-manager.js';
 
 let dir: string;
