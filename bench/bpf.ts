@@ -1,23 +1,13 @@
 /**
- * Programs of BPF for measurements: bpf(2) through koffi, an assembler for programs of a few instructions, and the offsets of fields of the
- * running kernel from its BTF. Nothing is pinned: maps, programs and links exist as long as their descriptors, which `Programs` closes and
- * which end with the process.
+ * Programs of BPF for measurements: links to hooks, and the offsets of fields of the running kernel from its BTF. Nothing is pinned: maps,
+ * programs and links exist as long as their descriptors, which `Programs` closes and which end with the process.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { arch, endianness } from 'node:os';
-import koffi from 'koffi';
-import { addressOf, closeDescriptor } from '../src/kernel/netlink/libc.js';
+import { type BpfField, BpfMap, bpf, type Line, loadProgram, op } from '../src/kernel/bpf.js';
+import { closeDescriptor } from '../src/kernel/netlink/libc.js';
 import { withNamespace } from '../src/kernel/netlink/namespace.js';
 
-const SYSCALL: Readonly<Record<string, number>> = { x64: 321, arm64: 280 };
-const syscall = koffi.load(null).func('long syscall(long, int, void *, uint)') as unknown as (
-  number: number,
-  command: number,
-  attributes: Buffer,
-  size: number,
-) => number;
-
-const [MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD, LINK_CREATE] = [0, 1, 2, 5, 28] as const;
+const LINK_CREATE = 28;
 /** enum bpf_prog_type and, where it has one, the attach type (include/uapi/linux/bpf.h). */
 const KINDS = {
   netfilter: { type: 32, attach: 45 },
@@ -28,108 +18,6 @@ const KINDS = {
   cgroupOption: { type: 25, attach: 22 },
 } as const;
 export type Kind = keyof typeof KINDS;
-const MAP_TYPES = { hash: 1, array: 2 } as const;
-
-class BpfError extends Error {}
-
-/** `fields`: offset in union bpf_attr, and a value of 32 or (bigint) 64 bits. */
-function bpf(what: string, command: number, fields: readonly (readonly [number, number | bigint])[]): number {
-  const attributes = Buffer.alloc(144);
-  for (const [offset, value] of fields) {
-    if (typeof value === 'bigint') attributes.writeBigUInt64LE(value, offset);
-    else attributes.writeInt32LE(value | 0, offset);
-  }
-  const number = SYSCALL[arch()];
-  if (number === undefined || endianness() !== 'LE') throw new BpfError(`${what}: not on ${arch()}`);
-  const result = syscall(number, command, attributes, attributes.length);
-  if (result < 0) throw new BpfError(`${what}: errno ${koffi.errno()}`);
-  return result;
-}
-
-/** An instruction, a label, or a jump to a label. */
-export type Line = Insn | string;
-interface Insn {
-  readonly code: number;
-  readonly dst: number;
-  readonly src: number;
-  readonly off: number | string;
-  readonly imm: number;
-  /** The upper half of a constant of 64 bits, in a second instruction. */
-  readonly upper?: number;
-}
-const insn = (code: number, dst: number, src: number, off: number | string, imm: number): Insn => ({
-  code,
-  dst,
-  src,
-  off,
-  imm,
-});
-const SIZES = { u8: 0x10, u16: 0x08, u32: 0x00, u64: 0x18 } as const;
-type Size = keyof typeof SIZES;
-const TESTS = { '==': 0x10, '!=': 0x50, '<': 0xa0 } as const;
-const [FROM_FD, FROM_FD_VALUE, TO_KFUNC] = [1, 2, 2] as const;
-/** Registers are numbers: 0 is the result, 1 to 5 arguments that a call changes, 6 to 9 are kept, 10 is the end of the stack. */
-export const op = {
-  load: (size: Size, dst: number, src: number, off: number) => insn(0x61 | SIZES[size], dst, src, off, 0),
-  store: (size: Size, dst: number, off: number, src: number) => insn(0x63 | SIZES[size], dst, src, off, 0),
-  set: (dst: number, value: number) => insn(0xb7, dst, 0, 0, value),
-  copy: (dst: number, src: number) => insn(0xbf, dst, src, 0, 0),
-  add: (dst: number, value: number) => insn(0x07, dst, 0, 0, value),
-  addTo: (dst: number, src: number) => insn(0x0f, dst, src, 0, 0),
-  /** Of 32 bits: the upper half becomes zero. */
-  and: (dst: number, mask: number) => insn(0x54, dst, 0, 0, mask),
-  /** Of 64 bits. */
-  andLong: (dst: number, mask: number) => insn(0x57, dst, 0, 0, mask),
-  jump: (label: string) => insn(0x05, 0, 0, label, 0),
-  /** Jump if the lower 32 bits compare. */
-  when: (dst: number, test: keyof typeof TESTS, value: number, label: string) =>
-    insn(0x06 | TESTS[test], dst, 0, label, value),
-  whenNull: (dst: number, label: string) => insn(0x15, dst, 0, label, 0),
-  /** Jump if one register is greater than the other, both of 64 bits. */
-  whenAbove: (dst: number, src: number, label: string) => insn(0x2d, dst, src, label, 0),
-  whenDiffers: (dst: number, src: number, label: string) => insn(0x5d, dst, src, label, 0),
-  /** A constant of 64 bits. */
-  wide: (dst: number, low: number, high: number): Insn => ({ ...insn(0x18, dst, 0, 0, low), upper: high }),
-  map: (dst: number, fd: number): Insn => ({ ...insn(0x18, dst, FROM_FD, 0, fd), upper: 0 }),
-  /** The address of the value of an array at an offset. */
-  value: (dst: number, fd: number, offset: number): Insn => ({
-    ...insn(0x18, dst, FROM_FD_VALUE, 0, fd),
-    upper: offset,
-  }),
-  call: (helper: number) => insn(0x85, 0, 0, 0, helper),
-  kfunc: (id: number) => insn(0x85, 0, TO_KFUNC, 0, id),
-  end: insn(0x95, 0, 0, 0, 0),
-};
-export const HELPERS = { lookup: 1, redirect: 23, ancestorCgroup: 123 } as const;
-
-/** The bytes of a program; labels are texts that stand before their instruction. */
-export function assembled(lines: readonly Line[]): Buffer {
-  const labels = new Map<string, number>();
-  let at = 0;
-  for (const line of lines) {
-    if (typeof line === 'string') labels.set(line, at);
-    else at += line.upper === undefined ? 1 : 2;
-  }
-  const bytes = Buffer.alloc(at * 8);
-  at = 0;
-  for (const line of lines) {
-    if (typeof line === 'string') continue;
-    let { off } = line;
-    if (typeof off === 'string') {
-      const target = labels.get(off);
-      if (target === undefined) throw new BpfError(`no label ${off}`);
-      off = target - at - 1;
-    }
-    bytes.writeUInt8(line.code, at * 8);
-    bytes.writeUInt8(line.dst | (line.src << 4), at * 8 + 1);
-    bytes.writeInt16LE(off, at * 8 + 2);
-    bytes.writeInt32LE(line.imm | 0, at * 8 + 4);
-    if (line.upper !== undefined) bytes.writeInt32LE(line.upper | 0, at * 8 + 12);
-    at += line.upper === undefined ? 1 : 2;
-  }
-  return bytes;
-}
-
 const [BTF_STRUCT, BTF_UNION, BTF_FUNC] = [4, 5, 12] as const;
 const BTF_FILE = '/sys/kernel/btf/vmlinux';
 /** The types of a kernel (Documentation/bpf/btf.rst). */
@@ -176,14 +64,14 @@ export class Btf {
   }
   #id(kind: number, name: string): number {
     const id = this.#ids.get(`${kind} ${name}`);
-    if (id === undefined) throw new BpfError(`the BTF of the kernel has no ${name}`);
+    if (id === undefined) throw new Error(`the BTF of the kernel has no ${name}`);
     return id;
   }
 
   /** The offset of a field in bytes, also of one within members that have no name. */
   offset(struct: string, field: string): number {
     const bits = this.#find(this.struct(struct), field);
-    if (bits === undefined || bits % 8 !== 0) throw new BpfError(`struct ${struct} has no field ${field}`);
+    if (bits === undefined || bits % 8 !== 0) throw new Error(`struct ${struct} has no field ${field}`);
     return bits / 8;
   }
   #find(id: number, field: string): number | undefined {
@@ -224,64 +112,14 @@ export class Programs implements Disposable {
     return fd;
   }
 
-  map(type: keyof typeof MAP_TYPES, key: number, value: number, entries: number): number {
-    return this.#keep(
-      bpf('create a map', MAP_CREATE, [
-        [0, MAP_TYPES[type]],
-        [4, key],
-        [8, value],
-        [12, entries],
-      ]),
-    );
-  }
-
-  static put(map: number, key: Buffer, value: Buffer): void {
-    bpf('write into a map', MAP_UPDATE, [
-      [0, map],
-      [8, addressOf(key)],
-      [16, addressOf(value)],
-    ]);
-  }
-
-  static read(map: number, key: Buffer, value: Buffer): void {
-    bpf('read a map', MAP_LOOKUP, [
-      [0, map],
-      [8, addressOf(key)],
-      [16, addressOf(value)],
-    ]);
+  map(...of: ConstructorParameters<typeof BpfMap>): BpfMap {
+    const map = new BpfMap(...of);
+    this.#keep(map.fd);
+    return map;
   }
 
   load(kind: Kind, name: string, lines: readonly Line[]): number {
-    const code = assembled(lines);
-    const license = Buffer.from('Dual MIT/GPL\0');
-    const text = Buffer.from(`${name.replaceAll(/\W/g, '_').slice(0, 15)}\0`.padEnd(16, '\0'));
-    const attributes = (log?: Buffer): (readonly [number, number | bigint])[] => [
-      [0, KINDS[kind].type],
-      [4, code.length / 8],
-      [8, addressOf(code)],
-      [16, addressOf(license)],
-      [48, text.readBigUInt64LE(0)],
-      [56, text.readBigUInt64LE(8)],
-      [68, KINDS[kind].attach],
-      ...(log
-        ? ([
-            [24, 1],
-            [28, log.length],
-            [32, addressOf(log)],
-          ] as const)
-        : []),
-    ];
-    try {
-      return this.#keep(bpf(`load ${name}`, PROG_LOAD, attributes()));
-    } catch (error) {
-      const log = Buffer.alloc(1 << 20);
-      try {
-        return this.#keep(bpf(`load ${name}`, PROG_LOAD, attributes(log)));
-      } catch {
-        const said = log.toString('latin1', 0, log.indexOf(0));
-        throw new BpfError(`${(error as Error).message}\n${said.slice(-3000)}`);
-      }
-    }
+    return this.#keep(loadProgram({ ...KINDS[kind], name, lines }));
   }
 
   /** For IPv4, in a network namespace. */
@@ -304,7 +142,7 @@ export class Programs implements Disposable {
     program: number,
     target: number,
     namespace?: string,
-    more: readonly (readonly [number, number])[] = [],
+    more: readonly BpfField[] = [],
   ): void {
     const make = (): number =>
       bpf(`attach a program (${kind})`, LINK_CREATE, [

@@ -4,11 +4,12 @@
  * threat sets, which security checks for packets that are not established. Each counts the packets that it sees, and those that it drops.
  */
 import { closeSync, constants, openSync } from 'node:fs';
+import { type BpfMap, HELPERS, type Line, op, SK_BUFF } from '../src/kernel/bpf.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../src/ruleset/bridge-table.js';
 import { IDENTIFY, IDENTITY_TABLE } from '../src/ruleset/host-identity.js';
 import { hex, type Marks, markOf } from '../src/ruleset/marks.js';
-import { type Btf, HELPERS, type Line, op, Programs } from './bpf.js';
+import { type Btf, Programs } from './bpf.js';
 
 /** The chain of the table of identities that gives datagrams their conntrack zone. */
 const ZONES = 'zones';
@@ -54,7 +55,7 @@ export class Attached implements Disposable {
   readonly site: Site;
   readonly btf: Btf;
   readonly controls: ReadonlySet<Control>;
-  readonly #counters: number;
+  readonly #counters: BpfMap;
   readonly #names: string[] = [];
   #label = 0;
 
@@ -85,7 +86,7 @@ export class Attached implements Disposable {
   }
   counts(): ReadonlyMap<string, number> {
     const value = Buffer.alloc(8 * COUNTERS);
-    Programs.read(this.#counters, Buffer.alloc(4), value);
+    this.#counters.read(Buffer.alloc(4), value);
     return new Map(this.#names.map((name, n) => [name, Number(value.readBigUInt64LE(n * 8))]));
   }
   label(): string {
@@ -211,8 +212,6 @@ const empty = (hook: 'forward' | 'input' | 'output', count: number, compares = f
   },
 });
 
-/** struct __sk_buff (include/uapi/linux/bpf.h). */
-const SK_BUFF = { mark: 8, vlan: 20, ifindex: 40, data: 76, end: 80 } as const;
 /** Ethernet, IPv4 without options, and two ports. */
 const HEAD = 38;
 const [TCX_NEXT, INTO_DEVICE] = [-1, 1] as const;
@@ -227,7 +226,7 @@ function keyOf(to: string, from: string, address: string, ifindex: number): Buff
   return key;
 }
 /** Look up plain IPv4, whose address is at this offset of the frame: `other`, or the value's address in register 0. The context is in 6. */
-const lookup = (map: number, address: number): Line[] => [
+const lookup = (map: BpfMap, address: number): Line[] => [
   op.copy(6, 1),
   op.load('u32', 2, 1, SK_BUFF.data),
   op.load('u32', 3, 1, SK_BUFF.end),
@@ -271,8 +270,7 @@ const atVeth = (hands: boolean): Part => ({
   attach: (p) => {
     const { site, programs } = p;
     const map = programs.map('hash', KEY, 4, 1024);
-    Programs.put(
-      map,
+    map.put(
       keyOf(site.bridge.mac, site.veth.mac, site.veth.ip4, site.veth.ifindex),
       word(markOf(site.marks, site.bridged, 'enforce')),
     );
@@ -305,8 +303,7 @@ const toVeth: Part = {
   attach: (p) => {
     const { site, programs } = p;
     const map = programs.map('hash', KEY, 4, 1024);
-    Programs.put(
-      map,
+    map.put(
       keyOf(site.veth.mac, site.bridge.mac, site.veth.ip4, site.bridge.ifindex),
       word(site.veth.ifindex),
     );
@@ -420,7 +417,7 @@ const gateSockets: Part = {
     const map = programs.map('hash', 8, 4, 1024);
     const key = Buffer.alloc(8);
     key.writeBigUInt64LE(BigInt(site.sender.object));
-    Programs.put(map, key, word(markOf(site.marks, site.hosted, 'enforce')));
+    map.put(key, word(markOf(site.marks, site.hosted, 'enforce')));
     const sockets = programs.load('cgroupSocket', 'identity', [
       op.copy(6, 1),
       op.set(1, site.sender.level),
@@ -470,7 +467,7 @@ const outputFilter: Part = {
   attach: (p) => {
     const { programs, site, btf } = p;
     const map = programs.map('hash', 4, 4, 1024);
-    Programs.put(map, Buffer.from(site.veth.ip4.split('.').map(Number)), word(1));
+    map.put(Buffer.from(site.veth.ip4.split('.').map(Number)), word(1));
     const program = programs.load('netfilter', 'filter', [
       ...packet(p),
       ...p.count('filter in OUTPUT'),

@@ -27,6 +27,7 @@ import { ACCEPT_PORT, acceptor } from './clients.js';
 import { quantile, resampled } from './harness.js';
 import type { Attached } from './next-design.js';
 import { nextDesign } from './next-in-lab.js';
+import { Handover } from './past-bridge.js';
 import { type Figure, KEEP, type Row, shownFigure, shownNumber, writeResult } from './results.js';
 import { bareRules, Rules } from './without-rules.js';
 
@@ -153,6 +154,7 @@ async function measuredFrom(
   sender: Sender,
   kinds: readonly Kind[],
   rules: Rules,
+  handover: Handover,
   attach: (() => Attached) | undefined,
 ): Promise<Measured> {
   const series = (): Record<(typeof SIDES)[number], Series> => ({ without: [], with: [], again: [] });
@@ -164,6 +166,7 @@ async function measuredFrom(
     for (const side of SIDES) {
       programs?.[Symbol.dispose]();
       await (side === 'with' ? rules.putBack() : rules.takeOut());
+      await (side === 'with' ? handover.on() : handover.off());
       programs = side === 'with' ? attach?.() : undefined;
       // flows of former rounds, which another number of tracked flows would make dearer to find, are forgotten
       await lab.inHost(['conntrack', '-F'], { check: true });
@@ -285,12 +288,16 @@ try {
     if (!only.includes(name)) return;
     const from = await sender();
     let attach: (() => Attached) | undefined;
+    await drawbridge.ready();
+    using handover = await Handover.begin(lab);
     const rules = await Rules.freeze(lab, drawbridge, bare, async () => {
       attach = await nextDesign(lab, SENDERS[of], values.next);
     });
     try {
       await rules.verify();
-      const measured = await measuredFrom(from, kinds, rules, attach);
+      const count = await handover.take(lab);
+      console.error(`packets of ${count} addresses are handed past their bridges`);
+      const measured = await measuredFrom(from, kinds, rules, handover, attach);
       await rules.verify();
       for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
     } finally {

@@ -300,6 +300,11 @@ export const ConfigSchema = Type.Object(
           description: 'two NFQUEUE numbers: hold and inspection',
           examples: [[53, 54]],
         }),
+        pastBridge: Type.Boolean({
+          default: true,
+          description:
+            'hand packets of containers past the rules for frames, by a program of BPF, where no other program has rules there',
+        }),
       },
       closed,
     ),

@@ -27,11 +27,11 @@ const AF_BRIDGE = 7;
 const IFINFOMSG = 16;
 const NDMSG = 12;
 const LINK = { master: 10, portInfo: 12 } as const;
-/** IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_FLUSH. */
-const PORT = { learning: 8, flood: 9, flush: 24 } as const;
+/** IFLA_BRPORT_STATE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_FLUSH. */
+const PORT = { state: 1, learning: 8, flood: 9, flush: 24 } as const;
 const ENTRY = { mac: 2, master: 9 } as const;
 const LINK_DECODED = new Set(Object.values(LINK));
-const PORT_DECODED = new Set([PORT.learning, PORT.flood]);
+const PORT_DECODED = new Set([PORT.state, PORT.learning, PORT.flood]);
 const ENTRY_DECODED = new Set(Object.values(ENTRY));
 const NUD_NOARP = 0x40;
 const NTF_MASTER = 0x04;
@@ -47,6 +47,8 @@ interface PortSettings {
 interface BridgePort extends PortSettings {
   readonly index: number;
   readonly master: number;
+  /** BR_STATE_*, of which 3 forwards. */
+  readonly state: number;
 }
 /** A static entry of the forwarding table that no frame moves to another port (NTF_STICKY, Linux >= 4.20). */
 interface StickyEntry {
@@ -61,14 +63,15 @@ function portDumpBody(): Buffer {
   return header;
 }
 /** Returns undefined for the bridge itself, and for a message that is not about a port. */
-function decodePort(body: Buffer): BridgePort | undefined {
+export function decodePort(body: Buffer): BridgePort | undefined {
   const attributes = parseAttributes(body, IFINFOMSG, LINK_DECODED);
   const port = parseAttributes(attributes.get(LINK.portInfo), 0, PORT_DECODED);
   const index = body.length < IFINFOMSG ? 0 : body.readInt32LE(4);
   const master = readU32le(attributes.get(LINK.master));
   const learning = readU8(port.get(PORT.learning));
   if (body[0] !== AF_BRIDGE || !master || master === index || learning === undefined) return undefined;
-  return { index, master, learning: learning !== 0, flood: readU8(port.get(PORT.flood)) !== 0 };
+  const state = readU8(port.get(PORT.state)) ?? 0;
+  return { index, master, state, learning: learning !== 0, flood: readU8(port.get(PORT.flood)) !== 0 };
 }
 /** Also deletes what the bridge has learned from the port. */
 function portBody(index: number, { learning, flood }: PortSettings): Buffer {

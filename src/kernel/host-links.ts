@@ -1,5 +1,6 @@
 import type { HostLink } from '../ruleset/applied-state.js';
 import type { HostSubnet, NeighbourRule } from '../ruleset/bridge-forwarding.js';
+import { decodePort } from './bridge-fdb.js';
 import { decodeRule, RULE_MESSAGE } from './neighbour-routing.js';
 import { type Addresses, decodeAddress, type LocalAddress } from './netlink/addresses.js';
 import { decodeLink, type Link, type Links, ROUTE_MESSAGE } from './netlink/links.js';
@@ -13,6 +14,8 @@ interface RouteListener {
   /** A link is new or has changed. */
   onLink?(link: Link): void;
   onLinkGone?(link: Link): void;
+  /** The state of a port of a bridge (BR_STATE_*, include/uapi/linux/if_bridge.h). */
+  onPort?(index: number, state: number): void;
   onAddress?(address: LocalAddress): void;
   onAddressGone?(address: LocalAddress): void;
   /** A policy routing rule of Drawbridge's was removed. */
@@ -53,7 +56,12 @@ export class RouteMonitor implements Disposable {
   #receive({ type, body }: NetlinkMessage): void {
     if (type === ROUTE_MESSAGE.newLink || type === ROUTE_MESSAGE.delLink) {
       const link = decodeLink(body);
-      if (!link.ok || isBridgePortNews(body)) return;
+      if (!link.ok) return;
+      if (isBridgePortNews(body)) {
+        const port = type === ROUTE_MESSAGE.newLink ? decodePort(body) : undefined;
+        if (port) this.#listener.onPort?.(port.index, port.state);
+        return;
+      }
       if (type === ROUTE_MESSAGE.newLink) this.#listener.onLink?.(link.value);
       else this.#listener.onLinkGone?.(link.value);
     } else if (type === ROUTE_MESSAGE.newAddress || type === ROUTE_MESSAGE.delAddress) {
@@ -152,6 +160,10 @@ export class LinkCache {
   masterOf(index: number): { readonly master?: number } | undefined {
     const link = this.#links.get(index);
     return link && (link.master === undefined ? {} : { master: link.master });
+  }
+
+  at(index: number): Link | undefined {
+    return this.#links.get(index);
   }
 
   /** MACs of bridges and of what is attached to one. */

@@ -18,11 +18,11 @@ import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { KernelSets } from './netlink/ipset.js';
-import { BulkSets } from './netlink/ipset-bulk.js';
+import { areMembers, BulkSets } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';
-import { addressBytes } from './netlink/netlink-codec.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
+import { PastBridge } from './past-bridge.js';
 import {
   KeptRules,
   type KernelSnapshot,
@@ -79,12 +79,15 @@ export class Kernel implements AsyncDisposable {
   readonly #routing = new NeighbourRouting(this.#policyRoutes);
   readonly #kept: KeptRules | undefined;
   readonly #cache = new LinkCache(this.linkTable);
+  readonly #bridges = new Bridges();
+  readonly pastBridge: PastBridge;
   #monitor: RouteMonitor | undefined;
   #refresh: (() => void) | undefined;
 
   /** `kept`: the file in which a start finds the rules as the service has last read them. Without it, each start reads them. */
-  constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'debug' | 'warn'>, kept?: string) {
+  constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'debug' | 'info' | 'warn'>, kept?: string) {
     this.#log = log;
+    this.pastBridge = new PastBridge(this.#cache, this.#bridges, log, shape.pastBridge === true);
     this.forwarding = new BridgeFdb(this.#ports, log);
     this.#shape = shape;
     this.flows = new Conntrack({ ended: shape.marks.ended });
@@ -111,10 +114,8 @@ export class Kernel implements AsyncDisposable {
     this.#monitor = this.#follow(changed);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
-    await this.own.refresh();
-    const links = await this.links();
-    using bridges = new Bridges();
-    for (const l of links) if (l.kind === 'bridge') bridges.release(l.index);
+    await Promise.all([this.own.refresh(), this.pastBridge.prepare()]);
+    for (const l of await this.links()) if (l.kind === 'bridge') this.#bridges.release(l.index);
   }
 
   /**
@@ -149,13 +150,17 @@ export class Kernel implements AsyncDisposable {
       onLink: (l) => {
         if (this.#cache.masterOf(l.index)?.master !== l.master) this.forwarding.moved(l.index);
         if (this.#routing.linkChanged(l.index, l.up)) this.#reroute(changed);
+        const before = this.#cache.at(l.index);
         const isNew = this.#cache.put(l);
+        this.pastBridge.linkChanged(l, before);
         if (LAN_KINDS.some((kind) => kind === l.kind)) changed('lan link', l.index);
         else if (l.kind === 'veth' || l.kind === 'bridge' || l.master !== undefined)
           changed(linkChange(l, isNew), l.index);
       },
+      onPort: (index, state) => this.pastBridge.portChanged(index, state),
       onLinkGone: (l) => {
         this.#cache.remove(l);
+        this.pastBridge.linkGone(l.index);
         if (l.kind === 'veth') changed('link gone');
       },
       onAddress: (a) => {
@@ -173,6 +178,7 @@ export class Kernel implements AsyncDisposable {
       },
       onOverrun: () => {
         this.#cache.invalidate();
+        this.pastBridge.invalidate();
         this.own.refresh().then(
           () => changed('links overran'),
           () => changed('links overran'),
@@ -209,6 +215,7 @@ export class Kernel implements AsyncDisposable {
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async readSnapshot(): Promise<KernelSnapshot> {
     const { bridge, tables, identity, sets } = await this.#plane.read();
+    this.pastBridge.note(tables);
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
     const names = namesFor(this.#shape.prefix);
@@ -216,16 +223,21 @@ export class Kernel implements AsyncDisposable {
     const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
     return { bridge: elements, sets, ...(senders ?? hostNetwork) };
   }
-  apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
-    return this.#plane.apply(desired, beforeBinding, delta);
+  async apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
+    this.pastBridge.before(desired.bridge.routed4);
+    const applied = await this.#plane.apply(desired, beforeBinding, delta);
+    this.pastBridge.after(desired.bridge.routed4);
+    return applied;
   }
   /** As Dataplane.prepare. */
   prepareApply(desired: DesiredState, delta: Delta): void {
     this.#plane.prepare(desired, delta);
   }
   /** What the kernel holds now. */
-  observe(): Promise<Observed> {
-    return this.#plane.observe();
+  async observe(): Promise<Observed> {
+    const observed = await this.#plane.observe();
+    this.pastBridge.note(observed.tables);
+    return observed;
   }
   /** Keeps rules that were read for the next start, which reads them again if the generation of nf_tables has changed. */
   keep(rules: Observed, generation: number | undefined): void {
@@ -284,19 +296,7 @@ export class Kernel implements AsyncDisposable {
 
   /** Whether a set of addresses and networks has these members and no others. Rejects with NetlinkError. */
   async hasMembers({ name, members }: Pick<SetDesired, 'name' | 'members'>): Promise<boolean> {
-    const found = await this.sets.members(name);
-    const keyOf = (address: string, prefix?: number): string => {
-      const bytes = addressBytes(address);
-      return `${bytes?.toString('hex')}/${prefix ?? (bytes?.length ?? 0) * 8}`;
-    };
-    const wanted = new Set(
-      members.map((member) => {
-        const [address = '', prefix] = member.split('/');
-        return keyOf(address, prefix === undefined ? undefined : Number(prefix));
-      }),
-    );
-    if (found?.length !== wanted.size) return false;
-    return found.every((m) => !m.nomatch && wanted.has(keyOf(m.address, m.prefix)));
+    return areMembers(await this.sets.members(name), members);
   }
 
   /** The ways to neighbours on bridges without an address, before any rule lets them speak. Rejects with NetlinkError. */
@@ -380,7 +380,9 @@ export class Kernel implements AsyncDisposable {
     this.linkTable.close();
     this.addressTable.close();
     this.forwarding.close();
-    await this.forwarding.settled();
+    await Promise.all([this.forwarding.settled(), this.pastBridge.settled()]);
+    this.pastBridge.close();
+    this.#bridges.close();
     this.#ports.close();
     this.#policyRoutes.close();
     this.sets.close();

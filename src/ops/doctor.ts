@@ -1,18 +1,23 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { openListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
+import { openListener } from '../config/service-socket.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
-import { type DaemonFacts, engineFacts } from '../docker/daemon.js';
+import { type DaemonFacts, engineFacts } from '../docker/docker-values.js';
 import { DockerWatch } from '../docker/watch.js';
+import { ForeignHooks, reasonAgainst, rulesBehindBridge } from '../kernel/bridge-hooks.js';
+import { BridgeProgram } from '../kernel/bridge-program.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
+import { parseSave } from '../kernel/iptables-text.js';
+import { Links } from '../kernel/netlink/links.js';
 import { isRefusal } from '../kernel/netlink/netlink-error.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
+import { savedRules } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
 import type { Finding } from '../policy/finding.js';
 import { compile } from '../ruleset/compile.js';
@@ -178,6 +183,7 @@ export async function checkKernel(run: Exec, shape: KernelConfig): Promise<Docto
     ...(await checkLegacy(run)),
     ...(await checkCgroups(run)),
     await checkZones(run),
+    await checkPastBridge(run, shape),
   ];
 }
 
@@ -267,6 +273,30 @@ async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
     : 'nft cannot match the cgroup of a sender: if another process flushes all iptables tables at once, containers in the host network are not filtered until Drawbridge has repaired the rules';
   const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';
   return [{ name: 'cgroups', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) }];
+}
+
+/** Whether packets of containers take the short way to their bridge. It changes what they cost, and nothing of what is enforced. */
+async function checkPastBridge(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
+  const why = await reasonAgainstHandover(run, shape).catch((e: unknown) =>
+    e instanceof Error ? e.message : String(e),
+  );
+  const detail =
+    why === undefined
+      ? 'what containers send can be handed to the device of their bridge by a program of BPF'
+      : `what containers send passes all rules for frames, which is slower: ${why}`;
+  return { name: 'past the bridge', ok: true, level: 'warn', detail };
+}
+
+async function reasonAgainstHandover(run: Exec, shape: KernelConfig): Promise<string | undefined> {
+  if (!shape.pastBridge) return 'kernel.pastBridge is off';
+  using hooks = new ForeignHooks();
+  using links = new Links();
+  using _program = new BridgeProgram();
+  const veths = new Set((await links.list()).flatMap((l) => (l.kind === 'veth' ? l.name : [])));
+  const tables = parseSave(await savedRules(run, 4, []), shape.prefix);
+  return reasonAgainst(await hooks.read(), rulesBehindBridge(new Map([[4, tables]])), (name) =>
+    veths.has(name),
+  );
 }
 
 /** Conntrack zones for containers in the host network. */

@@ -12,6 +12,7 @@ import { Addresses } from '../kernel/netlink/addresses.js';
 import { Bridges, Links } from '../kernel/netlink/links.js';
 import { NetlinkError } from '../kernel/netlink/netlink-error.js';
 import { removeLan } from '../kernel/netns-tables.js';
+import { releaseIngress } from '../kernel/past-bridge.js';
 import { type Observed, observe, setNames } from '../kernel/read-rules.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { isRecord } from '../lib/json.js';
@@ -84,6 +85,7 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
 /** Remove everything of Drawbridge from the kernel of this host, without the service. Returns a list of what was removed. */
 export async function teardownKernel(config: Config): Promise<readonly string[]> {
   const removed = [
+    ...(await releaseIngress()),
     ...(await teardownFormer(config)),
     ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
   ];

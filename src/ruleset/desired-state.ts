@@ -34,6 +34,8 @@ export interface KernelConfig {
   readonly tunnels?: readonly Tunnel[];
   /** No threat feed is configured: nothing fills the sets of threats, and no packet is looked up in them. */
   readonly withoutFeeds?: true;
+  /** Hand packets of containers past the rules for frames where nothing else decides about them (kernel/past-bridge.ts). */
+  readonly pastBridge?: true;
 }
 
 /** A port of a managed bridge that belongs to a container. */

@@ -28,6 +28,7 @@ export function shapeOf(config: Config): KernelConfig {
     failure: config.failure,
     nat64: config.networks.nat64,
     tunnels: closedTunnels(config.threats),
+    ...(config.kernel.pastBridge ? { pastBridge: true as const } : {}),
     ...(hasFeeds(config.threats) ? {} : { withoutFeeds: true as const }),
   };
 }

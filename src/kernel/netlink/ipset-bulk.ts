@@ -1,10 +1,11 @@
 /** Large ipsets: created, filled in slices, and swapped over netlink, without members as text. And listings of all sets. */
 import { hash } from 'node:crypto';
 import type { SetColumns } from '../../policy/threat.js';
-import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader } from './ipset.js';
+import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader, type SetMember } from './ipset.js';
 import {
   AF_INET,
   AF_INET6,
+  addressBytes,
   attribute,
   attributeAt,
   cString,
@@ -301,4 +302,21 @@ export class BulkSets implements Disposable {
   #do(operation: string, type: number, body: Buffer, flags = 0): void {
     this.#requests.request(operation, { type, body, flags });
   }
+}
+
+/** Whether the members of a set are these addresses and networks, and no others. */
+export function areMembers(found: readonly SetMember[] | undefined, members: readonly string[]): boolean {
+  const keyOf = (address: string, prefix?: number): string => {
+    const bytes = addressBytes(address);
+    return `${bytes?.toString('hex')}/${prefix ?? (bytes?.length ?? 0) * 8}`;
+  };
+  const wanted = new Set(
+    members.map((member) => {
+      const [address = '', prefix] = member.split('/');
+      return keyOf(address, prefix === undefined ? undefined : Number(prefix));
+    }),
+  );
+  return (
+    found?.length === wanted.size && found.every((m) => !m.nomatch && wanted.has(keyOf(m.address, m.prefix)))
+  );
 }

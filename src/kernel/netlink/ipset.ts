@@ -62,7 +62,7 @@ export interface SetHeader {
   /** Default time-out in seconds. Undefined for a set without time-outs. */
   readonly timeout?: number;
 }
-interface SetMember {
+export interface SetMember {
   readonly address: string;
   /** Prefix length. Undefined for a single address. */
   readonly prefix?: number;

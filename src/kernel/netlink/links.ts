@@ -32,6 +32,7 @@ export const ROUTE_MESSAGE = {
 const LINK = {
   address: 1,
   name: 3,
+  mtu: 4,
   link: 5,
   master: 10,
   info: 18,
@@ -44,6 +45,7 @@ const LINK = {
 const DECODED = new Set([
   LINK.address,
   LINK.name,
+  LINK.mtu,
   LINK.link,
   LINK.master,
   LINK.info,
@@ -54,6 +56,8 @@ const INFO_KIND = 1;
 const INFO_DATA = 2;
 /** IFLA_BR_MULTI_BOOLOPT (Linux >= 5.0), IFLA_BR_FDB_MAX_LEARNED (Linux >= 6.7). */
 const BRIDGE = { options: 46, maxLearned: 49 } as const;
+/** IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_NF_CALL_IPTABLES. */
+const FILTERING = { stp: 5, vlan: 7, netfilter: 36 } as const;
 /** BR_BOOLOPT_NO_LL_LEARN. */
 const NO_LINK_LOCAL_LEARN = 1;
 const SKIP_STATISTICS = 1 << 3;
@@ -77,6 +81,8 @@ export interface Link {
   /** Namespace of the peer, as this namespace numbers it; absent when it lives here. */
   readonly linkNamespaceId?: number;
   readonly up: boolean;
+  /** Bytes of the largest packet. */
+  readonly mtu?: number;
   readonly alias?: string;
 }
 
@@ -111,6 +117,8 @@ export function decodeLink(body: Buffer): Decoded<Link> {
     name,
     up: (u32At(body, 8) & IFF_UP) !== 0,
   };
+  const mtu = readU32le(attributes.get(LINK.mtu));
+  if (mtu !== undefined) value.mtu = mtu;
   if (kind !== undefined) value.kind = kind;
   if (master) value.master = master;
   if (mac !== undefined) value.mac = mac;
@@ -137,6 +145,20 @@ function decodeLearning(body: Buffer): Learning | undefined {
     ...given('bound', readU32le(data.get(BRIDGE.maxLearned))),
     ...given('linkLocal', options === undefined ? undefined : (options & NO_LINK_LOCAL_LEARN) === 0),
   };
+}
+/** What a bridge does with the frames of its ports besides forwarding them. */
+export interface Filtering {
+  readonly stp: boolean;
+  readonly vlan: boolean;
+  /** It shows IPv4 packets to iptables, whatever the setting for all bridges is. */
+  readonly netfilter: boolean;
+}
+function decodeFiltering(body: Buffer): Filtering | undefined {
+  const info = parseAttributes(parseAttributes(body, IFINFOMSG).get(LINK.info));
+  if (readCString(info.get(INFO_KIND)) !== 'bridge') return undefined;
+  const data = parseAttributes(info.get(INFO_DATA));
+  const isOn = (type: number): boolean => (data.get(type)?.[0] ?? 0) !== 0;
+  return { stp: isOn(FILTERING.stp), vlan: isOn(FILTERING.vlan), netfilter: isOn(FILTERING.netfilter) };
 }
 function learningBody(index: number, to: Learning): Buffer {
   const header = Buffer.alloc(IFINFOMSG);
@@ -285,6 +307,12 @@ export class Bridges implements Disposable {
     );
   }
 
+  /** Undefined when there is no such bridge any more. Throws NetlinkError. */
+  filtering(index: number): Filtering | undefined {
+    const link = this.#read(index);
+    return link && decodeFiltering(link);
+  }
+
   close(): void {
     this.#requests.close();
   }
@@ -292,12 +320,21 @@ export class Bridges implements Disposable {
     this.close();
   }
 
+  #read(index: number): Buffer | undefined {
+    const read = { type: ROUTE_MESSAGE.getLink, body: linkByIndexBody(index) };
+    try {
+      return this.#requests.request(`read the settings of bridge ${index}`, read)[0]?.body;
+    } catch (error) {
+      if (isRefusal(error, 'ENODEV')) return undefined;
+      throw error;
+    }
+  }
+
   /** Returns false when there is nothing to change, or when the bridge was removed. */
   #change(index: number, wanted: (now: Learning) => Learning): boolean {
     try {
-      const read = { type: ROUTE_MESSAGE.getLink, body: linkByIndexBody(index) };
-      const link = this.#requests.request(`read how bridge ${index} learns`, read)[0];
-      const now = link && decodeLearning(link.body);
+      const link = this.#read(index);
+      const now = link && decodeLearning(link);
       const to = now && wanted(now);
       if (to === undefined || Object.keys(to).length === 0) return false;
       const write = { type: ROUTE_MESSAGE.newLink, body: learningBody(index, to) };
