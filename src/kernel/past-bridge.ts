@@ -1,6 +1,7 @@
 import { Coalescer } from '../lib/async.js';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import type { BridgePorts } from './bridge-fdb.js';
 import {
   type ForeignChains,
   ForeignHooks,
@@ -37,8 +38,13 @@ export interface PastBridgeState {
   readonly why?: string;
 }
 
-type KnownLinks = Pick<LinkCache, 'at' | 'indexOf' | 'isBridgedVeth'>;
-type BridgeSettings = Pick<Bridges, 'filtering'>;
+interface PastBridgeParts {
+  readonly links: Pick<LinkCache, 'at' | 'indexOf' | 'isBridgedVeth'>;
+  readonly bridges: Pick<Bridges, 'filtering'>;
+  readonly ports: Pick<BridgePorts, 'ports'>;
+  readonly log: Pick<Logger, 'info' | 'warn'>;
+  readonly isWanted: boolean;
+}
 
 /**
  * Hands the packets that containers send to their own bridge past the rules for frames, as long as these have nothing to do but to write
@@ -49,10 +55,7 @@ type BridgeSettings = Pick<Bridges, 'filtering'>;
  * `after` it is told what is new.
  */
 export class PastBridge {
-  readonly #links: KnownLinks;
-  readonly #bridges: BridgeSettings;
-  readonly #log: Pick<Logger, 'info' | 'warn'>;
-  readonly #isWanted: boolean;
+  readonly #o: PastBridgeParts;
   readonly #hooks = new ForeignHooks();
   readonly #ingress = new SharedIngress(INGRESS_BLOCK);
   #program: BridgeProgram | undefined;
@@ -75,22 +78,14 @@ export class PastBridge {
   readonly #runs = new Coalescer(() => this.#run());
   #closed = false;
 
-  constructor(
-    links: KnownLinks,
-    bridges: BridgeSettings,
-    log: Pick<Logger, 'info' | 'warn'>,
-    isWanted: boolean,
-  ) {
-    this.#links = links;
-    this.#bridges = bridges;
-    this.#log = log;
-    this.#isWanted = isWanted;
+  constructor(parts: PastBridgeParts) {
+    this.#o = parts;
   }
 
   /** Before the first pass: the program of an earlier run of the service ends. Rejects with NetlinkError. */
   async prepare(): Promise<void> {
     this.#ingress.removeProgram();
-    if (!this.#isWanted) await this.#ingress.remove(await this.#ingress.interfaces());
+    if (!this.#o.isWanted) await this.#ingress.remove(await this.#ingress.interfaces());
   }
 
   get state(): PastBridgeState {
@@ -188,28 +183,22 @@ export class PastBridge {
   }
 
   async #reasonAgainst(generation: number | undefined): Promise<string | undefined> {
-    if (!this.#isWanted) return 'kernel.pastBridge is off';
+    if (!this.#o.isWanted) return 'kernel.pastBridge is off';
     if (this.#failed !== undefined && performance.now() < this.#retryAt) return this.#failed;
     this.#failed = undefined;
     if (!this.#foreign || generation === undefined || this.#foreign.generation !== generation)
       this.#foreign = { generation, chains: await this.#hooks.read() };
     return reasonAgainst(this.#foreign.chains, this.#behind, (device) => {
-      const index = this.#links.indexOf(device);
-      return index === undefined || this.#links.isBridgedVeth(index);
+      const index = this.#o.links.indexOf(device);
+      return index === undefined || this.#o.links.isBridgedVeth(index);
     });
   }
 
   #report(why: string | undefined): void {
     if (why === undefined)
-      this.#log.info(
-        {},
-        'packets of containers to their bridge pass the rules for frames by (docs/kernel.md)',
-      );
-    else if (this.#why !== NOT_CHECKED || this.#isWanted)
-      this.#log.info(
-        { why },
-        'packets of containers to their bridge pass all rules for frames, which is slower',
-      );
+      this.#o.log.info({}, 'packets of containers are handed past their bridge (docs/kernel.md)');
+    else if (this.#why !== NOT_CHECKED || this.#o.isWanted)
+      this.#o.log.info({ why }, 'packets of containers take the way through their bridge, which is slower');
   }
 
   #wake(): void {
@@ -226,9 +215,9 @@ export class PastBridge {
       this.#retryAt = performance.now() + RETRY_MS;
       this.#failed = `the kernel refused (${textOf(e)})`;
       this.#why = this.#failed;
-      this.#log.warn(
+      this.#o.log.warn(
         { err: textOf(e) },
-        'packets of containers cannot pass the rules for frames by: will try again',
+        'packets of containers cannot be handed past their bridge: will try again',
       );
       this.#refused.clear();
       this.#shared = undefined;
@@ -239,7 +228,7 @@ export class PastBridge {
     const isNew = this.#program === undefined;
     this.#program ??= new BridgeProgram();
     const wanted = this.#missing().map(([, route]) => route.ifindex);
-    this.#shared ??= new Set(await this.#ingress.interfaces());
+    this.#shared ??= await this.#listed();
     const shared = this.#shared;
     const others = [...new Set(wanted)].filter((index) => !shared.has(index) && !this.#refused.has(index));
     if (others.length === 0 && !(isNew && shared.size > 0)) return;
@@ -250,6 +239,12 @@ export class PastBridge {
       else if (code !== GONE) this.#refused.set(index, code);
     }
     if (shared.size > 0) await this.#ingress.setProgram(this.#program.fd, PROGRAM_NAME);
+  }
+
+  /** Veths that share the block. Also notes which ports their bridges block: from now on the kernel reports this. */
+  async #listed(): Promise<Set<number>> {
+    for (const { index, state } of await this.#o.ports.ports()) this.portChanged(index, state);
+    return new Set(await this.#ingress.interfaces());
   }
 
   #putRoutes(): void {
@@ -278,7 +273,7 @@ export class PastBridge {
 
   #settingsOf(bridge: number): Filtering | undefined {
     try {
-      return this.#bridges.filtering(bridge);
+      return this.#o.bridges.filtering(bridge);
     } catch {
       return undefined; // not known: then its packets take all rules
     }
@@ -286,7 +281,7 @@ export class PastBridge {
 
   /** The bridge of a veth, if no setting of it decides about frames. */
   #bridgeOf(ifindex: number): number | undefined {
-    const links = this.#links;
+    const links = this.#o.links;
     const port = links.at(ifindex);
     const bridge = port?.master === undefined ? undefined : links.at(port.master);
     if (bridge?.kind !== 'bridge' || this.#blocked.has(ifindex) || (bridge.mtu ?? 0) < (port?.mtu ?? 0))
