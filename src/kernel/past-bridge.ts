@@ -195,10 +195,10 @@ export class PastBridge {
   }
 
   #report(why: string | undefined): void {
+    const { log } = this.#o;
     if (why === undefined)
-      this.#o.log.info({}, 'packets of containers are handed past their bridge (docs/kernel.md)');
-    else if (this.#why !== NOT_CHECKED || this.#o.isWanted)
-      this.#o.log.info({ why }, 'packets of containers take the way through their bridge, which is slower');
+      log.info({}, 'packets of containers are handed past their bridge (docs/kernel.md)');
+    else log.info({ why }, 'packets of containers take the way through their bridge, which is slower');
   }
 
   #wake(): void {
@@ -238,6 +238,11 @@ export class PastBridge {
       if (code === undefined) shared.add(index);
       else if (code !== GONE) this.#refused.set(index, code);
     }
+    if (refused.size > 0)
+      this.#o.log.info(
+        { veths: Object.fromEntries(refused) },
+        'packets of these veths are not handed past their bridge',
+      );
     if (shared.size > 0) await this.#ingress.setProgram(this.#program.fd, PROGRAM_NAME);
   }
 
