@@ -16,10 +16,13 @@ import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { withQueueRule } from '../src/kernel/apply.js';
+import { BridgeProgram, PROGRAM_NAME } from '../src/kernel/bridge-program.js';
 import { Cgroups } from '../src/kernel/cgroups.js';
 import { Dataplane } from '../src/kernel/dataplane.js';
 import { exec } from '../src/kernel/exec.js';
 import { NftElements } from '../src/kernel/netlink/nft-codec.js';
+import { SharedIngress } from '../src/kernel/netlink/traffic-control.js';
+import { INGRESS_BLOCK } from '../src/kernel/past-bridge.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
 import { compile } from '../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state.js';
@@ -80,6 +83,8 @@ interface Variant {
   readonly inRaw?: true;
   /** Commands that take one hook away, or add one. */
   readonly without?: Commands;
+  /** Packets of the container are handed past the bridge, as the service does where nothing else decides about them. */
+  readonly isHanded?: true;
   /** Programs of BPF. */
   readonly design?: Design;
 }
@@ -120,6 +125,9 @@ function kernelTypes(): Btf | undefined {
   console.error(`left out: the rows of programs of BPF: ${missing}`);
   return undefined;
 }
+const AN_HOUR_MS = 3_600_000;
+/** ARP and neighbour discovery, next to hundreds of thousands of packets. */
+const FEW = 1_000;
 const BARE: Variant = { name: 'without Drawbridge' };
 /** The hooks that each kind of sender meets. Those that the others rely on come last. */
 const HOOKS: Readonly<Record<Sender, readonly Hook[]>> = {
@@ -203,6 +211,9 @@ function variantsOf(sender: Sender): readonly Variant[] {
   const all = [
     emptyHooks(EMPTY_IN[sender], 1),
     emptyHooks(EMPTY_IN[sender], 4),
+    ...(sender === 'bridged'
+      ? [{ name: 'all rules, handed past the bridge', by: 'nft', isHanded: true } as const]
+      : []),
     step(0),
     ...(sender === 'bridged' || isAnswer(sender)
       ? []
@@ -348,16 +359,37 @@ class Place implements Disposable {
 
   variant = '';
   #attached: Attached | undefined;
+  #handed: { readonly program: BridgeProgram; readonly ingress: SharedIngress } | undefined;
 
   async apply(variant: Variant): Promise<void> {
-    const { name, by, without = [], design } = variant;
+    const { name, by, without = [], design, isHanded } = variant;
     this.variant = name;
     using elements = new NftElements({ namespace: this.host.path });
     const run = withQueueRule(this.host.exec, elements);
     const plane = new Dataplane(run, shape, (name) => this.#index(name));
-    if (by !== undefined) await plane.apply(compile(this.#world(variant)));
+    const desired = compile(this.#world(variant));
+    if (by !== undefined) await plane.apply(desired);
+    if (isHanded) await this.#handOver(desired.bridge.routed4);
     for (const [command = '', ...args] of without) this.host.run(command, ...args);
     if (design !== undefined && btf !== undefined) this.#attached = new Attached(design, this.#site(), btf);
+  }
+
+  async #handOver(routed: ReadonlyMap<string, number>): Promise<void> {
+    const program = new BridgeProgram();
+    const ingress = new SharedIngress(INGRESS_BLOCK, { namespace: this.host.path });
+    this.#handed = { program, ingress };
+    for (const [element, mark] of routed) program.put(element, mark, this.#index('br-test'));
+    program.hold(AN_HOUR_MS);
+    const refused = await ingress.add([this.#index('box0')]);
+    if (refused.size > 0) throw new Error(`the veth has no ingress: ${[...refused.values()].join()}`);
+    await ingress.setProgram(program.fd, PROGRAM_NAME);
+  }
+  /** What the bridge has received: it does not count what is handed to it. */
+  #received(): number {
+    const [of] = JSON.parse(this.host.run('ip', '-s', '-j', 'link', 'show', 'br-test')) as [
+      { readonly stats64: { readonly rx: { readonly packets: number } } },
+    ];
+    return of.stats64.rx.packets;
   }
 
   #site(): Site {
@@ -384,6 +416,8 @@ class Place implements Disposable {
    * called last: rules are taken away.
    */
   prove(): void {
+    if (this.#handed && this.#received() > FEW)
+      throw new Error(`${this.variant}: ${this.#received()} packets were not handed past the bridge`);
     const attached = this.#attached;
     if (attached === undefined) return;
     const sum = (isOf: (name: string) => boolean): number =>
@@ -524,6 +558,8 @@ class Place implements Disposable {
 
   [Symbol.dispose](): void {
     this.#attached?.[Symbol.dispose]();
+    this.#handed?.ingress.close();
+    this.#handed?.program[Symbol.dispose]();
     for (const child of [this.#server, ...this.#senders.values(), ...this.#askers]) child.kill('SIGKILL');
     for (const ns of [this.host, this.#net, this.#box]) ns[Symbol.dispose]();
   }

@@ -42,7 +42,7 @@ interface PastBridgeParts {
   readonly links: Pick<LinkCache, 'at' | 'indexOf' | 'isBridgedVeth'>;
   readonly bridges: Pick<Bridges, 'filtering'>;
   readonly ports: Pick<BridgePorts, 'ports'>;
-  readonly log: Pick<Logger, 'info' | 'warn'>;
+  readonly log: Pick<Logger, 'info'>;
   readonly isWanted: boolean;
 }
 
@@ -69,12 +69,16 @@ export class PastBridge {
   readonly #blocked = new Set<number>();
   readonly #settings = new Map<number, Filtering>();
   #why: string | undefined = NOT_CHECKED;
+  /** What the log was last told. */
+  #said: string | undefined = NOT_CHECKED;
   #foreign: { readonly generation: number | undefined; readonly chains: ForeignChains } | undefined;
   /** Rules of iptables that need the way through br_netfilter. */
   #behind: string | undefined = NOT_CHECKED;
   /** Why the last attempt has failed. */
   #failed: string | undefined;
   #retryAt = 0;
+  /** Veths that were refused are tried again. */
+  #isRetry = false;
   readonly #runs = new Coalescer(() => this.#run());
   #closed = false;
 
@@ -117,19 +121,20 @@ export class PastBridge {
   /** A link is new or has changed. Throws BpfError or NetlinkError. */
   linkChanged(now: Link, before: Link | undefined): void {
     if (now.kind === 'bridge') this.#bridgeChanged(now.index, now.mtu !== before?.mtu);
-    else if (before && (now.master !== before.master || now.mtu !== before.mtu))
+    else if (before && (now.master !== before.master || now.mtu !== before.mtu)) {
       this.#dropWhere((r) => r.ifindex === now.index);
+      this.#wake();
+    }
   }
   linkGone(index: number): void {
     this.#dropWhere((r) => r.ifindex === index || r.bridge === index);
     for (const of of [this.#shared, this.#refused, this.#blocked, this.#settings]) of?.delete(index);
   }
   portChanged(index: number, state: number): void {
-    const wasBlocked = this.#blocked.has(index);
-    if (state === FORWARDING) this.#blocked.delete(index);
-    else this.#blocked.add(index);
-    if (state !== FORWARDING) this.#dropWhere((r) => r.ifindex === index);
-    else if (wasBlocked) this.#wake();
+    if (state !== FORWARDING) {
+      this.#blocked.add(index);
+      this.#dropWhere((r) => r.ifindex === index);
+    } else if (this.#blocked.delete(index)) this.#wake();
   }
   /** Reports of links were lost. */
   invalidate(): void {
@@ -139,18 +144,19 @@ export class PastBridge {
     this.#wake();
   }
 
-  #bridgeChanged(index: number, isNew: boolean): void {
+  #bridgeChanged(index: number, isResized: boolean): void {
     const known = this.#settings.get(index);
     if (!known) return;
     const now = this.#settingsOf(index);
     if (now) this.#settings.set(index, now);
     else this.#settings.delete(index);
-    if (isNew || !now || (Object.keys(now) as (keyof Filtering)[]).some((key) => now[key] !== known[key]))
-      this.#dropWhere((r) => r.bridge === index);
+    const isSame = now && (Object.keys(now) as (keyof Filtering)[]).every((key) => now[key] === known[key]);
+    if (isSame && !isResized) return;
+    this.#dropWhere((r) => r.bridge === index);
+    this.#wake();
   }
   #dropWhere(isMeant: (route: Route) => boolean): void {
     for (const [element, route] of this.#routes) if (isMeant(route)) this.#forget(element);
-    this.#wake();
   }
   #forget(element: string): void {
     this.#program?.delete(element);
@@ -159,7 +165,7 @@ export class PastBridge {
 
   /**
    * With each beat of the service: hands packets over for some seconds more, if nothing else decides about them. `generation`: of
-   * nf_tables. Never rejects.
+   * nf_tables. Rejects with BpfError.
    */
   async check(generation: number | undefined): Promise<void> {
     const why = await this.#reasonAgainst(generation).catch(
@@ -167,7 +173,7 @@ export class PastBridge {
     );
     if (this.#closed) return;
     const isOther = why !== this.#why;
-    if (isOther) this.#report(why);
+    if (why !== undefined) this.#report(why);
     this.#why = why;
     this.#program?.hold(why === undefined ? LEASE_MS : 0);
     if (isOther) this.#wake();
@@ -178,7 +184,7 @@ export class PastBridge {
   #tryRefused(): void {
     if (performance.now() < this.#retryAt) return;
     this.#retryAt = performance.now() + RETRY_MS;
-    this.#refused.clear();
+    this.#isRetry = true;
     this.#wake();
   }
 
@@ -194,7 +200,10 @@ export class PastBridge {
     });
   }
 
+  /** Says once what holds now, and why. A failure is tried again each minute, and said again when it is another one. */
   #report(why: string | undefined): void {
+    if (why === this.#said) return;
+    this.#said = why;
     const { log } = this.#o;
     if (why === undefined)
       log.info({}, 'packets of containers are handed past their bridge (docs/kernel.md)');
@@ -211,15 +220,12 @@ export class PastBridge {
     try {
       await this.#attach();
       this.#putRoutes();
+      this.#report(this.#why);
     } catch (e) {
       this.#retryAt = performance.now() + RETRY_MS;
       this.#failed = `the kernel refused (${textOf(e)})`;
       this.#why = this.#failed;
-      this.#o.log.warn(
-        { err: textOf(e) },
-        'packets of containers cannot be handed past their bridge: will try again',
-      );
-      this.#refused.clear();
+      this.#report(this.#failed);
       this.#shared = undefined;
     }
   }
@@ -230,20 +236,29 @@ export class PastBridge {
     const wanted = this.#missing().map(([, route]) => route.ifindex);
     this.#shared ??= await this.#listed();
     const shared = this.#shared;
-    const others = [...new Set(wanted)].filter((index) => !shared.has(index) && !this.#refused.has(index));
+    const isTried = (index: number): boolean =>
+      shared.has(index) || (!this.#isRetry && this.#refused.has(index));
+    const others = [...new Set(wanted)].filter((index) => !isTried(index));
+    this.#isRetry = false;
     if (others.length === 0 && !(isNew && shared.size > 0)) return;
     const refused = await this.#ingress.add(others);
-    for (const index of others) {
-      const code = refused.get(index);
-      if (code === undefined) shared.add(index);
-      else if (code !== GONE) this.#refused.set(index, code);
-    }
-    if (refused.size > 0)
-      this.#o.log.info(
-        { veths: Object.fromEntries(refused) },
-        'packets of these veths are not handed past their bridge',
-      );
+    for (const index of others)
+      if (!refused.has(index)) {
+        shared.add(index);
+        this.#refused.delete(index);
+      }
+    this.#noteRefused(refused);
     if (shared.size > 0) await this.#ingress.setProgram(this.#program.fd, PROGRAM_NAME);
+  }
+
+  #noteRefused(refused: ReadonlyMap<number, string>): void {
+    const news = [...refused].filter(([index, code]) => code !== GONE && this.#refused.get(index) !== code);
+    for (const [index, code] of news) this.#refused.set(index, code);
+    if (news.length > 0)
+      this.#o.log.info(
+        { veths: Object.fromEntries(news) },
+        'packets of these veths are not handed past their bridge (EEXIST: another program uses their ingress)',
+      );
   }
 
   /** Veths that share the block. Also notes which ports their bridges block: from now on the kernel reports this. */

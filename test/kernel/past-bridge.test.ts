@@ -220,8 +220,8 @@ describe('on a host', () => {
       expect(kernel.pastBridge.state.why === undefined).toBe(stays);
       nft('delete', 'table', family, 'other');
       await check();
-      await isOn();
     }
+    await isOn();
     expect(said.join('\n')).toContain('the table netdev other has rules for frames');
   });
 
@@ -341,6 +341,9 @@ describe('on a host', () => {
     expect(await isHanded()).toBe(false);
     expect(kernel.pastBridge.state).toEqual({ handed: 1, others: 1 });
     expect(host.ns.run('tc', 'qdisc', 'show', 'dev', 'own')).toContain('clsact');
+    expect(said.filter((text) => text.includes('EEXIST'))).toHaveLength(1);
+    await check();
+    expect(said.filter((text) => text.includes('EEXIST'))).toHaveLength(1);
     await kernel[Symbol.asyncDispose]();
     host.ns.run('tc', 'qdisc', 'del', 'dev', 'own', 'clsact');
     await start();

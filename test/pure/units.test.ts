@@ -30,6 +30,13 @@ it('the service and the guard have the same rights', () => {
   expect(rights('drawbridge-guard')).toEqual(rights('drawbridge'));
 });
 
+it('the service may load the program that hands packets past bridges (src/kernel/past-bridge.ts)', () => {
+  const calls = valuesOf('drawbridge', 'SystemCallFilter').filter((value) => !value.startsWith('~'));
+  expect(calls.join(' ').split(' ')).toContain('bpf');
+  const [bounded = ''] = valuesOf('drawbridge', 'CapabilityBoundingSet');
+  expect(bounded.split(' ')).toEqual(expect.arrayContaining(['CAP_NET_ADMIN', 'CAP_SYS_ADMIN']));
+});
+
 it('the command starts Node with the same options on a host, in its image, and in labs', () => {
   const optionsIn = (text: string): string[] => text.match(/(?<= )--[\w-]+=\S+(?= \S*main\.js)/g) ?? [];
   const inLabs = program().filter((part) => /^--v8/.test(part));
