@@ -8,7 +8,7 @@
  * the cost that a tenth of all measurements of a side do not exceed: other load of the machine makes a measurement dearer, and never
  * cheaper. Both measurements without the rules, compared with each other, show the precision. In brackets is the 95 % interval of a
  * bootstrap over the rounds. Drawbridge is stopped (SIGSTOP) on both sides; it does nothing for a packet that a rule permits.
- * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,hosted,crowd] [--next NAME] [--keep]`, as root; SECONDS for
+ * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,plain,hosted,crowd] [--next NAME] [--keep]`, as root; SECONDS for
  * each place. `--next` puts programs of BPF in place of some chains: NAME is that of a row "next design" of bench/ablation.ts about these senders.
  */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
@@ -36,7 +36,7 @@ const { values } = parseArgs({
     ...KEEP,
     seconds: { type: 'string', default: '35' },
     containers: { type: 'string', default: '300' },
-    only: { type: 'string', default: 'host,container,hosted,crowd' },
+    only: { type: 'string', default: 'host,container,plain,hosted,crowd' },
     next: { type: 'string' },
   },
 });
@@ -251,6 +251,11 @@ async function crowd(count: number): Promise<void> {
   );
 }
 
+/** Docker before 28 loads br_netfilter on every host, later ones where a network needs it. */
+async function bridgeNetfilter(isOn: boolean): Promise<void> {
+  await lab.inHost(['sysctl', '-qw', `net.bridge.bridge-nf-call-iptables=${isOn ? 1 : 0}`], { check: true });
+}
+
 /**
  * Docker's cgroup has another name in a lab than `docker`. The service finds it where daemon.json says so, and expects containers below it
  * alone, as it does on a host whose Docker has the default: packets of the host then meet one gate.
@@ -310,6 +315,9 @@ try {
   );
   const all = ['tcp', 'datagrams', 'connections', 'calls'] as const;
   await place('container', 'container', 'a container', all, fromClient);
+  await bridgeNetfilter(false);
+  await place('plain', 'container-plain', 'a container, without br_netfilter', all, fromClient);
+  await bridgeNetfilter(true);
   const hosted = async (): Promise<Sender> =>
     senderOf(await lab.start({ name: 'hosted', network: 'host', labels: LABELS }));
   await place('hosted', 'host-mode', 'a container in the host’s network', ['tcp', 'datagrams'], hosted);

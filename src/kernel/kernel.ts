@@ -87,8 +87,9 @@ export class Kernel implements AsyncDisposable {
   /** `kept`: the file in which a start finds the rules as the service has last read them. Without it, each start reads them. */
   constructor(shape: KernelConfig, run: Exec, log: Pick<Logger, 'debug' | 'info' | 'warn'>, kept?: string) {
     this.#log = log;
-    const [links, bridges, ports] = [this.#cache, this.#bridges, this.#ports];
-    this.pastBridge = new PastBridge({ links, bridges, ports, log, isWanted: shape.pastBridge === true });
+    const [links, bridges, ports, linkTable] = [this.#cache, this.#bridges, this.#ports, this.linkTable];
+    const isWanted = shape.pastBridge === true;
+    this.pastBridge = new PastBridge({ links, linkTable, bridges, ports, log, isWanted });
     this.forwarding = new BridgeFdb(this.#ports, log);
     this.#shape = shape;
     this.flows = new Conntrack({ ended: shape.marks.ended });

@@ -12,7 +12,7 @@ import {
 import { BridgeProgram, PROGRAM_NAME } from './bridge-program.js';
 import type { LinkCache } from './host-links.js';
 import type { SavedTables } from './iptables-text.js';
-import type { Bridges, Filtering, Link } from './netlink/links.js';
+import type { Bridges, Filtering, Link, Links } from './netlink/links.js';
 import { SharedIngress } from './netlink/traffic-control.js';
 
 /** The index of the block that veths share: of no meaning, and unlikely to be that of another program. */
@@ -20,6 +20,11 @@ export const INGRESS_BLOCK = 0x00db_5eed;
 /** The longest time for which a service that hangs or has crashed leaves packets to the program. */
 const LEASE_MS = 3_000;
 const RETRY_MS = 60_000;
+/** A veth that is in use all the time loses a packet rather than waiting longer (10 s). */
+const MOST_BEATS = 25;
+/** So many get their discipline between two beats. */
+const AT_ONCE = 64;
+const NOT_READ = { sent: undefined, beats: 0 } as const;
 const FORWARDING = 3;
 /** The veth was removed in the meantime. */
 const GONE = 'ENODEV';
@@ -40,6 +45,7 @@ export interface PastBridgeState {
 
 interface PastBridgeParts {
   readonly links: Pick<LinkCache, 'at' | 'indexOf' | 'isBridgedVeth'>;
+  readonly linkTable: Pick<Links, 'sent'>;
   readonly bridges: Pick<Bridges, 'filtering'>;
   readonly ports: Pick<BridgePorts, 'ports'>;
   readonly log: Pick<Logger, 'info'>;
@@ -65,6 +71,12 @@ export class PastBridge {
   #shared: Set<number> | undefined;
   /** Veths that cannot share it, by the reason. */
   readonly #refused = new Map<number, string>();
+  /** Veths on a bridge of containers that are newer than their container's first packet: nothing is on its way to them. */
+  readonly #fresh = new Set<number>();
+  /** Veths to which nothing is on its way: between two beats they have sent nothing. */
+  readonly #quiet = new Set<number>();
+  /** Veths that wait for a moment at which nothing is on its way to them: what they had sent, and for how many beats. */
+  readonly #waiting = new Map<number, { readonly sent: bigint | undefined; readonly beats: number }>();
   /** Ports that their bridge does not let forward. */
   readonly #blocked = new Set<number>();
   readonly #settings = new Map<number, Filtering>();
@@ -77,8 +89,6 @@ export class PastBridge {
   /** Why the last attempt has failed. */
   #failed: string | undefined;
   #retryAt = 0;
-  /** Veths that were refused are tried again. */
-  #isRetry = false;
   readonly #runs = new Coalescer(() => this.#run());
   #closed = false;
 
@@ -121,14 +131,20 @@ export class PastBridge {
   /** A link is new or has changed. Throws BpfError or NetlinkError. */
   linkChanged(now: Link, before: Link | undefined): void {
     if (now.kind === 'bridge') this.#bridgeChanged(now.index, now.mtu !== before?.mtu);
-    else if (before && (now.master !== before.master || now.mtu !== before.mtu)) {
-      this.#dropWhere((r) => r.ifindex === now.index);
-      this.#wake();
-    }
+    else this.#portMoved(now, before);
   }
   linkGone(index: number): void {
     this.#dropWhere((r) => r.ifindex === index || r.bridge === index);
-    for (const of of [this.#shared, this.#refused, this.#blocked, this.#settings]) of?.delete(index);
+    for (const of of [
+      this.#shared,
+      this.#refused,
+      this.#blocked,
+      this.#settings,
+      this.#fresh,
+      this.#quiet,
+      this.#waiting,
+    ])
+      of?.delete(index);
   }
   portChanged(index: number, state: number): void {
     if (state !== FORWARDING) {
@@ -144,6 +160,14 @@ export class PastBridge {
     this.#wake();
   }
 
+  #portMoved(now: Link, before: Link | undefined): void {
+    const isMoved = now.master !== before?.master;
+    const isFresh = isMoved && now.kind === 'veth' && this.#settings.has(now.master ?? 0);
+    if (isFresh) this.#fresh.add(now.index);
+    else if (!before || (!isMoved && now.mtu === before.mtu)) return;
+    this.#dropWhere((r) => r.ifindex === now.index);
+    this.#wake();
+  }
   #bridgeChanged(index: number, isResized: boolean): void {
     const known = this.#settings.get(index);
     if (!known) return;
@@ -176,16 +200,31 @@ export class PastBridge {
     if (why !== undefined) this.#report(why);
     this.#why = why;
     this.#program?.hold(why === undefined ? LEASE_MS : 0);
-    if (isOther) this.#wake();
-    else if (this.#refused.size > 0) this.#tryRefused();
+    if (why === undefined) this.#findQuiet();
+    if (isOther || this.#quiet.size > 0) this.#wake();
+    if (this.#refused.size > 0) this.#tryRefused();
+  }
+
+  /**
+   * To give a veth an ingress discipline, the kernel takes its device out of use for some 0.3 ms (net/sched/sch_api.c, qdisc_graft): what is
+   * sent to it meanwhile is lost. A lost answer to the first packet of a connection costs a second.
+   */
+  #findQuiet(): void {
+    for (const [index, { sent, beats }] of this.#waiting) {
+      if (this.#quiet.size >= AT_ONCE) return;
+      const now = this.#o.linkTable.sent(index);
+      const isReady = (sent !== undefined && now === sent) || beats >= MOST_BEATS;
+      if (isReady) this.#quiet.add(index);
+      if (isReady || now === undefined) this.#waiting.delete(index);
+      else this.#waiting.set(index, { sent: now, beats: beats + 1 });
+    }
   }
 
   /** No news tells that another program has removed its discipline from a veth. */
   #tryRefused(): void {
     if (performance.now() < this.#retryAt) return;
     this.#retryAt = performance.now() + RETRY_MS;
-    this.#isRetry = true;
-    this.#wake();
+    for (const index of this.#refused.keys()) this.#waiting.set(index, NOT_READ);
   }
 
   async #reasonAgainst(generation: number | undefined): Promise<string | undefined> {
@@ -233,13 +272,15 @@ export class PastBridge {
   async #attach(): Promise<void> {
     const isNew = this.#program === undefined;
     this.#program ??= new BridgeProgram();
-    const wanted = this.#missing().map(([, route]) => route.ifindex);
     this.#shared ??= await this.#listed();
     const shared = this.#shared;
-    const isTried = (index: number): boolean =>
-      shared.has(index) || (!this.#isRetry && this.#refused.has(index));
-    const others = [...new Set(wanted)].filter((index) => !isTried(index));
-    this.#isRetry = false;
+    const others = [...this.#fresh, ...this.#quiet].filter((index) => !shared.has(index));
+    this.#fresh.clear();
+    this.#quiet.clear();
+    for (const [, { ifindex }] of this.#missing()) {
+      const isKnown = shared.has(ifindex) || this.#refused.has(ifindex) || others.includes(ifindex);
+      if (!isKnown && !this.#waiting.has(ifindex)) this.#waiting.set(ifindex, NOT_READ);
+    }
     if (others.length === 0 && !(isNew && shared.size > 0)) return;
     const refused = await this.#ingress.add(others);
     for (const index of others)

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
+import { openListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
-import { openListener } from '../config/service-socket.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';

@@ -149,11 +149,27 @@ describe('on a host', () => {
     const marker = 1;
     return received() - before - marker === 0;
   }
+  /** Some beats at which nothing is sent to a veth: it gets the program. */
+  async function rest(): Promise<void> {
+    for (let n = 0; n < 4; n++) {
+      await check();
+      await kernel.pastBridge.settled();
+    }
+  }
+  const shares = (dev: string): boolean =>
+    host.ns.run('tc', 'qdisc', 'show', 'dev', dev).includes('ingress_block');
+  const release = async (): Promise<string[]> => {
+    let released: Promise<string[]> | undefined;
+    withNamespace(host.ns.path, () => {
+      released = releaseIngress();
+    });
+    return (await released) ?? [];
+  };
   const isOn = async (): Promise<void> =>
     void (await waitFor(
       'packets to be handed over',
       async () => {
-        await check();
+        await rest();
         return isHanded();
       },
       5_000,
@@ -327,22 +343,41 @@ describe('on a host', () => {
     await isOn();
   });
 
+  it('a veth to which packets are on their way waits for its discipline, which would lose them', async () => {
+    await kernel[Symbol.asyncDispose]();
+    await release();
+    await start();
+    for (let n = 0; n < 10; n++) {
+      await check();
+      await kernel.pastBridge.settled();
+      await host.send([{ from: 'free', frames: [] }]); // the marker is sent to all others
+    }
+    expect([shares('own'), shares('free')]).toEqual([false, true]);
+    await isOn();
+    expect(shares('own')).toBe(true);
+  });
+
+  it('a new veth on a bridge of containers has its discipline before it is bound', async () => {
+    await isOn();
+    host.ns.run('ip', 'link', 'add', 'late', 'type', 'veth', 'peer', 'name', 'late-far');
+    linkSet('late', 'master', 'br1');
+    linkSet('late', 'master', 'br0');
+    await waitFor('the discipline', () => shares('late'), 5_000, 20);
+    expect(shares('uplink')).toBe(false);
+    host.ns.run('ip', 'link', 'del', 'late');
+  });
+
   it('the discipline of another program at a veth stays, and its packets take all rules', async () => {
     await kernel[Symbol.asyncDispose]();
-    let released: Promise<string[]> | undefined;
-    withNamespace(host.ns.path, () => {
-      released = releaseIngress();
-    });
-    expect(await released).toEqual(['the ingress disciplines of 2 veths']);
+    expect(await release()).toEqual(['the ingress disciplines of 2 veths']);
     host.ns.run('tc', 'qdisc', 'add', 'dev', 'own', 'clsact');
     await start();
-    await kernel.pastBridge.settled();
-    await check();
+    await rest();
     expect(await isHanded()).toBe(false);
     expect(kernel.pastBridge.state).toEqual({ handed: 1, others: 1 });
     expect(host.ns.run('tc', 'qdisc', 'show', 'dev', 'own')).toContain('clsact');
     expect(said.filter((text) => text.includes('EEXIST'))).toHaveLength(1);
-    await check();
+    await rest();
     expect(said.filter((text) => text.includes('EEXIST'))).toHaveLength(1);
     await kernel[Symbol.asyncDispose]();
     host.ns.run('tc', 'qdisc', 'del', 'dev', 'own', 'clsact');

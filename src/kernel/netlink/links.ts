@@ -37,6 +37,7 @@ const LINK = {
   master: 10,
   info: 18,
   alias: 20,
+  statistics: 23,
   extensionMask: 29,
   namespaceId: 37,
   targetNamespaceId: 46,
@@ -61,6 +62,8 @@ const FILTERING = { stp: 5, vlan: 7, netfilter: 36 } as const;
 /** BR_BOOLOPT_NO_LL_LEARN. */
 const NO_LINK_LOCAL_LEARN = 1;
 const SKIP_STATISTICS = 1 << 3;
+/** tx_packets of struct rtnl_link_stats64. */
+const SENT_PACKETS = 8;
 const IFF_UP = 1;
 const NAMESPACE = { id: 1, pid: 2, fd: 3 } as const;
 
@@ -219,6 +222,15 @@ export class Links implements Disposable {
   /** One link by its index. Returns undefined when there is none. Throws NetlinkError. */
   byIndex(index: number): Link | undefined {
     return this.#one(`find link ${index}`, linkByIndexBody(index));
+  }
+
+  /** How many packets an interface has sent. Undefined when there is none. Throws NetlinkError. */
+  sent(index: number): bigint | undefined {
+    const header = Buffer.alloc(IFINFOMSG);
+    header.writeInt32LE(index, 4);
+    const out = { type: ROUTE_MESSAGE.getLink, body: header };
+    const answer = this.#ask(`read what link ${index} has sent`, out, ['ENODEV', 'EINVAL']);
+    return parseAttributes(answer, IFINFOMSG).get(LINK.statistics)?.readBigUInt64LE(SENT_PACKETS);
   }
 
   /**

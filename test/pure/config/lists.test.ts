@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { SCHEMA_FILES } from '../../../scripts/schema-files.js';
 import {
   EMPTY_FOLDER,
   type FileRead,
@@ -8,7 +9,6 @@ import {
   nextFolder,
   parseListFile,
 } from '../../../src/config/list-files.js';
-import { SCHEMA_FILES } from '../../../src/config/schema-files.js';
 import { compilePolicy } from '../../../src/policy/policy-compile.js';
 
 const root = new URL('../../../', import.meta.url).pathname;

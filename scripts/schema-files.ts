@@ -1,7 +1,7 @@
 /** JSON Schemas for editors, from the definitions that check. */
 import type { TSchema } from '@sinclair/typebox';
-import { ListSchema } from '../policy/list-parse.js';
-import { ConfigSchema } from './schema.js';
+import { ConfigSchema } from '../src/config/schema.js';
+import { ListSchema } from '../src/policy/list-parse.js';
 
 const DRAFT = 'http://json-schema.org/draft-07/schema#';
 
