@@ -142,25 +142,18 @@ const usesLegacyEbtables = (): string | undefined =>
     ? 'a module of ebtables-legacy is loaded, which may have rules for frames'
     : undefined;
 
+const CALLS_IPTABLES = '/proc/sys/net/bridge/bridge-nf-call-iptables';
 /** br_netfilter shows IPv4 packets within bridges to iptables. */
-function showsBridgedPackets(): boolean {
-  try {
-    return readFileSync('/proc/sys/net/bridge/bridge-nf-call-iptables', 'utf8').trim() !== '0';
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false;
-    throw error;
-  }
-}
+const showsBridgedPackets = (): boolean =>
+  existsSync(CALLS_IPTABLES) && readFileSync(CALLS_IPTABLES, 'utf8').trim() !== '0';
+
+/** Without it the module is not loaded, or built in: then rules show what matches ports. */
+const PHYSDEV_USERS = '/sys/module/xt_physdev/refcnt';
 /** Rules that match ports of bridges, by the module that they need; iptables-save shows only the tables of the iptables in use. */
-function matchesPorts(): string | undefined {
-  try {
-    return readFileSync('/sys/module/xt_physdev/refcnt', 'utf8').trim() === '0'
-      ? undefined
-      : 'a rule matches ports of bridges (xt_physdev is in use)';
-  } catch {
-    return undefined; // it is not loaded, or built in: then rules show it
-  }
-}
+const matchesPorts = (): string | undefined =>
+  existsSync(PHYSDEV_USERS) && readFileSync(PHYSDEV_USERS, 'utf8').trim() !== '0'
+    ? 'a rule matches ports of bridges (xt_physdev is in use)'
+    : undefined;
 
 /** What needs the way through br_netfilter. `rules`: what `rulesBehindBridge` has found. */
 export const neededBehindBridge = (foreign: ForeignChains, rules: string | undefined): string | undefined =>

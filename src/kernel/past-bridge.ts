@@ -152,12 +152,11 @@ export class PastBridge {
       this.#dropWhere((r) => r.ifindex === index);
     } else if (this.#blocked.delete(index)) this.#wake();
   }
-  /** Reports of links were lost. */
+  /** Reports of links were lost: nothing is handed over before the next pass, which lists them again. */
   invalidate(): void {
-    this.#dropWhere(() => true);
+    this.before(new Map());
     this.#shared = undefined;
     this.#settings.clear();
-    this.#wake();
   }
 
   #portMoved(now: Link, before: Link | undefined): void {
@@ -382,6 +381,6 @@ export async function releaseIngress(): Promise<string[]> {
   using ingress = new SharedIngress(INGRESS_BLOCK);
   ingress.removeProgram();
   const veths = await ingress.interfaces();
-  await ingress.remove(veths);
-  return veths.length > 0 ? [`the ingress disciplines of ${veths.length} veths`] : [];
+  const left = await ingress.remove(veths);
+  return veths.length > left.size ? [`the ingress disciplines of ${veths.length - left.size} veths`] : [];
 }

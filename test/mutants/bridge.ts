@@ -4,6 +4,9 @@ import type { Mutant } from './mutant.js';
 const FILE = 'src/ruleset/bridge-table.ts';
 const BUILDS = 'src/ruleset/bridge-table.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
+const past = (test: string) => ({ file: 'test/kernel/past-bridge.test.ts', test, only: true });
+const PROGRAM = 'src/kernel/bridge-program.ts';
+const PAST = 'src/kernel/past-bridge.ts';
 const OWN = 'of an enforced veth: from its own MAC and addresses';
 const rule = (text: string): string => `          '${text}',\n`;
 const each = <T extends string>(
@@ -182,5 +185,61 @@ export const BRIDGE: readonly Mutant[] = [
       test: 'what an observed one opens to a neighbour past FORWARD, ip4 is logged, passes',
       only: true,
     },
+  },
+  {
+    id: 'past-fragments',
+    what: 'fragments are handed past the bridge, with what is no port compared as one',
+    file: PROGRAM,
+    from: "    op.when(0, '!=', 0, 'on'),\n    op.load('u16', 0, 2, OFFSET.port),\n",
+    to: "    op.load('u16', 0, 2, OFFSET.port),\n",
+    killedBy: past('leaves everything else to the rules'),
+  },
+  {
+    id: 'past-dns',
+    what: 'queries are handed past the rule that limits them for each veth',
+    file: PROGRAM,
+    from: "    op.when(0, '==', DNS_PORT, 'on'),\n",
+    to: '',
+    killedBy: past('leaves everything else to the rules'),
+  },
+  {
+    id: 'past-lease',
+    what: 'packets are handed past the bridge when the service has gone',
+    file: PROGRAM,
+    from: "    op.whenAbove(0, 2, 'on'),\n",
+    to: '',
+    killedBy: past('hands nothing over before it is told for how long'),
+  },
+  {
+    id: 'past-foreign',
+    what: 'packets are handed past the rules that another program has for frames',
+    file: 'src/kernel/bridge-hooks.ts',
+    from: '  hookOnPorts(foreign, isPort) ??\n',
+    to: '',
+    killedBy: past('a rule of another program for frames ends it'),
+  },
+  {
+    id: 'past-limit',
+    what: 'a veth that gets a limit is still handed past the rule that limits it',
+    file: PAST,
+    from: '    for (const element of this.#routes.keys()) if (!this.#wanted.has(element)) this.#forget(element);\n',
+    to: '',
+    killedBy: past('a veth with a limit is not handed past'),
+  },
+  {
+    id: 'past-blocked',
+    what: 'a port that its bridge blocks is handed past it',
+    file: PAST,
+    from: ' || this.#blocked.has(ifindex)',
+    to: '',
+    killedBy: past('a port that its bridge blocks'),
+  },
+  {
+    id: 'past-former',
+    what: 'the program of the run before decides while the first pass changes the rules',
+    file: PAST,
+    from: '    this.#ingress.removeProgram();\n    if (!this.#o.isWanted)',
+    to: '    if (!this.#o.isWanted)',
+    killedBy: past('a new start ends the program'),
   },
 ];
