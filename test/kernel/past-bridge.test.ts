@@ -213,6 +213,18 @@ describe('on a host', () => {
     await isOn();
   });
 
+  it('a frame with a VLAN tag, which the kernel takes out of the frame, is dropped by the rules', async () => {
+    await isOn();
+    const tagged = ether(BRIDGE, own.mac, 0x8100, bytes(u16(5, IPV4), datagram()));
+    const [seen = [], plain = []] = await host.send([
+      { from: 'own', frames: [tagged] },
+      { from: 'own', frames: [frame(datagram())] },
+    ]);
+    const carried = (of: typeof seen): number =>
+      of.filter((s) => s.at === 'br0' && s.frame.includes(datagram())).length;
+    expect([carried(seen), carried(plain)]).toEqual([0, 1]);
+  });
+
   it('a rule of another program for frames ends it; one without effect, or elsewhere, does not', async () => {
     const tables: readonly (readonly [string, string, boolean])[] = [
       ['bridge', 'chain c { type filter hook prerouting priority 0; counter; }', false],
