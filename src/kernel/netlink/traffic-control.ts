@@ -6,6 +6,7 @@ import {
   attribute,
   cString,
   FLAG,
+  type NetlinkMessage,
   nested,
   parseAttributes,
   readCString,
@@ -64,16 +65,21 @@ export class SharedIngress implements Disposable {
     this.#dumps = new NetlinkSocket({ protocol: 'route', ...options });
   }
 
-  /** Indexes of the interfaces that share the block. Rejects with NetlinkError. */
+  /** Indexes of the interfaces that share the block; none where the kernel has no traffic control. Rejects with NetlinkError. */
   async interfaces(): Promise<readonly number[]> {
     const out = { type: MESSAGE.getQdisc, body: tcBody({}) };
-    return this.#dumps.dump('list ingress disciplines', out, ({ body }) => {
+    const decode = ({ body }: NetlinkMessage): number | undefined => {
       const attributes = parseAttributes(body, TCMSG);
       const isOurs = readU32le(attributes.get(TCA.block)) === this.#block;
-      return isOurs && readCString(attributes.get(TCA.kind)) === INGRESS.kind
-        ? body.readInt32LE(4)
-        : undefined;
-    });
+      const isIngress = readCString(attributes.get(TCA.kind)) === INGRESS.kind;
+      return isOurs && isIngress ? body.readInt32LE(4) : undefined;
+    };
+    try {
+      return await this.#dumps.dump('list ingress disciplines', out, decode);
+    } catch (error) {
+      if (isRefusal(error, 'ENOTSUP')) return [];
+      throw error;
+    }
   }
 
   /**
