@@ -1,12 +1,12 @@
 /**
- * What programs of BPF would cost a packet in place of chains of netfilter: the variants "next design" of bench/ablation.ts. Nothing of the
- * product uses them. The programs are for IPv4, and decide about a packet with a mark as the chains do that they replace. They have no
- * threat sets, which security checks for packets that are not established. Each counts the packets that it sees, and those that it drops.
+ * What programs of BPF would cost a packet in place of chains of netfilter: the variants "next design" of bench/ablation.ts. The service
+ * uses none of them but the one at the veth. The programs are for IPv4, and decide about a packet with a mark as the chains do that they
+ * replace. They have no threat sets, which security checks for packets that are not established. Each counts the packets that it sees, and
+ * those that it drops.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { type BpfMap, HELPERS, type Line, op, SK_BUFF } from '../src/kernel/bpf.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
-import { BRIDGE_TABLE } from '../src/ruleset/bridge-table.js';
 import { IDENTIFY, IDENTITY_TABLE } from '../src/ruleset/host-identity.js';
 import { hex, type Marks, markOf } from '../src/ruleset/marks.js';
 import { type Btf, Programs } from './bpf.js';
@@ -262,10 +262,10 @@ const word = (value: number): Buffer => {
   return bytes;
 };
 /**
- * At the veth, before the bridge: write the identity of plain IPv4 to the bridge from the bound MAC and address; `ports` accepts it by the
- * mark. `hands`: and hand the packet to the device of the bridge, past the bridge. All others lose the bits, and take the rules.
+ * At the veth, as the program of the service (src/kernel/bridge-program.ts): hand plain IPv4 to the bridge from the bound MAC and address
+ * to its device, with its mark. All others take the rules. It counts both.
  */
-const atVeth = (hands: boolean): Part => ({
+const atVeth: Part = {
   controls: ['marked', 'forged'],
   attach: (p) => {
     const { site, programs } = p;
@@ -280,20 +280,18 @@ const atVeth = (hands: boolean): Part => ({
       op.load('u32', 0, 0, 0),
       op.store('u32', 6, SK_BUFF.mark, 0),
       ...p.count(RECOGNISED),
-      ...(hands
-        ? [op.set(1, site.bridge.ifindex), op.set(2, INTO_DEVICE), op.call(HELPERS.redirect), op.end]
-        : [op.set(0, TCX_NEXT), op.end]),
+      op.set(1, site.bridge.ifindex),
+      op.set(2, INTO_DEVICE),
+      op.call(HELPERS.redirect),
+      op.end,
       'other',
       ...p.count(OTHERS),
-      op.load('u32', 0, 6, SK_BUFF.mark),
-      op.and(0, ~site.marks.all),
-      op.store('u32', 6, SK_BUFF.mark, 0),
       op.set(0, TCX_NEXT),
       op.end,
     ]);
     programs.atLink('tcxIngress', program, site.namespace, site.veth.ifindex);
   },
-});
+};
 /** Counted by `atVeth`: packets from the bound MAC and address, and all others. */
 export const RECOGNISED = 'identities at the veth';
 export const OTHERS = 'others at the veth';
@@ -505,8 +503,7 @@ const noSecurity = (chain: 'FORWARD' | 'INPUT'): Commands => gone('ip security',
 const insert = (place: string, rule: string): Commands => [['nft', `insert rule ${place} ${rule}`]];
 
 /** Containers on a bridge; each row has the parts that its name lists. */
-function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
-  const marked = insert(`bridge ${BRIDGE_TABLE} ports`, `meta mark & ${hex(identity)} != 0 accept`);
+function ofBridges({ unknown, held }: Marks): readonly Design[] {
   // established flows pass the first rule of `filter`, and no chain has to set a bit for the others
   const first: Commands = [
     ...gone(BACKSTOP_TABLE, 'early'),
@@ -515,25 +512,16 @@ function ofBridges({ identity, unknown, held }: Marks): readonly Design[] {
     ),
   ];
   const both: Commands = [...noSecurity('FORWARD'), ...noBackstop('forward')];
-  const [backstops, layers] = [[backstop('forward')], [security('forward'), backstop('forward')]];
+  const layers = [security('forward'), backstop('forward')];
   return [
-    { name: 'identity at the veth', without: marked, parts: [atVeth(false)] },
-    { name: 'backstop', without: noBackstop('forward'), parts: backstops },
-    { name: 'security', without: noSecurity('FORWARD'), parts: [security('forward')] },
     { name: 'security, backstop', without: both, parts: layers },
-    { name: 'backstop in place of both', without: both, parts: backstops },
+    { name: 'backstop in place of both', without: both, parts: [backstop('forward')] },
+    { name: 'answers handed to the veth', without: [], parts: [toVeth] },
+    { name: 'handed past the bridge, answers too', without: [], parts: [atVeth, toVeth] },
     {
-      name: 'identity at the veth, security, backstop, no early',
-      without: [...marked, ...both, ...first],
-      parts: [atVeth(false), ...layers],
-    },
-    { name: 'handed to the bridge', without: [], parts: [atVeth(true)] },
-    { name: 'handed to the veth', without: [], parts: [toVeth] },
-    { name: 'handed past the bridge', without: [], parts: [atVeth(true), toVeth] },
-    {
-      name: 'handed past the bridge, security, backstop, no early',
+      name: 'handed past the bridge, answers too, security, backstop, no early',
       without: [...both, ...first],
-      parts: [atVeth(true), toVeth, ...layers],
+      parts: [atVeth, toVeth, ...layers],
     },
   ];
 }
