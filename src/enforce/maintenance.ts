@@ -275,7 +275,7 @@ export class DriftMonitor {
 /** The rules are checked without any report of a change every so many beats. */
 const FULL_CHECK_BEATS = 50;
 const PURGE_BEATS = 150;
-/** From this beat on packets may be handed past their bridges: the start has other work before. */
+/** Whether packets may be handed past their bridges is checked with every second beat, from this one on: a start has other work before. */
 const FIRST_HANDOVER = 3;
 /** Set members that expire within this time may be gone already. */
 const SOON_MS = 2_000;
@@ -318,7 +318,8 @@ class Heartbeat implements AsyncDisposable {
       if (this.#beats % FULL_CHECK_BEATS === FULL_CHECK_BEATS - 1) await drift.checkRegularly();
       else this.#checkSets();
       this.#checkTables();
-      if (this.#beats >= FIRST_HANDOVER) await kernel.pastBridge.check(kernel.generation());
+      if (this.#beats >= FIRST_HANDOVER && this.#beats % 2 === 1)
+        await kernel.pastBridge.check(kernel.generation());
       if (this.#beats % PURGE_BEATS === 0) dns.purge();
     } catch (e) {
       log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');

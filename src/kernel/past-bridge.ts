@@ -20,11 +20,11 @@ export const INGRESS_BLOCK = 0x00db_5eed;
 /** The longest time for which a service that hangs or has crashed leaves packets to the program. */
 const LEASE_MS = 3_000;
 const RETRY_MS = 60_000;
-/** A veth that is in use all the time loses a packet rather than waiting longer (10 s). */
-const MOST_BEATS = 25;
-/** So many get their discipline between two beats. */
+/** A veth that is in use all the time loses a packet rather than waiting for more checks (10 s). */
+const MOST_CHECKS = 12;
+/** So many get their discipline between two checks. */
 const AT_ONCE = 64;
-const NOT_READ = { sent: undefined, beats: 0 } as const;
+const NOT_READ = { sent: undefined, checks: 0 } as const;
 const FORWARDING = 3;
 /** The veth was removed in the meantime. */
 const GONE = 'ENODEV';
@@ -73,10 +73,10 @@ export class PastBridge {
   readonly #refused = new Map<number, string>();
   /** Veths on a bridge of containers that are newer than their container's first packet: nothing is on its way to them. */
   readonly #fresh = new Set<number>();
-  /** Veths to which nothing is on its way: between two beats they have sent nothing. */
+  /** Veths to which nothing is on its way: between two checks they have sent nothing. */
   readonly #quiet = new Set<number>();
-  /** Veths that wait for a moment at which nothing is on its way to them: what they had sent, and for how many beats. */
-  readonly #waiting = new Map<number, { readonly sent: bigint | undefined; readonly beats: number }>();
+  /** Veths that wait for a moment at which nothing is on its way to them: what they had sent, and for how many checks. */
+  readonly #waiting = new Map<number, { readonly sent: bigint | undefined; readonly checks: number }>();
   /** Ports that their bridge does not let forward. */
   readonly #blocked = new Set<number>();
   readonly #settings = new Map<number, Filtering>();
@@ -187,7 +187,7 @@ export class PastBridge {
   }
 
   /**
-   * With each beat of the service: hands packets over for some seconds more, if nothing else decides about them. `generation`: of
+   * Called about once a second: hands packets over for some seconds more, if nothing else decides about them. `generation`: of
    * nf_tables. Rejects with BpfError.
    */
   async check(generation: number | undefined): Promise<void> {
@@ -209,13 +209,13 @@ export class PastBridge {
    * sent to it meanwhile is lost. A lost answer to the first packet of a connection costs a second.
    */
   #findQuiet(): void {
-    for (const [index, { sent, beats }] of this.#waiting) {
+    for (const [index, { sent, checks }] of this.#waiting) {
       if (this.#quiet.size >= AT_ONCE) return;
       const now = this.#o.linkTable.sent(index);
-      const isReady = (sent !== undefined && now === sent) || beats >= MOST_BEATS;
+      const isReady = (sent !== undefined && now === sent) || checks >= MOST_CHECKS;
       if (isReady) this.#quiet.add(index);
       if (isReady || now === undefined) this.#waiting.delete(index);
-      else this.#waiting.set(index, { sent: now, beats: beats + 1 });
+      else this.#waiting.set(index, { sent: now, checks: checks + 1 });
     }
   }
 

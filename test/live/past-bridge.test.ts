@@ -42,13 +42,13 @@ async function isHanded(from = container): Promise<boolean> {
   expect(await reaches(PERMITTED, from)).toBe(true);
   return (await received()) - before < FEW;
 }
-/** Between two pages the veth rests for two beats, at which it gets the program. */
+/** Between two pages the veth rests for longer than two checks, between which it gets the program. */
 const becomes = (wanted: boolean): Promise<unknown> =>
   waitFor(
     `packets ${wanted ? '' : 'not '}to be handed over`,
     async () => (await isHanded()) === wanted,
     SOON_MS,
-    1_000,
+    2_000,
   );
 async function isEnforced(): Promise<void> {
   const after = await lab.sniffer.settle();
