@@ -306,7 +306,9 @@ try {
       await rules.verify();
       for (const kind of kinds) rows.push(...rowsOf(of, what, kind, measured));
     } finally {
+      await handover.off();
       await rules.thaw(drawbridge);
+      await drawbridge.restart(); // it hands packets over again
     }
   };
   const fromClient = (): Promise<Sender> => senderOf(client);

@@ -89,6 +89,8 @@ export class PastBridge {
   /** Why the last attempt has failed. */
   #failed: string | undefined;
   #retryAt = 0;
+  /** When the veths that share the block were last listed (ms, monotonic). */
+  #listedAt = 0;
   readonly #runs = new Coalescer(() => this.#run());
   #closed = false;
 
@@ -201,7 +203,7 @@ export class PastBridge {
     this.#program?.hold(why === undefined ? LEASE_MS : 0);
     if (why === undefined) this.#findQuiet();
     if (isOther || this.#quiet.size > 0) this.#wake();
-    if (this.#refused.size > 0) this.#tryRefused();
+    if (why === undefined) this.#lookAgain();
   }
 
   /**
@@ -219,11 +221,12 @@ export class PastBridge {
     }
   }
 
-  /** No news tells that another program has removed its discipline from a veth. */
-  #tryRefused(): void {
-    if (performance.now() < this.#retryAt) return;
-    this.#retryAt = performance.now() + RETRY_MS;
+  /** No news tells that another program has given or taken an ingress discipline, or has removed the filter. */
+  #lookAgain(): void {
+    if (performance.now() - this.#listedAt < RETRY_MS) return;
     for (const index of this.#refused.keys()) this.#waiting.set(index, NOT_READ);
+    this.#shared = undefined;
+    this.#wake();
   }
 
   async #reasonAgainst(generation: number | undefined): Promise<string | undefined> {
@@ -269,10 +272,10 @@ export class PastBridge {
   }
 
   async #attach(): Promise<void> {
-    const isNew = this.#program === undefined;
+    const isNew = this.#program === undefined || this.#shared === undefined;
     this.#program ??= new BridgeProgram();
-    this.#shared ??= await this.#listed();
-    const shared = this.#shared;
+    const shared = this.#shared ?? (await this.#list());
+    this.#shared = shared;
     const others = [...this.#fresh, ...this.#quiet].filter((index) => !shared.has(index));
     this.#fresh.clear();
     this.#quiet.clear();
@@ -280,7 +283,7 @@ export class PastBridge {
       const isKnown = shared.has(ifindex) || this.#refused.has(ifindex) || others.includes(ifindex);
       if (!isKnown && !this.#waiting.has(ifindex)) this.#waiting.set(ifindex, NOT_READ);
     }
-    if (others.length === 0 && !(isNew && shared.size > 0)) return;
+    if (others.length === 0 && !isNew) return;
     const refused = await this.#ingress.add(others);
     for (const index of others)
       if (!refused.has(index)) {
@@ -302,9 +305,12 @@ export class PastBridge {
   }
 
   /** Veths that share the block. Also notes which ports their bridges block: from now on the kernel reports this. */
-  async #listed(): Promise<Set<number>> {
+  async #list(): Promise<Set<number>> {
     for (const { index, state } of await this.#o.ports.ports()) this.portChanged(index, state);
-    return new Set(await this.#ingress.interfaces());
+    const shared = new Set(await this.#ingress.interfaces());
+    this.#dropWhere((r) => !shared.has(r.ifindex));
+    this.#listedAt = performance.now();
+    return shared;
   }
 
   #putRoutes(): void {

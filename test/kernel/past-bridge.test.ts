@@ -1,7 +1,7 @@
 /** Packets that a program of BPF hands past the bridge: which, with what mark, and when none. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { runProgram } from '../../src/kernel/bpf.js';
 import { BridgeProgram } from '../../src/kernel/bridge-program.js';
 import { Kernel } from '../../src/kernel/kernel.js';
@@ -365,6 +365,20 @@ describe('on a host', () => {
       await host.send([{ from: 'free', frames: [] }]); // the marker is sent to all others
     }
     expect([shares('own'), shares('free')]).toEqual([false, true]);
+    await isOn();
+    expect(shares('own')).toBe(true);
+  });
+
+  it('a discipline that another program has taken away is found after a minute, and given again', async () => {
+    await isOn();
+    host.ns.run('tc', 'qdisc', 'del', 'dev', 'own', 'ingress');
+    expect(await isHanded()).toBe(false);
+    const later = performance.now() + 61_000;
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(later);
+    await check();
+    await kernel.pastBridge.settled();
+    clock.mockRestore();
+    expect(kernel.pastBridge.state).toEqual({ handed: 1, others: 1 });
     await isOn();
     expect(shares('own')).toBe(true);
   });
