@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type Exec, must } from '../kernel/exec.js';
 import { parseSave, type SavedRule, type SavedTable } from '../kernel/iptables-text.js';
-import { savedRules } from '../kernel/read-rules.js';
+import { type HostRules, savedRules } from '../kernel/read-rules.js';
 import type { Family } from '../lib/ip.js';
 
 /** What in the chain FORWARD accepts before our rules have spoken. Pure. */
@@ -34,23 +34,23 @@ type ReadText = (path: string) => string | undefined;
 
 /**
  * Read the facts about this host (this network namespace): kernel switches, rules of other programs, active firewalls. Does not use
- * the service manager. `known`: the tables `filter` as they were read before. Throws KernelError when the rules cannot be read.
+ * the service manager. `known`: what was read before. Throws KernelError when the rules cannot be read.
  */
 export async function readHostFacts(
   run: Exec,
   prefix: string,
   bridges: ReadonlySet<string>,
   readText: ReadText = textOf,
-  known?: ReadonlyMap<Family, SavedTable>,
+  known?: HostRules,
 ): Promise<HostFacts> {
   const filterOf = async (family: Family): Promise<SavedTable> =>
-    known?.get(family) ??
+    known?.filters.get(family) ??
     parseSave(await savedRules(run, family, ['-t', 'filter']), prefix).get('filter') ??
     new Map();
   const [filter4, filter6, tables] = await Promise.all([
     filterOf(4),
     filterOf(6),
-    must(run, 'nft', ['list', 'tables']),
+    known?.nftTables ?? must(run, 'nft', ['list', 'tables']),
   ]);
   return {
     ...readHostFiles(readText),

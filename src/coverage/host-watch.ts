@@ -33,7 +33,7 @@ export interface HostWatchOptions {
   readonly config: Config;
   readonly docker: DockerWatch;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly kernel: Pick<Kernel, 'generation' | 'filters'>;
+  readonly kernel: Pick<Kernel, 'generation' | 'hostRules'>;
   /** The kernel counts no changes of iptables-legacy. */
   readonly hostMode: { readonly isLegacy: boolean };
   readonly log: Logger;
@@ -86,7 +86,7 @@ export class HostWatch implements AsyncDisposable {
 
   /** Read the facts now, and regularly from now on. At first the rules are those that the first pass has read; they are read again soon. */
   async start(): Promise<void> {
-    const known = this.#o.kernel.filters();
+    const known = this.#o.kernel.hostRules();
     await this.#readHostFacts(known);
     this.#arm(known ? SOON_MS : EVERY_MS);
   }
@@ -114,7 +114,7 @@ export class HostWatch implements AsyncDisposable {
   }
 
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
-  async #readHostFacts(known?: ReturnType<Kernel['filters']>): Promise<void> {
+  async #readHostFacts(known?: ReturnType<Kernel['hostRules']>): Promise<void> {
     const { applied, docker } = this.#o;
     void this.#askDocker(known ? docker.daemonAtConnection() : docker.daemonInfo()); // the start asks it again soon
     const bridges = new Set(applied.value?.vethMap.bridges.keys());

@@ -17,7 +17,7 @@ import {
 } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import { type ObservedProgram, programTags } from './nft-text.js';
-import { type Observed, type ObservedRules, observe } from './read-rules.js';
+import { type HostRules, type Observed, type ObservedRules, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;
@@ -74,12 +74,12 @@ export class Dataplane {
     this.#observed = undefined;
   }
 
-  /** The tables `filter` of the known state, with the chains of other programs. Undefined when the kernel must be read first. */
-  filters(): ReadonlyMap<Family, SavedTable> | undefined {
-    const tables = this.#observed?.tables;
-    return (
-      tables && new Map([...tables].map(([family, saved]) => [family, saved.get('filter') ?? new Map()]))
-    );
+  /** The rules of other programs in the known state. Undefined when the kernel must be read first. */
+  hostRules(): HostRules | undefined {
+    const { tables, nftTables } = this.#observed ?? {};
+    if (!tables) return undefined;
+    const filters = new Map([...tables].map(([family, saved]) => [family, saved.get('filter') ?? new Map()]));
+    return { filters, nftTables };
   }
 
   /**
@@ -211,6 +211,7 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
     },
     backstop: { exists: true, rules: programTags(shape, backstopProgram(shape, desired.hostNet)) },
     identity: identityAfter(shape, desired, before),
+    ...(before.nftTables === undefined ? {} : { nftTables: before.nftTables }),
   };
 }
 

@@ -13,7 +13,6 @@ import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './c
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
-import type { SavedTable } from './iptables-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -24,6 +23,7 @@ import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
 import { PastBridge } from './past-bridge.js';
 import {
+  type HostRules,
   KeptRules,
   type KernelSnapshot,
   type Observed,
@@ -262,9 +262,9 @@ export class Kernel implements AsyncDisposable {
     this.#routing.invalidate();
   }
 
-  /** The tables `filter` as the last pass has read and written them. Undefined when they must be read again, or before the first pass. */
-  filters(): ReadonlyMap<Family, SavedTable> | undefined {
-    return this.#plane.filters();
+  /** The rules of other programs as the last pass has read and left them. Undefined when they must be read again, or before the first pass. */
+  hostRules(): HostRules | undefined {
+    return this.#plane.hostRules();
   }
 
   /** A count that each change of nf_tables in this network namespace increases. Throws NetlinkError. */

@@ -11,7 +11,7 @@ import type { Names } from '../ruleset/naming.js';
 import type { NftAbilities } from './cgroups.js';
 import { type Exec, fingerprintOf, hasFailed, must } from './exec.js';
 import { parseSetNames, parseSetSave, type SavedSet, type SetNames } from './ipset-text.js';
-import { parseSave, RESTORE, type SavedTables } from './iptables-text.js';
+import { parseSave, RESTORE, type SavedTable, type SavedTables } from './iptables-text.js';
 import { namespaceCookie } from './netlink/libc.js';
 import {
   type IndexOf,
@@ -32,11 +32,20 @@ export interface Observed {
   readonly backstop: ObservedProgram;
   /** With what its rules say, if they were read and not predicted. */
   readonly identity: ObservedProgram & { readonly senders?: readonly SenderRule[] };
+  /** The list of all tables of nf_tables, as nft prints it. */
+  readonly nftTables?: string;
 }
-type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity'>;
+type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity' | 'nftTables'>;
 /** What nf_tables holds. Its generation counts each change of it. */
 export type ObservedRules = Omit<Observed, 'sets'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
+
+/** The rules of other programs that coverage depends on, as they were last read. */
+export interface HostRules {
+  /** The tables `filter`. */
+  readonly filters: ReadonlyMap<Family, SavedTable>;
+  readonly nftTables?: string | undefined;
+}
 
 /**
  * Reads everything, or only the sets where the rules are known. Any tool that fails fails the whole: a half view would be taken for the
@@ -133,7 +142,8 @@ async function observeNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
 }
 
 async function listNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
-  const tables = (await must(run, 'nft', ['list', 'tables'])).split('\n');
+  const nftTables = await must(run, 'nft', ['list', 'tables']);
+  const tables = nftTables.split('\n');
   const list = async (table: string): Promise<string | undefined> =>
     tables.includes(`table ${table}`)
       ? must(run, 'nft', ['-j', 'list', 'table', ...table.split(' ')])
@@ -148,7 +158,7 @@ async function listNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
     list(IDENTITY_TABLE),
   ]);
   const senders = identity ? { ...parseProgram(identity), senders: parseSenders(identity) } : ABSENT;
-  return { bridge, backstop, identity: senders };
+  return { bridge, backstop, identity: senders, nftTables };
 }
 
 /** Lists again while interfaces vanish between nft's listing and our reading of it. */

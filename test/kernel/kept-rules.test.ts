@@ -84,6 +84,7 @@ it('it has what was read, without the text of rules that are known by their hash
   expect(kept?.rules.bridge).toEqual(observed.bridge);
   expect(kept?.rules.backstop).toEqual(observed.backstop);
   expect(kept?.rules.identity).toEqual(observed.identity);
+  expect(kept?.rules.nftTables).toContain('table bridge drawbridge\n');
   const [now, was] = [kept?.rules.tables.get(4), observed.tables.get(4)];
   expect(now?.get('filter')?.get('DOCKER-USER')?.at(-1)).toEqual(
     was?.get('filter')?.get('DOCKER-USER')?.at(-1),
@@ -92,6 +93,17 @@ it('it has what was read, without the text of rules that are known by their hash
     [...(t?.get('filter') ?? [])].map(([c, rules]) => [c, rules.map((r) => r.hash)]);
   expect(hashes(now)).toEqual(hashes(was));
   expect(now?.get('mangle')).toEqual(was?.get('mangle'));
+});
+
+it('the first pass of a start knows the tables of nftables without a process', async () => {
+  const plane = new Dataplane(counting, shape, none);
+  const at = elements.generation();
+  const kept = keptRules().read(at);
+  plane.readAhead(() => elements.generation(), kept && { rules: kept.rules, at });
+  await plane.apply(desired);
+  expect(isRead()).toBe(false);
+  expect(plane.hostRules()?.nftTables).toBe(observed.nftTables);
+  expect(plane.hostRules()?.filters.get(4)?.has('DOCKER-USER')).toBe(true);
 });
 
 it.each([

@@ -19,9 +19,9 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-type Filters = ReturnType<HostWatchOptions['kernel']['filters']>;
+type HostRules = ReturnType<HostWatchOptions['kernel']['hostRules']>;
 function watched() {
-  const now: { generation: number; isLegacy: boolean; bridges: string[]; filters?: Filters } = {
+  const now: { generation: number; isLegacy: boolean; bridges: string[]; rules?: HostRules } = {
     generation: 1,
     isLegacy: false,
     bridges: ['br-1'],
@@ -45,7 +45,7 @@ function watched() {
         return { vethMap: { bridges: new Map(now.bridges.map((b) => [b, {}])) } };
       },
     },
-    kernel: { generation: () => now.generation, filters: () => now.filters },
+    kernel: { generation: () => now.generation, hostRules: () => now.rules },
     hostMode: now,
     log,
   } as unknown as HostWatchOptions);
@@ -73,16 +73,27 @@ it('takes the rules of other programs from the first pass, and reads them again 
     ['FORWARD', jump],
     ['DOCKER-USER', []],
   ]);
-  now.filters = new Map([
+  const filters = new Map([
     [4, filter],
     [6, new Map()],
-  ]);
+  ] as const);
+  now.rules = { filters, nftTables: 'table inet firewalld\ntable ip nat\n' };
   await watch.start();
-  expect(started).toEqual(['nft']);
+  expect(started).toEqual([]);
+  expect(watch.host?.firewalld).toBe(true);
   expect(watch.host?.dockerUser).toEqual({ v4: true, v6: false });
   await vi.advanceTimersByTimeAsync(5_000);
   expect(started).toContain('iptables-save');
   expect(watch.host?.dockerUser).toEqual({ v4: false, v6: false });
+  expect(watch.host?.firewalld).toBe(false);
+  await watch[Symbol.asyncDispose]();
+});
+
+it('lists the tables of nftables where that was not done before', async () => {
+  const { watch, now } = watched();
+  now.rules = { filters: new Map([4, 6].map((family) => [family as 4 | 6, new Map()])) };
+  await watch.start();
+  expect(started).toEqual(['nft']);
   await watch[Symbol.asyncDispose]();
 });
 
