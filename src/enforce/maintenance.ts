@@ -113,6 +113,7 @@ export class DriftMonitor {
   readonly #o: DriftParts;
   #timer: NodeJS.Timeout | undefined;
   #isChecking = false;
+  #isStopped = false;
   #again = false;
   #tries = 0;
   #what = '';
@@ -200,7 +201,9 @@ export class DriftMonitor {
     this.#o.reconciler.trigger({ kind: 'tampering', what }, true);
   }
 
+  /** A check that is being made has no result: the kernel may be closed before it ends. */
   stop(): void {
+    this.#isStopped = true;
     clearTimeout(this.#timer);
   }
 
@@ -213,9 +216,11 @@ export class DriftMonitor {
     [this.#proof, this.#trace] = [undefined, since];
     const evidence = await this.#evidence(desired);
     const { steps, observed } = await this.#missingSteps(since).catch((e: unknown) => {
-      log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');
+      const err = e instanceof Error ? e.message : String(e);
+      if (!this.#isStopped) log.warn({ err }, 'a check of the kernel failed');
       return { steps: 1, observed: undefined };
     });
+    if (this.#isStopped) return;
     this.#isChecking = false;
     if (steps === 0) this.#checkedAt = began;
     const isSame = evidence ? kernel.generation() === evidence.generation : since.passes === before;
@@ -231,10 +236,7 @@ export class DriftMonitor {
     try {
       this.#o.kernel.keep(observed, generation);
     } catch (e) {
-      this.#o.log.debug(
-        { err: String(e) },
-        'cannot keep the rules as they were read: the next start reads them',
-      );
+      this.#o.log.debug({ err: String(e) }, 'cannot keep the rules: the next start reads them');
     }
   }
 

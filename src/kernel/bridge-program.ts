@@ -92,8 +92,16 @@ export class BridgeProgram implements Disposable {
 
   /** Throws BpfError when the kernel does not take it. */
   constructor() {
-    const lines = programLines(this.#routes, this.#lease);
-    this.fd = loadProgram({ type: CLASSIFIER, name: PROGRAM_NAME, lines });
+    try {
+      this.fd = loadProgram({
+        type: CLASSIFIER,
+        name: PROGRAM_NAME,
+        lines: programLines(this.#routes, this.#lease),
+      });
+    } catch (error) {
+      this.#closeMaps();
+      throw error;
+    }
   }
 
   /** Hands frames over for so many milliseconds from now on; 0: not any more. Throws BpfError. */
@@ -116,6 +124,9 @@ export class BridgeProgram implements Disposable {
 
   [Symbol.dispose](): void {
     closeDescriptor(this.fd);
+    this.#closeMaps();
+  }
+  #closeMaps(): void {
     this.#routes[Symbol.dispose]();
     this.#lease[Symbol.dispose]();
   }

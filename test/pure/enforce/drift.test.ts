@@ -231,6 +231,21 @@ it('compares again after five minutes without a change', async () => {
   expect(counts.comparisons).toBe(2);
 });
 
+it('a check during which the service ends has no result', async () => {
+  const { drift, now, counts, check, kept, whileReading } = host();
+  now.steps = 1;
+  whileReading.push(async () => {
+    drift.stop();
+    Object.defineProperty(now, 'generation', {
+      get: () => {
+        throw new Error('the kernel is closed');
+      },
+    });
+  });
+  await check();
+  expect([counts.comparisons, counts.repairs, kept, drift.checkedAt]).toEqual([1, 0, [], undefined]);
+});
+
 it('compares each time where the kernel counts no changes', async () => {
   const { now, counts, check } = host();
   now.isLegacy = true;
