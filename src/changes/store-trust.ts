@@ -181,11 +181,7 @@ export class StoreTrust {
   static async open(options: StoreTrustOptions): Promise<StoreTrust> {
     for (const prefix of [options.prefix, ...options.former]) {
       const record = await readStoreRecord(options.sets, prefix);
-      if (record === undefined) continue;
-      const trust = new StoreTrust(options, record);
-      // the kernel has it: a start that changes nothing of it writes nothing
-      if (record !== 'unreadable' && prefix === options.prefix) trust.#written = formatRecord(record);
-      return trust;
+      if (record !== undefined) return new StoreTrust(options, record);
     }
     return new StoreTrust(options, undefined);
   }

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { StoreTrust } from '../../../src/changes/store-trust.js';
 import type { Overrides } from '../../../src/enforce/policies.js';
@@ -23,13 +22,11 @@ const container = { id: 'c', name: 'c', labels: {}, imageLabels: {} } as unknown
 /** Sets of the kernel that have a comment, by name. */
 let sets: Map<string, string>;
 let warned: string[];
-let written: number;
 let store: { id: string; revision: number; ok: boolean };
 let inForce: ReadonlyMap<string, Mode> | undefined;
 beforeEach(() => {
   sets = new Map();
   warned = [];
-  written = 0;
   store = { id: 'one', revision: 7, ok: true };
   inForce = undefined;
 });
@@ -41,7 +38,6 @@ const members = async (set: string) => {
 const run: Exec = async (_file, _args, { input = '' } = {}) => {
   const [, set = '', comment = ''] = /^add (\S+) .*comment "([^"]*)"/m.exec(input) ?? [];
   sets.set(set, comment);
-  written += 1;
   return { code: 0, stdout: '', stderr: '' };
 };
 const warn = (_: object, msg = ''): void => void warned.push(msg);
@@ -214,25 +210,4 @@ it('entries and tokens of an old backup count only as far as a person has made t
   await trust.accept();
   expect([...trust.said(said({ lists }), of).lists.keys()]).toEqual(['old', 'new', 'file']);
   expect(trust.believes('token/old', of)).toBe(true);
-});
-
-it('a start that finds its record in the kernel writes it only when it changes, or was removed', async () => {
-  await noted(await open(), 7);
-  expect(written).toBe(1);
-  const trust = await open();
-  trust.changed();
-  await sleep(100);
-  expect(written).toBe(1);
-  await noted(trust, 7);
-  store.revision = 8;
-  await noted(trust, 8);
-  expect(written).toBe(2);
-  sets.clear();
-  trust.rewrite();
-  await vi.waitFor(() => expect(record()?.revision).toBe(8));
-});
-
-it('the record of another prefix is written for this one', async () => {
-  sets.set('OLD-record', formatRecord({ id: 'one', revision: 7, isLockdown: false, isPaused: false }));
-  await noted(await open({ former: ['OLD'] }), 7);
 });
