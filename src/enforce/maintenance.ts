@@ -369,8 +369,8 @@ class Heartbeat implements AsyncDisposable {
 
   /** The record is written some time after the start, and removed by Drawbridge only in a teardown. */
   #checkRecord(isThere: boolean): void {
+    this.#hasRecord ||= isThere; // also if it is removed again before a beat has seen it back
     if (this.#hasRecord && !isThere) this.#findings.recordLost.emit();
-    this.#hasRecord = isThere;
   }
 
   /** A pass creates those that are gone. */

@@ -104,3 +104,13 @@ it('rules that are removed between the first pass and the first report of change
   expect(drawbridge.logs().slice(before)).toContain('nft monitor was not running');
   await isEnforced();
 }, 120_000);
+
+it('the record of the store is written again also when it is removed as soon as it is back', async () => {
+  const isThere = async (): Promise<boolean> =>
+    (await lab.inHost(['ipset', 'list', 'DB-record'], { check: true })).stdout.includes('127.0.0.1');
+  await waitFor('the record', isThere, 10_000, 20);
+  for (let n = 0; n < 4; n++) {
+    await lab.inHost(['ipset', 'flush', 'DB-record'], { check: true });
+    await waitFor('the record to be back', isThere, 5_000, 10);
+  }
+}, 60_000);
