@@ -48,7 +48,7 @@ function call(
   return { result, attributes };
 }
 
-/** An instruction, or a label: a text that stands before an instruction. */
+/** An instruction, or the name of a label for the instruction after it. */
 export type Line = Insn | string;
 interface Insn {
   readonly code: number;

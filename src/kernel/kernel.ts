@@ -383,7 +383,6 @@ export class Kernel implements AsyncDisposable {
     this.addressTable.close();
     this.forwarding.close();
     await Promise.all([this.forwarding.settled(), this.pastBridge.settled()]);
-    this.pastBridge.close();
     this.#bridges.close();
     this.#ports.close();
     this.#policyRoutes.close();
@@ -391,5 +390,6 @@ export class Kernel implements AsyncDisposable {
     this.#elements.close();
     this.flows.close();
     this.bulk.close();
+    this.pastBridge.close(); // it may throw
   }
 }

@@ -57,8 +57,8 @@ interface PastBridgeParts {
  * the mark: no other program has a rule there, and no setting of the bridge decides. It needs a program of BPF at the ingress of each veth,
  * which share one block of filters: a link of BPF for each would wait 13 ms for a grace period with the lock of rtnetlink held.
  *
- * What the program knows is never more than what the applied rules say: `before` an apply it forgets what this will no longer say, and only
- * `after` it is told what is new.
+ * The program has no element that the applied rules do not have: `before` deletes those that an apply removes, and `after` adds the new ones
+ * once it has succeeded.
  */
 export class PastBridge {
   readonly #o: PastBridgeParts;
@@ -81,7 +81,7 @@ export class PastBridge {
   readonly #blocked = new Set<number>();
   readonly #settings = new Map<number, Filtering>();
   #why: string | undefined = NOT_CHECKED;
-  /** What the log was last told. */
+  /** The reason in the last line of the log about it; undefined after the line that packets may be handed over. */
   #said: string | undefined = NOT_CHECKED;
   #foreign: { readonly generation: number | undefined; readonly chains: ForeignChains } | undefined;
   /** Rules of iptables that need the way through br_netfilter. */
@@ -247,7 +247,7 @@ export class PastBridge {
     this.#said = why;
     const { log } = this.#o;
     if (why === undefined)
-      log.info({}, 'packets of containers are handed past their bridge (docs/kernel.md)');
+      log.info(this.state, 'packets of containers may be handed past their bridge (docs/kernel.md)');
     else log.info({ why }, 'packets of containers take the way through their bridge, which is slower');
   }
 

@@ -50,7 +50,7 @@ const swapped = (port: number): number => ((port & 0xff) << 8) | (port >> 8);
 const filterInfo = ((PRIORITY << 16) | swapped(ETH_P_IP)) >>> 0;
 const qdisc = (ifindex: number): TcMessage => ({ ifindex, handle: INGRESS.handle, parent: INGRESS.parent });
 
-/** The interfaces of one network namespace whose ingress discipline shares one block. */
+/** Interfaces of one network namespace that have an ingress discipline with the same block of filters. */
 export class SharedIngress implements Disposable {
   readonly #block: number;
   readonly #requests: NetlinkSocket;

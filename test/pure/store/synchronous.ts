@@ -8,7 +8,7 @@ export function isSynchronous({ fd }: FileHandle): boolean {
   return (Number.parseInt(flags, 8) & constants.O_DSYNC) !== 0;
 }
 
-/** Records for each later write to a file whose path matches whether it is synchronous. `prototype`: that of all file handles. */
+/** For each later write to a file with a matching path, notes whether it is synchronous. `prototype`: that of all file handles. */
 export function synchronousWrites(prototype: FileHandle, path: RegExp): readonly boolean[] {
   const found: boolean[] = [];
   const { write } = prototype;
