@@ -114,6 +114,7 @@ it('a teardown leaves nothing of it', async () => {
   await drawbridge.stop();
   expect((await drawbridge.cli(['teardown'])).code).toBe(0);
   expect(await shares()).toBe(false);
+  expect(await reaches(FORBIDDEN), 'control: without Drawbridge it is reached').toBe(true);
 });
 
 it('with kernel.pastBridge: false all packets take the rules', async () => {
