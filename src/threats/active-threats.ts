@@ -177,7 +177,8 @@ export class ActiveThreats {
   async #deleteFlows(added: (end: FlowEnd, family: Family) => Addition): Promise<void> {
     const state = this.#o.applied.value;
     const members = this.#sets.members;
-    if (!state || !members) return;
+    // without a member no flow leads to one, and two walks of all flows are saved
+    if (!state || !members || this.#sets.entries === 0) return;
     const { blocklist, identityMask, kernel } = this.#o;
     const context: DeletionContext = { state, members: members.block, identityMask, blocklist };
     const addresses: string[] = [];

@@ -127,10 +127,10 @@ export class ThreatSets {
     const changed: Part[] = [];
     for (const part of parts) {
       const before = this.#members && this.#columnsOf(this.#members, part);
-      const isLoaded =
-        before !== undefined &&
-        isSame(before, part.columns, part.kind) &&
-        (await this.#o.kernel.bulk.header(part.set))?.entries === part.count;
+      // a set without members is the same set, whatever run has made it
+      const isSameAsLoaded =
+        part.count === 0 || (before !== undefined && isSame(before, part.columns, part.kind));
+      const isLoaded = isSameAsLoaded && (await this.#o.kernel.bulk.header(part.set))?.entries === part.count;
       if (!isLoaded) changed.push(part);
     }
     return changed;

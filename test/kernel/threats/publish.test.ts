@@ -132,6 +132,24 @@ describe('a version in the kernel', () => {
     expect(ns.run('iptables', '-S', 'DB-THREAT')).toMatch(/--match-set DB-threat-ip4 dst .*-g DB-THREAT-NO/);
   });
 
+  it('of a start: sets that are empty in the kernel and in the version stay, and all others are filled', async () => {
+    await threatsOf().publish(listing(['192.0.2.1'], ['2001:db8::/32']));
+    const made: string[] = [];
+    const watched = {
+      create: (...args: Parameters<typeof bulk.create>): void => {
+        made.push(args[0].name);
+        bulk.create(...args);
+      },
+      fill: bulk.fill.bind(bulk),
+      header: bulk.header.bind(bulk),
+      destroy: bulk.destroy.bind(bulk),
+      exchange: bulk.exchange.bind(bulk),
+    };
+    await threatsOf(watched).publish(listing(['192.0.2.1', '198.51.100.0/24']));
+    expect(made.sort()).toEqual(['DB-threat-ip4-new', 'DB-threat-net4-new', 'DB-threat-net6-new']);
+    expect(counts().sort()).toEqual(['DB-threat-ip4 1', 'DB-threat-net4 1']);
+  });
+
   it('an address that moves between networks and single addresses is held at each moment', async () => {
     const moments: boolean[] = [];
     const watched = {
