@@ -9,7 +9,6 @@ const ORDER = [
   'store',
   'threats',
   'dns',
-  'connections',
   'enforce',
   'netns-rules',
   'changes',

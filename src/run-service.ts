@@ -126,7 +126,6 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
     lan,
     links,
     hold,
-    checks,
     sandboxes,
     folders,
     policies,
@@ -144,8 +143,6 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   await prepared;
   hold.begin();
   begun.use(hold);
-  checks.begin();
-  begun.use(checks);
   const deniedLog = begun.use(
     new DeniedLog({ group: e.shape.logGroup }, (packet) => e.denials.packet(packet)),
   );

@@ -202,17 +202,16 @@ export class NamesPolicy {
       return { ...DENIED, reason: member.limits.quota.reached };
     const hits = member.classes.flatMap((c) => {
       const entries = c.names.filter((n) => entryMatches(n, name));
-      return entries.length > 0 ? [{ entries, key: c.namesKey }] : [];
+      return entries.length > 0 ? [{ entries, key: c.key }] : [];
     });
     if (hits.length === 0) return DENIED;
     const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
-    const keys = [...new Set(hits.map((h) => h.key))];
     return {
       allow: true,
       entries,
-      sets: keys.map((key) => this.#sets(member, key, 'learned')),
+      sets: hits.map((h) => this.#sets(member, h.key, 'learned')),
       ...(member.policy.mode === 'observe'
-        ? { shown: keys.map((key) => this.#sets(member, key, 'shown')) }
+        ? { shown: hits.map((h) => this.#sets(member, h.key, 'shown')) }
         : {}),
       allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
     };
