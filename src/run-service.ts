@@ -191,7 +191,7 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
 async function findSandboxes({ config, folders, namespaces }: App, whileWaiting: () => void): Promise<void> {
-  await folders.noteEnginesFirst(config.docker.socket); // it takes turns, so that the list of Docker is requested meanwhile
+  await folders.noteEngines(config.docker.socket); // it takes turns, so that the list of Docker is requested meanwhile
   const found = namespaces.findSandboxes();
   whileWaiting();
   await found;

@@ -40,16 +40,6 @@ export class SandboxFolders {
   }
 
   /**
-   * As `noteEngines`, for the start. Where earlier runs have noted the folders of this engine, the scan waits for the first connection to Docker: it
-   * would take as long as all other work that is done until then.
-   */
-  async noteEnginesFirst(socket: string): Promise<void> {
-    const noted = [...this.#folders].filter((folder) => folder !== USUAL);
-    if (noted.length === 0 || !noted.every((folder) => existsSync(folder))) return this.noteEngines(socket);
-    this.#scanned = performance.now();
-  }
-
-  /**
    * Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. It reads a file of each
    * process of the host: a call that soon follows another one, as the first connection to Docker does in each start, scans later.
    */

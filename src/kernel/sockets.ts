@@ -81,11 +81,10 @@ const DEFAULT_ROOT = '/var/run/docker';
  * or may not be read (another PID namespace, no SYS_PTRACE) is left out.
  */
 export async function execRoots(socket: string): Promise<readonly string[]> {
+  const engines = await dockerdPids();
   const inodes = [...listeningSockets(await readFile('/proc/net/unix', 'utf8'))]
     .filter(([, path]) => withoutVar(path) === withoutVar(socket))
     .map(([inode]) => `socket:[${inode}]`);
-  const usual = await usualPid(inodes);
-  const engines = usual === undefined ? await dockerdPids() : [usual];
   const held = await Promise.all(engines.map(async (pid) => (await socketsOf(pid, inodes)).length > 0));
   const listeners = engines.filter((_, i) => held[i]);
   const roots = await Promise.all((listeners.length > 0 ? listeners : engines).map(execRootOf));
@@ -109,14 +108,6 @@ const withoutVar = (path: string): string => path.replace(/^\/var\/run\//, '/run
  * Node has no call of its own, and twenty times as long through a promise.
  */
 const READ_AT_ONCE = 100;
-
-const PID_FILE = '/var/run/docker.pid';
-/** The dockerd of the usual file, if it listens on the socket: then no other process has to be read. */
-async function usualPid(inodes: readonly string[]): Promise<string | undefined> {
-  const pid = (await readFile(PID_FILE, 'utf8').catch(() => '')).trim();
-  if (!/^\d+$/.test(pid) || !isDockerd(pid, readlinkSync('/proc/self/ns/net'))) return undefined;
-  return (await socketsOf(pid, inodes)).length > 0 ? pid : undefined;
-}
 
 async function dockerdPids(): Promise<readonly string[]> {
   const own = readlinkSync('/proc/self/ns/net');
