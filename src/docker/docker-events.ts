@@ -138,7 +138,12 @@ interface StreamParts {
   /** How often `isUnreported` is checked (ms). */
   readonly resyncMs: number;
   readonly onLine: (line: string) => void;
-  /** The stream is open: list everything. A rejection closes this connection. */
+  /**
+   * The stream is requested next, with the events from now on: list everything. The engine reads its list later than this, so that an event
+   * that the list does not show is in the stream.
+   */
+  readonly onOpening: () => void;
+  /** The stream is open: wait for the list. A rejection closes this connection. */
   readonly onOpen: () => Promise<void>;
   readonly onEnd: () => void;
   /** Number of events so far. */
@@ -198,7 +203,9 @@ export class EventStream {
     this.#life = new AbortController();
     let open = false;
     try {
-      const reading = this.#read(await this.#open());
+      const since = Date.now() / 1000;
+      this.#parts.onOpening();
+      const reading = this.#read(await this.#open(since));
       try {
         await this.#parts.onOpen();
         open = true;
@@ -208,17 +215,18 @@ export class EventStream {
         await reading;
       }
     } catch (error) {
+      this.#parts.engine.abort(); // the list may still be under way
       if (!open) return error;
       this.#parts.log.warn({ err: error }, 'the connection to Docker is opened again');
     }
     return undefined;
   }
 
-  async #open(): Promise<Readable> {
+  async #open(since: number): Promise<Readable> {
     const life = this.#life;
     const timer = setTimeout(() => life.abort(), OPEN_TIMEOUT_MS);
     try {
-      return await this.#parts.engine.events(Date.now() / 1000, life.signal);
+      return await this.#parts.engine.events(since, life.signal);
     } finally {
       clearTimeout(timer);
     }

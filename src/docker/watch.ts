@@ -1,5 +1,5 @@
 /**
- * Keeps a `DockerView` current: subscribes to events, then lists, and lists again after every reconnect. What an event
+ * Keeps a `DockerView` current: subscribes to events and lists, and does so again after every reconnect. What an event
  * asks for (a network's members first of all) is fetched at once and never behind a container's inspect, which blocks
  * for 150–190 ms while a container starts.
  */
@@ -33,6 +33,8 @@ const SILENT_MS = 2_000;
 /** Nothing that the first packets of a container need comes from its inspect. Many are inspected at once only after a start or an outage. */
 const GATHER_MS = { few: 20, many: 500 };
 const MANY = 64;
+/** dockerd replays its last 256 events of all types (moby daemon/events, `eventsLimit`): far more than happen in this time. */
+const REPLAYED_MS = 1_000;
 /** The files of so many containers are read before other tasks have their turn. */
 const READ_AT_ONCE = 32;
 
@@ -50,6 +52,8 @@ export class DockerWatch implements AsyncDisposable {
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #daemon: Promise<DaemonFacts> | undefined;
   #resolversRead = 0;
+  /** The list that was requested next to the stream of the newest connection. */
+  #opening: { readonly began: number; readonly list: Promise<void> } | undefined;
   #firstList: { resolve(): void; reject(error: Error): void } | undefined;
   /** Inspects that are published together with those that follow, and the timer that ends the wait. */
   #gathered: { change: ViewChange; changed: boolean; readonly timer: NodeJS.Timeout } | undefined;
@@ -72,6 +76,7 @@ export class DockerWatch implements AsyncDisposable {
       log,
       resyncMs: options.resyncMs ?? RESYNC_MS,
       onLine: (line) => this.#event(line),
+      onOpening: () => this.#connecting(),
       onOpen: () => this.#connected(),
       onEnd: () => this.#disconnected(),
       seq: () => this.#state.seq,
@@ -244,12 +249,20 @@ export class DockerWatch implements AsyncDisposable {
     this.#publish({ kind: 'disconnected' });
   }
 
-  async #connected(): Promise<void> {
+  #connecting(): void {
     this.#state.invalidateInspects();
     this.#daemon = undefined; // another engine may answer now
-    const listed = this.#lists.run();
+    const list = this.#lists.run();
+    list.catch(() => undefined); // `#connected` waits for it
+    this.#opening = { began: this.#options.now(), list };
     this.daemonAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
-    await listed;
+  }
+
+  /** The list of `#connecting` counts while the engine still has all events since it was requested, and if it was answered. */
+  async #connected(): Promise<void> {
+    const { began, list } = this.#opening ?? {};
+    const isReplayed = began !== undefined && this.#options.now() - began < REPLAYED_MS;
+    await (isReplayed ? list?.catch(() => this.#lists.run()) : this.#lists.run());
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });
     this.#firstList?.resolve();

@@ -33,6 +33,10 @@ let name = 'front';
 /** Of the first container: other values in its item of the list, and another endpoint. */
 let item: object = {};
 let endpoint: object = {};
+/** Instead of the answer to a request of the stream of events. */
+let onEvents: ((answer: () => void) => void) | undefined;
+/** Instead of the answer to the next list of containers. */
+let failing = false;
 /** Inspects wait until the test lets them be answered. */
 const held: (() => void)[] = [];
 
@@ -42,8 +46,14 @@ const server = createServer((request, response) => {
   const kind = id === undefined ? path : 'inspect';
   asked.set(kind, (asked.get(kind) ?? 0) + 1);
   const send = (value: unknown): void => void response.end(JSON.stringify(value));
-  if (path === '/events') response.writeHead(200).flushHeaders();
-  else if (path === '/containers/json')
+  if (path === '/events') {
+    const answer = (): void => response.writeHead(200).flushHeaders();
+    if (onEvents) onEvents(answer);
+    else answer();
+  } else if (path === '/containers/json' && failing) {
+    failing = false;
+    response.writeHead(500).end('{"message":"not yet"}');
+  } else if (path === '/containers/json')
     send(ids.map((Id, n) => listItem({ Id, Names: [`/${Id.slice(-4)}`], ...(n === 0 ? item : {}) })));
   else if (path === '/networks') send([networkInspect({ Name: name, Containers: {} })]);
   else if (path.startsWith('/networks/'))
@@ -129,6 +139,45 @@ it('lists once at the start; inspects that may wait begin when the service is re
   watch.inspectRest();
   await answerUntil(() => inspected(watch) === COUNT);
   expect(asked.get('inspect')).toBe(COUNT);
+  await watch.close();
+});
+
+it('lists while the stream of events is opened, and again when that takes longer than the engine keeps events', async () => {
+  for (const [skew, lists] of [
+    [0, 1],
+    [1_000, 2],
+  ] as const) {
+    asked.clear();
+    let late = 0;
+    onEvents = (answer) => {
+      const isListed = (): boolean => (asked.get('/containers/json') ?? 0) > 0;
+      void expect
+        .poll(isListed)
+        .toBe(true)
+        .then(() => {
+          late = skew;
+          answer();
+        });
+    };
+    const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() + late });
+    try {
+      const view = await watch.begin(() => true);
+      expect([view.connected, view.containers.size]).toEqual([true, COUNT]);
+      expect(asked.get('/containers/json')).toBe(lists);
+    } finally {
+      onEvents = undefined;
+      await watch.close();
+    }
+  }
+});
+
+it('lists again over the same stream when the first list failed', async () => {
+  asked.clear();
+  failing = true;
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  const view = await watch.begin(() => true);
+  expect([view.connected, view.containers.size]).toEqual([true, COUNT]);
+  expect([asked.get('/containers/json'), asked.get('/events')]).toEqual([2, 1]);
   await watch.close();
 });
 
