@@ -329,7 +329,7 @@ function subscribe(app: App): void {
   });
   docker.onChange((view) => app.ignored.check(view));
   docker.onChange((view, change) => {
-    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket);
+    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket, sandboxes);
     // While Docker is away, its new macvlan and ipvlan networks are not reported either.
     app.isAway.set(change.kind === 'disconnected' || (app.isAway.value === true && !view.connected));
     sandboxes.arm({ close: app.isAway.value || [...view.networks.values()].some(app.policies.isLan) });

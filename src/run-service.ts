@@ -190,11 +190,16 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
 }
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
-async function findSandboxes({ config, folders, namespaces }: App, whileWaiting: () => void): Promise<void> {
-  await folders.noteEngines(config.docker.socket); // it takes turns, so that the list of Docker is requested meanwhile
-  const found = namespaces.findSandboxes();
+async function findSandboxes(
+  { config, folders, namespaces, sandboxes }: App,
+  whileWaiting: () => void,
+): Promise<void> {
+  const noted = folders.noteEngines(config.docker.socket, sandboxes);
+  // The requests to Docker are sent when their sockets are connected.
+  for (let turn = 0; turn < 2; turn++) await new Promise((resume) => setImmediate(resume));
   whileWaiting();
-  await found;
+  await noted;
+  await namespaces.findSandboxes();
 }
 
 /** Where our resolver answers inside a namespace, the names of neighbours include aliases that only their inspects have. */
@@ -319,10 +324,13 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
     }));
   const fleetTimer = setTimeout(beginFleet, FIRST_BEAT_MS);
   parts.add(async () => clearTimeout(fleetTimer));
-  app.maintenance.follow();
-  tools.begin();
-  docker.inspectRest();
-  app.hostWatch.followMounts();
+  const following = setTimeout(() => {
+    app.maintenance.follow();
+    tools.begin();
+    docker.inspectRest();
+    app.hostWatch.followMounts();
+  }, FOLLOW_MS);
+  parts.add(async () => clearTimeout(following));
   const resting = setTimeout(() => void releaseMemory(log), REST_MS).unref();
   parts.add(async () => clearTimeout(resting));
   const { ready, reason } = views.ready();
@@ -341,6 +349,8 @@ const NAMESPACES_MS = 5_000;
 /** A pass that reads the kernel again takes less, also on a busy host. */
 const RESYNC_MS = 60_000;
 const COUNTS_MS = 60_000;
+/** What is begun then needs 50 ms, half of it to start processes. Requests that waited for the service are answered before. */
+const FOLLOW_MS = 50;
 /** The first sign of life has the coverage of all containers, which takes 0.9 s for 1,000 of them: the start does not wait for it. */
 const FIRST_BEAT_MS = 1_000;
 /** What the start and its first passes have to do is done by then. */

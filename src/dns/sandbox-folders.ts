@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
+import type { Sandboxes } from '../kernel/sandboxes.js';
 import { execRoots } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -40,20 +41,21 @@ export class SandboxFolders {
   }
 
   /**
-   * Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. It reads a file of each
+   * Notes the folders of the dockerd processes behind this unix socket, which may not have started a container yet. `by` reads a file of each
    * process of the host: a call that soon follows another one, as the first connection to Docker does in each start, scans later.
    */
-  async noteEngines(socket: string): Promise<void> {
+  async noteEngines(socket: string, by: Pick<Sandboxes, 'execRoots'>): Promise<void> {
     const now = performance.now();
     if (now < this.#scanned + SCAN_MS) {
-      const scan = (): void => void this.noteEngines(socket);
+      const scan = (): void => void this.noteEngines(socket, by);
       clearTimeout(this.#laterScan);
       this.#laterScan = setTimeout(scan, Math.ceil(this.#scanned + SCAN_MS - now)).unref();
       return;
     }
     this.#scanned = now;
     try {
-      for (const root of await execRoots(socket)) this.#noteFolder(join(root, 'netns'));
+      const roots = await by.execRoots(socket).catch(() => execRoots(socket)); // the thread has ended, or may not read them
+      for (const root of roots) this.#noteFolder(join(root, 'netns'));
     } catch (e) {
       this.#log.warn(
         { err: String(e) },

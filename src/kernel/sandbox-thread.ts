@@ -1,7 +1,7 @@
 /**
  * The thread that prepares sandboxes, the network namespaces of containers, as soon as Docker has made them: it drops
  * packets that would leave through macvlan and ipvlan links, and redirects queries for Docker's resolver to
- * Drawbridge's sockets. It has no other work: some 90 ms are left before a container's first instruction, and the main
+ * Drawbridge's sockets. It has little other work, which takes turns: some 90 ms are left before a container's first instruction, and the main
  * thread may be busy for longer (with four test labs on two cores it took up to 340 ms to notice a new sandbox). It has
  * the highest priority of the host.
  */
@@ -24,6 +24,7 @@ import {
   wasQueriedBefore,
 } from './resolver-rules.js';
 import type { SandboxReport, SandboxRequest, SurveyedSandbox } from './sandboxes.js';
+import { execRoots } from './sockets.js';
 
 const port = parentPort;
 if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
@@ -171,7 +172,7 @@ function follow(folder: string): void {
   watched.set(folder, follower);
 }
 
-port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked }: SandboxRequest) => {
+port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked, engines }: SandboxRequest) => {
   if (folder !== undefined) follow(folder);
   if (arm !== undefined) armed = arm;
   if (armed.close) void programs(); // closeFrames starts one: it does not wait for the package
@@ -185,5 +186,10 @@ port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked }: San
     survey(asked.paths).then(
       (surveyed) => report({ path: '', id: asked.id, surveyed }),
       (e: unknown) => report({ path: '', id: asked.id, ...failed(e) }),
+    );
+  if (engines !== undefined)
+    execRoots(engines.socket).then(
+      (roots) => report({ path: '', id: engines.id, execRoots: roots }),
+      (e: unknown) => report({ path: '', id: engines.id, ...failed(e) }),
     );
 });

@@ -18,6 +18,8 @@ export interface SandboxRequest {
   readonly prepare?: { readonly path: string; readonly id: number };
   /** Sandboxes that existed before this run. */
   readonly survey?: { readonly paths: readonly string[]; readonly id: number };
+  /** The unix socket of an engine, whose exec roots are wanted. */
+  readonly engines?: { readonly socket: string; readonly id: number };
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
 }
@@ -43,6 +45,7 @@ export interface SandboxReport {
   readonly id?: number;
   readonly sockets?: ResolverSockets;
   readonly surveyed?: readonly SurveyedSandbox[];
+  readonly execRoots?: readonly string[];
   readonly error?: { readonly message: string; readonly code: string | undefined };
 }
 interface Waiting {
@@ -105,6 +108,16 @@ export class Sandboxes implements AsyncDisposable {
     if (paths.length === 0) return [];
     const { surveyed } = await this.#request((id) => ({ survey: { paths, id } }));
     return surveyed ?? [];
+  }
+
+  /**
+   * The exec roots of the dockerd processes behind this unix socket (kernel/sockets.ts): to find them takes a read of a file of each process
+   * of the host, next to the work of the main thread. Rejects if they cannot be read, or if the thread ends.
+   */
+  async execRoots(socket: string): Promise<readonly string[]> {
+    const report = await this.#request((id) => ({ engines: { socket, id } }));
+    if (!report.execRoots) throw new Error('the thread that prepares sandboxes has returned no exec roots');
+    return report.execRoots;
   }
 
   #request(of: (id: number) => SandboxRequest): Promise<SandboxReport> {

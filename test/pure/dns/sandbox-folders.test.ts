@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { SandboxFolders } from '../../../src/dns/sandbox-folders.js';
+import { execRoots } from '../../../src/kernel/sockets.js';
 
 it('notes the engine of a second connection, by a scan some time after the first one', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'folders-'));
@@ -12,11 +13,11 @@ it('notes the engine of a second connection, by a scan some time after the first
   const folders = new SandboxFolders(folder, { warn: () => undefined });
   const socket = join(folder, 'docker.sock');
   const netns = join(folder, 'exec-root', 'netns');
-  await folders.noteEngines(socket);
+  await folders.noteEngines(socket, { execRoots });
   const engine = spawn(program, ['-c', 'echo runs; read', '--', `--exec-root=${join(folder, 'exec-root')}`]);
   try {
     await new Promise((resolve) => engine.stdout.once('data', resolve));
-    await folders.noteEngines(socket);
+    await folders.noteEngines(socket, { execRoots });
     expect([...folders]).not.toContain(netns);
     await expect.poll(() => [...folders], { timeout: 10_000 }).toContain(netns);
   } finally {
