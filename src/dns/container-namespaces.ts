@@ -1,5 +1,4 @@
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -257,7 +256,7 @@ function vethsByContainer(map: VethMap): ReadonlyMap<string, number> {
 
 function filesIn(folder: string): string[] {
   try {
-    return readdirSync(folder).map((name) => join(folder, name));
+    return readdirSync(folder).map((name) => `${folder}/${name}`); // `join` takes ten times as long
   } catch {
     return []; // Docker creates the folder with its first container
   }

@@ -25,8 +25,10 @@ export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest:
 function projectPeers(view: DockerView, self: ContainerFacts, networkId: string): string[] {
   const project = projectOf(self);
   if (project === undefined) return [];
-  const peers = indexOf(view).byProject.get(placeKey(networkId, project)) ?? [];
-  return peers.filter((c) => c.id !== self.id).flatMap((c) => addressesOn(c, networkId));
+  const addresses: string[] = [];
+  for (const peer of indexOf(view).byProject.get(placeKey(networkId, project)) ?? [])
+    if (peer.id !== self.id) addresses.push(...peer.addresses);
+  return addresses;
 }
 
 export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
@@ -34,8 +36,12 @@ export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: 
 
 interface Index {
   readonly byNetwork: ReadonlyMap<string, readonly ContainerFacts[]>;
-  /** By network and project. */
-  readonly byProject: ReadonlyMap<string, readonly ContainerFacts[]>;
+  /** By network and project, with the addresses on that network: each container asks for those of all its peers. */
+  readonly byProject: ReadonlyMap<string, readonly Peer[]>;
+}
+interface Peer {
+  readonly id: string;
+  readonly addresses: readonly string[];
 }
 /** An id of a network has no space in it. */
 const placeKey = (networkId: string, project: string): string => `${networkId} ${project}`;
@@ -47,23 +53,24 @@ function indexOf({ containers }: DockerView): Index {
   if (known) return known;
   const index = {
     byNetwork: new Map<string, ContainerFacts[]>(),
-    byProject: new Map<string, ContainerFacts[]>(),
+    byProject: new Map<string, Peer[]>(),
   };
   for (const c of containers.values()) {
     const project = projectOf(c);
     for (const id of new Set(c.endpoints.map((e) => e.networkId))) {
       put(index.byNetwork, id, c);
-      if (project !== undefined) put(index.byProject, placeKey(id, project), c);
+      if (project !== undefined)
+        put(index.byProject, placeKey(id, project), { id: c.id, addresses: addressesOn(c, id) });
     }
   }
   indexes.set(containers, index);
   return index;
 }
 
-function put(index: Map<string, ContainerFacts[]>, key: string, c: ContainerFacts): void {
+function put<T>(index: Map<string, T[]>, key: string, one: T): void {
   const found = index.get(key);
-  if (found) found.push(c);
-  else index.set(key, [c]);
+  if (found) found.push(one);
+  else index.set(key, [one]);
 }
 
 export function addressesOn(c: ContainerFacts, networkId: string): string[] {

@@ -316,7 +316,9 @@ function bySlot(
   const slots = new Map<number, (readonly [number, string])[]>();
   for (const member of members) {
     const slot = (member[0] >> (level * FANOUT_BITS)) & 15;
-    slots.set(slot, [...(slots.get(slot) ?? []), member]);
+    const inside = slots.get(slot);
+    if (inside) inside.push(member);
+    else slots.set(slot, [member]);
   }
   return slots;
 }
