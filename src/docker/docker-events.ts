@@ -140,10 +140,11 @@ interface StreamParts {
   readonly onLine: (line: string) => void;
   /**
    * The stream is requested next, with the events from now on: list everything. The engine reads its list later than this, so that an event
-   * that the list does not show is in the stream.
+   * that the list does not show is in the stream. It is not called after a failed attempt: an engine that serves no events would be asked for
+   * a list each second.
    */
   readonly onOpening: () => void;
-  /** The stream is open: wait for the list. A rejection closes this connection. */
+  /** The stream is open: wait for the list, or list everything. A rejection closes this connection. */
   readonly onOpen: () => Promise<void>;
   readonly onEnd: () => void;
   /** Number of events so far. */
@@ -186,7 +187,7 @@ export class EventStream {
     const { signal } = this.#closed;
     let failures = 0;
     while (!signal.aborted) {
-      const error = await this.#live();
+      const error = await this.#live(failures > 0);
       failures = error === undefined ? 0 : failures + 1;
       // Logged once an outage: the next attempts would only repeat it.
       if (failures === 1 && !signal.aborted)
@@ -199,12 +200,12 @@ export class EventStream {
   }
 
   /** One connection; returns undefined when a complete list was read, else the error that prevented it. */
-  async #live(): Promise<unknown> {
+  async #live(isRetry: boolean): Promise<unknown> {
     this.#life = new AbortController();
     let open = false;
     try {
       const since = Date.now() / 1000;
-      this.#parts.onOpening();
+      if (!isRetry) this.#parts.onOpening();
       const reading = this.#read(await this.#open(since));
       try {
         await this.#parts.onOpen();

@@ -52,7 +52,7 @@ export class DockerWatch implements AsyncDisposable {
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
   #daemon: Promise<DaemonFacts> | undefined;
   #resolversRead = 0;
-  /** The list that was requested next to the stream of the newest connection. */
+  /** The list that was requested with the stream of a connection that is being opened. */
   #opening: { readonly began: number; readonly list: Promise<void> } | undefined;
   #firstList: { resolve(): void; reject(error: Error): void } | undefined;
   /** Inspects that are published together with those that follow, and the timer that ends the wait. */
@@ -233,6 +233,15 @@ export class DockerWatch implements AsyncDisposable {
     if (gathered?.changed) this.#publish(gathered.change);
   }
 
+  /** Lists what another engine may answer. */
+  #listAnew(): Promise<void> {
+    this.#state.invalidateInspects();
+    this.#daemon = undefined;
+    const list = this.#lists.run();
+    this.daemonAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
+    return list;
+  }
+
   async #list(): Promise<void> {
     const began = this.#options.now();
     const changed = await this.#fetcher.everything();
@@ -243,6 +252,7 @@ export class DockerWatch implements AsyncDisposable {
 
   #disconnected(): void {
     this.#fetcher.clear();
+    this.#opening = undefined;
     this.#firstList?.reject(new Error('Docker has not listed its containers'));
     if (!this.#meta.connected) return;
     this.#meta.connected = false;
@@ -250,19 +260,17 @@ export class DockerWatch implements AsyncDisposable {
   }
 
   #connecting(): void {
-    this.#state.invalidateInspects();
-    this.#daemon = undefined; // another engine may answer now
-    const list = this.#lists.run();
-    list.catch(() => undefined); // `#connected` waits for it
+    const list = this.#listAnew();
+    list.catch(() => undefined); // `#connected` lists again
     this.#opening = { began: this.#options.now(), list };
-    this.daemonAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
   }
 
-  /** The list of `#connecting` counts while the engine still has all events since it was requested, and if it was answered. */
+  /** The list that was requested with the stream counts while the engine still has all events since then, and if it was answered. */
   async #connected(): Promise<void> {
-    const { began, list } = this.#opening ?? {};
-    const isReplayed = began !== undefined && this.#options.now() - began < REPLAYED_MS;
-    await (isReplayed ? list?.catch(() => this.#lists.run()) : this.#lists.run());
+    const opening = this.#opening;
+    this.#opening = undefined;
+    const isReplayed = opening !== undefined && this.#options.now() - opening.began < REPLAYED_MS;
+    await (isReplayed ? opening.list.catch(() => this.#lists.run()) : this.#listAnew());
     this.#meta.connected = true;
     this.#publish({ kind: 'connected' });
     this.#firstList?.resolve();

@@ -35,8 +35,9 @@ let item: object = {};
 let endpoint: object = {};
 /** Instead of the answer to a request of the stream of events. */
 let onEvents: ((answer: () => void) => void) | undefined;
-/** Instead of the answer to the next list of containers. */
+/** The engine refuses the next list of containers, and so many requests of the stream of events. */
 let failing = false;
+let refused = 0;
 /** Inspects wait until the test lets them be answered. */
 const held: (() => void)[] = [];
 
@@ -48,7 +49,10 @@ const server = createServer((request, response) => {
   const send = (value: unknown): void => void response.end(JSON.stringify(value));
   if (path === '/events') {
     const answer = (): void => response.writeHead(200).flushHeaders();
-    if (onEvents) onEvents(answer);
+    if (refused > 0) {
+      refused -= 1;
+      response.writeHead(500).end('{"message":"not yet"}');
+    } else if (onEvents) onEvents(answer);
     else answer();
   } else if (path === '/containers/json' && failing) {
     failing = false;
@@ -169,6 +173,16 @@ it('lists while the stream of events is opened, and again when that takes longer
       await watch.close();
     }
   }
+});
+
+it('asks an engine that refuses its events for one list, not for one with each attempt', async () => {
+  asked.clear();
+  refused = 3;
+  const watch = new DockerWatch({ socket, log: quiet, now: () => performance.now() });
+  await expect(watch.begin(() => true)).rejects.toThrow('Docker has not listed its containers');
+  await expect.poll(() => watch.view().connected, { timeout: 5_000 }).toBe(true);
+  expect([asked.get('/events'), asked.get('/containers/json')]).toEqual([4, 2]);
+  await watch.close();
 });
 
 it('lists again over the same stream when the first list failed', async () => {
