@@ -283,7 +283,7 @@ export function keepSubject(known: Subject | undefined, member: Subject): Subjec
   return known !== undefined && isSameSubject(known, member) ? known : member;
 }
 
-/** Most properties are the same objects, such as the policy: comparing their contents, too, takes a third of a pass without changes. */
+/** Most properties are the same objects, such as the policy: comparing their contents, too, takes a quarter of a pass without changes. */
 function isSameSubject(a: Subject, b: Subject): boolean {
   const keys = Object.keys(b) as (keyof Subject)[];
   if (keys.length !== Object.keys(a).length) return false;
