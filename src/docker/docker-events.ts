@@ -216,7 +216,6 @@ export class EventStream {
         await reading;
       }
     } catch (error) {
-      this.#parts.engine.abort(); // the list may still be under way
       if (!open) return error;
       this.#parts.log.warn({ err: error }, 'the connection to Docker is opened again');
     }

@@ -104,11 +104,22 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'list-older-than-replay',
+    what: 'a list that is older than the events which the engine still has counts for its stream',
+    file: 'src/docker/watch.ts',
+    from: 'opening !== undefined && this.#options.now() - opening.began < REPLAYED_MS',
+    to: 'opening !== undefined',
+    killedBy: {
+      file: 'test/pure/docker/watch-start.test.ts',
+      test: 'and again when that takes longer than the engine keeps events',
+    },
+  },
+  {
     id: 'kept-member-by-mode',
     what: 'a member keeps the rules of its former entries while its mode stays',
     file: 'src/ruleset/desired-state.ts',
-    from: 'isDeepStrictEqual(known, member)',
-    to: 'known.policy.mode === member.policy.mode && isDeepStrictEqual(known.ports, member.ports)',
+    from: 'isSameSubject(known, member)',
+    to: 'known.policy.mode === member.policy.mode && isDeepStrictEqual(known.veths, member.veths)',
     killedBy: {
       file: 'test/pure/ruleset/kept-members.test.ts',
       test: 'renders as if nothing had been kept',
