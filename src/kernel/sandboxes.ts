@@ -18,7 +18,7 @@ export interface SandboxRequest {
   readonly prepare?: { readonly path: string; readonly id: number };
   /** Sandboxes that existed before this run. */
   readonly survey?: { readonly paths: readonly string[]; readonly id: number };
-  /** The unix socket of an engine, whose exec roots are wanted. */
+  /** Asks for the exec roots of the engine that listens on this unix socket. */
   readonly engines?: { readonly socket: string; readonly id: number };
   /** The sockets in this sandbox are closed. */
   readonly forget?: string;
