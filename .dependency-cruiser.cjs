@@ -9,6 +9,7 @@ const ORDER = [
   'store',
   'threats',
   'dns',
+  'connections',
   'enforce',
   'netns-rules',
   'changes',

@@ -14,6 +14,7 @@ import { type Config, nodeName } from './config/config.js';
 import type { FolderState } from './config/list-files.js';
 import { ListProblems, watchFolder } from './config/list-folder.js';
 import { ListReader } from './config/list-reader.js';
+import { ConnectionChecks } from './connections/connection-checks.js';
 import { HostWatch } from './coverage/host-watch.js';
 import { ContainerNamespaces } from './dns/container-namespaces.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
@@ -205,6 +206,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
+  const checks = new ConnectionChecks({ shape, applied, kernel, log, now });
   const maintenance = new Maintenance({
     shape,
     kernel,
@@ -295,6 +297,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     pass,
     reconciler,
     hold,
+    checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,
     links,
@@ -372,6 +375,7 @@ function subscribe(app: App): void {
   });
   // names → denials, sets in namespaces
   app.nameEvents.subscribe((event) => app.denials.name(event));
+  app.checks.names.subscribe((checked) => app.denials.checked(checked));
   app.setWriters.also(app.lan);
   // threats → recheck
   app.threatsPublished.subscribe(async (look) => {

@@ -126,6 +126,7 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
     lan,
     links,
     hold,
+    checks,
     sandboxes,
     folders,
     policies,
@@ -143,6 +144,8 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   await prepared;
   hold.begin();
   begun.use(hold);
+  checks.begin();
+  begun.use(checks);
   const deniedLog = begun.use(
     new DeniedLog({ group: e.shape.logGroup }, (packet) => e.denials.packet(packet)),
   );

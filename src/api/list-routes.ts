@@ -197,7 +197,9 @@ const FLAG_FIELDS: Readonly<Record<Flag, Partial<ItemObject>>> = {
   private: { private: true },
   broad: { broad: true },
   'tls=off': { tls: 'off' },
+  'tls=verify': { tls: 'verify' },
   'quic=deny': { quic: 'deny' },
+  'ech=allow': { ech: 'allow' },
   'dns=direct': { dns: 'direct' },
 };
 

@@ -12,7 +12,7 @@ import { NAT64_BITS } from '../lib/special-use.js';
 import { parseDuration, parseSize } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import { parseEntry } from '../policy/entry-parse.js';
-import { MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
+import { CHECK_NEEDS, MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
 import { type FeedConfig, feedFaults, resolveFeed } from './feed-config.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
@@ -117,18 +117,25 @@ function listen({ api }: RawConfig): readonly Problem[] {
 /** Prefixes under which others name their own chains, of which some would be the same. */
 const OTHERS = ['DOCKER', 'KUBE', 'CALI', 'CNI', 'LIBVIRT'];
 
-function kernel({ kernel: { markMask, prefix } }: RawConfig): readonly Problem[] {
+function kernel({ kernel: { markMask, prefix }, tls }: RawConfig): readonly Problem[] {
   const mask = {
     detail: `kernel.markMask 0x${markMask.toString(16)} is too small: ${MASK_NEEDS}`,
     remedy: 'write it like 0x7f003fff',
     pointer: '/kernel/markMask',
   };
+  const short = {
+    detail: `kernel.markMask 0x${markMask.toString(16)} is too small: ${CHECK_NEEDS}`,
+    remedy: 'write it like 0x7f003fff, or set tls.verify: false',
+    pointer: '/kernel/markMask',
+  };
+  const bits = splitMask(markMask);
+  const hasCheck = !tls.verify || bits?.check !== undefined;
   const taken = {
     detail: `kernel.prefix ${prefix} is the beginning of the names of chains of another program`,
     remedy: 'use another prefix, such as DB',
     pointer: '/kernel/prefix',
   };
-  return [...(splitMask(markMask) ? [] : [mask]), ...(OTHERS.includes(prefix) ? [taken] : [])];
+  return [...(bits ? (hasCheck ? [] : [short]) : [mask]), ...(OTHERS.includes(prefix) ? [taken] : [])];
 }
 
 function store({ store: { redis } }: RawConfig): readonly Problem[] {

@@ -219,6 +219,28 @@ export const ConfigSchema = Type.Object(
       },
       closed,
     ),
+    tls: Type.Object(
+      {
+        verify: Type.Boolean({
+          default: true,
+          description:
+            'connections that only a name entry permits must name a permitted host: in the hello of TLS and QUIC, and in each request of HTTP',
+        }),
+        quic: words(['verify', 'deny'], {
+          default: 'verify',
+          description: 'udp/443 of name entries: checked as well, or denied',
+        }),
+        ports: Type.Array(Type.Integer({ minimum: 1, maximum: 65535 }), {
+          minItems: 1,
+          maxItems: 14,
+          uniqueItems: true,
+          default: [443],
+          description: 'the ports on which name entries expect TLS and QUIC',
+          examples: [[443, 8443]],
+        }),
+      },
+      closed,
+    ),
     dns: Type.Object(
       {
         upstreams: list(Upstream, 'resolvers; empty: those of the host'),

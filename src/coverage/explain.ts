@@ -3,6 +3,7 @@ import { TUNNELS, tunnelOf } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
 import type { EntrySource, Pause, PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
+import type { ClassPlan } from '../ruleset/classes.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
@@ -152,9 +153,16 @@ function byName(input: ExplainInput, name: string): View {
   if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
   return allowed(
     serving,
-    `${name} is permitted. It has not been resolved yet; its addresses are permitted when it is (by address only)`,
+    `${name} is permitted. It has not been resolved yet; its addresses are permitted when it is${byWhat(input, proto, port)}`,
     [],
   );
+}
+
+function byWhat({ member }: ExplainInput, proto: TracePacket['proto'], port: number): string {
+  const hasPort = (c: ClassPlan): boolean =>
+    c.proto === proto && c.ports.some((p) => port >= p.lo && port <= p.hi);
+  const isChecked = member.classes.some((c) => c.isChecked && hasPort(c));
+  return isChecked ? `; ${checkText(proto, port)}` : ' (by address only)';
 }
 
 function permitsPort(
@@ -189,13 +197,29 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
       remedy: null,
       trace: steps,
     };
-  return allowed(
-    entry,
-    resolved
-      ? `the name resolved to ${address}; checked by address only, so that other sites there are reached, too`
-      : 'an entry permits it',
-    steps,
-  );
+  return allowed(entry, reasonOf(input, result, packet, resolved ? address : undefined), steps);
+}
+
+/** By what a connection is checked. `resolved`: the address to which its name has resolved. */
+function reasonOf(
+  { evaluator }: ExplainInput,
+  result: TraceResult,
+  { proto, dport }: TracePacket,
+  resolved: string | undefined,
+): string {
+  const is = resolved === undefined ? 'an entry permits it' : `the name resolved to ${resolved}`;
+  if (evaluator.isCheckedByName(result)) return `${is}; ${checkText(proto, dport)}`;
+  return resolved === undefined
+    ? is
+    : `${is}; checked by address only, so that other sites there are reached, too`;
+}
+
+const HTTP_PORT = 80;
+function checkText(proto: TracePacket['proto'], port: number | undefined): string {
+  if (proto === 'udp') return 'checked by the server name in the hello of QUIC';
+  if (port === HTTP_PORT)
+    return 'checked by the Host of each request: what is not HTTP needs the flag tls=off';
+  return 'checked by the server name in the hello of TLS: what is not TLS needs the flag tls=off';
 }
 
 /** One rule implements all entries with the same ports. Find the entry that leads to this address. */

@@ -202,16 +202,17 @@ export class NamesPolicy {
       return { ...DENIED, reason: member.limits.quota.reached };
     const hits = member.classes.flatMap((c) => {
       const entries = c.names.filter((n) => entryMatches(n, name));
-      return entries.length > 0 ? [{ entries, key: c.key }] : [];
+      return entries.length > 0 ? [{ entries, key: c.namesKey }] : [];
     });
     if (hits.length === 0) return DENIED;
     const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
+    const keys = [...new Set(hits.map((h) => h.key))];
     return {
       allow: true,
       entries,
-      sets: hits.map((h) => this.#sets(member, h.key, 'learned')),
+      sets: keys.map((key) => this.#sets(member, key, 'learned')),
       ...(member.policy.mode === 'observe'
-        ? { shown: hits.map((h) => this.#sets(member, h.key, 'shown')) }
+        ? { shown: keys.map((key) => this.#sets(member, key, 'shown')) }
         : {}),
       allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
     };

@@ -1,3 +1,4 @@
+import type { CheckedName } from '../connections/connection-checks.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
@@ -139,6 +140,22 @@ export class Denials {
       return `${text(hit)}, action observe: it passed`;
     }
     return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
+  }
+
+  /** A connection that the check of names has refused. */
+  checked({ container, proto, address, port, name, refusal }: CheckedName): void {
+    if (!refusal) return;
+    const reason = `${refusal.reason}: ${refusal.detail}`;
+    this.#add({
+      time: new Date(this.#now()).toISOString(),
+      container,
+      verdict: 'deny',
+      proto,
+      address,
+      port,
+      name: refusal.name || name || null,
+      reason,
+    });
   }
 
   name(e: NameEvent): void {

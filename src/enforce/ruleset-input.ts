@@ -158,7 +158,7 @@ export class InputBuilder {
     return keepSubject(was, {
       ...others,
       policy,
-      classes: planClasses(policy.entries, (name) => resolveContainer(view, c, name)),
+      classes: planClasses(policy.entries, (name) => resolveContainer(view, c, name), this.#o.shape.names),
       neighbours: freeNeighbours(view, c, this.#o.policies.eastWest),
       ...(limits ? { limits } : {}),
     });
@@ -341,7 +341,7 @@ function subjectOf(
     id: c.id,
     identity: w.identities.assign(c.id, w.now),
     policy,
-    classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name)),
+    classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name), w.shape.names),
     neighbours: freeNeighbours(w.view, c, w.policies.eastWest),
     veths: bindings.map(portOf),
     families: familiesOf(w, c, managed),

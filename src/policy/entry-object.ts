@@ -47,11 +47,25 @@ const word =
       ? [flag]
       : refuse(`${shown(value)} is not valid here`, `write ${wanted}, or leave it out`);
 
+/** Such a flag with one of several words. */
+const oneOf =
+  (flags: Readonly<Record<string, Flag>>) =>
+  (value: unknown): readonly Flag[] => {
+    const flag = flags[value === false ? 'off' : String(value)];
+    return flag
+      ? [flag]
+      : refuse(
+          `${shown(value)} is not valid here`,
+          `write ${Object.keys(flags).join(' or ')}, or leave it out`,
+        );
+  };
+
 const FLAG_KEYS: Readonly<Record<string, (value: unknown) => readonly Flag[]>> = {
   private: yes('private'),
   broad: yes('broad'),
-  tls: word('tls=off', 'off'),
+  tls: oneOf({ off: 'tls=off', verify: 'tls=verify' }),
   quic: word('quic=deny', 'deny'),
+  ech: word('ech=allow', 'allow'),
   dns: word('dns=direct', 'direct'),
 };
 const KEYS: readonly string[] = ['to', 'ports', 'proto', 'comment', 'expires', ...Object.keys(FLAG_KEYS)];

@@ -86,7 +86,15 @@ export function checkPorts(
     refuse(`a name with /${proto} needs ports`, `write ports before the protocol, such as :443/${proto}`, at);
 }
 
-const FLAGS: readonly Flag[] = ['private', 'broad', 'tls=off', 'quic=deny', 'dns=direct'];
+const FLAGS: readonly Flag[] = [
+  'private',
+  'broad',
+  'tls=off',
+  'tls=verify',
+  'quic=deny',
+  'ech=allow',
+  'dns=direct',
+];
 
 export function parseFlag(text: string, at: number): Flag {
   if ((FLAGS as readonly string[]).includes(text)) return text as Flag;
@@ -120,6 +128,8 @@ const WEB: readonly PortRange[] = [
   { lo: 443, hi: 443 },
 ];
 
+const QUIC: readonly PortRange[] = [{ lo: 443, hi: 443 }];
+
 function classesOf(proto: Proto, ports: readonly PortRange[]): readonly PortClass[] {
   if (proto === 'tcp+udp')
     return [
@@ -133,14 +143,17 @@ function classesOf(proto: Proto, ports: readonly PortRange[]): readonly PortClas
 }
 
 /**
- * The classes of packets that an entry permits. Without ports and protocol: a name 80,443/tcp, everything else all of
- * tcp, udp and icmp echo. Ports without a protocol: tcp.
+ * The classes of packets that an entry permits. Without ports and protocol: a name 80,443/tcp and, unless it says quic=deny, 443/udp;
+ * everything else all of tcp, udp and icmp echo. Ports without a protocol: tcp.
  */
-export function effectivePorts(entry: Pick<DestEntry, 'target' | 'ports' | 'proto'>): readonly PortClass[] {
+export function effectivePorts(
+  entry: Pick<DestEntry, 'target' | 'ports' | 'proto' | 'flags'>,
+): readonly PortClass[] {
   const { ports, proto } = entry;
   const isName = entry.target.kind === 'name';
   if (proto) return classesOf(proto, isName && proto === 'tcp' && ports.length === 0 ? WEB : ports);
   if (ports.length > 0) return classesOf('tcp', ports);
-  if (isName) return classesOf('tcp', WEB);
+  if (isName)
+    return [...classesOf('tcp', WEB), ...(entry.flags.includes('quic=deny') ? [] : classesOf('udp', QUIC))];
   return [...classesOf('tcp+udp', []), ...classesOf('icmp', [])];
 }

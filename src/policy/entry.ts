@@ -13,14 +13,14 @@ export type Target =
   | { readonly kind: 'container'; readonly name: string }
   | { readonly kind: 'host' }
   | { readonly kind: 'any' };
-export type Flag = 'private' | 'broad' | 'tls=off' | 'quic=deny' | 'dns=direct';
+export type Flag = 'private' | 'broad' | 'tls=off' | 'tls=verify' | 'quic=deny' | 'ech=allow' | 'dns=direct';
 
 /** One destination of a policy (docs/lists.md). `canonical` identifies it: two entries with the same canonical text are the same. */
 export interface DestEntry {
   readonly kind: 'dest';
   readonly canonical: string;
   readonly target: Target;
-  /** Empty: the default of its kind (address, container, host, any: all of tcp, udp and icmp echo; name: 80/tcp, 443/tcp). */
+  /** Empty: the default of its kind (address, container, host, any: all of tcp, udp and icmp echo; name: 80/tcp, 443/tcp, 443/udp). */
   readonly ports: readonly PortRange[];
   /** When it is undefined: tcp where ports are given, else the default of its kind. */
   readonly proto?: Proto;

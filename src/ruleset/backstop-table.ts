@@ -17,7 +17,7 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
   chain input { type filter hook input priority 200; policy accept; }
   chain output { type filter hook output priority 200; policy accept; }
   chain host { }
-  chain extended { }`,
+  chain extended { }${marks.check ? '\n  chain checking { }' : ''}`,
     rules: new Map([
       ['early', early(marks)],
       ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
@@ -29,6 +29,7 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
       ],
       ['host', [...senders(hostNet.exempt, 'accept'), ...host(marks, hostNet.native === true)]],
       ['extended', enforcedOnly(marks)],
+      ...(marks.check ? ([['checking', checking(marks)]] as const) : []),
     ]),
     objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
   };
@@ -76,9 +77,37 @@ function early(marks: Marks): string[] {
     `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} == 0`;
   const established = `ct state established meta mark set meta mark | ${hex(marks.evaluated)} accept`;
   return [
+    ...(marks.check ? [`ct mark & ${hex(marks.check.mask)} != 0 ct state established goto checking`] : []),
     `${own} ${PLAIN_IPV4} meta l4proto != icmp ${established}`,
     `meta mark 0 ct state established meta mark set ${hex(marks.evaluated)} accept`,
     `${own} ip6 nexthdr { tcp, udp } ${established}`,
+  ];
+}
+
+/**
+ * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, and
+ * QUIC with a short header. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack lets pass
+ * (nf_conntrack_proto_tcp.c, sIG), may begin another connection, which is checked again.
+ */
+function checking({ check, identity, evaluated, unknown, held }: Marks): string[] {
+  if (!check) return [];
+  const pass = `meta mark set meta mark | ${hex(evaluated)} accept`;
+  const others = hex((0xffff_ffff & ~check.mask) >>> 0);
+  const hasNoContent = (header: number): string =>
+    Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ');
+  return [
+    `meta mark & ${hex((unknown | held) >>> 0)} != 0 accept`,
+    `meta mark != 0 meta mark & ${hex(identity)} == 0 accept`,
+    'ip hdrlength != 5 accept',
+    'ip6 nexthdr != { tcp, udp } accept',
+    `tcp flags & (syn | ack) == syn ct mark set ct mark & ${others} | ${hex(check.open)} ${pass}`,
+    `ct mark & ${hex(check.mask)} == ${hex(check.verified)} ${pass}`,
+    `meta nfproto ipv4 meta l4proto tcp meta length . tcp doff { ${hasNoContent(20)} } ${pass}`,
+    `meta nfproto ipv6 meta l4proto tcp meta length . tcp doff { ${hasNoContent(40)} } ${pass}`,
+    `meta l4proto tcp ct mark & ${hex(check.mask)} == ${hex(check.requests)} ct direction reply ${pass}`,
+    `meta l4proto udp ct direction reply ${pass}`,
+    `meta l4proto udp @th,64,1 0 ${pass}`,
+    'accept',
   ];
 }
 /** Behind all chains of FORWARD. The other rules of the chain would accept such a packet: neighbour discovery is never established. */

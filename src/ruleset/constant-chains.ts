@@ -6,6 +6,8 @@ import { closedAtHost, closedBehindHost, type ReservedPort, sentHere } from './r
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import { forgedToHost, toThreats } from './threat-rules.js';
 import {
+  checkChains,
+  checkingFlow,
   denyChain,
   errorChain,
   foreignErrors,
@@ -39,6 +41,7 @@ export function constantChains(
     [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
     [names.hold, holdChain(shape, names, family)],
     [names.error, errorChain(names, family)],
+    ...checkChains(shape, names),
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.evaluated }), rule([], { k: 'return' })]],
     [names.no, denyChain(shape, names)],
     [names.observe, [rule([], { k: 'goto', chain: names.ok })]],
@@ -79,6 +82,7 @@ function forwardChain(shape: KernelConfig, names: Names, family: Family): Rule[]
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),
     bigEcho(shape, names, family),
+    ...checkingFlow(shape, names),
     rule([ESTABLISHED], { k: 'return' }),
     rule([], { k: 'goto', chain: names.opening }),
   ];

@@ -7,6 +7,7 @@ import { identityMark } from './marks.js';
 import { classSet, type Names, namesFor, sharedSet } from './naming.js';
 import { type Match, multiportParts, type Rule, rule } from './rules.js';
 import {
+  checkedChain,
   limitChains,
   ownErrorChains,
   ownErrors,
@@ -57,13 +58,19 @@ const dnsDenials = (names: Names): Rule[] =>
   );
 
 function permitsOf(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
-  const classes = member.classes
-    .filter((c) => !c.direct)
-    .flatMap((c) => classRules(member, c, family, names, shape));
-  if (!hasFamily(member.neighbours, family)) return classes;
+  const rulesOf = (classes: readonly ClassPlan[]): Rule[] =>
+    classes.flatMap((c) => classRules(member, c, family, names, shape));
+  const free = member.classes.filter((c) => !c.direct && !c.isChecked);
+  const checked = member.classes.filter((c) => c.isChecked);
+  // a connection is checked if nothing permits it but a name
+  return [...rulesOf(free), ...neighbourRules(member, family, names), ...rulesOf(checked)];
+}
+
+function neighbourRules(member: Subject, family: Family, names: Names): Rule[] {
+  if (!hasFamily(member.neighbours, family)) return [];
   const set = neighbourSet(names.prefix, member.id, family);
   const chain = permitChain(member, names);
-  return [...classes, rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
+  return [rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
 }
 
 /** At most three rules per class and family (static, learned, any), and one more for the shown set of an observed container. */
@@ -76,7 +83,7 @@ function classRules(
 ): Rule[] {
   const { prefix } = names;
   const rules: Rule[] = [];
-  const chain = permitChain(member, names);
+  const chain = c.isChecked ? checkedChain(member, names) : permitChain(member, names);
   const permit = (match: Match, why: readonly string[], ...more: readonly Match[]): void => {
     for (const head of classMatches(c))
       rules.push(rule([...head, match, ...more], { k: 'goto', chain }, why));
@@ -90,7 +97,7 @@ function classRules(
   if (c.names.length > 0)
     for (const kind of learned)
       permit(
-        { k: 'set', set: classSet(prefix, member.id, c.key, family, kind), dir: 'dst' },
+        { k: 'set', set: classSet(prefix, member.id, c.namesKey, family, kind), dir: 'dst' },
         entriesOf(c.names),
       );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
@@ -224,7 +231,7 @@ function makeParts(member: Subject, shape: KernelConfig): MemberParts {
     families: { 4: new FamilyParts(member, 4, shape), 6: new FamilyParts(member, 6, shape) },
     host: hostChainRules(member, names),
     observedHost: observedHostRules(member, names, shape),
-    limits: limitChains([member], names),
+    limits: limitChains([member], names, shape),
   };
 }
 
@@ -275,7 +282,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
       members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
     });
   const timed = (kind: 'learned' | 'shown'): SetDesired => ({
-    name: classSet(names.prefix, m.id, c.key, family, kind),
+    name: classSet(names.prefix, m.id, c.namesKey, family, kind),
     owner: m.id,
     type: 'hash:ip',
     family,

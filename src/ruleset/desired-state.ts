@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Family, Range } from '../lib/ip.js';
 import type { Tunnel } from '../lib/special-use.js';
 import type { Policy } from '../policy/policy.js';
-import type { ClassPlan } from './classes.js';
+import type { ClassPlan, NameChecks } from './classes.js';
 import { type Marks, UNATTRIBUTED } from './marks.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Rule } from './rules.js';
@@ -23,6 +23,10 @@ export interface KernelConfig {
   readonly prefix: string;
   readonly marks: Marks;
   readonly holdQueue: number;
+  /** Of packets whose names are checked. */
+  readonly checkQueue: number;
+  /** Which connections are checked by the name that they ask for. */
+  readonly names: NameChecks;
   readonly logGroup: number;
   /** The dedicated addresses on lo where our DNS listens, and its port. */
   readonly dns: { readonly v4: string; readonly v6: string; readonly port: number };

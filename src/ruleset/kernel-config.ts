@@ -17,11 +17,13 @@ function closedTunnels(threats: Config['threats']): readonly Tunnel[] {
 
 /** The instance's constants from its configuration. Throws RangeError for a mask that is too small. */
 export function shapeOf(config: Config): KernelConfig {
-  const [holdQueue = 53] = config.kernel.queues;
+  const [holdQueue = 53, checkQueue = 54] = config.kernel.queues;
   return {
     prefix: config.kernel.prefix,
     marks: layoutMarks(config.kernel.markMask),
     holdQueue,
+    checkQueue,
+    names: config.tls,
     logGroup: holdQueue,
     dns: DNS_ADDRESSES,
     deny: config.deny,

@@ -29,6 +29,21 @@ export interface Marks {
   readonly ended: number;
   /** The largest identity of a known container. */
   readonly maxIdentity: number;
+  /** In a connmark: the state of the check of names. In the mark of a packet that was queued for it: the next state. Absent: no room for it. */
+  readonly check?: CheckMarks;
+}
+
+/** Values of the two bits. 0: the flow is not checked. */
+export interface CheckMarks {
+  readonly mask: number;
+  /** The bit that `open` and `requests` have: packets of the flow are queued. */
+  readonly queued: number;
+  /** What has content is queued, in both directions (TCP); what has a long header (QUIC). */
+  readonly open: number;
+  /** What has content is queued if the client has sent it. */
+  readonly requests: number;
+  /** The flow was checked. */
+  readonly verified: number;
 }
 
 /** Identity of forwarded sources that are no container. */
@@ -38,7 +53,7 @@ export const UNATTRIBUTED = 1;
 export function layoutMarks(mask: number): Marks {
   const bits = splitMask(mask);
   if (!bits) throw new RangeError(`kernel.markMask ${hex(mask)} is too small: ${MASK_NEEDS}`);
-  const { flags, run } = bits;
+  const { flags, run, check } = bits;
   const [evaluated, held, enforced, redirect] = flags.map(bit) as [number, number, number, number];
   const shift = run[0] as number;
   const unknown = bit(run[run.length - 1] as number);
@@ -57,8 +72,17 @@ export function layoutMarks(mask: number): Marks {
     here: redirect,
     ended: held,
     maxIdentity: ifindexMask,
+    ...(check ? { check: checkMarks(bit(check[0]), bit(check[1])) } : {}),
   };
 }
+
+const checkMarks = (queued: number, other: number): CheckMarks => ({
+  mask: queued + other,
+  queued,
+  open: queued,
+  requests: queued + other,
+  verified: other,
+});
 
 export function identityMark(marks: Marks, identity: number): number {
   return (identity << marks.shift) >>> 0;

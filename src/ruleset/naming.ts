@@ -56,6 +56,13 @@ export interface Names {
   readonly flood: string;
   readonly many: string;
   readonly quota: string;
+  /** New flows whose names are checked. */
+  readonly checked: string;
+  /** Packets of flows that are being checked: those that were released, those that are queued, and what the check refuses. */
+  readonly checking: string;
+  readonly released: string;
+  readonly inspect: string;
+  readonly refused: string;
   /** Permits queries to Drawbridge's resolver within a rate. */
   readonly dnsOk: string;
   /** Entry chain of `nat`. */
@@ -106,6 +113,11 @@ function makeNames(prefix: string): Names {
     hold: n('HOLD'),
     ended: n('ENDED'),
     opening: n('OPEN'),
+    checked: n('NAMED'),
+    checking: n('CHECK'),
+    released: n('RELEASED'),
+    inspect: n('INSPECT'),
+    refused: n('REFUSED'),
     toManaged: n('TO'),
     cut: n('CUT'),
     middle: n('MIDDLE'),
@@ -148,6 +160,10 @@ export const containerChain = (prefix: string, id: string): string => `${prefix}
 /** Permits for ICMP errors of one container about its own flows. */
 export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-${shortId(id)}`;
 export const limitChain = (prefix: string, id: string): string => `${prefix}-l-${shortId(id)}`;
+export const checkedLimitChain = (prefix: string, id: string): string => `${prefix}-n-${shortId(id)}`;
+/** Whether a chain begins the check of the name that a connection asks for. */
+export const isCheckedChain = (prefix: string, chain: string): boolean =>
+  chain === namesFor(prefix).checked || chain.startsWith(`${prefix}-n-`);
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
 const CLASS_HASH = 6;

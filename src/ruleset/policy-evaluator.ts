@@ -5,7 +5,7 @@ import { type Flow, isDns, opening } from './flow.js';
 import { IDENTIFY } from './host-identity.js';
 import { hostResolver, isHostResolver } from './host-net.js';
 import { markOf } from './marks.js';
-import { type Names, namesFor } from './naming.js';
+import { isCheckedChain, type Names, namesFor } from './naming.js';
 import { CLOSED_WHY } from './reserved-ports.js';
 import type { Rule } from './rules.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
@@ -130,9 +130,19 @@ export class PolicyEvaluator {
   /** True if a rule permits the packet of an enforced subject, or if no rule denies that of another one. */
   permits(packet: TracePacket): boolean {
     const result = this.evaluate(packet);
-    if (result.verdict === 'accept') return true;
+    if (result.verdict === 'accept' || this.#isInspected(result)) return true;
     const enforced = (packet.mark & this.#shape.marks.enforced) !== 0;
     return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.evaluated) !== 0);
+  }
+
+  /** Whether a connection like this must ask for a permitted name. */
+  isCheckedByName({ steps }: TraceResult): boolean {
+    return steps.some((s) => isCheckedChain(this.#shape.prefix, s.chain));
+  }
+
+  /** The first datagram of a flow that only names permit: it passes if it asks for one of them. */
+  #isInspected({ verdict, steps }: TraceResult): boolean {
+    return verdict === 'queue' && steps.at(-1)?.chain === namesFor(this.#shape.prefix).inspect;
   }
 
   /** Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not. */

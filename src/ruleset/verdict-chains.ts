@@ -1,6 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig, Subject } from './desired-state.js';
-import { errorsChain, limitChain, type Names, sharedSet } from './naming.js';
+import { checkedLimitChain, errorsChain, limitChain, type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 
 /** Packets a second and source that may be logged, or be answered with an ICMP error. */
@@ -82,6 +82,114 @@ export function permitChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'
   return m.host ? names.ok : names.bound;
 }
 
+/** Where a permit leads whose connection must name what it goes to. Only enforced members with veths are checked. */
+export function checkedChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'>, names: Names): string {
+  if (m.policy.mode !== 'enforce' || m.host) return permitChain(m, names);
+  if (m.limits?.connections !== undefined) return checkedLimitChain(names.prefix, m.id);
+  return names.checked;
+}
+
+const HTTP: Match = { k: 'dports', ports: [{ lo: 80, hi: 80 }] };
+
+/**
+ * New flows that only a name permits. The connmark of a TCP connection lets its later packets be queued (`checking`): in both directions, or
+ * on port 80 what the client sends. A datagram is queued at once, and comes again with the next state of its flow in its mark. A connection
+ * whose beginning was not seen cannot be checked.
+ */
+function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
+  const { check } = shape.marks;
+  const tcp: Match = { k: 'proto', proto: 'tcp' };
+  if (!check) return [rule([], { k: 'goto', chain: next })];
+  return [
+    rule([{ k: 'ct', states: ['INVALID'] }], { k: 'goto', chain: names.no }),
+    rule([tcp, { k: 'syn', not: true }], { k: 'goto', chain: names.no }),
+    rule([tcp], { k: 'connMark', bits: check.open }),
+    rule([tcp, HTTP], { k: 'connMark', bits: check.requests }),
+    rule([tcp], { k: 'goto', chain: next }),
+    ...wasQueued(shape).flatMap((when) => [
+      rule(when, { k: 'saveMark', mask: check.mask }),
+      rule(when, { k: 'goto', chain: next }),
+    ]),
+    rule([], { k: 'goto', chain: names.inspect }),
+  ];
+}
+
+/** Packets that the service has released: their marks have the next state of the flow. */
+const wasQueued = ({ marks }: KernelConfig): Match[][] =>
+  marks.check
+    ? [
+        [
+          { k: 'mark', value: marks.held, mask: marks.held },
+          { k: 'mark', value: 0, mask: marks.check.mask, not: true },
+        ],
+      ]
+    : [];
+
+/** Of a packet that the service refuses. No enforced container has the second bit, and no answer has either. */
+export const refusedBits = ({ marks }: Pick<KernelConfig, 'marks'>): number =>
+  (marks.held | marks.redirect) >>> 0;
+
+/** Packets a second and source address that may be queued for the check. */
+const INSPECT_LIMIT = { perSecond: 20_000, burst: 20_000 };
+
+/** The chains of the check of names. */
+export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule[]> {
+  const { marks, checkQueue } = shape;
+  const { check } = marks;
+  if (!check) return new Map();
+  const refused = refusedBits(shape);
+  const answer: Match = { k: 'answer' };
+  return new Map([
+    [names.checked, checkedRules(shape, names, names.bound)],
+    [
+      names.checking,
+      [
+        ...wasQueued(shape).map((when) => rule(when, { k: 'goto', chain: names.released })),
+        rule([answer, { k: 'proto', proto: 'udp' }], { k: 'return' }),
+        rule([answer, { k: 'connmark', value: check.requests, mask: check.mask }], { k: 'return' }),
+        rule([], { k: 'goto', chain: names.inspect }),
+      ],
+    ],
+    [
+      names.released,
+      [
+        rule([], { k: 'saveMark', mask: check.mask }),
+        rule([], { k: 'setMark', value: 0, mask: (marks.held | check.mask) >>> 0 }),
+        rule([], { k: 'return' }),
+      ],
+    ],
+    [
+      names.inspect,
+      [
+        rule([{ k: 'mark', value: refused, mask: refused }], { k: 'goto', chain: names.refused }),
+        rule([{ k: 'limit', name: `${names.prefix}-chk`, ...INSPECT_LIMIT }], {
+          k: 'queue',
+          queue: checkQueue,
+        }),
+        rule([], { k: 'drop' }),
+      ],
+    ],
+    [names.refused, refusal(shape, `${names.prefix}-rej`)],
+  ]);
+}
+
+/**
+ * Packets of a flow that is being checked, before established ones leave: `filter` lets pass what the service has released, and queues the
+ * others. Those without content do not come here (backstop-table.ts).
+ */
+export const checkingFlow = ({ marks }: KernelConfig, names: Names): Rule[] =>
+  marks.check
+    ? [
+        rule(
+          [
+            { k: 'connmark', value: marks.check.queued, mask: marks.check.queued },
+            { k: 'ct', states: ['ESTABLISHED'] },
+          ],
+          { k: 'goto', chain: names.checking },
+        ),
+      ]
+    : [];
+
 /**
  * The bound of one subject on open connections. It is in a chain of its own because the rule keeps the count, and a change of the
  * policy must not reset it. Each family counts separately.
@@ -141,12 +249,20 @@ export const namesBound = (names: Names): Rule =>
     { k: 'drop' },
   );
 
-/** Limit chains of these members. */
-export function limitChains(members: readonly Subject[], names: Names): Map<string, Rule[]> {
+/** Limit chains of these members, and what leads to them after the check of names has begun. */
+export function limitChains(
+  members: readonly Subject[],
+  names: Names,
+  shape: KernelConfig,
+): Map<string, Rule[]> {
   const chains = new Map<string, Rule[]>();
   for (const m of members) {
     const rules = limitChainRules(m, names);
-    if (rules) chains.set(limitChain(names.prefix, m.id), rules);
+    if (!rules) continue;
+    const chain = limitChain(names.prefix, m.id);
+    chains.set(chain, rules);
+    if (!m.host && m.classes.some((c) => c.isChecked))
+      chains.set(checkedLimitChain(names.prefix, m.id), checkedRules(shape, names, chain));
   }
   return chains;
 }

@@ -43,7 +43,8 @@ const CONFIG = { command: 1, params: 2, maxLength: 3, mask: 4, flags: 5 } as con
 const CONFIG_FLAG = { failOpen: 1, gso: 4 } as const;
 const COMMAND_BIND = 1;
 const COPY_PACKET = 2;
-const SKB_GSO = 2;
+/** NFQA_SKB_CSUMNOTREADY and NFQA_SKB_GSO. */
+const SKB = { unchecked: 1, gso: 2 } as const;
 
 /** Values of include/uapi/linux/netfilter.h. */
 const VERDICT = { drop: 0, accept: 1, repeat: 4 } as const;
@@ -70,6 +71,8 @@ export interface QueuedPacket {
   readonly length: number;
   /** Several segments in one, without checksums yet. */
   readonly gso: boolean;
+  /** Its checksum is not computed yet: it was sent on this host. */
+  readonly isUnchecked: boolean;
 }
 
 export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
@@ -94,7 +97,8 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
       hwaddr: decodeHardwareAddress(attributes.get(PACKET.hwaddr)),
       payload,
       length: readU32be(attributes.get(PACKET.capturedOf)) ?? payload.length,
-      gso: (number(PACKET.skbInfo) & SKB_GSO) !== 0,
+      gso: (number(PACKET.skbInfo) & SKB.gso) !== 0,
+      isUnchecked: (number(PACKET.skbInfo) & SKB.unchecked) !== 0,
     },
   };
 }

@@ -41,7 +41,7 @@ function tableOf(count: number | undefined) {
     },
     count: () => count,
     delete: (f) => {
-      const was = flows.delete(f);
+      const was = flows.delete(f as Flow);
       const next = again.pop();
       if (next) queueMicrotask(() => flows.add(next));
       return was;

@@ -9,12 +9,15 @@ import {
   type Subject,
   type Veth,
 } from '../../../src/ruleset/desired-state.js';
+import { NO_NAME_CHECKS } from '../../../src/ruleset/classes.js';
 import { layoutMarks } from '../../../src/ruleset/marks.js';
 
 export const shape: KernelConfig = {
   prefix: 'DB',
   marks: layoutMarks(0x7f003fff),
   holdQueue: 53,
+  checkQueue: 54,
+  names: NO_NAME_CHECKS,
   logGroup: 53,
   dns: { v4: '169.254.53.53', v6: 'fd64:6272:6467::53', port: 5353 },
   deny: 'reject',

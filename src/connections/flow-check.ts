@@ -1,0 +1,64 @@
+/** What the checks of one flow take and give: packets that wait in the kernel, and what becomes of them. */
+import type { AskedName, ClientHello } from './client-hello.js';
+
+/** A TCP segment with content, in a queue of the kernel until it is released or dropped. */
+export interface Segment {
+  /** Of the queue. */
+  readonly id: number;
+  readonly from: 'client' | 'server';
+  /** Sequence number of its first byte, and what it acknowledges (32 bits). */
+  readonly seq: number;
+  readonly ack: number;
+  readonly payload: Buffer;
+}
+
+/** Why a flow is refused, as flow records and `explain` name it. */
+export type RefusalReason = 'server-name' | 'no-server-name' | 'ech' | 'host' | 'not-tls' | 'quic';
+
+export interface Refusal {
+  readonly reason: RefusalReason;
+  /** The name that was asked for, or the text that is no name; empty when there was none. */
+  readonly name: string;
+  /** What is wrong, for people. */
+  readonly detail: string;
+}
+
+/** The decision of the policy about a name that a connection asks for. */
+export type Ruling =
+  | { readonly allow: true; readonly name: string; readonly entry: string }
+  | { readonly allow: false; readonly refusal: Refusal };
+
+/** Decides about the name in a hello, or in the head of a request. */
+export interface NameJudge {
+  hello(hello: ClientHello): Ruling;
+  request(host: AskedName): Ruling;
+}
+
+/**
+ * What the kernel does with further packets of the flow. `open`: of TCP, what has content waits, in both directions; of QUIC, what has a
+ * long header. `requests`: what the client sends waits. `verified`: nothing waits.
+ */
+export type FlowState = 'open' | 'requests' | 'verified';
+
+export interface Expected {
+  /** Sequence numbers (32 bits). */
+  readonly byServer: number;
+  readonly byClient: number;
+}
+
+export interface Outcome {
+  /** Packets that go on, in this order. */
+  readonly release: readonly number[];
+  /** Packets that the sender will send again, or that are known already. */
+  readonly drop: readonly number[];
+  readonly state: FlowState;
+  /** The flow ends: no packet that waits is delivered. */
+  readonly refusal?: Refusal;
+  /** Of a flow of TCP that ends: what each side expects next from the other one. */
+  readonly expected?: Expected;
+  /** Names that were permitted just now. */
+  readonly allowed?: readonly Extract<Ruling, { allow: true }>[];
+}
+
+/** The distance of two sequence numbers (RFC 9293 3.4): positive when `seq` comes after `start`. */
+export const distance = (seq: number, start: number): number => (seq - start) | 0;

@@ -1,0 +1,269 @@
+/** One TCP connection to port 80: every request on it must name a permitted host. */
+import {
+  distance,
+  type FlowState,
+  type NameJudge,
+  type Outcome,
+  type Refusal,
+  type Ruling,
+  type Segment,
+} from './flow-check.js';
+import { type Framing, type RequestHead, RequestReader } from './http-requests.js';
+import { HELLO_MS, REORDER_MS } from './tls-flow.js';
+
+/** Segments that wait for others before them, or for the end of a head. */
+const MAX_HELD = 256;
+/** Bytes of heads and of sizes of chunks that are kept to compare what is sent again. */
+const MAX_KEPT = 256 * 1024;
+
+interface HeldSegment {
+  readonly id: number;
+  readonly offset: number;
+  readonly payload: Buffer;
+}
+type Allowed = Extract<Ruling, { allow: true }>;
+
+export class HttpFlow {
+  readonly #judge: NameJudge;
+  readonly #reader: RequestReader;
+  #start: number | undefined;
+  /** Offset of the next byte to read. It grows without bound; sequence numbers are compared with its low bits. */
+  #next = 0;
+  /** Read and not released: the end of the head is not there yet. In order. */
+  #undecided: HeldSegment[] = [];
+  /** Segments behind a gap. */
+  #ahead: HeldSegment[] = [];
+  #kept: Framing[] = [];
+  #keptBytes = 0;
+  /** What comes before it and is sent again can no longer be compared. */
+  #floor = 0;
+  #since = 0;
+  #requests = 0;
+  #early: Refusal | undefined;
+  /** A request for WebSocket was released: the server's answer decides what follows. */
+  #upgrade: 'none' | 'asked' | 'done' = 'none';
+  #serverStart = 0;
+  /** The last byte of the server that the client has acknowledged. */
+  #acknowledged = 0;
+  #answer = Buffer.alloc(0);
+  #refusal: Refusal | undefined;
+
+  /** `port`: the one that the connection goes to. */
+  constructor(judge: NameJudge, port: number) {
+    this.#judge = judge;
+    this.#reader = new RequestReader(port);
+  }
+
+  take(segment: Segment, now: number): Outcome {
+    if (this.#refusal) return this.#outcome([], [segment.id]);
+    if (this.#upgrade === 'done') return this.#outcome([segment.id]);
+    if (segment.from === 'server') return this.#fromServer(segment);
+    if (this.#waiting === 0) this.#since = now;
+    return this.#fromClient(segment);
+  }
+
+  get state(): FlowState {
+    if (this.#upgrade === 'done') return 'verified';
+    return this.#upgrade === 'asked' ? 'open' : 'requests';
+  }
+
+  /** Refuse the flow for something that is not in the bytes of this segment of the client. */
+  refuse(detail: string, { id, seq, ack }: Omit<Segment, 'payload' | 'from'>): Outcome {
+    if (this.#start === undefined) [this.#start, this.#serverStart] = [seq, ack];
+    return this.#refuse(host(detail), id);
+  }
+
+  /** The next bytes begin a request. Forgotten and begun again, the flow is read in the same way. */
+  get isIdle(): boolean {
+    return this.#waiting === 0 && this.#reader.isBetweenRequests;
+  }
+
+  expire(now: number): Outcome | undefined {
+    if (this.#refusal || this.#waiting === 0) return undefined;
+    if (now - this.#since >= REORDER_MS && this.#early) return this.#refuse(this.#early);
+    if (now - this.#since < HELLO_MS) return undefined;
+    return this.#refuse(host('the head of a request was not complete within 3 s'));
+  }
+
+  get #waiting(): number {
+    return this.#undecided.length + this.#ahead.length;
+  }
+
+  #fromClient({ id, seq, ack, payload }: Segment): Outcome {
+    if (this.#start === undefined) {
+      this.#start = seq;
+      this.#serverStart = ack;
+    }
+    this.#acknowledged = ack;
+    // the stream may be longer than 2^31 bytes: offsets are counted from the next byte
+    const offset = this.#next + distance(seq, (this.#start + this.#next) | 0);
+    if (offset < 0) {
+      if (this.#requests > 0 || this.#floor > 0)
+        return this.#refuse(host('it sent bytes before its first request'), id);
+      return this.#restart(seq, { id, offset: 0, payload });
+    }
+    if (this.#upgrade === 'asked' && offset + payload.length > this.#next)
+      return this.#refuse(host('it sent more before the server had agreed to WebSocket'), id);
+    if (offset > this.#next) return this.#hold({ id, offset, payload });
+    const again = payload.subarray(0, this.#next - offset);
+    if (!this.#isSame(offset, again))
+      return this.#refuse(host('it sent other bytes in the place of some that it had sent'), id);
+    const fresh = payload.subarray(again.length);
+    if (fresh.length === 0) return this.#isUndecided(offset) ? this.#outcome([], [id]) : this.#outcome([id]);
+    return this.#read({ id, offset: this.#next, payload: fresh });
+  }
+
+  /** The first segments came in another order: read them again from the earliest one. */
+  #restart(seq: number, first: HeldSegment): Outcome {
+    const moved = distance(this.#start as number, seq);
+    const known = [...this.#undecided, ...this.#ahead].map((h) => ({ ...h, offset: h.offset + moved }));
+    this.#start = seq;
+    this.#next = 0;
+    this.#undecided = [];
+    this.#ahead = known.sort((a, b) => a.offset - b.offset);
+    this.#kept = [];
+    this.#keptBytes = 0;
+    this.#early = undefined;
+    this.#reader.restart();
+    return this.#read(first);
+  }
+
+  #hold(segment: HeldSegment): Outcome {
+    const isKnown = this.#ahead.some((h) => h.offset === segment.offset && h.payload.equals(segment.payload));
+    if (isKnown || this.#waiting >= MAX_HELD) return this.#outcome([], [segment.id]);
+    this.#ahead = [...this.#ahead, segment].sort((a, b) => a.offset - b.offset);
+    return this.#outcome([]);
+  }
+
+  /** Reads a segment that begins at the next byte, and those that follow it. */
+  #read(first: HeldSegment): Outcome {
+    const allowed: Allowed[] = [];
+    const drop: number[] = [];
+    for (let segment: HeldSegment | undefined = first; segment; segment = this.#follower(drop)) {
+      if (segment === REFUSED)
+        return this.#refuse(host('it sent other bytes in the place of some that it had sent'), ...drop);
+      this.#undecided.push(segment);
+      this.#next += segment.payload.length;
+      for (const event of this.#reader.read(segment.payload)) {
+        if (event.kind === 'refused') return this.#unreadable(event.why, event.detail);
+        const ruling = this.#request(event.head);
+        if (!ruling.allow) return this.#refuse(ruling.refusal, ...drop);
+        allowed.push(ruling);
+      }
+      this.#keep(this.#reader.takeFraming());
+    }
+    if (this.#waiting > MAX_HELD)
+      return this.#refuse(host(`a head in more than ${MAX_HELD} segments`), ...drop);
+    if (this.#upgrade === 'asked' && !this.#reader.isBetweenRequests)
+      return this.#refuse(host('it sent more before the server had agreed to WebSocket'), ...drop);
+    if (!this.#reader.isDecided) return this.#outcome([], drop);
+    const release = this.#undecided.map(({ id }) => id);
+    this.#undecided = [];
+    return { ...this.#outcome(release, drop), ...(allowed.length > 0 ? { allowed } : {}) };
+  }
+
+  /** The segment that goes on where the last one ended; parts of it that are known are compared. */
+  #follower(drop: number[]): HeldSegment | undefined {
+    for (;;) {
+      const [next, ...rest] = this.#ahead;
+      if (!next || next.offset > this.#next) return undefined;
+      this.#ahead = rest;
+      const again = next.payload.subarray(0, this.#next - next.offset);
+      if (!this.#isSame(next.offset, again)) {
+        drop.push(next.id);
+        return REFUSED;
+      }
+      if (again.length < next.payload.length)
+        return { id: next.id, offset: this.#next, payload: next.payload.subarray(again.length) };
+      drop.push(next.id);
+    }
+  }
+
+  #request(head: RequestHead): Ruling {
+    const ruling = this.#judge.request(head.host);
+    this.#requests += 1;
+    if (this.#upgrade === 'asked')
+      return { allow: false, refusal: host('it sent more before the server had agreed to WebSocket') };
+    if (!ruling.allow || !head.isUpgrade) return ruling;
+    if (this.#requests > 1)
+      return { allow: false, refusal: host('WebSocket on a connection that had other requests before') };
+    this.#upgrade = 'asked';
+    return ruling;
+  }
+
+  #unreadable(why: 'not-http' | 'malformed' | 'too-large', detail: string): Outcome {
+    const refusal = host(why === 'malformed' ? `a malformed request: ${detail}` : detail);
+    if (why !== 'not-http' || this.#requests > 0) return this.#refuse(refusal);
+    this.#early = refusal;
+    return this.#outcome([]);
+  }
+
+  #keep(framing: readonly Framing[]): void {
+    for (const piece of framing) {
+      this.#kept.push(piece);
+      this.#keptBytes += piece.bytes.length;
+    }
+    while (this.#keptBytes > MAX_KEPT) {
+      const oldest = this.#kept.shift();
+      if (!oldest) return;
+      this.#keptBytes -= oldest.bytes.length;
+      this.#floor = oldest.at + oldest.bytes.length;
+    }
+  }
+
+  /** Whether bytes that are sent again are those that were read, as far as they decide where requests begin. */
+  #isSame(offset: number, bytes: Buffer): boolean {
+    if (bytes.length === 0) return true;
+    if (offset < this.#floor) return false;
+    const end = offset + bytes.length;
+    return this.#kept.every((piece) => {
+      const [low, high] = [Math.max(piece.at, offset), Math.min(piece.at + piece.bytes.length, end)];
+      if (low >= high) return true;
+      return piece.bytes
+        .subarray(low - piece.at, high - piece.at)
+        .equals(bytes.subarray(low - offset, high - offset));
+    });
+  }
+
+  #isUndecided(offset: number): boolean {
+    return this.#undecided.some((h) => offset >= h.offset);
+  }
+
+  /** The status line after a request for WebSocket. */
+  #fromServer({ id, seq, payload }: Segment): Outcome {
+    if (this.#upgrade !== 'asked') return this.#outcome([id]);
+    const at = distance(seq, this.#serverStart);
+    if (at <= this.#answer.length && at >= 0)
+      this.#answer = Buffer.concat([
+        this.#answer.subarray(0, at),
+        payload.subarray(0, STATUS_BYTES),
+      ]).subarray(0, STATUS_BYTES);
+    if (this.#answer.length < STATUS_BYTES) return this.#outcome([id]);
+    this.#upgrade = /^HTTP\/1\.1 101 /.test(this.#answer.toString('latin1')) ? 'done' : 'none';
+    return this.#outcome([id]);
+  }
+
+  #refuse(refusal: Refusal, ...more: readonly number[]): Outcome {
+    this.#refusal = refusal;
+    const [first] = this.#undecided;
+    const drop = [...this.#undecided, ...this.#ahead].map(({ id }) => id);
+    this.#undecided = [];
+    this.#ahead = [];
+    return { ...this.#outcome([], [...drop, ...more]), refusal, ...this.#expected(first) };
+  }
+
+  #expected(first: HeldSegment | undefined): Pick<Outcome, 'expected'> {
+    if (this.#start === undefined) return {};
+    const byServer = (this.#start + (first?.offset ?? this.#next)) >>> 0;
+    return { expected: { byServer, byClient: this.#acknowledged } };
+  }
+
+  #outcome(release: readonly number[], drop: readonly number[] = []): Outcome {
+    return { release, drop, state: this.state };
+  }
+}
+
+const STATUS_BYTES = 'HTTP/1.1 101 '.length;
+const REFUSED: HeldSegment = { id: -1, offset: -1, payload: Buffer.alloc(0) };
+
+const host = (detail: string): Refusal => ({ reason: 'host', name: '', detail });

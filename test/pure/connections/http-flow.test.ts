@@ -1,0 +1,314 @@
+import { describe, expect, it } from 'vitest';
+import type { NameJudge, Outcome, Ruling, Segment } from '../../../src/connections/flow-check.js';
+import { HttpFlow } from '../../../src/connections/http-flow.js';
+import { HELLO_MS, REORDER_MS } from '../../../src/connections/tls-flow.js';
+import { Random } from '../../fuzz/random.js';
+
+const judge: NameJudge = {
+  hello: () => ({ allow: false, refusal: { reason: 'server-name', name: '', detail: 'no' } }),
+  request: (host): Ruling =>
+    host.kind === 'name' && host.name === 'good.example'
+      ? { allow: true, name: host.name, entry: 'good.example' }
+      : {
+          allow: false,
+          refusal: {
+            reason: 'host',
+            name: host.kind === 'name' ? host.name : '',
+            detail: host.kind === 'invalid' ? host.why : 'no',
+          },
+        },
+};
+const ISN = 0xffff_ffc0;
+const SERVER = 900;
+let ids = 0;
+const segment = (offset: number, text: string | Buffer): Segment => ({
+  id: ++ids,
+  from: 'client',
+  seq: (ISN + offset) >>> 0,
+  ack: SERVER,
+  payload: Buffer.from(text as string, 'latin1'),
+});
+const reply = (offset: number, text: string): Segment => ({
+  id: ++ids,
+  from: 'server',
+  seq: SERVER + offset,
+  ack: 0,
+  payload: Buffer.from(text),
+});
+const get = (host = 'good.example', path = '/'): string => `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`;
+/** The texts one after the other, as segments of one stream. */
+function stream(...texts: readonly string[]): Segment[] {
+  let at = 0;
+  return texts.map((text) => {
+    at += text.length;
+    return segment(at - text.length, text);
+  });
+}
+const run = (segments: readonly Segment[], flow = new HttpFlow(judge, 80)): Outcome[] =>
+  segments.map((s) => flow.take(s, 0));
+const released = (outcomes: readonly Outcome[]): number[] => outcomes.flatMap((o) => [...o.release]);
+const refusalOf = (outcomes: readonly Outcome[]): string | undefined =>
+  outcomes.find((o) => o.refusal)?.refusal?.detail;
+const refusalOfText = (text: string): string | undefined => {
+  const flow = new HttpFlow(judge, 80);
+  const outcomes = run([segment(0, text)], flow);
+  const late = flow.expire(HELLO_MS);
+  return refusalOf(outcomes) ?? late?.refusal?.detail;
+};
+
+describe('requests that go on', () => {
+  it.each([
+    ['one', [get()]],
+    ['two, one after the other', [get(), get()]],
+    ['two in one segment', [get() + get('GOOD.example:80')]],
+    ['after a blank line', [`\r\n${get()}`]],
+    ['a URL as target', ['GET http://good.example/x HTTP/1.1\r\nHost: good.example\r\n\r\n']],
+    [
+      'a body with a length',
+      ['POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 10\r\n\r\n', '01234', '56789', get()],
+    ],
+    [
+      'a body that looks like a request',
+      [
+        `POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${get('evil.example').length}\r\n\r\n`,
+        get('evil.example'),
+        get(),
+      ],
+    ],
+    [
+      'chunks',
+      [
+        'PUT / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n',
+        '5\r\nhello\r\n',
+        'A;x=1\r\n0123456789\r\n',
+        '0\r\nX-Trailer: y\r\n\r\n',
+        get(),
+      ],
+    ],
+    ['HTTP/1.0', ['GET / HTTP/1.0\r\nHost: good.example\r\n\r\n']],
+    ['OPTIONS *', ['OPTIONS * HTTP/1.1\r\nHost: good.example\r\n\r\n']],
+  ])('%s', (_, texts) => {
+    const segments = stream(...texts);
+    const outcomes = run(segments);
+    expect(refusalOf(outcomes)).toBeUndefined();
+    expect(released(outcomes)).toEqual(segments.map((s) => s.id));
+    expect(outcomes.at(-1)?.state).toBe('requests');
+  });
+  it('in segments of any size, released in order once each head is whole', () => {
+    const text = `${get()}POST /a HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n${get()}`;
+    const random = new Random(9);
+    for (let round = 0; round < 200; round++) {
+      const cuts = [
+        ...new Set([
+          0,
+          ...Array.from({ length: random.below(20) }, () => random.below(text.length)),
+          text.length,
+        ]),
+      ].sort((a, b) => a - b);
+      const segments = cuts.slice(1).map((end, n) => segment(cuts[n] as number, text.slice(cuts[n], end)));
+      const order = [
+        segments[0],
+        ...segments
+          .slice(1)
+          .map((s) => ({ s, key: random.next() }))
+          .sort((a, b) => a.key - b.key)
+          .map(({ s }) => s),
+      ];
+      const outcomes = run(order as Segment[]);
+      expect(refusalOf(outcomes)).toBeUndefined();
+      expect(released(outcomes)).toEqual(segments.map((s) => s.id));
+    }
+  });
+  it('when the first segments come in another order', () => {
+    const text = get();
+    const [first, second] = [segment(0, text.slice(0, 20)), segment(20, text.slice(20))];
+    expect(released(run([second, first]))).toEqual([first.id, second.id]);
+  });
+  it('when they come again with the same bytes', () => {
+    const flow = new HttpFlow(judge, 80);
+    run([segment(0, get())], flow);
+    expect(flow.take(segment(0, get()), 0).release).toEqual([ids]);
+    expect(flow.take(segment(5, get().slice(5) + get()), 0).release).toEqual([ids]);
+  });
+  it('with content of a body that differs when it comes again: it decides nothing', () => {
+    const flow = new HttpFlow(judge, 80);
+    const head = 'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 10\r\n\r\n';
+    run([segment(0, `${head}0123456789`)], flow);
+    expect(flow.take(segment(head.length, 'abcdefghij'), 0).release).toEqual([ids]);
+    expect(flow.take(segment(head.length - 1, 'Xabcdefghi'), 0).refusal?.detail).toMatch(/other bytes/);
+  });
+  it('over more than 2^32 bytes', () => {
+    const flow = new HttpFlow(judge, 80);
+    const size = 2 ** 30;
+    const heads = `POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${size}\r\n\r\n`;
+    const part = Buffer.alloc(size / 16);
+    let at = 0;
+    const send = (bytes: string | Buffer): void => {
+      expect(flow.take(segment(at, bytes), 0).release).toEqual([ids]);
+      at += bytes.length;
+    };
+    for (let round = 0; round < 5; round++) {
+      send(heads);
+      for (let n = 0; n < 16; n++) send(part);
+    }
+    send(get());
+    expect(flow.take(segment(at, get('evil.example')), 0).refusal).toBeDefined();
+  });
+});
+
+describe('requests that are refused, with nothing of them released', () => {
+  it.each([
+    ['another host', get('evil.example'), /^no$/],
+    ['no host', 'GET / HTTP/1.1\r\nX: y\r\n\r\n', /^no$/],
+    ['an empty host', 'GET / HTTP/1.1\r\nHost:\r\n\r\n', /^no$/],
+    ['two hosts', 'GET / HTTP/1.1\r\nHost: good.example\r\nHost: evil.example\r\n\r\n', /several Host/],
+    ['an address', get('192.0.2.1'), /address/],
+    ['another port', get('good.example:8080'), /another port/],
+    ['user information', get('good.example@evil.example'), /no host name/],
+    ['a URL of another host', 'GET http://evil.example/ HTTP/1.1\r\nHost: good.example\r\n\r\n', /differs/],
+    [
+      'a URL of the host and another Host',
+      'GET http://good.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n',
+      /differs/,
+    ],
+    ['https as target', 'GET https://good.example/ HTTP/1.1\r\nHost: good.example\r\n\r\n', /differs/],
+    ['CONNECT', 'CONNECT evil.example:443 HTTP/1.1\r\nHost: good.example\r\n\r\n', /CONNECT/],
+    [
+      'a name as target',
+      'GET evil.example HTTP/1.1\r\nHost: good.example\r\n\r\n',
+      /neither a path nor a URL/,
+    ],
+    [
+      'a blank before the colon',
+      'GET / HTTP/1.1\r\nHost : evil.example\r\nHost: good.example\r\n\r\n',
+      /blank before the colon/,
+    ],
+    ['a continued line', 'GET / HTTP/1.1\r\nHost: good.example\r\n evil.example\r\n\r\n', /continued/],
+    [
+      'a line that ends with LF',
+      'GET / HTTP/1.1\nHost: evil.example\n\nX: \r\nHost: good.example\r\n\r\n',
+      /./,
+    ],
+    [
+      'a CR within a line',
+      'GET / HTTP/1.1\r\nX: a\rHost: evil.example\r\nHost: good.example\r\n\r\n',
+      /control character/,
+    ],
+    ['a NUL', 'GET / HTTP/1.1\r\nHost: good.example\0\r\n\r\n', /control character/],
+    [
+      'both kinds of length',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n',
+      /several ways/,
+    ],
+    [
+      'two lengths',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n',
+      /Content-Length/,
+    ],
+    [
+      'a list of lengths',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 4, 4\r\n\r\n',
+      /Content-Length/,
+    ],
+    [
+      'a signed length',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: +4\r\n\r\n',
+      /Content-Length/,
+    ],
+    [
+      'another coding',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: xchunked\r\n\r\n',
+      /several ways/,
+    ],
+    [
+      'two codings',
+      'POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n',
+      /several ways/,
+    ],
+    [
+      'a coding in HTTP/1.0',
+      'POST / HTTP/1.0\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n',
+      /several ways/,
+    ],
+    ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', /HTTP\/2/],
+    [
+      'an upgrade to HTTP/2',
+      'GET / HTTP/1.1\r\nHost: good.example\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n',
+      /HTTP\/2/,
+    ],
+    ['an upgrade to TLS', 'GET / HTTP/1.1\r\nHost: good.example\r\nUpgrade: TLS/1.2\r\n\r\n', /upgrade/],
+    ['HTTP/0.9', 'GET /\r\n\r\n', /no request/],
+    ['two blanks', 'GET  / HTTP/1.1\r\nHost: good.example\r\n\r\n', /no request/],
+    ['TLS', Buffer.from('160301', 'hex').toString('latin1'), /does not begin/],
+    ['SSH', 'SSH-2.0-OpenSSH_9.9\r\n', /3 s|does not begin/],
+    [
+      'a head that is too large',
+      `GET / HTTP/1.1\r\nHost: good.example\r\nX: ${'a'.repeat(17_000)}`,
+      /more than/,
+    ],
+  ])('%s', (_, text, why) => {
+    expect(refusalOfText(text)).toMatch(why);
+    expect(released(run([segment(0, text)]))).toEqual([]);
+  });
+  it.each([
+    ['the second request', stream(get(), get('evil.example'))],
+    [
+      'a request behind a body',
+      stream('POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 3\r\n\r\nabc', get('evil.example')),
+    ],
+    [
+      'a size of a chunk that is not one',
+      stream(
+        'POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n',
+        '0x5\r\nhello\r\n',
+      ),
+    ],
+    [
+      'a chunk that goes on',
+      stream('POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n', '3\r\nabcd\r\n'),
+    ],
+    [
+      'a size that ends with LF',
+      stream('POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n', '3\nabc\r\n'),
+    ],
+    ['a head in the place of the first one', [segment(0, get()), segment(0, get('evil.example'))]],
+    ['bytes before the first request', [segment(0, get()), segment(-10, '0123456789')]],
+  ])('%s', (_, segments) => {
+    const outcomes = run(segments);
+    expect(refusalOf(outcomes)).toBeDefined();
+    expect(released(outcomes)).toEqual([segments[0]?.id]);
+  });
+  it('a head that is not complete in 3 s, and what is no request after 250 ms', () => {
+    const flow = new HttpFlow(judge, 80);
+    flow.take(segment(0, 'GET / HTTP/1.1\r\nHost: good'), 0);
+    expect(flow.expire(HELLO_MS - 1)).toBeUndefined();
+    expect(flow.expire(HELLO_MS)?.refusal?.detail).toMatch(/within 3 s/);
+    const other = new HttpFlow(judge, 80);
+    other.take(segment(0, '\x81\x85'), 0);
+    expect(other.expire(REORDER_MS)?.refusal?.detail).toMatch(/no request|not begin/);
+  });
+});
+
+describe('WebSocket', () => {
+  const ask = 'GET /chat HTTP/1.1\r\nHost: good.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+  it('is verified by the answer of the server', () => {
+    const flow = new HttpFlow(judge, 80);
+    expect(flow.take(segment(0, ask), 0)).toMatchObject({ release: [ids], state: 'open' });
+    expect(flow.take(reply(0, 'HTTP/1.1 101 Switching Protocols\r\n\r\n'), 0)).toMatchObject({
+      release: [ids],
+      state: 'verified',
+    });
+    expect(flow.take(segment(ask.length, '\x81\x85abcdefghi'), 0).release).toEqual([ids]);
+  });
+  it('goes on with requests when the server does not agree', () => {
+    const flow = new HttpFlow(judge, 80);
+    flow.take(segment(0, ask), 0);
+    expect(flow.take(reply(0, 'HTTP/1.1 200 OK\r\n\r\n'), 0).state).toBe('requests');
+    expect(flow.take(segment(ask.length, get('evil.example')), 0).refusal).toBeDefined();
+  });
+  it('is refused with more behind it before the answer, and after another request', () => {
+    expect(refusalOf(run(stream(ask + get())))).toMatch(/agreed/);
+    expect(refusalOf(run(stream(ask, get())))).toMatch(/agreed/);
+    expect(refusalOf(run(stream(get(), ask)))).toMatch(/other requests/);
+  });
+});

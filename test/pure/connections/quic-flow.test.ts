@@ -1,0 +1,169 @@
+import { describe, expect, it } from 'vitest';
+import type { NameJudge, Ruling } from '../../../src/connections/flow-check.js';
+import { QUIC_HELLO_MS, QuicFlow } from '../../../src/connections/quic-flow.js';
+import { initialKeys, openInitial, readDatagram } from '../../../src/connections/quic-initial.js';
+import { Random } from '../../fuzz/random.js';
+import { cryptoFrame, helloMessage, initialPacket, padding, serverNames } from './hello-maker.js';
+
+const judge: NameJudge = {
+  hello: ({ name }): Ruling =>
+    name.kind === 'name' && name.name === 'good.example'
+      ? { allow: true, name: name.name, entry: 'good.example' }
+      : {
+          allow: false,
+          refusal: { reason: 'server-name', name: name.kind === 'name' ? name.name : '', detail: 'no' },
+        },
+  request: () => ({ allow: false, refusal: { reason: 'host', name: '', detail: 'no' } }),
+};
+const good = helloMessage(serverNames('good.example'));
+const bad = helloMessage(serverNames('evil.example'));
+const DCID = Buffer.from('8394c8f03e515708', 'hex');
+const OTHER = Buffer.from('0102030405060708', 'hex');
+const V2 = 0x6b3343cf;
+const initial = (
+  frames: Buffer,
+  more: { dcid?: Buffer; keyId?: Buffer; version?: number; number?: number } = {},
+): Buffer => initialPacket({ dcid: DCID, frames, ...more });
+const PING = Buffer.from([1]);
+const ACK = Buffer.from([2, 0, 0, 0, 0]);
+let ids = 0;
+const take = (flow: QuicFlow, payload: Buffer, now = 0) => flow.take({ id: ++ids, payload }, now);
+
+describe('the keys', () => {
+  it('are those of RFC 9001 A.1 and RFC 9369 A.1', () => {
+    const v1 = initialKeys(1, DCID);
+    expect(v1.key.toString('hex')).toBe('1f369613dd76d5467730efcbe3b1a22d');
+    expect(v1.iv.toString('hex')).toBe('fa044b2f42a3fd3b46fb255c');
+    expect(v1.headerProtection.toString('hex')).toBe('9f50449e04a0e810283a1e9933adedd2');
+    const v2 = initialKeys(V2, DCID);
+    expect(v2.key.toString('hex')).toBe('8b1a0bc121284290a29e0971b5cd045d');
+    expect(v2.iv.toString('hex')).toBe('91f73e2351d8fa91660e909f');
+    expect(v2.headerProtection.toString('hex')).toBe('45b95e15235d6f45a6b19cbcb0294ba9');
+  });
+  it('open what they sealed, and nothing that was changed', () => {
+    const datagram = readDatagram(initial(cryptoFrame(0, good)));
+    const packet = datagram.kind === 'packets' ? datagram.packets[0] : undefined;
+    if (packet?.kind !== 'initial') throw new Error('no Initial packet');
+    expect(openInitial(packet, initialKeys(1, DCID))?.subarray(0, 1).toString('hex')).toBe('06');
+    packet.bytes[60] = (packet.bytes[60] as number) ^ 1;
+    expect(openInitial(packet, initialKeys(1, DCID))).toBeUndefined();
+  });
+});
+
+describe('a permitted hello', () => {
+  it.each([1, V2])('goes on in version %i', (version) => {
+    expect(take(new QuicFlow(judge), initial(cryptoFrame(0, good), { version }))).toMatchObject({
+      release: [ids],
+      allowed: [{ name: 'good.example' }],
+    });
+  });
+  it('goes on as a whole: from two datagrams in any order, with frames in any order', () => {
+    const large = helloMessage(serverNames('good.example'), padding(1_200));
+    const frames = [
+      cryptoFrame(0, large.subarray(0, 300)),
+      cryptoFrame(300, large.subarray(300, 900)),
+      cryptoFrame(900, large.subarray(900)),
+    ];
+    const first = initial(Buffer.concat([frames[1] as Buffer, PING]));
+    const second = initial(Buffer.concat([PING, frames[0] as Buffer]), { number: 1 });
+    const third = initial(frames[2] as Buffer, { number: 2 });
+    for (const order of [
+      [first, second, third],
+      [third, first, second],
+      [second, third, first],
+    ]) {
+      const flow = new QuicFlow(judge);
+      const outcomes = order.map((d) => take(flow, d));
+      expect(outcomes.slice(0, 2).flatMap((o) => o.release)).toEqual([]);
+      expect(outcomes[2]?.release).toEqual([ids - 2, ids - 1, ids]);
+    }
+  });
+  it('lets acknowledgements, 0-RTT and the handshake of its connection follow, with another destination', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    expect(take(flow, initial(ACK, { dcid: OTHER, keyId: DCID, number: 1 })).release).toEqual([ids]);
+    const handshake = Buffer.concat([
+      Buffer.from([0xe0, 0, 0, 0, 1, 8]),
+      OTHER,
+      Buffer.from([0, 0x40, 20]),
+      Buffer.alloc(20),
+    ]);
+    expect(take(flow, handshake).release).toEqual([ids]);
+    expect(take(flow, Buffer.concat([initial(ACK, { number: 2 }), handshake])).release).toEqual([ids]);
+  });
+  it('holds data of 0-RTT that come before its end', () => {
+    const flow = new QuicFlow(judge);
+    const zero = Buffer.concat([
+      Buffer.from([0xd0, 0, 0, 0, 1, 8]),
+      DCID,
+      Buffer.from([0, 0x40, 20]),
+      Buffer.alloc(20),
+    ]);
+    expect(take(flow, initial(cryptoFrame(0, good.subarray(0, 50)))).release).toEqual([]);
+    expect(take(flow, zero).release).toEqual([]);
+    expect(take(flow, initial(cryptoFrame(50, good.subarray(50)), { number: 1 })).release).toHaveLength(3);
+  });
+});
+
+describe('refused', () => {
+  it.each([
+    ['another name', initial(cryptoFrame(0, bad)), 'server-name'],
+    ['another name in version 2', initial(cryptoFrame(0, bad), { version: V2 }), 'server-name'],
+    ['a short header', Buffer.concat([Buffer.from([0x40]), Buffer.alloc(40)]), 'quic'],
+    ['an unknown version', Buffer.concat([Buffer.from('c0ff000020', 'hex'), Buffer.alloc(1_200)]), 'quic'],
+    ['version negotiation', Buffer.concat([Buffer.from('c000000000', 'hex'), Buffer.alloc(40)]), 'quic'],
+    ['noise', Buffer.alloc(40, 0xfe), 'quic'],
+    ['an Initial with another key', initial(cryptoFrame(0, good), { keyId: OTHER }), 'quic'],
+    ['a frame that has no place there', initial(Buffer.from([8, 0, 1, 1])), 'quic'],
+    [
+      '0-RTT first',
+      Buffer.concat([Buffer.from([0xd0, 0, 0, 0, 1, 8]), DCID, Buffer.from([0, 0x40, 20]), Buffer.alloc(20)]),
+      'quic',
+    ],
+  ])('%s', (_, payload, reason) => {
+    expect(take(new QuicFlow(judge), payload)).toMatchObject({ release: [], refusal: { reason } });
+  });
+  it('a hello whose parts overlap with other bytes', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good.subarray(0, -5))));
+    expect(take(flow, initial(cryptoFrame(60, bad.subarray(60)), { number: 1 })).refusal?.detail).toMatch(
+      /other bytes/,
+    );
+  });
+  it('after a permitted one: another connection from the same port, and what follows a Retry', () => {
+    for (const dcid of [OTHER, DCID]) {
+      const flow = new QuicFlow(judge);
+      take(flow, initial(cryptoFrame(0, good)));
+      expect(take(flow, initial(cryptoFrame(0, bad), { dcid, number: 1 }))).toMatchObject({
+        release: [],
+        refusal: {},
+      });
+    }
+  });
+  it('a second hello of one connection', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    expect(take(flow, initial(cryptoFrame(good.length, bad), { number: 1 })).refusal?.reason).toBe(
+      'server-name',
+    );
+  });
+  it('what is not complete in 3 s', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good.subarray(0, 50))));
+    expect(flow.expire(QUIC_HELLO_MS - 1)).toBeUndefined();
+    expect(flow.expire(QUIC_HELLO_MS)?.refusal?.detail).toMatch(/within 3 s/);
+  });
+});
+
+describe('datagrams of any kind', () => {
+  it('are taken without an exception, and release nothing that was not permitted', () => {
+    const random = new Random(5);
+    const seed = initial(cryptoFrame(0, bad));
+    for (let round = 0; round < 1_000; round++) {
+      const flow = new QuicFlow(judge);
+      const bytes = Buffer.from(seed.subarray(0, 1 + random.below(seed.length)));
+      for (let n = random.below(4); n > 0; n--) bytes[random.below(bytes.length)] = random.below(256);
+      expect(take(flow, bytes).release).toEqual([]);
+    }
+  });
+});
