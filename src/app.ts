@@ -18,8 +18,7 @@ import { ConnectionChecks } from './connections/connection-checks.js';
 import { HostWatch } from './coverage/host-watch.js';
 import { ContainerNamespaces } from './dns/container-namespaces.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
-import type { NameEvent } from './dns/names-policy.js';
-import { NamesPolicy } from './dns/names-policy.js';
+import { type NameEvent, NamesPolicy } from './dns/names-policy.js';
 import { NamespaceDns } from './dns/namespace-dns.js';
 import { SandboxFolders } from './dns/sandbox-folders.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
@@ -207,17 +206,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
   const checks = new ConnectionChecks({ shape, applied, kernel, log, now });
-  const maintenance = new Maintenance({
-    shape,
-    kernel,
-    dns,
-    threats,
-    applied,
-    pass,
-    reconciler,
-    hostMode,
-    log,
-  });
+  const rules = { shape, kernel, dns, threats, applied, pass, reconciler, hostMode, log };
+  const maintenance = new Maintenance(rules);
   const links = new LinkEvents({ kernel, docker, policies, reconciler, namespaceDns, applied, log });
   const health = new Health({ applied, docker, reconciler, maintenance, folders, lastRepair });
 

@@ -15,7 +15,7 @@ export type AskedName =
   | { readonly kind: 'invalid'; readonly text: string; readonly why: string };
 
 /** The extension encrypted_client_hello of a hello (RFC 9849 5), as far as it can be read without a key. */
-export interface EncryptedHello {
+interface EncryptedHello {
   /** The number that the server has given its key. A client without a key (GREASE) chooses one at random. */
   readonly configId: number;
 }

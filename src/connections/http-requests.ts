@@ -19,7 +19,7 @@ export type HttpEvent =
     };
 
 /** Bytes of one head, or of the trailers of one body. */
-export const MAX_HEAD = 16_384;
+const MAX_HEAD = 16_384;
 /** A line with the size of a chunk; servers bound its extensions as well. */
 const MAX_CHUNK_LINE = 256;
 

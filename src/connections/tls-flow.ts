@@ -228,7 +228,7 @@ const ALERT = 21;
 /** Records of a client that may follow its hello before the server's answer: of 0-RTT, for old routers, and an end. */
 const SKIPPED: ReadonlySet<number> = new Set([CONTENT.changeCipherSpec, ALERT, CONTENT.applicationData]);
 
-export const notTls = (detail: string): Refusal => ({ reason: 'not-tls', name: '', detail });
+const notTls = (detail: string): Refusal => ({ reason: 'not-tls', name: '', detail });
 
 /** How many messages the server has begun to answer with, without changes of the cipher, and whether the first one asks for another hello. */
 function answersOf(stream: Buffer): { readonly count: number; readonly asksAgain: boolean } {

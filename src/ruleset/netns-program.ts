@@ -6,7 +6,7 @@ import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, errorsChain, namesFor } from './naming.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Match, Rule } from './rules.js';
-import { ERROR_RATE, LONGEST_ERROR, permitChain } from './verdict-chains.js';
+import { checkedChain, ERROR_RATE, LONGEST_ERROR, permitChain } from './verdict-chains.js';
 
 export const LAN_TABLE = 'drawbridge_lan';
 /** Drivers of Docker, and kinds of their links. Packets on them bypass the host's network stack. */
@@ -241,11 +241,16 @@ function denied({ deny, logGroup, prefix }: KernelConfig): string[] {
   ];
 }
 
-/** Where a container's chain leads, and what that is here. Its bounds are counted at the ports of bridges alone. */
+/**
+ * Where a container's chain leads, and what that is here. Its bounds are counted at the veths of bridges alone, and so are names of connections
+ * checked: a packet queue belongs to one network namespace.
+ */
 function targetsOf({ shape, member }: LanInput): ReadonlyMap<string, string> {
   const names = namesFor(shape.prefix);
+  const permit = `${setBit('permitted')} accept`;
   return new Map([
-    [permitChain(member, names), `${setBit('permitted')} accept`],
+    [permitChain(member, names), permit],
+    [checkedChain(member, names), permit],
     [names.no, 'goto denied'],
     [names.quota, 'goto denied'],
   ]);

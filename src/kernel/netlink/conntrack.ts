@@ -265,7 +265,9 @@ export function markBody(flow: FlowKey, value: number, mask: number): Buffer {
 }
 
 /** What identifies a flow for the kernel. */
-type FlowKey = Pick<Flow, 'family' | 'zone' | 'rawTuple' | 'id'> & { readonly orig: Pick<Flow['orig'], 'src' | 'dst'> };
+type FlowKey = Pick<Flow, 'family' | 'zone' | 'rawTuple' | 'id'> & {
+  readonly orig: Pick<Flow['orig'], 'src' | 'dst'>;
+};
 
 export interface Endpoints {
   readonly proto: number;

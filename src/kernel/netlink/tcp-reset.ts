@@ -1,7 +1,8 @@
 /** Ends one side of a TCP connection: a segment with the RST flag, as the other side would send it (RFC 9293 3.5.2). */
+
+import { closeDescriptor, openSocket, sendDatagramTo, setSocketOption } from './libc.js';
 import { AF_INET, AF_INET6, addressBytes } from './netlink-codec.js';
 import { NetlinkError } from './netlink-error.js';
-import { closeDescriptor, openSocket, sendDatagramTo, setSocketOption } from './libc.js';
 
 export interface Reset {
   /** The sender that the segment names, and its receiver. */
@@ -40,7 +41,11 @@ export class ResetSender implements Disposable {
     const segment = segmentOf(reset, src, dst);
     const isV4 = src.length === 4;
     const packet = Buffer.concat([isV4 ? header4(src, dst) : header6(src, dst, segment.length), segment]);
-    const errno = sendDatagramTo(isV4 ? this.#v4 : this.#v6, packet, isV4 ? socketAddress4(dst) : socketAddress6(dst));
+    const errno = sendDatagramTo(
+      isV4 ? this.#v4 : this.#v6,
+      packet,
+      isV4 ? socketAddress4(dst) : socketAddress6(dst),
+    );
     if (errno !== 0) throw new NetlinkError(`reset the connection of ${reset.src} to ${reset.dst}`, errno);
   }
 

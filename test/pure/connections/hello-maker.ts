@@ -51,7 +51,7 @@ export function records(message: Buffer, size = 16_384, type = 22): Buffer {
 export const helloFor = (name: string, ...more: readonly Buffer[]): Buffer =>
   records(helloMessage(serverNames(name), ...more));
 
-export function varint(n: number): Buffer {
+function varint(n: number): Buffer {
   if (n < 0x40) return u8(n);
   if (n < 0x4000) return u16(n | 0x4000);
   const four = Buffer.alloc(4);

@@ -19,7 +19,6 @@ function packet({
   payload = 'hello',
   v6 = false,
 }: Spec): Buffer {
-  const [src, dst] = v6 ? ['2001:db8::2', '2001:db8::1'] : ['10.0.0.2', '192.0.2.1'];
   const headerLength = 20 + options.length;
   const segment = Buffer.alloc(headerLength + payload.length);
   segment.writeUInt16BE(40_000, 0);

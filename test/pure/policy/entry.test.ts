@@ -167,7 +167,8 @@ describe('entries that are refused, each with its remedy', () => {
 
 describe('what an entry permits', () => {
   it.each<[string, readonly string[]]>([
-    ['a.org', ['tcp 80-80 443-443']],
+    ['a.org', ['tcp 80-80 443-443', 'udp 443-443']],
+    ['a.org quic=deny', ['tcp 80-80 443-443']],
     ['a.org/tcp', ['tcp 80-80 443-443']],
     ['a.org:22', ['tcp 22-22']],
     ['a.org:443/udp', ['udp 443-443']],

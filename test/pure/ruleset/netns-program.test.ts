@@ -38,7 +38,7 @@ describe('the program for a namespace', () => {
     const found = permits(m);
     expect(
       found.every((l) =>
-        /^meta nfproto ipv[46] meta l4proto tcp th dport \{ [\d, -]+ \} ip6? daddr @DB-/.test(l),
+        /^meta nfproto ipv[46] meta l4proto (tcp|udp) th dport \{ [\d, -]+ \} ip6? daddr @DB-/.test(l),
       ),
     ).toBe(true);
     expect(found.some((l) => l.includes('th dport { 80, 8000-8100 } ip daddr @'))).toBe(true);

@@ -1,6 +1,6 @@
 import { isDest, parseEntries } from '../../../src/policy/entry-parse.js';
 import type { Mode, PolicyEntry } from '../../../src/policy/policy.js';
-import { planClasses } from '../../../src/ruleset/classes.js';
+import { NO_NAME_CHECKS, planClasses } from '../../../src/ruleset/classes.js';
 import {
   type DesiredInput,
   type DesiredState,
@@ -9,7 +9,6 @@ import {
   type Subject,
   type Veth,
 } from '../../../src/ruleset/desired-state.js';
-import { NO_NAME_CHECKS } from '../../../src/ruleset/classes.js';
 import { layoutMarks } from '../../../src/ruleset/marks.js';
 
 export const shape: KernelConfig = {

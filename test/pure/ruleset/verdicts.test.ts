@@ -133,7 +133,7 @@ describe('the rendered rules say what the entries say', () => {
   it('a learned address opens the ports of its names only, for its container only', () => {
     const m = member(2, 'a.org, b.org:8443');
     const other = member(3, 'a.org');
-    const web = classSet('DB', m.id, 'tcp:80,443', 4, 'learned');
+    const web = classSet('DB', m.id, 'tcp:80,443 udp:443', 4, 'learned');
     const j = judgeOf([m, other], new Map([[web, new Set(['93.184.1.1'])]]));
     expect(permits(j, m, packet(m, '93.184.1.1', 'tcp', 443))).toBe(true);
     expect(permits(j, m, packet(m, '93.184.1.1', 'tcp', 8443))).toBe(false);
