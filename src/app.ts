@@ -205,7 +205,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
-  const checks = new ConnectionChecks({ shape, applied, kernel, log, now });
+  const checks = new ConnectionChecks({ shape, applied, dns, threats: threats.look, kernel, log, now });
   const rules = { shape, kernel, dns, threats, applied, pass, reconciler, hostMode, log };
   const maintenance = new Maintenance(rules);
   const links = new LinkEvents({ kernel, docker, policies, reconciler, namespaceDns, applied, log });

@@ -2,22 +2,28 @@
  * The check of names: packets that wait in a queue of the kernel until the name that their flow asks for was evaluated. It gives verdicts
  * and changes no packet. Without it, and while the queue is full, the kernel drops what would be queued.
  */
+import type { DnsService } from '../dns/dns-service.js';
+import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
+import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
-import { refusedBits } from '../ruleset/verdict-chains.js';
+import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
+import { FlowTable, type OpenFlow } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
-import { judgeFor } from './name-rules.js';
+import { judgeFor, type NameFacts } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
 import { readSegment } from './tcp-segment.js';
 import { TlsFlow } from './tls-flow.js';
+import { type FlowEnds, keyOfEnds, VerifiedNames } from './verified-names.js';
 
 /** A flow that was refused, or a name that was permitted. */
 export interface CheckedName {
@@ -30,137 +36,175 @@ export interface CheckedName {
   readonly refusal?: Refusal;
 }
 
+export interface CheckCounts {
+  /** Packets that came to the queue, that went on, and that were dropped: repetitions, those of refused connections, what cannot be read. */
+  readonly queued: number;
+  readonly released: number;
+  readonly dropped: number;
+  /** Connections that were refused. */
+  readonly refused: number;
+  /** Packets that were dropped because their container, or all together, had too much that was not decided. */
+  readonly beyondBounds: number;
+  /** Packets that were dropped because of an error in this program; the log has each kind. */
+  readonly faults: number;
+  /** Packets that wait now, and that the kernel dropped because the queue was full. */
+  readonly waiting: number;
+  readonly queueFull: number;
+}
+
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'names'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  /** Ends a flow of TCP that was refused: its entry in conntrack, and the side to which the rules send no reset. */
-  readonly kernel: { readonly flows: Pick<Conntrack, 'deleteByOrigin' | 'flows'> };
+  readonly dns: Pick<DnsService, 'learnedNames'> & { readonly keys: Pick<PublishedKeys, 'of' | 'lookUp'> };
+  readonly threats: Pick<ThreatLook, 'blockedName'>;
+  /** Deletes the entry of a connection that was refused. */
+  readonly kernel: { readonly flows: Pick<Conntrack, 'deleteByOrigin'> };
   readonly log: Pick<Logger, 'debug' | 'warn'>;
   /** ms, monotonic. */
   readonly now: () => number;
 }
 type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
-type Receive = ConstructorParameters<typeof PacketQueue>[1];
+type Log = Pick<PacketLog, 'drain' | 'stats' | typeof Symbol.dispose>;
+/** What the kernel sends: packets that wait, and copies of each SYN. */
+export interface Sources {
+  readonly queue: (receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
+  readonly log: (receive: ConstructorParameters<typeof PacketLog>[1]) => Log;
+}
 
 /** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
 const COPY_RANGE = 0xffff - 4;
 const MAX_WAITING = 8_192;
-/** Flows of one container that have begun and are not verified, and of all. */
-const MAX_FLOWS_OF_ONE = 4_096;
-const MAX_FLOWS = 16_384;
 const SWEEP_MS = 100;
-/** After the last packet of a flow that is done, others of it may still be in the queue. */
-const DONE_MS = 2_000;
-/** A flow that ended without a trace here, or rests; and one in the middle of a request. */
-const IDLE_MS = 60_000;
-const LOST_MS = 600_000;
+const IDLE_SWEEP_MS = 10_000;
 /** What was sent on it before is not known. */
-const EARLIER = 'it was open before this service started: it must connect again';
+const UNSEEN =
+  'its beginning was not seen: it was open before this service started, or had been silent for long. It must connect again';
+const LOST = 'the kernel could not report all connections: it must connect again';
 const TCP = 6;
 const UDP = 17;
 const HTTP_PORT = 80;
 const UDP_HEADER = 8;
 
-interface OpenFlow {
-  readonly container: string;
-  readonly proto: 'tcp' | 'udp';
-  /** The client. */
-  readonly source: string;
-  readonly sourcePort: number;
-  readonly address: string;
-  readonly port: number;
-  readonly check: TlsFlow | HttpFlow | QuicFlow;
-  /** Marks of packets that wait, by their ids. */
-  readonly waiting: Map<number, number>;
-  used: number;
-  isDone: boolean;
-  readonly isEarlier: boolean;
-}
-
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
-  readonly counts = { queued: 0, released: 0, refused: 0, dropped: 0, full: 0 };
+  /** Names of connections that were permitted. */
+  readonly verified: VerifiedNames;
+  readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
   readonly #o: ConnectionChecksParts;
-  readonly #flows = new Map<string, OpenFlow>();
-  readonly #shares = new Map<string, number>();
-  /** Connections that were being checked when the service started; undefined until they are known. */
-  #earlier: Set<string> | undefined;
-  /** Packets that came before that. */
-  #early: QueuedPacket[] = [];
+  readonly #facts: NameFacts;
+  readonly #flows = new FlowTable();
   #queue: Queue | undefined;
+  #log: Log | undefined;
+  /** SYNs that could not be reported: no flow that is there is known as a whole. */
+  #lost = 0;
   #resets: ResetSender | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(parts: ConnectionChecksParts) {
     this.#o = parts;
+    const { dns, threats, shape } = parts;
+    this.#facts = {
+      keysOf: (name) => dns.keys.of(name),
+      threatOf: (name) => threats.blockedName(name),
+    };
+    this.verified = new VerifiedNames({ marks: shape.marks, dns, facts: this.#facts });
   }
 
-  /** Bind the queue, unless nothing is checked. */
-  begin(
-    open = (receive: Receive): Queue =>
-      new PacketQueue(
-        { queue: this.#o.shape.checkQueue, copyRange: COPY_RANGE, maxLength: MAX_WAITING },
-        receive,
-      ),
-  ): void {
+  /** Packets and connections since the start; undefined when names are not checked. */
+  get counts(): CheckCounts | undefined {
+    if (!this.#queue) return undefined;
+    const { waiting, droppedQueueFull, droppedBufferFull } = this.#queue.stats();
+    return { ...this.#counts, waiting, queueFull: droppedQueueFull + droppedBufferFull };
+  }
+
+  /** Bind the log and the queue, unless nothing is checked. */
+  begin(sources: Sources = this.#sources()): void {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
     this.#resets = new ResetSender();
-    this.#queue = open((packet) => this.#receive(packet));
-    this.#findEarlier(marks.check.queued).then(
-      (earlier) => this.#decideEarly(earlier),
-      (err: unknown) => {
-        this.#o.log.warn(
-          { err: String(err) },
-          'cannot list connections: those that are being checked stay closed',
-        );
-      },
-    );
+    this.#log = sources.log((packet) => this.#begun(packet));
+    this.#queue = sources.queue((packet) => this.#receive(packet));
   }
 
-  async #findEarlier(queued: number): Promise<Set<string>> {
-    const filter = { mark: { value: queued, mask: queued } };
-    const flows = await Promise.all(
-      ([4, 6] as const).map((family) => this.#o.kernel.flows.flows(family, filter)),
-    );
-    return new Set(
-      flows
-        .flat()
-        .flatMap(({ proto, orig, reply }) =>
-          proto === TCP ? [`${proto} ${orig.src} ${orig.sport} ${reply.src} ${reply.sport}`] : [],
-        ),
-    );
-  }
-
-  #decideEarly(earlier: Set<string>): void {
-    this.#earlier = earlier;
-    const early = this.#early;
-    this.#early = [];
-    for (const packet of early) this.#receive(packet);
+  #sources(): Sources {
+    const { checkQueue } = this.#o.shape;
+    const queue = { queue: checkQueue, copyRange: COPY_RANGE, maxLength: MAX_WAITING };
+    return {
+      queue: (receive) => new PacketQueue(queue, receive),
+      log: (receive) => new PacketLog({ group: checkQueue }, receive),
+    };
   }
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#idleTimer);
     this.#queue?.[Symbol.dispose]();
+    this.#log?.[Symbol.dispose]();
     this.#resets?.[Symbol.dispose]();
   }
 
+  /**
+   * A SYN has passed the rules. The first byte of its connection follows its sequence number, and nothing of an earlier connection of the same
+   * ends counts for it. `again`: the entry in conntrack was there before, so that the server may have accepted another SYN; then both
+   * sides have to begin again.
+   */
+  #begun(packet: LoggedPacket): void {
+    const header = parsePacket(packet.payload);
+    if (!header.ok || header.value.protocol !== TCP) return;
+    const at = header.value.upperOffset + SEQUENCE_AT;
+    if (packet.payload.length < at + 4) return;
+    const start = (packet.payload.readUInt32BE(at) + 1) >>> 0;
+    const ends = endsOf('tcp', header.value);
+    const known = this.#flows.get(keyOfEnds(ends));
+    if (known?.start === start) return;
+    if (known) this.#forget(known);
+    if (packet.prefix.endsWith(BEGUN_AGAIN)) this.#delete(ends);
+    else this.#begin(ends, packet.mark, start);
+  }
+
   #receive(packet: QueuedPacket): void {
-    if (!this.#earlier) {
-      this.#early.push(packet);
-      return;
+    this.#counts.queued += 1;
+    try {
+      this.#noteBegun();
+      this.#check(packet);
+    } catch (err) {
+      // what a container sends must not end the service; the packet stays closed
+      this.#counts.faults += 1;
+      this.#queue?.verdict(packet.id, 'drop');
+      this.#o.log.warn({ err: String(err) }, 'a packet of a connection could not be checked: dropped');
     }
-    this.counts.queued += 1;
+  }
+
+  /** The SYN of each packet that has come is in the buffer of the log by now. */
+  #noteBegun(): void {
+    this.#log?.drain();
+    const { lost = 0, overruns = 0 } = this.#log?.stats() ?? {};
+    if (lost + overruns === this.#lost) return;
+    this.#lost = lost + overruns;
+    this.#o.log.warn(
+      {},
+      'the kernel could not report all new connections: those that are being checked are refused',
+    );
+    for (const flow of [...this.#flows.all]) {
+      if (flow.check instanceof QuicFlow) continue;
+      if (flow.waiting.size === 0) this.#forget(flow);
+      else this.#settle(flow, flow.check.refuse(LOST));
+    }
+  }
+
+  #check(packet: QueuedPacket): void {
     const header = parsePacket(packet.payload);
     const flow = header.ok ? this.#flowOf(packet, header.value) : undefined;
-    if (!header.ok || !flow) {
-      this.counts.dropped += 1;
+    const isHeld = flow !== undefined && this.#flows.hold(flow, packet.id, packet.mark);
+    if (flow && !isHeld) this.#counts.beyondBounds += 1;
+    if (!header.ok || !flow || !isHeld) {
+      this.#counts.dropped += 1;
       this.#queue?.verdict(packet.id, 'drop');
       return;
     }
     const now = this.#o.now();
-    flow.used = now;
-    flow.waiting.set(packet.id, packet.mark);
+    this.#flows.use(flow, now);
     this.#settle(flow, this.#take(flow, packet, header.value, now));
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
@@ -171,77 +215,66 @@ export class ConnectionChecks implements Disposable {
     if (check instanceof QuicFlow)
       return check.take({ id, payload: bytes.subarray(header.upperOffset + UDP_HEADER) }, now);
     const read = readSegment({ bytes, header, length, isUnchecked });
-    if (!read) return { release: [], drop: [id], state: 'open' };
+    if (!read) return { release: [], drop: [id], state: check.state };
+    if (read.payload.length === 0)
+      return { release: read.doubt ? [] : [id], drop: read.doubt ? [id] : [], state: check.state };
     const from = this.#isFromClient(packet) ? 'client' : 'server';
-    if (read.payload.length === 0) return { release: [id], drop: [], state: check.state };
     const segment: Segment = { id, from, seq: read.seq, ack: read.ack, payload: read.payload };
-    const doubt = read.doubt ?? (flow.isEarlier ? EARLIER : undefined);
+    const doubt = read.doubt ?? (flow.start === undefined ? UNSEEN : undefined);
     if (doubt !== undefined && from === 'client') return check.refuse(doubt, segment);
     return check.take(segment, now);
   }
 
-  #isFromClient({ mark }: QueuedPacket): boolean {
-    return this.#isClientMark(mark);
-  }
-
   /** The packets of the server have no identity. */
-  #isClientMark(mark: number): boolean {
+  #isFromClient({ mark }: Pick<QueuedPacket, 'mark'>): boolean {
     return (mark & this.#o.shape.marks.identity) !== 0;
   }
 
+  /** Of a client without a flow: one is made, to be refused unless it is of QUIC. */
   #flowOf(packet: QueuedPacket, header: PacketHeader): OpenFlow | undefined {
-    const { src, dst, sport = 0, dport = 0, protocol } = header;
+    const { protocol } = header;
     if (protocol !== TCP && protocol !== UDP) return undefined;
-    const key = this.#isFromClient(packet)
-      ? `${protocol} ${src} ${sport} ${dst} ${dport}`
-      : `${protocol} ${dst} ${dport} ${src} ${sport}`;
-    const known = this.#flows.get(key);
-    if (known) return known;
-    return this.#isFromClient(packet) ? this.#begin(key, packet, header) : undefined;
+    const proto = protocol === TCP ? 'tcp' : 'udp';
+    const isFromClient = this.#isFromClient(packet);
+    const ends = isFromClient ? endsOf(proto, header) : reversedEnds(proto, header);
+    const known = this.#flows.get(keyOfEnds(ends));
+    if (known || !isFromClient) return known;
+    return this.#begin(ends, packet.mark, undefined);
   }
 
-  #begin(key: string, packet: QueuedPacket, header: PacketHeader): OpenFlow | undefined {
-    const { src, sport = 0, dst, dport = 0, protocol } = header;
-    const subject = this.#subjectOf(packet.mark);
+  #begin(ends: FlowEnds, mark: number, start: number | undefined): OpenFlow | undefined {
+    const subject = this.#subjectOf(mark);
     if (!subject) return undefined;
-    const share = this.#shares.get(subject.id) ?? 0;
-    if (share >= MAX_FLOWS_OF_ONE || this.#flows.size >= MAX_FLOWS) {
-      this.counts.full += 1;
+    const { proto, port } = ends;
+    const judge = this.#judge(subject.id, { proto, port });
+    const flow: OpenFlow = {
+      ...ends,
+      key: keyOfEnds(ends),
+      container: subject.id,
+      check:
+        proto === 'udp'
+          ? new QuicFlow(judge)
+          : port === HTTP_PORT
+            ? new HttpFlow(judge, port, start ?? 0)
+            : new TlsFlow(judge, start ?? 0),
+      start,
+      waiting: new Map(),
+      used: this.#o.now(),
+      isDone: false,
+      isNew: true,
+    };
+    if (!this.#flows.add(flow).ok) {
+      this.#counts.beyondBounds += 1;
       return undefined;
     }
-    const proto = protocol === TCP ? 'tcp' : 'udp';
-    const judge = this.#judge(subject.id, { proto, port: dport });
-    const check =
-      proto === 'udp'
-        ? new QuicFlow(judge)
-        : dport === HTTP_PORT
-          ? new HttpFlow(judge, dport)
-          : new TlsFlow(judge);
-    const flow: OpenFlow = {
-      container: subject.id,
-      proto,
-      source: src,
-      sourcePort: sport,
-      address: dst,
-      port: dport,
-      check,
-      waiting: new Map(),
-      used: 0,
-      isDone: false,
-      isEarlier: this.#earlier?.delete(key) ?? false,
-    };
-    this.#flows.set(key, flow);
-    this.#shares.set(subject.id, share + 1);
+    this.#idleTimer ??= setTimeout(() => this.#sweepIdle(), IDLE_SWEEP_MS).unref();
     return flow;
   }
 
   /** By the policy at the moment of each decision. */
   #judge(container: string, to: { proto: 'tcp' | 'udp'; port: number }): NameJudge {
     const now = (): NameJudge =>
-      judgeFor(this.#o.applied.value?.subjects.get(container)?.classes ?? [], {
-        ...to,
-        echConfigs: new Set(),
-      });
+      judgeFor(this.#o.applied.value?.subjects.get(container)?.classes ?? [], to, this.#facts);
     return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }
 
@@ -255,20 +288,34 @@ export class ConnectionChecks implements Disposable {
 
   #settle(flow: OpenFlow, outcome: Outcome): void {
     const { container, proto, address, port } = flow;
-    for (const { name } of outcome.allowed ?? []) this.names.emit({ container, proto, address, port, name });
+    for (const { name } of outcome.allowed ?? []) {
+      this.verified.note(flow, name, flow.isNew);
+      flow.isNew = false;
+      this.names.emit({ container, proto, address, port, name });
+    }
+    if (outcome.awaits !== undefined) this.#lookUp(flow, outcome.awaits);
     for (const id of outcome.release) this.#release(flow, id, outcome.state);
     const { refusal } = outcome;
     // one packet is refused by the rules, which answer its sender; the others are dropped
     const last = outcome.drop.at(-1);
-    const answersServer = last !== undefined && !this.#isClientMark(flow.waiting.get(last) ?? 0);
+    const isServerAnswered = last !== undefined && !this.#isFromClient({ mark: flow.waiting.get(last) ?? 0 });
     const [refused, ...others] = refusal ? [...outcome.drop].reverse() : [undefined, ...outcome.drop];
     if (refused !== undefined) this.#refuse(flow, refused);
     for (const id of others) if (id !== undefined) this.#drop(flow, id);
-    flow.isDone ||= outcome.state === 'verified' || refusal !== undefined;
+    if (outcome.state === 'verified' || refusal !== undefined) this.#flows.done(flow);
     if (!refusal) return;
-    this.counts.refused += 1;
-    this.#end(flow, outcome.expected, refused !== undefined && answersServer);
+    this.#counts.refused += 1;
+    this.#end(flow, outcome.expected, refused !== undefined && isServerAnswered);
     this.names.emit({ container, proto, address, port, name: refusal.name, refusal });
+  }
+
+  #lookUp(flow: OpenFlow, name: string): void {
+    const { check } = flow;
+    if (check instanceof HttpFlow) return;
+    this.#o.dns.keys.lookUp(name, flow.container).then(
+      () => this.#settle(flow, check.recheck()),
+      (err: unknown) => this.#o.log.warn({ err: String(err), name }, 'cannot look up the keys of a name'),
+    );
   }
 
   /** After the rules have refused a packet and answered its sender: reset the other side, and delete the flow. */
@@ -276,58 +323,88 @@ export class ConnectionChecks implements Disposable {
     const { proto, source, sourcePort, address, port } = flow;
     const toServer = { src: source, sport: sourcePort, dst: address, dport: port };
     const toClient = { src: address, sport: port, dst: source, dport: sourcePort };
-    try {
-      if (proto === 'tcp' && expected) {
-        const { byServer, byClient } = expected;
-        const reset = isServerAnswered
-          ? { ...toClient, seq: byClient, ack: byServer }
-          : { ...toServer, seq: byServer, ack: byClient };
+    if (proto === 'tcp' && expected) {
+      const { byServer, byClient } = expected;
+      const reset = isServerAnswered
+        ? { ...toClient, seq: byClient, ack: byServer }
+        : { ...toServer, seq: byServer, ack: byClient };
+      try {
         this.#resets?.send(reset);
+      } catch (err) {
+        this.#o.log.debug({ err: String(err), address, port }, 'a refused connection stays open at one side');
       }
-      this.#o.kernel.flows.deleteByOrigin({ proto: PROTOCOL_NUMBERS[proto], ...toServer });
+    }
+    this.#delete(flow);
+  }
+
+  /** Delete the entry in conntrack: packets without a SYN open no other one. */
+  #delete({ proto, source, sourcePort, address, port }: FlowEnds): void {
+    const tuple = { src: source, sport: sourcePort, dst: address, dport: port };
+    try {
+      this.#o.kernel.flows.deleteByOrigin({ proto: PROTOCOL_NUMBERS[proto], ...tuple });
     } catch (err) {
-      this.#o.log.debug({ err: String(err), address, port }, 'a refused connection stays open at one side');
+      this.#o.log.debug({ err: String(err), address, port }, 'the flow of a refused connection stays');
     }
   }
 
   #release(flow: OpenFlow, id: number, state: FlowState): void {
-    const mark = flow.waiting.get(id);
+    const mark = this.#flows.take(flow, id);
     if (mark === undefined) return;
-    flow.waiting.delete(id);
-    this.counts.released += 1;
+    this.#counts.released += 1;
     const { marks } = this.#o.shape;
     this.#queue?.verdict(id, 'repeat', (mark | marks.held | (marks.check?.[state] ?? 0)) >>> 0);
   }
 
   #refuse(flow: OpenFlow, id: number): void {
-    const mark = flow.waiting.get(id);
+    const mark = this.#flows.take(flow, id);
     if (mark === undefined) return;
-    flow.waiting.delete(id);
     this.#queue?.verdict(id, 'repeat', (mark | refusedBits(this.#o.shape)) >>> 0);
   }
 
   #drop(flow: OpenFlow, id: number): void {
-    if (!flow.waiting.delete(id)) return;
-    this.counts.dropped += 1;
+    if (this.#flows.take(flow, id) === undefined) return;
+    this.#counts.dropped += 1;
     this.#queue?.verdict(id, 'drop');
+  }
+
+  #forget(flow: OpenFlow): void {
+    for (const id of this.#flows.forget(flow).keys()) {
+      this.#counts.dropped += 1;
+      this.#queue?.verdict(id, 'drop');
+    }
   }
 
   #sweep(): void {
     this.#timer = undefined;
     const now = this.#o.now();
-    for (const [key, flow] of this.#flows) {
+    for (const flow of this.#flows.pending) {
       const late = flow.check.expire(now);
       if (late) this.#settle(flow, late);
-      const unused = now - flow.used;
-      if (unused > (flow.isDone ? DONE_MS : flow.check.isIdle ? IDLE_MS : LOST_MS)) this.#forget(key, flow);
     }
-    if (this.#flows.size > 0) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
+    this.#flows.forgetDone(now);
+    if (this.#flows.isBusy) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
 
-  #forget(key: string, flow: OpenFlow): void {
-    this.#flows.delete(key);
-    const left = (this.#shares.get(flow.container) ?? 1) - 1;
-    if (left > 0) this.#shares.set(flow.container, left);
-    else this.#shares.delete(flow.container);
+  #sweepIdle(): void {
+    this.#flows.forgetIdle(this.#o.now());
+    this.#idleTimer = this.#flows.isEmpty
+      ? undefined
+      : setTimeout(() => this.#sweepIdle(), IDLE_SWEEP_MS).unref();
   }
 }
+
+/** Offset in the header of TCP (RFC 9293 3.1). */
+const SEQUENCE_AT = 4;
+
+/** The ends of a packet of the client, and of one of the server. */
+const endsOf = (proto: FlowEnds['proto'], { src, sport = 0, dst, dport = 0 }: PacketHeader): FlowEnds => ({
+  proto,
+  source: src,
+  sourcePort: sport,
+  address: dst,
+  port: dport,
+});
+const reversedEnds = (proto: FlowEnds['proto'], header: PacketHeader): FlowEnds => {
+  const { source, sourcePort, address, port } = endsOf(proto, header);
+  return { proto, source: address, sourcePort: port, address: source, port: sourcePort };
+};

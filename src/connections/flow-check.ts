@@ -21,17 +21,23 @@ export interface Refusal {
   readonly name: string;
   /** What is wrong, for people. */
   readonly detail: string;
+  /** A threat feed lists the name. */
+  readonly isThreat?: true;
 }
 
-/** The decision of the policy about a name that a connection asks for. */
-export type Ruling =
+export type Decision =
   | { readonly allow: true; readonly name: string; readonly entry: string }
   | { readonly allow: false; readonly refusal: Refusal };
+/** The decision of the policy about a name that a connection asks for. */
+export type Ruling =
+  | Decision
+  /** It depends on the HTTPS record of this name, which has to be looked up first. */
+  | { readonly allow: 'later'; readonly record: string };
 
 /** Decides about the name in a hello, or in the head of a request. */
 export interface NameJudge {
   hello(hello: ClientHello): Ruling;
-  request(host: AskedName): Ruling;
+  request(host: AskedName): Decision;
 }
 
 /**
@@ -58,6 +64,8 @@ export interface Outcome {
   readonly expected?: Expected;
   /** Names that were permitted just now. */
   readonly allowed?: readonly Extract<Ruling, { allow: true }>[];
+  /** A name whose HTTPS record decides what becomes of packets that wait: look it up, and call `recheck`. */
+  readonly awaits?: string;
 }
 
 /** The distance of two sequence numbers (RFC 9293 3.4): positive when `seq` comes after `start`. */

@@ -1,5 +1,6 @@
 /** One TCP connection to port 80: every request on it must name a permitted host. */
 import {
+  type Decision,
   distance,
   type FlowState,
   type NameJudge,
@@ -9,7 +10,7 @@ import {
   type Segment,
 } from './flow-check.js';
 import { type Framing, type RequestHead, RequestReader } from './http-requests.js';
-import { HELLO_MS, REORDER_MS } from './tls-flow.js';
+import { HELLO_MS } from './tls-flow.js';
 
 /** Segments that wait for others before them, or for the end of a head. */
 const MAX_HELD = 256;
@@ -26,7 +27,7 @@ type Allowed = Extract<Ruling, { allow: true }>;
 export class HttpFlow {
   readonly #judge: NameJudge;
   readonly #reader: RequestReader;
-  #start: number | undefined;
+  readonly #start: number;
   /** Offset of the next byte to read. It grows without bound; sequence numbers are compared with its low bits. */
   #next = 0;
   /** Read and not released: the end of the head is not there yet. In order. */
@@ -39,18 +40,18 @@ export class HttpFlow {
   #floor = 0;
   #since = 0;
   #requests = 0;
-  #early: Refusal | undefined;
   /** A request for WebSocket was released: the server's answer decides what follows. */
   #upgrade: 'none' | 'asked' | 'done' = 'none';
-  #serverStart = 0;
+  #serverStart: number | undefined;
   /** The last byte of the server that the client has acknowledged. */
   #acknowledged = 0;
   #answer = Buffer.alloc(0);
   #refusal: Refusal | undefined;
 
-  /** `port`: the one that the connection goes to. */
-  constructor(judge: NameJudge, port: number) {
+  /** `port`: the one that the connection goes to. `start`: the sequence number of the client's first byte. */
+  constructor(judge: NameJudge, port: number, start: number) {
     this.#judge = judge;
+    this.#start = start;
     this.#reader = new RequestReader(port);
   }
 
@@ -67,20 +68,19 @@ export class HttpFlow {
     return this.#upgrade === 'asked' ? 'open' : 'requests';
   }
 
-  /** Refuse the flow for something that is not in the bytes of this segment of the client. */
-  refuse(detail: string, { id, seq, ack }: Omit<Segment, 'payload' | 'from'>): Outcome {
-    if (this.#start === undefined) [this.#start, this.#serverStart] = [seq, ack];
-    return this.#refuse(host(detail), id);
+  /** Refuse the flow for something that is not in the bytes of the client; `segment`: of this one, which is not evaluated. */
+  refuse(detail: string, segment?: Pick<Segment, 'id' | 'ack'>): Outcome {
+    this.#serverStart ??= segment?.ack;
+    return this.#refuse(host(detail), ...(segment ? [segment.id] : []));
   }
 
-  /** The next bytes begin a request. Forgotten and begun again, the flow is read in the same way. */
+  /** Nothing waits, and the next bytes begin a request. */
   get isIdle(): boolean {
     return this.#waiting === 0 && this.#reader.isBetweenRequests;
   }
 
   expire(now: number): Outcome | undefined {
     if (this.#refusal || this.#waiting === 0) return undefined;
-    if (now - this.#since >= REORDER_MS && this.#early) return this.#refuse(this.#early);
     if (now - this.#since < HELLO_MS) return undefined;
     return this.#refuse(host('the head of a request was not complete within 3 s'));
   }
@@ -90,18 +90,11 @@ export class HttpFlow {
   }
 
   #fromClient({ id, seq, ack, payload }: Segment): Outcome {
-    if (this.#start === undefined) {
-      this.#start = seq;
-      this.#serverStart = ack;
-    }
+    this.#serverStart ??= ack;
     this.#acknowledged = ack;
     // the stream may be longer than 2^31 bytes: offsets are counted from the next byte
     const offset = this.#next + distance(seq, (this.#start + this.#next) | 0);
-    if (offset < 0) {
-      if (this.#requests > 0 || this.#floor > 0)
-        return this.#refuse(host('it sent bytes before its first request'), id);
-      return this.#restart(seq, { id, offset: 0, payload });
-    }
+    if (offset < 0) return this.#refuse(host('it sent bytes before its first request'), id);
     if (this.#upgrade === 'asked' && offset + payload.length > this.#next)
       return this.#refuse(host('it sent more before the server had agreed to WebSocket'), id);
     if (offset > this.#next) return this.#hold({ id, offset, payload });
@@ -111,21 +104,6 @@ export class HttpFlow {
     const fresh = payload.subarray(again.length);
     if (fresh.length === 0) return this.#isUndecided(offset) ? this.#outcome([], [id]) : this.#outcome([id]);
     return this.#read({ id, offset: this.#next, payload: fresh });
-  }
-
-  /** The first segments came in another order: read them again from the earliest one. */
-  #restart(seq: number, first: HeldSegment): Outcome {
-    const moved = distance(this.#start as number, seq);
-    const known = [...this.#undecided, ...this.#ahead].map((h) => ({ ...h, offset: h.offset + moved }));
-    this.#start = seq;
-    this.#next = 0;
-    this.#undecided = [];
-    this.#ahead = known.sort((a, b) => a.offset - b.offset);
-    this.#kept = [];
-    this.#keptBytes = 0;
-    this.#early = undefined;
-    this.#reader.restart();
-    return this.#read(first);
   }
 
   #hold(segment: HeldSegment): Outcome {
@@ -145,7 +123,11 @@ export class HttpFlow {
       this.#undecided.push(segment);
       this.#next += segment.payload.length;
       for (const event of this.#reader.read(segment.payload)) {
-        if (event.kind === 'refused') return this.#unreadable(event.why, event.detail);
+        if (event.kind === 'refused')
+          return this.#refuse(
+            host(event.why === 'malformed' ? `a malformed request: ${event.detail}` : event.detail),
+            ...drop,
+          );
         const ruling = this.#request(event.head);
         if (!ruling.allow) return this.#refuse(ruling.refusal, ...drop);
         allowed.push(ruling);
@@ -179,7 +161,7 @@ export class HttpFlow {
     }
   }
 
-  #request(head: RequestHead): Ruling {
+  #request(head: RequestHead): Decision {
     const ruling = this.#judge.request(head.host);
     this.#requests += 1;
     if (this.#upgrade === 'asked')
@@ -189,13 +171,6 @@ export class HttpFlow {
       return { allow: false, refusal: host('WebSocket on a connection that had other requests before') };
     this.#upgrade = 'asked';
     return ruling;
-  }
-
-  #unreadable(why: 'not-http' | 'malformed' | 'too-large', detail: string): Outcome {
-    const refusal = host(why === 'malformed' ? `a malformed request: ${detail}` : detail);
-    if (why !== 'not-http' || this.#requests > 0) return this.#refuse(refusal);
-    this.#early = refusal;
-    return this.#outcome([]);
   }
 
   #keep(framing: readonly Framing[]): void {
@@ -232,7 +207,7 @@ export class HttpFlow {
   /** The status line after a request for WebSocket. */
   #fromServer({ id, seq, payload }: Segment): Outcome {
     if (this.#upgrade !== 'asked') return this.#outcome([id]);
-    const at = distance(seq, this.#serverStart);
+    const at = distance(seq, this.#serverStart ?? seq);
     if (at <= this.#answer.length && at >= 0)
       this.#answer = Buffer.concat([
         this.#answer.subarray(0, at),
@@ -253,7 +228,7 @@ export class HttpFlow {
   }
 
   #expected(first: HeldSegment | undefined): Pick<Outcome, 'expected'> {
-    if (this.#start === undefined) return {};
+    if (this.#serverStart === undefined) return {};
     const byServer = (this.#start + (first?.offset ?? this.#next)) >>> 0;
     return { expected: { byServer, byClient: this.#acknowledged } };
   }

@@ -72,14 +72,6 @@ export class RequestReader {
     return this.#pending.length === 0;
   }
 
-  /** Forget all that was read. */
-  restart(): void {
-    this.#state = { in: 'head' };
-    this.#pending = Buffer.alloc(0);
-    this.#at = 0;
-    this.#framing = [];
-  }
-
   takeFraming(): readonly Framing[] {
     const framing = this.#framing;
     this.#framing = [];

@@ -1,17 +1,22 @@
 /** What the policy of one container permits by the name that a connection asks for. */
+import type { KeyIds } from '../dns/published-keys.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { DestEntry } from '../policy/entry.js';
-import type { PolicyEntry } from '../policy/policy.js';
+import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import type { AskedName, ClientHello } from './client-hello.js';
-import type { NameJudge, Refusal, RefusalReason, Ruling } from './flow-check.js';
+import type { Decision, NameJudge, Refusal, RefusalReason, Ruling } from './flow-check.js';
 
 /** Where a connection goes. */
 export interface Destination {
   readonly proto: 'tcp' | 'udp';
   readonly port: number;
-  /** Numbers of the keys for encrypted hellos that the DNS records of this address's names have shown. */
-  readonly echConfigs: ReadonlySet<number>;
+}
+/** What is known of names, at the moment of the decision. */
+export interface NameFacts {
+  /** Keys for encrypted hellos that the name publishes (dns/published-keys.ts). */
+  readonly keysOf: (name: string) => KeyIds | undefined;
+  readonly threatOf: (name: string) => ThreatHit | undefined;
 }
 
 const hasPort = (c: ClassPlan, { proto, port }: Destination): boolean =>
@@ -20,54 +25,56 @@ const hasPort = (c: ClassPlan, { proto, port }: Destination): boolean =>
 const matches = ({ target }: DestEntry, name: string): boolean =>
   target.kind === 'name' && nameMatches(target, name);
 
-const quoted = (name: string): string => (name === '' ? 'no name' : `the name ${name}`);
+const refuse = (refusal: Refusal): Decision => ({ allow: false, refusal });
 
 /** Decides by the name entries of a container that cover the port of one connection. */
-export function judgeFor(classes: readonly ClassPlan[], to: Destination): NameJudge {
-  const entries = (): readonly PolicyEntry[] => classes.filter((c) => hasPort(c, to)).flatMap((c) => c.names);
-  const byName = (asked: AskedName, reason: RefusalReason, where: string): Ruling => {
-    if (asked.kind === 'none')
-      return refuse({
-        reason: reason === 'host' ? 'host' : 'no-server-name',
-        name: '',
-        detail: `it has no ${where}`,
-      });
+export function judgeFor(classes: readonly ClassPlan[], to: Destination, facts: NameFacts): NameJudge {
+  const entriesFor = (name: string): DestEntry[] =>
+    classes
+      .filter((c) => hasPort(c, to))
+      .flatMap((c) => c.names.map(({ entry }) => entry))
+      .filter((entry) => matches(entry, name));
+  const byName = (asked: AskedName, reason: RefusalReason, where: string): Decision => {
+    if (asked.kind === 'none') {
+      const missing = reason === 'host' ? reason : 'no-server-name';
+      return refuse({ reason: missing, name: '', detail: `it has no ${where}` });
+    }
     if (asked.kind === 'invalid')
       return refuse({ reason, name: asked.text, detail: `its ${where} is ${asked.why}` });
-    const [entry] = entries().filter((e) => matches(e.entry, asked.name));
-    if (entry) return { allow: true, name: asked.name, entry: entry.entry.canonical };
-    return refuse({
-      reason,
-      name: asked.name,
-      detail: `no entry permits ${quoted(asked.name)} on ${to.proto}/${to.port}`,
-    });
+    const { name } = asked;
+    const hit = facts.threatOf(name);
+    if (hit) return refuse({ reason, name, detail: hitText(hit), isThreat: true });
+    const [entry] = entriesFor(name);
+    if (entry) return { allow: true, name, entry: entry.canonical };
+    return refuse({ reason, name, detail: `no entry permits ${name} on ${to.proto}/${to.port}` });
   };
   return {
-    hello: (hello) => encryption(hello, to, entries(), byName(hello.name, 'server-name', 'server name')),
+    hello: (hello) => {
+      const ruling = byName(hello.name, 'server-name', 'server name');
+      if (ruling.allow !== true || !hello.encrypted) return ruling;
+      const mayHide = entriesFor(ruling.name).some((e) => e.flags.includes('ech=allow'));
+      return mayHide ? ruling : encryption(hello.encrypted.configId, ruling, facts.keysOf(ruling.name));
+    },
     request: (host) => byName(host, 'host', 'Host'),
   };
 }
 
-const refuse = (refusal: Refusal): Ruling => ({ allow: false, refusal });
-
 /**
  * An encrypted hello has a second name, which only the server can read. Browsers send one of random bytes to servers for which they have no key
- * (GREASE, RFC 9849 6.2), which cannot be distinguished from a real one but by the number of the key: a real one has a number that the server has
- * published.
+ * (GREASE, RFC 9849 6.2). It cannot be distinguished from a real one but by the number of the key: a real one has a number that the server has
+ * published, a random one has it once in 256 times.
  */
 function encryption(
-  hello: ClientHello,
-  to: Destination,
-  entries: readonly PolicyEntry[],
-  ruling: Ruling,
+  configId: number,
+  ruling: Extract<Ruling, { allow: true }>,
+  keys: KeyIds | undefined,
 ): Ruling {
-  if (!ruling.allow || !hello.encrypted) return ruling;
-  const isPublished = to.echConfigs.has(hello.encrypted.configId);
-  const mayHide = entries.some((e) => matches(e.entry, ruling.name) && e.entry.flags.includes('ech=allow'));
-  if (!isPublished || mayHide) return ruling;
-  return refuse({
-    reason: 'ech',
-    name: ruling.name,
-    detail: 'it has an encrypted hello for a key of this server: the name in it cannot be read',
-  });
+  const { name } = ruling;
+  if (keys === undefined) return { allow: 'later', record: name };
+  const detail =
+    keys === 'unknown'
+      ? 'it may have an encrypted hello: the HTTPS record of the name, which shows the keys of the server, cannot be looked up'
+      : 'it has an encrypted hello for a key of this server: the name in it cannot be read';
+  if (keys !== 'unknown' && !keys.has(configId)) return ruling;
+  return refuse({ reason: 'ech', name, detail: `${detail} (ech=allow permits it)` });
 }

@@ -65,16 +65,23 @@ export class QuicFlow {
         quic(`it begins with ${firstOf(datagram.packets)}, not with an Initial packet`),
         id,
       );
-    const allowed: Allowed[] = [];
+    const rulings: Ruling[] = [];
     for (const packet of initials) {
       const outcome = this.#initial(packet);
       if (outcome === 'unknown' && this.#connections.length > 0) return this.#outcome([], [id]);
       if (outcome === 'unknown') return this.#refuse(quic('its first packet cannot be decrypted'), id);
-      if (outcome === undefined) continue;
-      if (!outcome.allow) return this.#refuse(outcome.refusal, id);
-      allowed.push(outcome);
+      if (outcome !== undefined) rulings.push(outcome);
     }
-    return this.#settle(id, allowed, now);
+    if (this.#held.length === 0) this.#since = now;
+    if (this.#held.length >= MAX_HELD) return this.#outcome([], [id]);
+    this.#held.push(id);
+    return this.#settle(rulings);
+  }
+
+  /** Evaluate what waits again: a record that it depends on was looked up. */
+  recheck(): Outcome {
+    if (this.#refusal) return this.#outcome([]);
+    return this.#settle(this.#connections.filter((c) => !c.allowed).flatMap((c) => this.#hello(c) ?? []));
   }
 
   get isIdle(): boolean {
@@ -87,17 +94,23 @@ export class QuicFlow {
     return this.#refuse(quic('its hello was not complete within 3 s'));
   }
 
-  /** A datagram goes on once every hello that has begun is complete and permitted. */
-  #settle(id: number, allowed: readonly Allowed[], now: number): Outcome {
-    if (this.#connections.some((c) => !c.allowed)) {
-      if (this.#held.length === 0) this.#since = now;
-      if (this.#held.length >= MAX_HELD) return this.#outcome([], [id]);
-      this.#held.push(id);
-      return this.#outcome([]);
+  /** Datagrams go on once every hello that has begun is complete and permitted. */
+  #settle(rulings: readonly Ruling[]): Outcome {
+    const allowed: Allowed[] = [];
+    let awaits: string | undefined;
+    for (const ruling of rulings) {
+      if (ruling.allow === 'later') awaits = ruling.record;
+      else if (ruling.allow) allowed.push(ruling);
+      else return this.#refuse(ruling.refusal);
     }
-    const release = [...this.#held, id];
-    this.#held = [];
-    return { ...this.#outcome(release), ...(allowed.length > 0 ? { allowed } : {}) };
+    const isReady = this.#connections.every((c) => c.allowed);
+    const release = isReady ? this.#held : [];
+    if (isReady) this.#held = [];
+    return {
+      ...this.#outcome(release),
+      ...(allowed.length > 0 ? { allowed } : {}),
+      ...(awaits === undefined ? {} : { awaits }),
+    };
   }
 
   /** `unknown`: it was encrypted with keys that no packet has shown. The server may have them, so that it is dropped. */
@@ -131,9 +144,10 @@ export class QuicFlow {
       }
       if (reading.kind === 'refused') return refused(reading.detail);
       const ruling = this.#judge.hello(reading.value);
+      connection.allowed = ruling.allow === true;
+      if (ruling.allow !== true) return ruling;
       connection.hello.consume(reading.end);
-      connection.allowed = true;
-      if (!ruling.allow || connection.hello.consumed === stream.length) return ruling;
+      if (connection.hello.consumed === stream.length) return ruling;
     }
   }
 

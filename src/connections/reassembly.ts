@@ -57,11 +57,6 @@ export class Reassembly {
     this.#consumed += bytes;
   }
 
-  /** All that is there, in order. */
-  pieces(): readonly { readonly offset: number; readonly bytes: Buffer }[] {
-    return this.#ranges.map(({ from, to }) => ({ offset: from, bytes: this.#bytes.subarray(from, to) }));
-  }
-
   #reserve(end: number): void {
     if (end <= this.#bytes.length) return;
     const grown = Buffer.alloc(Math.min(this.#limit, Math.max(end, FIRST_CAPACITY, this.#bytes.length * 2)));

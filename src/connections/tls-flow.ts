@@ -21,8 +21,6 @@ const MAX_SERVER = 8_192;
 const RECORD_HEADER = 5;
 /** A client sends a hello at once. More segments than fit in its first flight come from a sender that wants them to be many. */
 const MAX_HELD = 64;
-/** How long the first segments wait for one that comes before them, when they do not begin with a hello. */
-export const REORDER_MS = 250;
 /** From the first segment until a hello must be complete. */
 export const HELLO_MS = 3_000;
 
@@ -36,10 +34,10 @@ export class TlsFlow {
   /** Since when segments wait, while some do. */
   #since = 0;
   /** Sequence numbers of the first bytes of both sides. */
-  #start: number | undefined;
-  #serverStart = 0;
-  #client = new Reassembly(MAX_CLIENT);
-  #server = new Reassembly(MAX_SERVER);
+  readonly #start: number;
+  #serverStart: number | undefined;
+  readonly #client = new Reassembly(MAX_CLIENT);
+  readonly #server = new Reassembly(MAX_SERVER);
   #held: HeldSegment[] = [];
   /** All bytes before this offset are decided, and those of a skipped record after it. */
   #decided = 0;
@@ -52,8 +50,10 @@ export class TlsFlow {
   #releasedTo = 0;
   #refusal: Refusal | undefined;
 
-  constructor(judge: NameJudge) {
+  /** `start`: the sequence number of the client's first byte, which follows that of its SYN. */
+  constructor(judge: NameJudge, start: number) {
     this.#judge = judge;
+    this.#start = start;
   }
 
   /** `now`: ms, monotonic, as of `expire`. */
@@ -68,10 +68,10 @@ export class TlsFlow {
     return this.#isVerified ? 'verified' : 'open';
   }
 
-  /** Refuse the flow for something that is not in the bytes of this segment of the client. */
-  refuse(detail: string, { id, seq, ack }: Omit<Segment, 'payload' | 'from'>): Outcome {
-    if (this.#start === undefined) [this.#start, this.#serverStart] = [seq, ack];
-    return this.#refuse(notTls(detail), id);
+  /** Refuse the flow for something that is not in the bytes of the client; `segment`: of this one, which is not evaluated. */
+  refuse(detail: string, segment?: Pick<Segment, 'id' | 'ack'>): Outcome {
+    this.#serverStart ??= segment?.ack;
+    return this.#refuse(notTls(detail), ...(segment ? [segment.id] : []));
   }
 
   /** Nothing more is expected of it soon: it may be forgotten when it is not used. */
@@ -82,23 +82,20 @@ export class TlsFlow {
   /** Refuse a flow that is not complete in time. Undefined while it has time left, or nothing waits. */
   expire(now: number): Outcome | undefined {
     if (this.#refusal || this.#held.length === 0) return undefined;
-    if (now - this.#since >= REORDER_MS && this.#early) return this.#refuse(this.#early);
     if (now - this.#since < HELLO_MS) return undefined;
     return this.#refuse(
       notTls('its hello was not complete within 3 s: it needs an answer to go on, or is cut short'),
     );
   }
 
-  /** What the first segments show, if none comes before them. */
-  #early: Refusal | undefined;
+  /** Evaluate what waits again: a record that it depends on was looked up. */
+  recheck(): Outcome {
+    return this.#refusal || this.#isVerified ? this.#outcome([]) : this.#decide();
+  }
 
   #fromClient({ id, seq, ack, payload }: Segment): Outcome {
-    if (this.#start === undefined) {
-      this.#start = seq;
-      this.#serverStart = ack;
-    }
+    this.#serverStart ??= ack;
     const offset = distance(seq, this.#start);
-    if (offset < 0 && !this.#isReleased && this.#hellos === 0) return this.#rebase(offset, seq, id, payload);
     const added = this.#client.add(offset, payload);
     const end = offset + payload.length;
     if (added === 'conflict')
@@ -118,29 +115,6 @@ export class TlsFlow {
     return this.#decide();
   }
 
-  /** A segment that comes before all that are there. */
-  #rebase(offset: number, seq: number, id: number, payload: Buffer): Outcome {
-    const known = this.#client;
-    const shifted = new Reassembly(MAX_CLIENT);
-    const kept = known.pieces();
-    this.#start = seq;
-    this.#held = this.#held.map((h) => ({ id: h.id, end: h.end - offset }));
-    this.#held.push({ id, end: payload.length });
-    const all = [
-      { offset: 0, bytes: payload },
-      ...kept.map((p) => ({ offset: p.offset - offset, bytes: p.bytes })),
-    ];
-    for (const piece of all) {
-      const added = shifted.add(piece.offset, piece.bytes);
-      if (added === 'conflict')
-        return this.#refuse(notTls('it sent other bytes in the place of some that it had sent'));
-      if (added === 'beyond') return this.#refuse(notTls('it sent too much before the server had answered'));
-    }
-    this.#client = shifted;
-    this.#early = undefined;
-    return this.#decide();
-  }
-
   #decide(): Outcome {
     const allowed: Extract<Ruling, { allow: true }>[] = [];
     const stream = this.#client.whole;
@@ -153,8 +127,14 @@ export class TlsFlow {
       if (this.#hellos === 0 || type === CONTENT.handshake) {
         const reading = readHelloRecords(stream.subarray(this.#decided));
         if (reading.kind === 'more') break;
-        if (reading.kind === 'refused') return this.#unreadable(reading.why, reading.detail);
+        if (reading.kind === 'refused')
+          return this.#refuse(
+            notTls(
+              reading.why === 'malformed' ? `its hello is malformed: ${reading.detail}` : reading.detail,
+            ),
+          );
         const ruling = this.#judge.hello(reading.value);
+        if (ruling.allow === 'later') return { ...this.#releaseDecided(allowed), awaits: ruling.record };
         if (!ruling.allow) return this.#refuse(ruling.refusal);
         allowed.push(ruling);
         this.#hellos += 1;
@@ -167,14 +147,6 @@ export class TlsFlow {
       }
     }
     return this.#releaseDecided(allowed);
-  }
-
-  /** Bytes that are no hello may come after others that are still on their way. */
-  #unreadable(why: 'not-tls' | 'malformed' | 'too-large', detail: string): Outcome {
-    const refusal = notTls(why === 'malformed' ? `its hello is malformed: ${detail}` : detail);
-    if (why !== 'not-tls' || this.#hellos > 0) return this.#refuse(refusal);
-    this.#early = refusal;
-    return this.#outcome([]);
   }
 
   #releaseDecided(allowed: readonly Extract<Ruling, { allow: true }>[]): Outcome {
@@ -191,7 +163,7 @@ export class TlsFlow {
   #fromServer({ id, seq, payload }: Segment): Outcome {
     if (this.#hellos === 0)
       return this.#refuse(notTls('the server sent first, which no server of TLS does'), id);
-    const offset = distance(seq, this.#serverStart);
+    const offset = distance(seq, this.#serverStart ?? seq);
     const room = payload.subarray(0, Math.max(0, MAX_SERVER - offset));
     // what the server has sent before is another hello's answer, and its bytes are of no interest
     if (offset >= 0 && room.length > 0 && this.#server.add(offset, room) === 'conflict')
@@ -214,7 +186,7 @@ export class TlsFlow {
 
   /** What was released has arrived. */
   #expected(): Pick<Outcome, 'expected'> {
-    if (this.#start === undefined) return {};
+    if (this.#serverStart === undefined) return {};
     const byServer = (this.#start + (this.#isReleased ? this.#releasedTo : 0)) >>> 0;
     return { expected: { byServer, byClient: (this.#serverStart + this.#server.whole.length) >>> 0 } };
   }

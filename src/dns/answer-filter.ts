@@ -171,6 +171,17 @@ function needsStripped(value: Buffer): boolean {
   return false;
 }
 
+/** The value of one SvcParamKey of HTTPS or SVCB rdata. Undefined: the record does not have it, or is malformed. */
+export function serviceParam(data: Buffer, wanted: number): Buffer | undefined {
+  try {
+    const { next } = readName(data, 2);
+    for (const { key, value } of params(data, next)) if (key === wanted) return value;
+  } catch {
+    // A client ignores a malformed record (RFC 9460 2.2).
+  }
+  return undefined;
+}
+
 /** HTTPS or SVCB rdata without ECH and address hints; undefined: the record has to go (malformed, or they are mandatory). */
 export function stripServiceParams(data: Buffer): Buffer | undefined {
   try {

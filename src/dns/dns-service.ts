@@ -10,6 +10,7 @@ import { KeptReplies } from './kept-replies.js';
 import { type Fact, Ledger, type SetsOf } from './ledger.js';
 import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
+import { PublishedKeys } from './published-keys.js';
 import { ClientLimits, type RateLimits, upstreamShare } from './query-limits.js';
 import { QueryPipeline } from './query-pipeline.js';
 import { Recorder } from './recorder.js';
@@ -53,6 +54,8 @@ type NameTarget = Parameters<typeof nameMatches>[0];
 
 export class DnsService {
   readonly ledger = new Ledger();
+  /** Keys for encrypted hellos, by name. */
+  readonly keys: PublishedKeys;
   readonly #journal: Journal;
   readonly #recorder: Recorder;
   readonly #server: DnsServer;
@@ -83,12 +86,9 @@ export class DnsService {
       now,
     });
     const shares = new ClientLimits(upstreamShare);
-    const upstream = new Upstream({
-      ...config,
-      resolvers,
-      shares,
-      stopsAt: (name) => policy.threats.blockedName(name) !== undefined,
-    });
+    const isListed = (name: string): boolean => policy.threats.blockedName(name) !== undefined;
+    const upstream = new Upstream({ ...config, resolvers, shares, stopsAt: isListed });
+    this.keys = new PublishedKeys({ upstream, isListed, now: () => performance.now() });
     const recorder = this.#recorder;
     const passthrough = new Passthrough({
       policy,
@@ -167,6 +167,11 @@ export class DnsService {
   /** Names for which the address was returned to the container, for logs. */
   namesFor(container: string, address: string): readonly string[] {
     return this.ledger.namesFor(container, address, this.#now());
+  }
+
+  /** Names that were permitted when the address was returned to the container for them. */
+  learnedNames(container: string, address: string): readonly string[] {
+    return this.ledger.learnedNames(container, address, this.#now());
   }
 
   /** A live flow uses the address: it stays permitted until `until` (ms) at least, in ledger, journal and kernel. */

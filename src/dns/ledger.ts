@@ -171,6 +171,13 @@ export class Ledger {
       .sort((a, b) => shown(b) - shown(a));
   }
 
+  /** Names that were permitted when this address was returned for them, by answers that are still valid. */
+  learnedNames(container: string, address: string, now: number): readonly string[] {
+    const resolved = this.#containers.get(container);
+    const until = (name: string): number => resolved?.names.get(name)?.get(address)?.until ?? 0;
+    return [...(resolved?.addresses.get(address)?.names ?? [])].filter((n) => until(n) > now);
+  }
+
   /** Addresses that were returned for names that match, and that are still permitted. */
   addressesFor(container: string, fits: (name: string) => boolean, now: number): readonly string[] {
     const resolved = this.#containers.get(container);

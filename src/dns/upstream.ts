@@ -52,15 +52,18 @@ export class Upstream {
     this.#cache = new Cache(options.cacheBytes ?? 32 * 1024 * 1024);
   }
 
-  /** Throws NoAnswerError when no server answers, or the CNAME chain has no end. */
-  async resolve(q: Question, client: string): Promise<Answer> {
+  /**
+   * Throws NoAnswerError when no server answers, or the CNAME chain has no end. `asked`: the name whose record has led to this one, if it is
+   * another: its servers are queried, unless both are in the same zone.
+   */
+  async resolve(q: Question, client: string, asked = q.name): Promise<Answer> {
     const records: ResourceRecord[] = [];
     const seen = new Set<string>();
     let authentic = true;
     let freshUntil = Number.POSITIVE_INFINITY;
     let name = q.name;
     for (let hop = 0; hop < maxChain; hop++) {
-      const link = await this.#link({ ...q, name }, q.name, client);
+      const link = await this.#link({ ...q, name }, asked, client);
       records.push(...link.records);
       authentic &&= link.authentic;
       freshUntil = Math.min(freshUntil, link.freshUntil);

@@ -8,6 +8,7 @@ import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Verdict } from '../policy/finding.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import { SYN_DATA } from '../ruleset/backstop-table.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
@@ -22,6 +23,7 @@ function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined):
   if (what === 'quota') return limits?.quota?.reached ?? 'its quota is reached';
   if (what === 'flood')
     return `a flood: more than ${BOUNDS.newPerSecond} new connections a second, or ${BOUNDS.open} open`;
+  if (what === SYN_DATA) return 'data with the SYN (TCP Fast Open), which no enforced container may send';
   return undefined;
 }
 
@@ -145,11 +147,13 @@ export class Denials {
   /** A connection that the check of names has refused. */
   checked({ container, proto, address, port, name, refusal }: CheckedName): void {
     if (!refusal) return;
-    const reason = `${refusal.reason}: ${refusal.detail}`;
+    const { isThreat } = refusal;
+    const reason = isThreat ? refusal.detail : `${refusal.reason}: ${refusal.detail}`;
+    if (isThreat) this.#o.recording.tallies.add(container, 'threats', 1);
     this.#add({
       time: new Date(this.#now()).toISOString(),
       container,
-      verdict: 'deny',
+      verdict: isThreat ? 'threat' : 'deny',
       proto,
       address,
       port,

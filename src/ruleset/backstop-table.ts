@@ -1,5 +1,7 @@
+import type { Family } from '../lib/ip.js';
 import type { Cgroup, HostNet, KernelConfig, NftProgram } from './desired-state.js';
 import { hex, type Marks } from './marks.js';
+import { BEGUN_AGAIN } from './verdict-chains.js';
 
 export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
 
@@ -7,7 +9,8 @@ export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
  * Repeat the rules of the `security` chains for marked packets in an nft table that no iptables command changes. A process that
  * flushes every iptables table (a firewalld reload with its iptables backend, a full iptables-restore) leaves it in place.
  */
-export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftProgram {
+export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgram {
+  const { marks, checkQueue, prefix } = shape;
   return {
     table: BACKSTOP_TABLE,
     // `forward` and `input` come after `security` (50, of iptables-nft 150) and before conntrack confirms; `early` comes before `filter`
@@ -19,7 +22,7 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
   chain host { }
   chain extended { }${marks.check ? '\n  chain checking { }' : ''}`,
     rules: new Map([
-      ['early', early(marks)],
+      ['early', early(shape)],
       ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
       ['input', chain(marks, ['icmpv6 type { 133, 135, 136 } accept'])],
       // what is exempt is below a gate, so that packets of the host meet one cgroup match
@@ -29,7 +32,17 @@ export function backstopProgram({ marks }: KernelConfig, hostNet: HostNet): NftP
       ],
       ['host', [...senders(hostNet.exempt, 'accept'), ...host(marks, hostNet.native === true)]],
       ['extended', enforcedOnly(marks)],
-      ...(marks.check ? ([['checking', checking(marks)]] as const) : []),
+      ...(marks.check
+        ? ([
+            [
+              'checking',
+              checking(
+                marks,
+                `log prefix "${prefix}:${BEGUN_AGAIN}" group ${checkQueue} snaplen 128 queue-threshold 1`,
+              ),
+            ],
+          ] as const)
+        : []),
     ]),
     objects: [...hostNet.exempt, ...hostNet.gates].map((c) => c.object),
   };
@@ -71,7 +84,7 @@ const PLAIN_IPV4 = '@nh,0,8 0x45';
  * extension headers. Of packets without an identity (answers) the chains check the state only. Those with a mark of another
  * program keep it, because programs compare theirs as a whole; those without any get the bit, and `answered` takes it off again.
  */
-function early(marks: Marks): string[] {
+function early({ marks, logGroup, prefix }: KernelConfig): string[] {
   const own =
     `meta mark & ${hex(marks.identity)} != 0 ` +
     `meta mark & ${hex((marks.unknown | marks.held) >>> 0)} == 0`;
@@ -81,29 +94,43 @@ function early(marks: Marks): string[] {
     `${own} ${PLAIN_IPV4} meta l4proto != icmp ${established}`,
     `meta mark 0 ct state established meta mark set ${hex(marks.evaluated)} accept`,
     `${own} ip6 nexthdr { tcp, udp } ${established}`,
+    ...([4, 6] as const).flatMap((family) => {
+      const withData = `meta mark & ${hex(marks.enforced)} != 0 meta nfproto ipv${family} tcp flags & (syn | ack) == syn meta length . tcp doff != ${withoutContent(family)}`;
+      return [
+        `${withData} limit rate 20/second burst 60 packets log prefix "${prefix}:${SYN_DATA}" group ${logGroup} snaplen 128`,
+        `${withData} drop`,
+      ];
+    }),
   ];
+}
+
+/** Word of the log: data with the SYN (TCP Fast Open, RFC 7413) would reach the server before anything was evaluated. */
+export const SYN_DATA = 'syndata';
+
+/** A set for `meta length . tcp doff`: what the IP header, of that length without options, and the header of TCP fill. */
+function withoutContent(family: Family): string {
+  const header = family === 4 ? 20 : 40;
+  return `{ ${Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ')} }`;
 }
 
 /**
  * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, and
- * QUIC with a short header. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack lets pass
- * (nf_conntrack_proto_tcp.c, sIG), may begin another connection, which is checked again.
+ * QUIC with a short header. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack would let
+ * pass (nf_conntrack_proto_tcp.c, sIG), may begin another connection: it is dropped, and the service deletes the entry, so that the next SYN
+ * of the client makes a new one.
  */
-function checking({ check, identity, evaluated, unknown, held }: Marks): string[] {
+function checking({ check, identity, evaluated, unknown, held }: Marks, report: string): string[] {
   if (!check) return [];
   const pass = `meta mark set meta mark | ${hex(evaluated)} accept`;
-  const others = hex((0xffff_ffff & ~check.mask) >>> 0);
-  const hasNoContent = (header: number): string =>
-    Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ');
   return [
     `meta mark & ${hex((unknown | held) >>> 0)} != 0 accept`,
     `meta mark != 0 meta mark & ${hex(identity)} == 0 accept`,
     'ip hdrlength != 5 accept',
     'ip6 nexthdr != { tcp, udp } accept',
-    `tcp flags & (syn | ack) == syn ct mark set ct mark & ${others} | ${hex(check.open)} ${pass}`,
+    `tcp flags & (syn | ack) == syn ${report} drop`,
     `ct mark & ${hex(check.mask)} == ${hex(check.verified)} ${pass}`,
-    `meta nfproto ipv4 meta l4proto tcp meta length . tcp doff { ${hasNoContent(20)} } ${pass}`,
-    `meta nfproto ipv6 meta l4proto tcp meta length . tcp doff { ${hasNoContent(40)} } ${pass}`,
+    `meta nfproto ipv4 meta l4proto tcp meta length . tcp doff ${withoutContent(4)} ${pass}`,
+    `meta nfproto ipv6 meta l4proto tcp meta length . tcp doff ${withoutContent(6)} ${pass}`,
     `meta l4proto tcp ct mark & ${hex(check.mask)} == ${hex(check.requests)} ct direction reply ${pass}`,
     `meta l4proto udp ct direction reply ${pass}`,
     `meta l4proto udp @th,64,1 0 ${pass}`,

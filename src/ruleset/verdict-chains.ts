@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig, Subject } from './desired-state.js';
 import { checkedLimitChain, errorsChain, limitChain, type Names, sharedSet } from './naming.js';
-import { type Match, type Rule, rule } from './rules.js';
+import { type Match, type Rule, rule, type Target } from './rules.js';
 
 /** Packets a second and source that may be logged, or be answered with an ICMP error. */
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
@@ -91,18 +91,28 @@ export function checkedChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host
 
 const HTTP: Match = { k: 'dports', ports: [{ lo: 80, hi: 80 }] };
 
+/** Ends the prefix of a SYN for whose connection conntrack had an entry already. */
+export const BEGUN_AGAIN = 'again';
+
 /**
- * New flows that only a name permits. The connmark of a TCP connection lets its later packets be queued (`checking`): in both directions, or
+ * New flows that only a name permits. The service gets a copy of each SYN, because its sequence number shows where the client's bytes begin. The connmark of a TCP connection lets its later packets be queued (`checking`): in both directions, or
  * on port 80 what the client sends. A datagram is queued at once, and comes again with the next state of its flow in its mark. A connection
  * whose beginning was not seen cannot be checked.
  */
 function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
   const { check } = shape.marks;
   const tcp: Match = { k: 'proto', proto: 'tcp' };
+  const begun = (word: string): Target => ({
+    k: 'nflog',
+    group: shape.checkQueue,
+    prefix: `${names.prefix}:${word}`,
+  });
   if (!check) return [rule([], { k: 'goto', chain: next })];
   return [
     rule([{ k: 'ct', states: ['INVALID'] }], { k: 'goto', chain: names.no }),
     rule([tcp, { k: 'syn', not: true }], { k: 'goto', chain: names.no }),
+    rule([tcp, { k: 'connmark', value: 0, mask: check.mask }], begun('syn')),
+    rule([tcp, { k: 'connmark', value: 0, mask: check.mask, not: true }], begun(BEGUN_AGAIN)),
     rule([tcp], { k: 'connMark', bits: check.open }),
     rule([tcp, HTTP], { k: 'connMark', bits: check.requests }),
     rule([tcp], { k: 'goto', chain: next }),

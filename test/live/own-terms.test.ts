@@ -7,7 +7,7 @@ import { Lab } from '../lab/lab.js';
 const ALLOWED = '93.184.1.1';
 const DENIED = '93.184.9.9';
 const LABELS = { 'drawbridge.allow': `${ALLOWED}:80` };
-const KERNEL = { prefix: 'ZZ', markMask: 0x00fff000, queues: [70, 71] };
+const KERNEL = { prefix: 'ZZ', markMask: 0x0cfff000, queues: [70, 71] };
 
 let lab: Lab;
 let drawbridge: Drawbridge;
@@ -78,7 +78,7 @@ describe('kernel', () => {
       ([, value, mask]) => ((Number(value) | Number(mask)) & ~KERNEL.markMask) !== 0,
     );
     expect(beyond.map(([text]) => text)).toEqual([]);
-    expect([...new Set([...rules.matchAll(/--queue-num (\d+)/g)].map((m) => m[1]))]).toEqual(['70']);
+    expect([...new Set([...rules.matchAll(/--queue-num (\d+)/g)].map((m) => m[1]))]).toEqual(['70', '71']);
     const sets = (await lab.inHost(['ipset', 'list', '-n'], { check: true })).stdout.split('\n');
     expect(sets.filter((name) => name !== '' && !name.startsWith('ZZ-'))).toEqual([]);
   });

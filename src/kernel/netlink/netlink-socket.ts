@@ -78,6 +78,7 @@ export class NetlinkSocket implements Disposable {
   readonly #dumps = new Serial();
   #dumping = false;
   #watch: Watch | undefined;
+  #listener: Listener | undefined;
   /** Notifications that arrived while a request waited for its acknowledgement. */
   #early: NetlinkMessage[] = [];
 
@@ -184,10 +185,7 @@ export class NetlinkSocket implements Disposable {
     this.#mustBeApplied(operation, batch);
   }
 
-  /**
-   * As `transaction`, from another thread: for transactions that wait for an RCU grace period. Rejects with the same
-   * errors.
-   */
+  /** As `transaction`, from another thread: for those that wait for an RCU grace period. Rejects with the same errors. */
   async transactionLater(operation: string, outs: readonly Outgoing[]): Promise<void> {
     const batch = this.#batch(outs);
     if (!(await sendLater(this.#fd, batch.bytes))) throw notTaken(operation);
@@ -266,7 +264,8 @@ export class NetlinkSocket implements Disposable {
   /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */
   listen(listener: Listener, batch = 64): void {
     if (this.#watch !== undefined) throw new Error('netlink: this socket has a listener already');
-    this.#watch = watchReadable(this.#fd, () => this.#drain(listener, batch));
+    this.#listener = listener;
+    this.#watch = watchReadable(this.#fd, () => this.drain(batch));
     const early = this.#early;
     this.#early = [];
     // not before the caller has what its constructor returns: its listener may use it
@@ -383,8 +382,10 @@ export class NetlinkSocket implements Disposable {
     decoded?.keep(items.slice(first));
   }
 
-  #drain(listener: Listener, batch: number): void {
-    for (let i = 0; i < batch; i++) {
+  /** Deliver what has arrived, `batch` datagrams at most, without waiting for the event loop. */
+  drain(batch: number): void {
+    const listener = this.#listener;
+    for (let i = 0; i < batch && listener && this.#open; i++) {
       const data = this.#receive('receive');
       if (data === 'nothing') return;
       if (data === 'overrun') {

@@ -127,13 +127,15 @@ export interface LogStats {
   readonly received: number;
   /** Logged by a rule but lost on the way, by the gaps in the kernel's numbering (seen at the next packet). */
   readonly lost: number;
+  /** Times that the receive buffer was full. */
+  readonly overruns: number;
   readonly malformed: number;
 }
 
 export class PacketLog implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #onPacket: (packet: LoggedPacket) => void;
-  readonly #counts = { received: 0, lost: 0, malformed: 0 };
+  readonly #counts = { received: 0, lost: 0, overruns: 0, malformed: 0 };
   #next = 0;
 
   /** Binds the group; packets arrive within 50 ms, 16 at the most gathered. Throws NetlinkError: EBUSY when it is taken. */
@@ -142,11 +144,18 @@ export class PacketLog implements Disposable {
     this.#socket = openLog(options);
     this.#socket.listen({
       onMessage: (message) => this.#receive(message),
-      onOverrun: () => undefined, // counted by the numbering
+      onOverrun: () => {
+        this.#counts.overruns++;
+      },
       onMalformed: () => {
         this.#counts.malformed++;
       },
     });
+  }
+
+  /** Deliver what has arrived until now, without waiting for the event loop: at most 1,024 messages. */
+  drain(): void {
+    this.#socket.drain(1_024);
   }
 
   stats(): LogStats {

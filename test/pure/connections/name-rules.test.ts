@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ClientHello } from '../../../src/connections/client-hello.js';
 import { judgeFor } from '../../../src/connections/name-rules.js';
+import type { ThreatHit } from '../../../src/policy/threat.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { entriesOf } from '../ruleset/sample.js';
 
@@ -12,13 +13,27 @@ const classes = planClasses(
   () => [],
   CHECKS,
 );
+const HIT = {
+  feed: 'test',
+  listed: 'listed.cdn.example',
+  positions: 'line',
+  line: 3,
+  since: 0,
+} as unknown as ThreatHit;
 const hello = (name: string, encrypted?: { configId: number }): ClientHello => ({
   name: { kind: 'name', name },
   encrypted,
   hasEarlyData: false,
 });
-const judge = (proto: 'tcp' | 'udp', port: number, echConfigs: readonly number[] = []) =>
-  judgeFor(classes, { proto, port, echConfigs: new Set(echConfigs) });
+const judge = (proto: 'tcp' | 'udp', port: number, keys: readonly number[] | 'unknown' | undefined = []) =>
+  judgeFor(
+    classes,
+    { proto, port },
+    {
+      keysOf: () => (typeof keys === 'object' ? new Set(keys) : keys),
+      threatOf: (name) => (name === 'listed.cdn.example' ? HIT : undefined),
+    },
+  );
 
 describe('a name in a hello', () => {
   it.each([
@@ -66,6 +81,34 @@ describe('an encrypted hello', () => {
       allow: true,
     });
   });
+});
+
+describe('an encrypted hello whose keys are not known', () => {
+  const encrypted = hello('api.example.com', { configId: 8 });
+  it('waits for the record of its name, and is refused if that cannot be looked up', () => {
+    const none = judgeFor(
+      classes,
+      { proto: 'tcp', port: 443 },
+      { keysOf: () => undefined, threatOf: () => undefined },
+    );
+    expect(none.hello(encrypted)).toEqual({ allow: 'later', record: 'api.example.com' });
+    expect(judge('tcp', 443, 'unknown').hello(encrypted)).toMatchObject({ refusal: { reason: 'ech' } });
+  });
+  it('is not looked up for a name that is refused, or whose entry permits it', () => {
+    const none = judgeFor(
+      classes,
+      { proto: 'tcp', port: 443 },
+      { keysOf: () => undefined, threatOf: () => undefined },
+    );
+    expect(none.hello({ ...encrypted, name: { kind: 'name', name: 'evil.example' } })).toMatchObject({
+      refusal: { reason: 'server-name' },
+    });
+    expect(none.hello(hello('hidden.example', { configId: 8 }))).toMatchObject({ allow: true });
+  });
+});
+
+it('a name that a threat feed lists is refused, though an entry permits it', () => {
+  expect(judge('tcp', 443).hello(hello('listed.cdn.example'))).toMatchObject({ refusal: { isThreat: true } });
 });
 
 describe('a Host', () => {

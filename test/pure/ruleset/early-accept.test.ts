@@ -90,9 +90,14 @@ describe.each([4, 6] as const)('the jumps from INPUT, IPv%i', (family) => {
 });
 
 it('only packets of established flows get the bit before the rules, none that the rules check by more than their state', () => {
-  const [checked = '', ...lines] = backstopProgram(shape, NO_HOST_NET).rules.get('early') ?? [];
+  const [checked = '', ...others] = backstopProgram(shape, NO_HOST_NET).rules.get('early') ?? [];
   expect(checked).toBe(`ct mark & ${hex(marks.check?.mask ?? 0)} != 0 ct state established goto checking`);
+  const lines = others.filter((l) => l.includes(' ct state established '));
   expect(lines).toHaveLength(3);
+  for (const line of others.filter((l) => !lines.includes(l)))
+    expect(line).toMatch(
+      /^meta mark & 0x20000000 != 0 .* tcp flags & \(syn \| ack\) == syn .* (drop|snaplen 128)$/,
+    );
   for (const line of lines) expect(line).toMatch(/ ct state established meta mark set \S.* accept$/);
   // echo requests are limited in length; options and extension headers are dropped
   const plain = ['@nh,0,8 0x45 meta l4proto != icmp', 'ip6 nexthdr { tcp, udp }'];

@@ -1,0 +1,165 @@
+/** The flows whose names are being checked, with bounds for each container and for all. */
+import type { HttpFlow } from './http-flow.js';
+import type { QuicFlow } from './quic-flow.js';
+import type { TlsFlow } from './tls-flow.js';
+import type { FlowEnds } from './verified-names.js';
+
+export interface OpenFlow extends FlowEnds {
+  readonly key: string;
+  readonly container: string;
+  readonly check: TlsFlow | HttpFlow | QuicFlow;
+  /** Of TCP: the sequence number of the client's first byte. Undefined: its SYN was not seen. */
+  readonly start: number | undefined;
+  /** Marks of packets that wait in the queue of the kernel, by their ids. */
+  readonly waiting: Map<number, number>;
+  /** ms, monotonic. */
+  used: number;
+  /** It was verified or refused: what still comes was queued before. */
+  isDone: boolean;
+  /** No name was permitted yet. */
+  isNew: boolean;
+}
+
+export interface FlowBounds {
+  readonly ofOne: number;
+  readonly ofAll: number;
+  /** Packets of one container that wait at once. */
+  readonly waitingOfOne: number;
+}
+/** Some of 4,096 clients that keep connections of HTTP open, and more flows of TLS in their first milliseconds than a host can begin. */
+const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048 };
+/** After the last packet of a flow that is done, others that were queued before may still come. */
+const DONE_MS = 1_000;
+/** A connection without packets that are checked: of HTTP, the time between two requests, or of one large answer. */
+const IDLE_MS = 3_600_000;
+
+/** In the order of their last use. */
+interface Share {
+  readonly flows: Map<string, OpenFlow>;
+  waiting: number;
+}
+
+export class FlowTable {
+  readonly #bounds: FlowBounds;
+  readonly #flows = new Map<string, OpenFlow>();
+  readonly #shares = new Map<string, Share>();
+  /** Flows with packets that wait, and those that are done, in the order in which that began. */
+  readonly #pending = new Set<OpenFlow>();
+  readonly #done = new Set<OpenFlow>();
+
+  constructor(bounds: FlowBounds = BOUNDS) {
+    this.#bounds = bounds;
+  }
+
+  get(key: string): OpenFlow | undefined {
+    return this.#flows.get(key);
+  }
+
+  /** Whether a packet waits, or a flow is about to be forgotten: `pending` and `forgetDone` have something to do. */
+  get isBusy(): boolean {
+    return this.#pending.size + this.#done.size > 0;
+  }
+  get isEmpty(): boolean {
+    return this.#flows.size === 0;
+  }
+  get pending(): readonly OpenFlow[] {
+    return [...this.#pending];
+  }
+  get all(): IterableIterator<OpenFlow> {
+    return this.#flows.values();
+  }
+
+  /** False: the container, or all together, has too many flows that are not idle. Returns what had to be forgotten for it. */
+  add(flow: OpenFlow): { readonly ok: boolean; readonly evicted?: OpenFlow } {
+    const share = this.#shareOf(flow.container);
+    const isFull = share.flows.size >= this.#bounds.ofOne;
+    const evicted = isFull
+      ? oldestIdle(share)
+      : this.#flows.size >= this.#bounds.ofAll
+        ? oldestIdle(this.#largest())
+        : undefined;
+    if ((isFull || this.#flows.size >= this.#bounds.ofAll) && !evicted) return { ok: false };
+    if (evicted) this.forget(evicted);
+    this.#flows.set(flow.key, flow);
+    this.#shareOf(flow.container).flows.set(flow.key, flow);
+    return evicted ? { ok: true, evicted } : { ok: true };
+  }
+
+  /** A packet of the flow has come. */
+  use(flow: OpenFlow, now: number): void {
+    flow.used = now;
+    const { flows } = this.#shareOf(flow.container);
+    flows.delete(flow.key);
+    flows.set(flow.key, flow);
+  }
+
+  /** False: too many packets of its container wait already. */
+  hold(flow: OpenFlow, id: number, mark: number): boolean {
+    const share = this.#shareOf(flow.container);
+    if (share.waiting >= this.#bounds.waitingOfOne) return false;
+    share.waiting += 1;
+    flow.waiting.set(id, mark);
+    this.#pending.add(flow);
+    return true;
+  }
+
+  /** The mark of a packet that waits no longer; undefined: it did not wait. */
+  take(flow: OpenFlow, id: number): number | undefined {
+    const mark = flow.waiting.get(id);
+    if (!flow.waiting.delete(id)) return undefined;
+    this.#shareOf(flow.container).waiting -= 1;
+    if (flow.waiting.size === 0) this.#pending.delete(flow);
+    return mark;
+  }
+
+  done(flow: OpenFlow): void {
+    if (flow.isDone) return;
+    flow.isDone = true;
+    this.#done.add(flow);
+  }
+
+  /** Returns the packets that still waited, with their marks. */
+  forget(flow: OpenFlow): ReadonlyMap<number, number> {
+    if (this.#flows.get(flow.key) !== flow) return new Map();
+    this.#flows.delete(flow.key);
+    this.#pending.delete(flow);
+    this.#done.delete(flow);
+    const share = this.#shareOf(flow.container);
+    share.flows.delete(flow.key);
+    share.waiting -= flow.waiting.size;
+    if (share.flows.size === 0) this.#shares.delete(flow.container);
+    const waiting = new Map(flow.waiting);
+    flow.waiting.clear();
+    return waiting;
+  }
+
+  /** Flows that are done, and those that have been silent for an hour. */
+  forgetDone(now: number): void {
+    for (const flow of this.#done) if (now - flow.used > DONE_MS) this.forget(flow);
+  }
+  forgetIdle(now: number): void {
+    for (const { flows } of [...this.#shares.values()])
+      for (const flow of [...flows.values()]) {
+        if (now - flow.used <= IDLE_MS) break;
+        if (flow.waiting.size === 0) this.forget(flow);
+      }
+  }
+
+  #shareOf(container: string): Share {
+    const share = this.#shares.get(container) ?? { flows: new Map<string, OpenFlow>(), waiting: 0 };
+    this.#shares.set(container, share);
+    return share;
+  }
+
+  #largest(): Share {
+    const [first, ...others] = this.#shares.values();
+    const none: Share = { flows: new Map(), waiting: 0 };
+    return others.reduce((a, b) => (b.flows.size > a.flows.size ? b : a), first ?? none);
+  }
+}
+
+/** Few flows are not idle at one time: each has at least one packet that waits. */
+function oldestIdle({ flows }: Share): OpenFlow | undefined {
+  for (const flow of flows.values()) if (flow.waiting.size === 0) return flow;
+  return undefined;
+}

@@ -1,0 +1,71 @@
+/** Which names connections were permitted for, so that a connection ends when its name is no longer permitted. */
+import type { DnsService } from '../dns/dns-service.js';
+import type { Subject } from '../ruleset/desired-state.js';
+import type { Flow } from '../ruleset/flow.js';
+import type { Marks } from '../ruleset/marks.js';
+import { judgeFor, type NameFacts } from './name-rules.js';
+
+/** The ends of a connection, as its first packet has them. */
+export interface FlowEnds {
+  readonly proto: 'tcp' | 'udp';
+  readonly source: string;
+  readonly sourcePort: number;
+  readonly address: string;
+  readonly port: number;
+}
+interface Parts {
+  readonly marks: Pick<Marks, 'check'>;
+  readonly dns: Pick<DnsService, 'learnedNames'>;
+  readonly facts: NameFacts;
+}
+
+/** Connections whose names are known. Of older ones, and those that began before this service, the addresses decide. */
+const MAX_FLOWS = 16_384;
+/** Names of one flow: of QUIC and HTTP, which may ask for several. */
+const MAX_NAMES = 16;
+const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
+
+export const keyOfEnds = ({ proto, source, sourcePort, address, port }: FlowEnds): string =>
+  `${proto} ${source} ${sourcePort} ${address} ${port}`;
+
+export class VerifiedNames {
+  readonly #o: Parts;
+  /** In the order of their last use. */
+  readonly #flows = new Map<string, Set<string>>();
+
+  constructor(parts: Parts) {
+    this.#o = parts;
+  }
+
+  /** A connection was permitted for a name. `isFirst`: it is a new connection of these ends. */
+  note(ends: FlowEnds, name: string, isFirst: boolean): void {
+    const key = keyOfEnds(ends);
+    const known = isFirst ? undefined : this.#flows.get(key);
+    const names = known ?? new Set<string>();
+    names.delete(name);
+    names.add(name);
+    const [oldestName] = names;
+    if (names.size > MAX_NAMES && oldestName !== undefined) names.delete(oldestName);
+    this.#flows.delete(key);
+    this.#flows.set(key, names);
+    const [oldest] = this.#flows.keys();
+    if (this.#flows.size > MAX_FLOWS && oldest !== undefined) this.#flows.delete(oldest);
+  }
+
+  /**
+   * Whether the policy of its container still permits the names of a connection that was checked; true for others. If its names are not
+   * known, each name must be permitted for which the container was given the address.
+   */
+  permits({ id, classes }: Pick<Subject, 'id' | 'classes'>, flow: Flow): boolean {
+    const { marks, dns, facts } = this.#o;
+    const proto = PROTOCOLS[flow.proto];
+    const { src, sport, dst, dport } = flow.orig;
+    if (!marks.check || (flow.mark & marks.check.mask) === 0) return true;
+    if (!proto || sport === undefined || dport === undefined) return true;
+    const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
+    const known = this.#flows.get(keyOfEnds(ends));
+    const names = known ? [...known] : dns.learnedNames(id, flow.reply.src);
+    const judge = judgeFor(classes, { proto, port: flow.reply.sport ?? dport }, facts);
+    return names.every((name) => judge.request({ kind: 'name', name }).allow);
+  }
+}
