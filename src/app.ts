@@ -15,6 +15,7 @@ import type { FolderState } from './config/list-files.js';
 import { ListProblems, watchFolder } from './config/list-folder.js';
 import { ListReader } from './config/list-reader.js';
 import { ConnectionChecks } from './connections/connection-checks.js';
+import { VerifiedNames } from './connections/verified-names.js';
 import { HostWatch } from './coverage/host-watch.js';
 import { ContainerNamespaces } from './dns/container-namespaces.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
@@ -184,6 +185,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     log,
   });
   const foreign = new ForeignBridges();
+  const verified = new VerifiedNames({ marks, dns, threats: threats.look });
   const pass = new EnforcementPass({
     shape,
     applied,
@@ -198,6 +200,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     names,
     dns,
     threats,
+    verified,
     installInNamespaces: (state) => lan.applied(state),
     log,
     now: Date.now,
@@ -205,7 +208,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
-  const checks = new ConnectionChecks({ shape, applied, dns, threats: threats.look, kernel, log, now });
+  const checks = new ConnectionChecks({ shape, applied, verified, keys: dns.keys, kernel, log, now });
   const rules = { shape, kernel, dns, threats, applied, pass, reconciler, hostMode, log };
   const maintenance = new Maintenance(rules);
   const links = new LinkEvents({ kernel, docker, policies, reconciler, namespaceDns, applied, log });

@@ -61,6 +61,21 @@ export const PauseSchema = Type.Object(
 );
 export type PauseBody = View<typeof PauseSchema>;
 
+const Counted = (description: string) => Type.Integer({ minimum: 0, description });
+/** What the check of names has done since the start. Null: no names are checked (tls.verify: false). */
+const ConnectionCounts = Type.Object(
+  {
+    refused: Counted('connections that asked for a name that no entry permits, or for none'),
+    queued: Counted('packets that were checked'),
+    released: Counted('of these, packets that went on'),
+    dropped: Counted('of these, repetitions, those of refused connections, and what could not be read'),
+    beyondBounds: Counted('dropped because a container, or all together, had too much that was not decided'),
+    faults: Counted('dropped because of an error of Drawbridge, which is in its log'),
+    waiting: Counted('packets that wait now'),
+    queueFull: Counted('dropped by the kernel because the queue was full'),
+  },
+  closed,
+);
 const LockdownFacts = Type.Object({ since: Time, by: Type.String() }, closed);
 
 export const StatusSchema = Type.Object(
@@ -106,6 +121,7 @@ export const StatusSchema = Type.Object(
       },
       closed,
     ),
+    connections: Nullable(ConnectionCounts),
     store: Type.Object(
       {
         kind: Type.String(),

@@ -3,6 +3,7 @@ import { findContainer } from '../changes/container-changes.js';
 import type { AppliedRevision } from '../changes/current-overrides.js';
 import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
+import type { ConnectionChecks } from '../connections/connection-checks.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { type PreviewView, previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
@@ -45,6 +46,7 @@ export interface ViewParts extends ContainerParts {
     readonly degraded: string | undefined;
     readonly lastRepair: string | null;
   };
+  readonly checks: Pick<ConnectionChecks, 'counts'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
 }
@@ -101,7 +103,7 @@ export class Views {
   }
 
   status(): Status {
-    const { node, store, storeKind, fleet, feeds, changes, reconciler, applied, health } = this.#p;
+    const { node, store, storeKind, fleet, feeds, changes, reconciler, applied, health, checks } = this.#p;
     const all = this.containers();
     const { ok, detail } = store.health();
     return {
@@ -116,6 +118,7 @@ export class Views {
         ...this.ready(),
         lastRepair: health.lastRepair,
       },
+      connections: checks.counts ?? null,
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
       warnings: [this.#doubt(), health.degraded].filter((w) => w !== undefined),

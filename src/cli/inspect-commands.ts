@@ -53,6 +53,7 @@ function print(out: Output, s: Status): void {
   const repaired =
     s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${out.time(s.kernel.lastRepair)}`;
   out.line(`kernel: ${s.kernel.inSync ? 'in sync' : 'NOT in sync'}, ${repaired}`);
+  out.line(`names of connections: ${checkedText(s.connections)}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
   for (const held of s.store.unwritten)
     out.line(`NOT STORED: ${held.action} (${held.target}), since ${held.since}: ${held.note}`);
@@ -63,6 +64,16 @@ function print(out: Output, s: Status): void {
   for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
   const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
+}
+
+/** `connections` is missing in the answer of an older service. */
+function checkedText(c: Status['connections'] | undefined): string {
+  if (!c) return 'not checked';
+  const lost = c.beyondBounds + c.queueFull + c.faults;
+  const text = `checked, ${counted(c.refused, 'connection')} refused`;
+  return lost === 0
+    ? text
+    : `${text}. DROPPED: ${counted(lost, 'packet')} (${c.beyondBounds} beyond the bounds of a container, ${c.queueFull} because the queue was full, ${c.faults} because of errors)`;
 }
 
 /** Counts containers by mode. A container in mode enforce counts as enforced whatever its coverage, which has a line of its own. */

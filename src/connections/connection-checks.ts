@@ -2,7 +2,6 @@
  * The check of names: packets that wait in a queue of the kernel until the name that their flow asks for was evaluated. It gives verdicts
  * and changes no packet. Without it, and while the queue is full, the kernel drops what would be queued.
  */
-import type { DnsService } from '../dns/dns-service.js';
 import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
@@ -12,18 +11,17 @@ import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
 import { FlowTable, type OpenFlow } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
-import { judgeFor, type NameFacts } from './name-rules.js';
+import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
 import { readSegment } from './tcp-segment.js';
 import { TlsFlow } from './tls-flow.js';
-import { type FlowEnds, keyOfEnds, VerifiedNames } from './verified-names.js';
+import { type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
 /** A flow that was refused, or a name that was permitted. */
 export interface CheckedName {
@@ -55,8 +53,8 @@ export interface CheckCounts {
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'names'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly dns: Pick<DnsService, 'learnedNames'> & { readonly keys: Pick<PublishedKeys, 'of' | 'lookUp'> };
-  readonly threats: Pick<ThreatLook, 'blockedName'>;
+  readonly verified: Pick<VerifiedNames, 'note' | 'facts'>;
+  readonly keys: Pick<PublishedKeys, 'lookUp'>;
   /** Deletes the entry of a connection that was refused. */
   readonly kernel: { readonly flows: Pick<Conntrack, 'deleteByOrigin'> };
   readonly log: Pick<Logger, 'debug' | 'warn'>;
@@ -87,11 +85,8 @@ const UDP_HEADER = 8;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
-  /** Names of connections that were permitted. */
-  readonly verified: VerifiedNames;
   readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
   readonly #o: ConnectionChecksParts;
-  readonly #facts: NameFacts;
   readonly #flows = new FlowTable();
   #queue: Queue | undefined;
   #log: Log | undefined;
@@ -103,12 +98,6 @@ export class ConnectionChecks implements Disposable {
 
   constructor(parts: ConnectionChecksParts) {
     this.#o = parts;
-    const { dns, threats, shape } = parts;
-    this.#facts = {
-      keysOf: (name) => dns.keys.of(name),
-      threatOf: (name) => threats.blockedName(name),
-    };
-    this.verified = new VerifiedNames({ marks: shape.marks, dns, facts: this.#facts });
   }
 
   /** Packets and connections since the start; undefined when names are not checked. */
@@ -274,7 +263,7 @@ export class ConnectionChecks implements Disposable {
   /** By the policy at the moment of each decision. */
   #judge(container: string, to: { proto: 'tcp' | 'udp'; port: number }): NameJudge {
     const now = (): NameJudge =>
-      judgeFor(this.#o.applied.value?.subjects.get(container)?.classes ?? [], to, this.#facts);
+      judgeFor(this.#o.applied.value?.subjects.get(container)?.classes ?? [], to, this.#o.verified.facts);
     return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }
 
@@ -289,7 +278,7 @@ export class ConnectionChecks implements Disposable {
   #settle(flow: OpenFlow, outcome: Outcome): void {
     const { container, proto, address, port } = flow;
     for (const { name } of outcome.allowed ?? []) {
-      this.verified.note(flow, name, flow.isNew);
+      this.#o.verified.note(flow, name, flow.isNew);
       flow.isNew = false;
       this.names.emit({ container, proto, address, port, name });
     }
@@ -312,7 +301,7 @@ export class ConnectionChecks implements Disposable {
   #lookUp(flow: OpenFlow, name: string): void {
     const { check } = flow;
     if (check instanceof HttpFlow) return;
-    this.#o.dns.keys.lookUp(name, flow.container).then(
+    this.#o.keys.lookUp(name, flow.container).then(
       () => this.#settle(flow, check.recheck()),
       (err: unknown) => this.#o.log.warn({ err: String(err), name }, 'cannot look up the keys of a name'),
     );

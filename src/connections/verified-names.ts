@@ -1,5 +1,7 @@
 /** Which names connections were permitted for, so that a connection ends when its name is no longer permitted. */
 import type { DnsService } from '../dns/dns-service.js';
+import type { PublishedKeys } from '../dns/published-keys.js';
+import type { ThreatLook } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
@@ -13,10 +15,10 @@ export interface FlowEnds {
   readonly address: string;
   readonly port: number;
 }
-interface Parts {
+export interface VerifiedNamesParts {
   readonly marks: Pick<Marks, 'check'>;
-  readonly dns: Pick<DnsService, 'learnedNames'>;
-  readonly facts: NameFacts;
+  readonly dns: Pick<DnsService, 'learnedNames'> & { readonly keys: Pick<PublishedKeys, 'of'> };
+  readonly threats: Pick<ThreatLook, 'blockedName'>;
 }
 
 /** Connections whose names are known. Of older ones, and those that began before this service, the addresses decide. */
@@ -29,12 +31,16 @@ export const keyOfEnds = ({ proto, source, sourcePort, address, port }: FlowEnds
   `${proto} ${source} ${sourcePort} ${address} ${port}`;
 
 export class VerifiedNames {
-  readonly #o: Parts;
+  /** What decides about names, at the moment of each decision. */
+  readonly facts: NameFacts;
+  readonly #o: VerifiedNamesParts;
   /** In the order of their last use. */
   readonly #flows = new Map<string, Set<string>>();
 
-  constructor(parts: Parts) {
+  constructor(parts: VerifiedNamesParts) {
     this.#o = parts;
+    const { dns, threats } = parts;
+    this.facts = { keysOf: (name) => dns.keys.of(name), threatOf: (name) => threats.blockedName(name) };
   }
 
   /** A connection was permitted for a name. `isFirst`: it is a new connection of these ends. */
@@ -57,7 +63,7 @@ export class VerifiedNames {
    * known, each name must be permitted for which the container was given the address.
    */
   permits({ id, classes }: Pick<Subject, 'id' | 'classes'>, flow: Flow): boolean {
-    const { marks, dns, facts } = this.#o;
+    const { marks, dns } = this.#o;
     const proto = PROTOCOLS[flow.proto];
     const { src, sport, dst, dport } = flow.orig;
     if (!marks.check || (flow.mark & marks.check.mask) === 0) return true;
@@ -65,7 +71,7 @@ export class VerifiedNames {
     const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
     const known = this.#flows.get(keyOfEnds(ends));
     const names = known ? [...known] : dns.learnedNames(id, flow.reply.src);
-    const judge = judgeFor(classes, { proto, port: flow.reply.sport ?? dport }, facts);
+    const judge = judgeFor(classes, { proto, port: flow.reply.sport ?? dport }, this.facts);
     return names.every((name) => judge.request({ kind: 'name', name }).allow);
   }
 }

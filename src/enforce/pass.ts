@@ -23,16 +23,14 @@ import { addressesIn, Identities, modesIn, restoreBindings } from './identities.
 import { refillSets, syncAll } from './learned-sets.js';
 import { describeTrigger, isOnlyChanges, type Pass, type Surroundings } from './pass-trigger.js';
 import type { Policies } from './policies.js';
-import { ConntrackZones, Revocation } from './revocation.js';
+import { ConntrackZones, Revocation, type RevocationOptions } from './revocation.js';
 import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
 import { VethTable, type VethTableOptions } from './veth-table.js';
 
 export interface PassParts
   extends Pick<InputParts, 'applied' | 'quotas' | 'reserved' | 'now'>,
-    Pick<VethTableOptions, 'foreign' | 'clock'> {
-  readonly shape: KernelConfig;
-  readonly kernel: Kernel;
-  readonly blocklist: FlowBlocklist;
+    Pick<VethTableOptions, 'foreign' | 'clock'>,
+    RevocationOptions {
   readonly docker: Pick<DockerWatch, 'view'>;
   readonly policies: InputParts['policies'] & Pick<Policies, 'isManaged'>;
   readonly hostMode: {
@@ -44,7 +42,6 @@ export interface PassParts
   readonly threats: Pick<ActiveThreats, 'has' | 'repair'>;
   /** Installs the rules inside the network namespaces of macvlan and ipvlan containers. */
   readonly installInNamespaces: (state: AppliedState) => Promise<void>;
-  readonly log: Logger;
 }
 
 /** One step of a pass. */

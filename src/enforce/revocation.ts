@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { VerifiedNames } from '../connections/verified-names.js';
 import {
   type DeletedFlow,
   deleteFlows,
@@ -63,6 +64,7 @@ export interface RevocationOptions {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
   readonly blocklist: FlowBlocklist;
+  readonly verified: Pick<VerifiedNames, 'permits'>;
   readonly log: Logger;
 }
 /**
@@ -209,7 +211,8 @@ export class Revocation {
     const owners = holdersOf(members, state.vethMap.bindings);
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
-      return owner === undefined || state.evaluator.keeps(owner, f);
+      if (owner === undefined) return true;
+      return state.evaluator.keeps(owner, f) && this.#o.verified.permits(owner, f);
     };
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,

@@ -234,7 +234,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
         input,
         place: lan,
         learned: () => dns.members(id),
-        keeps: (flow) => state.evaluator.keeps(member, flow),
+        keeps: (flow) => state.evaluator.keeps(member, flow, 'namespace'),
       })
       .catch(() => {
         this.#claims.forget(id); // the path may be that of its former namespace: inspect returns the new one

@@ -145,15 +145,24 @@ export class PolicyEvaluator {
     return verdict === 'queue' && steps.at(-1)?.chain === namesFor(this.#shape.prefix).inspect;
   }
 
-  /** Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not. */
-  keeps(member: Subject, flow: Flow): boolean {
+  /**
+   * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, and those whose name
+   * would be checked now must have been checked. `place`: where the flow is; names are checked on bridges only.
+   */
+  keeps(member: Subject, flow: Flow, place: 'bridge' | 'namespace' = 'bridge'): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
     if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
-    return this.permits(this.#opening(member, flow));
+    const packet = this.#opening(member, flow);
+    return this.permits(packet) && (place === 'namespace' || this.#wasChecked(packet, flow));
+  }
+
+  #wasChecked(packet: TracePacket, { mark }: Flow): boolean {
+    const { check } = this.#shape.marks;
+    return !check || (mark & check.mask) !== 0 || !this.isCheckedByName(this.evaluate(packet));
   }
 
   #opening(member: Subject, flow: Flow): TracePacket {

@@ -72,6 +72,7 @@ export class MemoryService {
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
+      connections: null,
       store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
       warnings: this.warnings,
