@@ -164,6 +164,10 @@ const EXTENDED: readonly string[] = WITH_EXTENSIONS.map((match) => `${match} dro
 const enforcedOnly = ({ enforced }: Marks): string[] =>
   ['meta mark', 'ct mark'].map((mark) => `${mark} & ${hex(enforced)} == ${hex(enforced)} drop`);
 
+/** What should have been queued for the check of its name, and was not: `checking` or `filter` would have set the bit. */
+const unchecked = ({ evaluated }: Marks, queued: number): string =>
+  `ct mark & ${hex(queued)} != 0 meta mark & ${hex(evaluated)} == 0 ct state established drop`;
+
 function chain(marks: Marks, first: readonly string[]): string[] {
   const notEvaluated = (bit: number): string =>
     `meta mark & ${hex((bit | marks.evaluated) >>> 0)} == ${hex(bit)} drop`;
@@ -172,6 +176,7 @@ function chain(marks: Marks, first: readonly string[]): string[] {
     ...first,
     ...EXTENDED,
     notEvaluated(marks.unknown),
+    ...(marks.check ? [unchecked(marks, marks.check.queued)] : []),
     'ct state established accept',
     // ICMP errors too: the state RELATED does not prove that the flow belongs to the sender
     notEvaluated(marks.enforced),

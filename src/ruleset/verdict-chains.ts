@@ -164,7 +164,11 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
       names.released,
       [
         rule([], { k: 'saveMark', mask: check.mask }),
-        rule([], { k: 'setMark', value: 0, mask: (marks.held | check.mask) >>> 0 }),
+        rule([], {
+          k: 'setMark',
+          value: marks.evaluated,
+          mask: (marks.evaluated | marks.held | check.mask) >>> 0,
+        }),
         rule([], { k: 'return' }),
       ],
     ],
