@@ -4,7 +4,7 @@ import { nameMatches } from '../lib/dns-name.js';
 import type { DestEntry } from '../policy/entry.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { ClassPlan } from '../ruleset/classes.js';
-import type { AskedName, ClientHello } from './client-hello.js';
+import type { AskedName } from './client-hello.js';
 import type { Decision, NameJudge, Refusal, RefusalReason, Ruling } from './flow-check.js';
 
 /** Where a connection goes. */

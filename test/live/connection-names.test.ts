@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 
 const GOOD = 'good.example';
 const EVIL = 'evil.example';
@@ -13,12 +14,13 @@ let lab: Lab;
 let drawbridge: Drawbridge;
 let checked: Container;
 let free: Container;
+let mounts: Awaited<ReturnType<Lab['nodeMounts']>>;
 beforeAll(async () => {
   lab = await Lab.up({ sniffer: false });
   await lab.dns.set({ [GOOD]: { A: [SHARED], AAAA: [SHARED6] }, [EVIL]: { A: [SHARED], AAAA: [SHARED6] } });
   drawbridge = lab.drawbridge({});
   await drawbridge.ready();
-  const mounts = await lab.nodeMounts();
+  mounts = await lab.nodeMounts();
   checked = await lab.start({ labels: { 'drawbridge.allow': GOOD }, mounts });
   free = await lab.start({ labels: { 'drawbridge.allow': `${GOOD} tls=off` }, mounts });
 }, 120_000);
@@ -50,4 +52,147 @@ describe.each([
     expect((await lab.web.requests()).length).toBe(before);
     expect(await fetchFrom(free, url, by(EVIL))).toMatchObject({ ok: true });
   });
+});
+
+/**
+ * Opens a connection, and sends a request on it once the file /tmp/go0-NAME exists, and again once /tmp/go1-NAME does. What becomes of it
+ * is shown by files as well.
+ */
+const LATER = `
+const { existsSync, writeFileSync } = require('node:fs');
+const [name, host, text] = process.argv.slice(1);
+const socket = require('node:net').connect({ host, port: 80 });
+const wait = (file, then, left = 600) =>
+  existsSync(file) ? then() : left > 0 ? setTimeout(() => wait(file, then, left - 1), 50) : socket.destroy();
+let answers = 0;
+const next = () => wait('/tmp/go' + answers + '-' + name, () => socket.write(text.replaceAll('|', '\\r\\n')));
+socket.on('connect', () => {
+  writeFileSync('/tmp/open-' + name, '');
+  next();
+});
+socket.on('data', () => {
+  writeFileSync('/tmp/answered' + answers++ + '-' + name, '');
+  next();
+});
+socket.on('error', (e) => writeFileSync('/tmp/failed-' + name, e.code));
+socket.on('close', () => process.exit(0));
+`;
+type Sign = 'open' | 'answered0' | 'answered1' | 'failed';
+class LateRequest {
+  readonly #container: Container;
+  readonly #name: string;
+
+  constructor(container: Container, name: string, host: string) {
+    this.#container = container;
+    this.#name = name;
+    const text = `GET /${name} HTTP/1.1|Host: ${host}||`;
+    void container.exec(['node', '-e', LATER, name, SHARED, text], { check: false, timeoutMs: 60_000 });
+  }
+
+  async has(what: Sign): Promise<void> {
+    await waitFor(`${this.#name}: ${what}`, async () => {
+      const file = `/tmp/${what}-${this.#name}`;
+      return (await this.#container.exec(['test', '-e', file], { check: false })).code === 0;
+    });
+  }
+  /** Send the request for the first time, or again. */
+  async go(time: 0 | 1 = 0): Promise<void> {
+    await this.#container.exec(['touch', `/tmp/go${time}-${this.#name}`]);
+  }
+}
+const arrived = async (path: string): Promise<boolean> =>
+  (await lab.web.requests()).some((r) => r.path === path);
+
+describe('a connection that is open while', () => {
+  it('its entry is removed ends, although another name has the same address', async () => {
+    await drawbridge.request('PUT', '/v1/lists/both', { allow: [GOOD, 'also.example'] });
+    await lab.dns.set({ 'also.example': { A: [SHARED], AAAA: [] } });
+    const both = await lab.start({ labels: { 'drawbridge.lists': 'both' }, mounts });
+    for (const name of [GOOD, 'also.example'])
+      expect(await fetchFrom(both, `http://${name}/`)).toMatchObject({ ok: true });
+    const kept = new LateRequest(both, 'kept', GOOD);
+    const ended = new LateRequest(both, 'ended', 'also.example');
+    for (const one of [kept, ended]) {
+      await one.has('open');
+      await one.go();
+      await one.has('answered0');
+    }
+    await drawbridge.request('PUT', '/v1/lists/both', { allow: [GOOD] });
+    await ended.go(1);
+    await ended.has('failed');
+    await kept.go(1);
+    await kept.has('answered1');
+  });
+
+  it('rules are flushed, and the service does not run, delivers no request', async () => {
+    await fetchFrom(checked, `http://${GOOD}/`);
+    const late = new LateRequest(checked, 'flushed', EVIL);
+    const control = new LateRequest(free, 'control', EVIL);
+    await fetchFrom(free, `http://${GOOD}/`);
+    await late.has('open');
+    await control.has('open');
+    drawbridge.kill('SIGSTOP');
+    try {
+      for (const tool of ['iptables', 'ip6tables'])
+        for (const table of ['filter', 'security']) await lab.inHost([tool, '-w', '-t', table, '-F']);
+      await control.go();
+      await late.go();
+      await waitFor('the request without the check', () => arrived('/control'));
+    } finally {
+      drawbridge.kill('SIGCONT');
+    }
+    await late.has('failed');
+    expect(await arrived('/flushed')).toBe(false);
+    await drawbridge.ready();
+  });
+
+  it('the service restarts must connect again, unless its name was checked before', async () => {
+    const late = new LateRequest(checked, 'restarted', GOOD);
+    await late.has('open');
+    await drawbridge.restart();
+    await drawbridge.ready();
+    await late.go();
+    await late.has('failed');
+    expect(await arrived('/restarted')).toBe(false);
+    expect(await fetchFrom(checked, `http://${GOOD}/`)).toMatchObject({ ok: true });
+  });
+
+  it('its container becomes enforced ends if its name should have been checked', async () => {
+    const name = 'observed';
+    const observed = await lab.start({
+      name,
+      labels: { 'drawbridge.allow': GOOD, 'drawbridge.mode': 'observe' },
+      mounts,
+    });
+    expect(await fetchFrom(observed, `http://${GOOD}/`)).toMatchObject({ ok: true });
+    const late = new LateRequest(observed, 'unchecked', EVIL);
+    await late.has('open');
+    await drawbridge.cli(['mode', name, 'enforce', '--yes']);
+    await late.go();
+    await late.has('failed');
+    expect(await arrived('/unchecked')).toBe(false);
+  });
+});
+
+it('status counts what was refused', async () => {
+  await fetchFrom(checked, `https://${GOOD}/`, { sni: EVIL });
+  const { connections } = JSON.parse((await drawbridge.get('/v1/status')).body);
+  expect(connections).toMatchObject({ beyondBounds: 0, faults: 0, queueFull: 0, waiting: 0 });
+  expect(connections.refused).toBeGreaterThan(0);
+  expect((await drawbridge.cli(['status'])).stdout).toMatch(
+    /names of connections: checked, \d+ connections? refused\n/,
+  );
+});
+it('a denial has the name that was asked for, and the reason', async () => {
+  await fetchFrom(checked, `https://${GOOD}/`, { sni: EVIL });
+  const { items } = JSON.parse((await drawbridge.get('/v1/flows?limit=50')).body);
+  expect(items).toContainEqual(
+    expect.objectContaining({
+      verdict: 'deny',
+      name: EVIL,
+      port: 443,
+      proto: 'tcp',
+      reason: expect.stringMatching(/^server-name: no entry permits evil\.example on tcp\/443/),
+    }),
+  );
 });
