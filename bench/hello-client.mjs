@@ -1,6 +1,6 @@
 // Opens connections that a name decides about, with blocking calls, in the namespace in which it was started. The argument is a file of
 // JSON: { hellos: { NAME: hex }, initials: hex[], ca }. For each line of JSON on stdin, { kind, address, port, name, ms, blocks }, it prints a
-// line of JSON, { ns, count, took }: what has passed in all, and µs for each, if each was measured.
+// line of JSON, { ns, count, took }: what has passed in all, and µs for each, if each was measured. What is repeated ends after `most`, too.
 // hello: connections for `ms`: connect, send a recorded ClientHello, wait for the first bytes of the server; then reset.
 // handshake: the same with whole handshakes of TLS 1.3 of Node, without resumption.
 // initial: datagrams with an Initial packet for `ms`, each from a port of its own, until something comes back.
@@ -79,12 +79,12 @@ function sent(fd, blocks) {
 }
 
 /** One after the other, until the time is over. */
-async function repeated(ms, once) {
+async function repeated({ ms, most }, once) {
   const took = [];
   const begun = process.hrtime.bigint();
   const end = begun + BigInt(ms) * 1_000_000n;
   let [before, now] = [begun, begun];
-  while (now < end) {
+  while (now < end && took.length < most) {
     const waits = once();
     if (waits) await waits;
     before = now;
@@ -106,10 +106,10 @@ function handshake({ address, port, name }) {
 
 let nextInitial = 0;
 const KINDS = {
-  hello: (of) => repeated(of.ms, () => closedAtOnce(greeted(of))),
-  handshake: (of) => repeated(of.ms, () => handshake(of)),
+  hello: (of) => repeated(of, () => closedAtOnce(greeted(of))),
+  handshake: (of) => repeated(of, () => handshake(of)),
   initial: (of) =>
-    repeated(of.ms, () => {
+    repeated(of, () => {
       const datagram = datagrams[nextInitial++ % datagrams.length];
       const fd = opened(SOCK_DGRAM, of);
       must(send(fd, datagram, datagram.length, 0), 'send');
@@ -133,7 +133,7 @@ const KINDS = {
       `GET /bench HTTP/1.1\r\nHost: ${of.name}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n`,
     );
     const fd = opened(SOCK_STREAM, of);
-    const done = await repeated(of.ms, () => {
+    const done = await repeated(of, () => {
       must(send(fd, request, request.length, 0), 'send');
       answered(fd);
     });

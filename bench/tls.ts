@@ -7,7 +7,7 @@
  * the other. Connections a second are of four clients at once. Bulk throughput is processor time of both ends, and of a proxy, as in
  * bench/traffic.ts. Drawbridge permits a container 1,000 new connections a second after a burst of 16,000, which the rounds do not use up.
  *
- * `npx tsx bench/tls.ts [--rounds 9] [--ms 400] [--only latency,rate,handshake,bulk,large,quic,http,upload] [--node=OPTIONS] [--keep]`, as root.
+ * `npx tsx bench/tls.ts [--rounds 9] [--ms 400] [--only latency,rate,handshake,bulk,large,quic,http,upload] [--sides bare,check] [--node=OPTIONS] [--keep]`, as root.
  * Proxies that are not installed are left out.
  */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
@@ -19,6 +19,7 @@ import { Duplex, type Readable, type Writable } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import { parseArgs } from 'node:util';
 import type { Container } from '../test/lab/container.js';
+import { program } from '../test/lab/drawbridge.js';
 import { Lab } from '../test/lab/lab.js';
 import { commandOf, waitFor } from '../test/lab/process.js';
 import {
@@ -40,6 +41,8 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '9' },
     ms: { type: 'string', default: '400' },
     only: { type: 'string', default: 'latency,rate,handshake,bulk,large,quic,http,upload' },
+    /** Ids of those that take turns, among bare, squid, haproxy, sniproxy, nginx, off and check. */
+    sides: { type: 'string', default: '' },
     /** Drawbridge is started with these options of node, for a profile. */
     node: { type: 'string', default: '' },
   },
@@ -96,7 +99,7 @@ function startPart(netns: string, argv: readonly string[], pinned: boolean): Par
   parts.push(part);
   return part;
 }
-const program = (name: string): string => join(import.meta.dirname, `hello-${name}.mjs`);
+const script = (name: string): string => join(import.meta.dirname, `hello-${name}.mjs`);
 async function lineOf(part: Part): Promise<string> {
   const ended = once(part, 'exit').then(([code]) => {
     throw new Error(`a program of the bench ended with ${code}`);
@@ -113,7 +116,8 @@ async function lineOf(part: Part): Promise<string> {
 interface Asked {
   readonly kind: 'hello' | 'handshake' | 'initial' | 'stream' | 'get' | 'post';
   readonly site: { readonly name: string; readonly address: string; readonly to: number };
-  readonly ms?: number;
+  /** Most connections, datagrams or requests of one sender. */
+  readonly most?: number;
   readonly blocks?: number;
 }
 interface Done {
@@ -122,10 +126,10 @@ interface Done {
   /** µs. */
   readonly took?: readonly number[];
 }
-async function ask(part: Part, { kind, site, ms = MS, blocks }: Asked): Promise<Done> {
+async function ask(part: Part, { kind, site, most = Number.MAX_SAFE_INTEGER, blocks }: Asked): Promise<Done> {
   const answer = lineOf(part);
   const { name, address, to: port } = site;
-  part.stdin.write(`${JSON.stringify({ kind, name, address, port, ms, blocks })}\n`);
+  part.stdin.write(`${JSON.stringify({ kind, name, address, port, ms: MS, most, blocks })}\n`);
   return JSON.parse(await answer) as Done;
 }
 
@@ -136,7 +140,7 @@ interface Senders {
 }
 async function sendersOf(container: Container, file: string): Promise<Senders> {
   const netns = `/proc/${await container.pid()}/ns/net`;
-  const start = (pinned: boolean): Part => startPart(netns, [program('client'), file], pinned);
+  const start = (pinned: boolean): Part => startPart(netns, [script('client'), file], pinned);
   return { free: Array.from({ length: CLIENTS }, () => start(false)), pinned: start(true) };
 }
 
@@ -167,7 +171,7 @@ async function makePlace(lab: Lab, lengths: Readonly<Record<string, number>>): P
     ];
     await lab.inNet(['iptables', '-t', 'nat', '-I', 'PREROUTING', ...rule], { check: true });
     const how = kind === 'large' ? 'hello' : kind;
-    const argv = [program('server'), address, String(port), how, String(lengths[name] ?? 0)];
+    const argv = [script('server'), address, String(port), how, String(lengths[name] ?? 0)];
     for (let n = 0; n < (how === 'hello' ? 2 : 1); n++) {
       const part = startPart(lab.netNetns, argv, kind === 'stream');
       if (kind === 'stream') streamServer = part;
@@ -206,6 +210,11 @@ const SOFTIRQ_THREADS = readdirSync('/proc')
   .filter((pid) => /^\d+$/.test(pid) && commandOf(Number(pid))?.startsWith('ksoftirqd/'))
   .map(Number);
 
+/**
+ * Of one sender in one measurement. The service remembers connections of a container for some seconds after their verdict, and flows of QUIC for
+ * a minute, 4,096 of one container at most: these are less.
+ */
+const [MOST_HELLOS, MOST_INITIALS] = [400, 60];
 const perSecond = ({ ns, count }: Done): number => (count / ns) * 1e9;
 const gigabits = (ns: number, blocks: number): number => (blocks * 128 * 1024 * 8) / ns;
 /** Of one connection after the other; 'p50' and 'p99' in µs. */
@@ -230,8 +239,10 @@ async function bulk({ senders: { pinned }, place, proxy }: Side): Promise<number
 const MEASUREMENTS: Readonly<
   Record<string, { readonly sides?: readonly string[]; of(side: Side): Promise<Values> }>
 > = {
-  latency: { of: (side) => latency(side, { kind: 'hello', site: SITES.hello }) },
-  rate: { of: async (side) => ({ rate: await rate(side, { kind: 'hello', site: SITES.hello }) }) },
+  latency: { of: (side) => latency(side, { kind: 'hello', site: SITES.hello, most: MOST_HELLOS }) },
+  rate: {
+    of: async (side) => ({ rate: await rate(side, { kind: 'hello', site: SITES.hello, most: MOST_HELLOS }) }),
+  },
   handshake: {
     of: async (side) => ({
       ...(await latency(side, { kind: 'handshake', site: REAL })),
@@ -241,13 +252,13 @@ const MEASUREMENTS: Readonly<
   bulk: { of: async (side) => ({ bulk: await bulk(side) }) },
   large: {
     sides: ['bare', 'off', 'check'],
-    of: (side) => latency(side, { kind: 'hello', site: SITES.large }),
+    of: (side) => latency(side, { kind: 'hello', site: SITES.large, most: MOST_HELLOS }),
   },
   quic: {
     sides: ['bare', 'off', 'check'],
     of: async (side) => ({
-      ...(await latency(side, { kind: 'initial', site: SITES.datagrams })),
-      rate: await rate(side, { kind: 'initial', site: SITES.datagrams }),
+      ...(await latency(side, { kind: 'initial', site: SITES.datagrams, most: MOST_INITIALS })),
+      rate: await rate(side, { kind: 'initial', site: SITES.datagrams, most: MOST_INITIALS }),
     }),
   },
   http: {
@@ -303,8 +314,11 @@ try {
   };
   for (let n = 0; n < 2; n++) labs.push(await Lab.up({ sniffer: false, onDisk: true }));
   const [enforced, bare] = labs as [Lab, Lab];
-  const env = values.node === '' ? {} : { NODE_OPTIONS: values.node };
-  const drawbridge = enforced.drawbridge({ config: { log: { level: 'warn' } }, env });
+  const [node = process.execPath, ...args] = program();
+  const drawbridge = enforced.drawbridge({
+    config: { log: { level: 'warn' } },
+    program: [node, ...values.node.split(' ').filter((option) => option !== ''), ...args],
+  });
   await drawbridge.ready();
   const lengths = Object.fromEntries(Object.entries(hellos).map(([name, hello]) => [name, hello.length]));
   for (const lab of labs) places.push(await makePlace(lab, lengths));
@@ -329,12 +343,13 @@ try {
   await redirect(bare, undefined);
   await bare.inHost(['iptables', '-t', 'nat', '-I', 'PREROUTING', '-j', 'BENCH'], { check: true });
   proxies = await NameProxy.startAll(bare, [SITES.hello, SITES.stream, REAL], RESOLVER);
-  const sides: readonly Side[] = [
+  const all: readonly Side[] = [
     { id: 'bare', label: LABELS.bare, place: barePlace, ...others },
     ...proxies.map((p) => ({ id: p.id, label: p.label, place: barePlace, ...others, proxy: p })),
     { id: 'off', label: LABELS.off, place: enforcedPlace, ...unchecked },
     { id: 'check', label: LABELS.check, place: enforcedPlace, ...checked },
   ];
+  const sides = all.filter(({ id }) => values.sides === '' || values.sides.split(',').includes(id));
   for (const side of sides) await verify(side);
   const series = await measureAll(sides, Number(values.rounds));
   await writeResult('tls', 'npx tsx bench/tls.ts', rowsOf(ONLY, sides, series));
