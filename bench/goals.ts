@@ -84,6 +84,24 @@ export const GOALS: readonly Goal[] = [
       'A datagram of a flow with replies costs some 880 ns more, of 6,100; the goal leaves 680. In the ablation, identifying the sender takes 210 of 540, the conntrack zone 80 (in one rule as in three), its own flow and filter 185, the backstop 55. One of a flow without replies costs 3,900, because it stays new for conntrack and passes all rules each time. With programs of BPF, see TCP in the host’s network, it is 0.90, at the edge. Next: the verdict of a flow in its connmark also before the first reply.',
   },
   {
+    id: 'tls-latency',
+    label: 'the check of names, added to a new connection, median',
+    unit: 'µs',
+    atMost: 150,
+  },
+  {
+    id: 'tls-bulk',
+    label: 'bulk TCP of a container after the check of names',
+    unit: 'ratio',
+    atLeast: 0.97,
+  },
+  {
+    id: 'tls-connections',
+    label: 'new connections a second with the check of names, next to Squid',
+    unit: 'ratio',
+    atLeast: 5,
+  },
+  {
     id: 'grant-150-p50',
     label: 'a grant in force, 150 containers, median',
     unit: 'ms',
@@ -191,6 +209,11 @@ export const BENCHES: readonly Bench[] = [
     name: 'traffic',
     means:
       'What a container’s traffic loses to enforcement, at a rate at which a processor core is the limit.',
+  },
+  {
+    name: 'tls',
+    means:
+      'A name is checked once for a connection, by the service, and no byte passes through it: what comes after the verdict costs what it costs without the check. A proxy is paid for with each byte.',
   },
   {
     name: 'changes',

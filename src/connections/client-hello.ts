@@ -138,12 +138,11 @@ export function readHelloMessage(message: Buffer, end?: number): Reading<ClientH
 }
 
 function readBody(body: ByteReader): ClientHello {
-  body.bytes(2 + 32, 'version and random');
-  if (body.vector(1, 'session ID').length > 32)
-    throw new MalformedMessage('session ID of more than 32 bytes');
-  const suites = body.vector(2, 'cipher suites');
-  if (suites.length === 0 || suites.length % 2 === 1) throw new MalformedMessage('list of cipher suites');
-  if (body.vector(1, 'compression methods').length === 0) throw new MalformedMessage('no compression method');
+  body.skip(2 + 32, 'version and random');
+  if (body.skipVector(1, 'session ID') > 32) throw new MalformedMessage('session ID of more than 32 bytes');
+  const suites = body.skipVector(2, 'cipher suites');
+  if (suites === 0 || suites % 2 === 1) throw new MalformedMessage('list of cipher suites');
+  if (body.skipVector(1, 'compression methods') === 0) throw new MalformedMessage('no compression method');
   const none: ClientHello = { name: { kind: 'none' }, encrypted: undefined, hasEarlyData: false };
   if (body.left === 0) return none; // before TLS 1.3 a hello may end here
   const extensions = body.vector(2, 'extensions');
@@ -151,14 +150,20 @@ function readBody(body: ByteReader): ClientHello {
   return readExtensions(new ByteReader(extensions), none);
 }
 
+const READ: ReadonlySet<number> = new Set(Object.values(EXTENSION));
+
 function readExtensions(reader: ByteReader, none: ClientHello): ClientHello {
   const seen = new Set<number>();
   let hello = none;
   while (reader.left > 0) {
     const type = reader.number(2, 'extension');
-    const content = reader.vector(2, 'extension');
     if (seen.has(type)) throw new MalformedMessage(`extension ${type} twice`);
     seen.add(type);
+    if (!READ.has(type)) {
+      reader.skipVector(2, 'extension');
+      continue;
+    }
+    const content = reader.vector(2, 'extension');
     if (type === EXTENSION.serverName) hello = { ...hello, name: readServerName(content) };
     else if (type === EXTENSION.earlyData) hello = { ...hello, hasEarlyData: true };
     else if (type === EXTENSION.encryptedHello) hello = { ...hello, encrypted: readEncrypted(content) };
@@ -185,11 +190,23 @@ const LETTERS_DIGITS = /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i;
 /** All digits, or 0x: what inet_aton reads as an address (the last label of a name is no number, RFC 3696 2). */
 const NUMBER_LABEL = /(^|\.)(\d+|0x[0-9a-f]*)$/i;
 
+/** Clients ask for the same names again and again: each is read once. */
+const recentNames = new Map<string, AskedName>();
+const MAX_RECENT = 1_024;
+
 /** A host name as a client has written it, in a hello or in a Host line of HTTP, without a port. */
 export function hostName(bytes: Buffer): AskedName {
   const text = bytes.toString('latin1');
-  const shown = printable(bytes);
-  const invalid = (why: string): AskedName => ({ kind: 'invalid', text: shown, why });
+  const known = recentNames.get(text);
+  if (known) return known;
+  const read = readHostName(text, bytes);
+  if (recentNames.size >= MAX_RECENT) recentNames.clear();
+  if (read.kind === 'name') recentNames.set(text, read);
+  return read;
+}
+
+function readHostName(text: string, bytes: Buffer): AskedName {
+  const invalid = (why: string): AskedName => ({ kind: 'invalid', text: printable(bytes), why });
   if (isIP(text) !== 0 || NUMBER_LABEL.test(text)) return invalid('an address as name');
   if (text.length > 253 || !LETTERS_DIGITS.test(text)) return invalid('no host name');
   const name = canonicalName(text, 1);

@@ -11,7 +11,7 @@ import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
-import type { AppliedState } from '../ruleset/applied-state.js';
+import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
@@ -269,10 +269,8 @@ export class ConnectionChecks implements Disposable {
 
   #subjectOf(mark: number): Subject | undefined {
     const { marks } = this.#o.shape;
-    const identity = (mark & marks.identity) >>> marks.shift;
-    for (const subject of this.#o.applied.value?.subjects.values() ?? [])
-      if (subject.identity === identity) return subject;
-    return undefined;
+    const { value } = this.#o.applied;
+    return value && subjectWith((mark & marks.identity) >>> marks.shift, value);
   }
 
   #settle(flow: OpenFlow, outcome: Outcome): void {

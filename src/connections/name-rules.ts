@@ -27,13 +27,23 @@ const matches = ({ target }: DestEntry, name: string): boolean =>
 
 const refuse = (refusal: Refusal): Decision => ({ allow: false, refusal });
 
+/** By the classes of a policy, which never change, and by protocol and port. */
+const known = new WeakMap<readonly ClassPlan[], Map<string, readonly DestEntry[]>>();
+/** Name entries that cover a port: worked out once for the ports of a policy, because a decision may be due for each of many packets. */
+function entriesOf(classes: readonly ClassPlan[], to: Destination): readonly DestEntry[] {
+  const byPort = known.get(classes) ?? new Map<string, readonly DestEntry[]>();
+  known.set(classes, byPort);
+  const key = `${to.proto} ${to.port}`;
+  const found =
+    byPort.get(key) ??
+    classes.filter((c) => hasPort(c, to)).flatMap((c) => c.names.map(({ entry }) => entry));
+  byPort.set(key, found);
+  return found;
+}
+
 /** Decides by the name entries of a container that cover the port of one connection. */
 export function judgeFor(classes: readonly ClassPlan[], to: Destination, facts: NameFacts): NameJudge {
-  const entriesFor = (name: string): DestEntry[] =>
-    classes
-      .filter((c) => hasPort(c, to))
-      .flatMap((c) => c.names.map(({ entry }) => entry))
-      .filter((entry) => matches(entry, name));
+  const entries = entriesOf(classes, to);
   const byName = (asked: AskedName, reason: RefusalReason, where: string): Decision => {
     if (asked.kind === 'none') {
       const missing = reason === 'host' ? reason : 'no-server-name';
@@ -44,7 +54,7 @@ export function judgeFor(classes: readonly ClassPlan[], to: Destination, facts: 
     const { name } = asked;
     const hit = facts.threatOf(name);
     if (hit) return refuse({ reason, name, detail: hitText(hit), isThreat: true });
-    const [entry] = entriesFor(name);
+    const entry = entries.find((e) => matches(e, name));
     if (entry) return { allow: true, name, entry: entry.canonical };
     return refuse({ reason, name, detail: `no entry permits ${name} on ${to.proto}/${to.port}` });
   };
@@ -52,7 +62,7 @@ export function judgeFor(classes: readonly ClassPlan[], to: Destination, facts: 
     hello: (hello) => {
       const ruling = byName(hello.name, 'server-name', 'server name');
       if (ruling.allow !== true || !hello.encrypted) return ruling;
-      const mayHide = entriesFor(ruling.name).some((e) => e.flags.includes('ech=allow'));
+      const mayHide = entries.some((e) => e.flags.includes('ech=allow') && matches(e, ruling.name));
       return mayHide ? ruling : encryption(hello.encrypted.configId, ruling, facts.keysOf(ruling.name));
     },
     request: (host) => byName(host, 'host', 'Host'),

@@ -38,7 +38,7 @@ export class Reassembly {
     }
     this.#reserve(end);
     piece.copy(this.#bytes, offset);
-    this.#ranges = merged([...this.#ranges, { from: offset, to: end }]);
+    this.#note(offset, end);
     return 'new';
   }
 
@@ -55,6 +55,12 @@ export class Reassembly {
 
   consume(bytes: number): void {
     this.#consumed += bytes;
+  }
+
+  #note(from: number, to: number): void {
+    const last = this.#ranges.at(-1);
+    if (!last || from > last.to) this.#ranges = [...this.#ranges, { from, to }];
+    else this.#ranges = merged([...this.#ranges, { from, to }]);
   }
 
   #reserve(end: number): void {

@@ -64,18 +64,17 @@ function doubtOf(
   if ((flags & FLAG.urg) !== 0) return 'urgent data, which servers read apart from the others';
   const hops = bytes.readUInt8(family === 4 ? 8 : 7);
   if (hops < MIN_HOPS) return `only ${hops} hops left: it may not arrive`;
-  return doubtOfOptions(bytes.subarray(at + MIN_HEADER, payloadAt));
+  return doubtOfOptions(bytes, at + MIN_HEADER, payloadAt);
 }
 
-function doubtOfOptions(options: Buffer): string | undefined {
-  for (let at = 0; at < options.length; ) {
-    const kind = options[at] as number;
+function doubtOfOptions(bytes: Buffer, from: number, end: number): string | undefined {
+  for (let at = from; at < end; ) {
+    const kind = bytes[at] as number;
     if (kind === OPTION.end) return undefined;
     if (kind === OPTION.md5 || kind === OPTION.authentication)
       return 'a signature in its options: a server without the key drops it';
-    const length = kind === OPTION.none ? 1 : (options[at + 1] ?? 0);
-    if (length < 1 || (kind !== OPTION.none && length < 2) || at + length > options.length)
-      return 'malformed options';
+    const length = kind === OPTION.none ? 1 : at + 1 < end ? (bytes[at + 1] as number) : 0;
+    if (length < 1 || (kind !== OPTION.none && length < 2) || at + length > end) return 'malformed options';
     at += length;
   }
   return undefined;

@@ -205,7 +205,9 @@ export function nameMatches(
   asked: string,
 ): boolean {
   if (asked === target.name) return target.match !== 'below';
-  return target.match !== 'exact' && asked.endsWith(`.${target.name}`);
+  const dot = asked.length - target.name.length - 1;
+  // no text is made for a comparison: a policy may have hundreds of names
+  return target.match !== 'exact' && dot >= 0 && asked[dot] === '.' && asked.endsWith(target.name);
 }
 
 const PSL_OPTIONS = { allowPrivateDomains: true, validateHostname: false } as const;

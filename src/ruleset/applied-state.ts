@@ -76,5 +76,18 @@ export interface AppliedState {
   readonly repaired: boolean;
 }
 
+const byIdentity = new WeakMap<AppliedState['subjects'], ReadonlyMap<number, Subject>>();
+/** The subject with an identity mark. The subjects are indexed once: this is asked for each new flow. */
+export function subjectWith(
+  identity: number,
+  { subjects }: Pick<AppliedState, 'subjects'>,
+): Subject | undefined {
+  const known = byIdentity.get(subjects);
+  if (known) return known.get(identity);
+  const made = new Map([...subjects.values()].map((s) => [s.identity, s]));
+  byIdentity.set(subjects, made);
+  return made.get(identity);
+}
+
 /** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
 export const LATEST_MS = 10_000;

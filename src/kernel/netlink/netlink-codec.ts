@@ -37,10 +37,12 @@ export const FLAG = {
 
 /** Length of struct nlmsghdr. */
 export const MESSAGE_HEADER = 16;
-const ATTRIBUTE_HEADER = 4;
+/** Length of struct nlattr. */
+export const ATTRIBUTE_HEADER = 4;
 const NESTED = 0x8000;
 const NETWORK_ORDER = 0x4000;
-const TYPE_MASK = 0x3fff;
+/** Of the type of an attribute, without its flags. */
+export const TYPE_MASK = 0x3fff;
 const FLAG_CAPPED = 0x100;
 const FLAG_ACK_ATTRIBUTES = 0x200;
 const ERROR_ATTRIBUTE_TEXT = 1;
@@ -301,7 +303,7 @@ export function addressBytes(text: string): Buffer | undefined {
 
 /** Canonical text of 4 or 16 bytes (RFC 5952 for v6); undefined for any other length. */
 export function addressText(bytes: Buffer | undefined): string | undefined {
-  if (bytes?.length === 4) return bytes.join('.');
+  if (bytes?.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
   return bytes?.length === 16 ? formatAddress(6, BigInt(`0x${bytes.toString('hex')}`)) : undefined;
 }
 

@@ -87,9 +87,9 @@ export class NetlinkSocket implements Disposable {
     this.#fd = openNetlink(options);
   }
 
-  /** Sends without asking for an answer. Throws NetlinkError when the kernel does not take it. */
-  send(operation: string, out: Outgoing): void {
-    this.#send(operation, this.#encode(operation, out, FLAG.request).bytes);
+  /** Sends a whole message that was encoded before and has no flag `ack`. Throws NetlinkError when the kernel does not take it. */
+  send(operation: string, message: Buffer): void {
+    this.#sendAgain(operation, message, message.length);
   }
 
   /**

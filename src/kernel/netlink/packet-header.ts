@@ -38,14 +38,17 @@ export function parsePacket(payload: Buffer): Decoded<PacketHeader> {
 
 type Network = Pick<PacketHeader, 'family' | 'src' | 'dst' | 'protocol' | 'fragment' | 'upperOffset'>;
 
+/** As `addressText`, without a Buffer for the part. */
+const v4At = (p: Buffer, at: number): string => `${p[at]}.${p[at + 1]}.${p[at + 2]}.${p[at + 3]}`;
+
 function parseIpv4(p: Buffer): Decoded<PacketHeader> {
   const headerLength = ((p[0] ?? 0) & 0x0f) * 4;
   if (headerLength < 20 || p.length < 20) return { ok: false, error: 'IPv4 header cut short' };
   const fragmentField = p.readUInt16BE(6);
   return withUpper(p, {
     family: 4,
-    src: addressText(p.subarray(12, 16)) ?? '',
-    dst: addressText(p.subarray(16, 20)) ?? '',
+    src: v4At(p, 12),
+    dst: v4At(p, 16),
     protocol: p.readUInt8(9),
     fragment: fragmentKind(fragmentField & 0x1fff, (fragmentField & 0x2000) !== 0),
     upperOffset: headerLength,
@@ -106,9 +109,12 @@ function withUpper(p: Buffer, network: Network): Decoded<PacketHeader> {
   const { protocol, upperOffset: at, fragment } = network;
   if (fragment === 'later') return { ok: true, value: network };
   if (WITH_PORTS.has(protocol) && at + 4 <= p.length) {
-    const ports = { sport: p.readUInt16BE(at), dport: p.readUInt16BE(at + 2) };
-    const flags = protocol === TCP ? p[at + 13] : undefined;
-    return { ok: true, value: { ...network, ...ports, ...(flags === undefined ? {} : { tcpFlags: flags }) } };
+    // literals: this is done for every packet, and copies of objects take longer
+    const { family, src, dst } = network;
+    const [sport, dport] = [p.readUInt16BE(at), p.readUInt16BE(at + 2)];
+    const ported = { family, src, dst, protocol, fragment, upperOffset: at, sport, dport };
+    const tcpFlags = protocol === TCP ? p[at + 13] : undefined;
+    return { ok: true, value: tcpFlags === undefined ? ported : { ...ported, tcpFlags } };
   }
   if ((protocol === ICMP || protocol === ICMPV6) && at + 2 <= p.length) {
     return { ok: true, value: { ...network, icmpType: p.readUInt8(at), icmpCode: p.readUInt8(at + 1) } };

@@ -5,14 +5,18 @@
 import { readFileSync } from 'node:fs';
 import { inNamespace } from './namespace.js';
 import {
+  ATTRIBUTE_HEADER,
+  align4,
   attribute,
   type Decoded,
+  FLAG,
   MESSAGE,
+  MESSAGE_HEADER,
   type NetlinkMessage,
   netfilterBody,
   parseAcknowledgement,
-  parseAttributes,
-  readU32be,
+  TYPE_MASK,
+  u16At,
   u32be,
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
@@ -76,32 +80,51 @@ export interface QueuedPacket {
 }
 
 export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
-  const attributes = parseAttributes(body, 4);
-  const header = attributes.get(PACKET.header);
-  if (header === undefined || header.length < 7)
-    return { ok: false, error: 'a queued packet without header' };
-  const number = (type: number): number => readU32be(attributes.get(type)) ?? 0;
-  const payload = Buffer.from(attributes.get(PACKET.payload) ?? []);
+  // where the data of each attribute begins and ends: a walk without a Buffer for each, because every packet comes through here
+  const [starts, ends] = [NO_ATTRIBUTES.slice(), NO_ATTRIBUTES.slice()];
+  for (let at = 4; at + ATTRIBUTE_HEADER <= body.length; ) {
+    const length = u16At(body, at);
+    if (length < ATTRIBUTE_HEADER || at + length > body.length) break;
+    const type = u16At(body, at + 2) & TYPE_MASK;
+    if (type < starts.length) {
+      starts[type] = at + ATTRIBUTE_HEADER;
+      ends[type] = at + length;
+    }
+    at += align4(length);
+  }
+  const length = (type: number): number => (ends[type] as number) - (starts[type] as number);
+  const number = (type: number, absent = 0): number =>
+    length(type) >= 4 ? body.readUInt32BE(starts[type]) : absent;
+  const header = starts[PACKET.header] as number;
+  if (length(PACKET.header) < 7) return { ok: false, error: 'a queued packet without header' };
+  const payload = Buffer.allocUnsafe(length(PACKET.payload));
+  body.copy(payload, 0, starts[PACKET.payload], ends[PACKET.payload]);
+  const skbInfo = number(PACKET.skbInfo);
   return {
     ok: true,
     value: {
-      id: header.readUInt32BE(0),
+      id: body.readUInt32BE(header),
       family: familyNumber(body[0]),
-      hwProtocol: header.readUInt16BE(4),
-      hook: header.readUInt8(6),
+      hwProtocol: body.readUInt16BE(header + 4),
+      hook: body.readUInt8(header + 6),
       mark: number(PACKET.mark),
       indev: number(PACKET.indev),
       outdev: number(PACKET.outdev),
       physIndev: number(PACKET.physIndev),
       physOutdev: number(PACKET.physOutdev),
-      hwaddr: decodeHardwareAddress(attributes.get(PACKET.hwaddr)),
+      hwaddr:
+        length(PACKET.hwaddr) > 0
+          ? decodeHardwareAddress(body.subarray(starts[PACKET.hwaddr], ends[PACKET.hwaddr]))
+          : undefined,
       payload,
-      length: readU32be(attributes.get(PACKET.capturedOf)) ?? payload.length,
-      gso: (number(PACKET.skbInfo) & SKB.gso) !== 0,
-      isUnchecked: (number(PACKET.skbInfo) & SKB.unchecked) !== 0,
+      length: number(PACKET.capturedOf, payload.length),
+      gso: (skbInfo & SKB.gso) !== 0,
+      isUnchecked: (skbInfo & SKB.unchecked) !== 0,
     },
   };
 }
+/** By type of attribute, up to `skbInfo`. */
+const NO_ATTRIBUTES: readonly number[] = Array.from({ length: PACKET.skbInfo + 1 }, () => 0);
 
 /**
  * One message that binds and configures the queue, so that no packet arrives in between: packets are copied up to
@@ -122,12 +145,41 @@ export function bindBody(queue: number, copyRange: number, maxLength: number): B
   );
 }
 
-export function verdictBody(queue: number, id: number, verdict: keyof typeof VERDICT, mark?: number): Buffer {
-  const header = Buffer.concat([u32be(VERDICT[verdict]), u32be(id)]);
-  const parts = [attribute(PACKET.verdict, header)];
-  if (mark !== undefined) parts.push(attribute(PACKET.mark, u32be(mark)));
-  return netfilterBody(0, queue, ...parts);
+/**
+ * The message of a verdict, which is written again for each packet: a header of netlink, one of nfnetlink, and the attributes verdict and mark.
+ */
+export class VerdictMessage {
+  readonly #bytes = Buffer.alloc(VERDICT_AT.end);
+
+  constructor(queue: number) {
+    const bytes = this.#bytes;
+    bytes.writeUInt16LE(QUEUE_MESSAGE.verdict, 4);
+    bytes.writeUInt16LE(FLAG.request, 6);
+    bytes.writeUInt16BE(queue, MESSAGE_HEADER + 2);
+    bytes.writeUInt16LE(VERDICT_AT.mark - VERDICT_AT.verdict, VERDICT_AT.verdict);
+    bytes.writeUInt16LE(PACKET.verdict, VERDICT_AT.verdict + 2);
+    bytes.writeUInt16LE(VERDICT_AT.end - VERDICT_AT.mark, VERDICT_AT.mark);
+    bytes.writeUInt16LE(PACKET.mark, VERDICT_AT.mark + 2);
+  }
+
+  /** Valid until the next call. */
+  of(id: number, verdict: keyof typeof VERDICT, mark?: number): Buffer {
+    const bytes = this.#bytes;
+    const length = mark === undefined ? VERDICT_AT.mark : VERDICT_AT.end;
+    bytes.writeUInt32LE(length, 0);
+    bytes.writeUInt32BE(VERDICT[verdict], VERDICT_AT.verdict + ATTRIBUTE_HEADER);
+    bytes.writeUInt32BE(id >>> 0, VERDICT_AT.verdict + ATTRIBUTE_HEADER + 4);
+    if (mark === undefined) return bytes.subarray(0, length);
+    bytes.writeUInt32BE(mark >>> 0, VERDICT_AT.mark + ATTRIBUTE_HEADER);
+    return bytes;
+  }
 }
+/** Behind the struct nfgenmsg: 4 bytes of header and 8 of verdict and id, 4 of header and 4 of mark. */
+const VERDICT_AT = {
+  verdict: MESSAGE_HEADER + 4,
+  mark: MESSAGE_HEADER + 16,
+  end: MESSAGE_HEADER + 24,
+} as const;
 
 interface QueueCounters {
   /** Packets waiting for a verdict. */
@@ -171,6 +223,7 @@ export class PacketQueue implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #options: PacketQueueOptions;
   readonly #onPacket: (packet: QueuedPacket) => void;
+  readonly #verdict: VerdictMessage;
   readonly #counts = { received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 };
 
   /**
@@ -180,6 +233,7 @@ export class PacketQueue implements Disposable {
   constructor(options: PacketQueueOptions, onPacket: (packet: QueuedPacket) => void) {
     this.#options = options;
     this.#onPacket = onPacket;
+    this.#verdict = new VerdictMessage(options.queue);
     this.#socket = openBound(options);
     this.#socket.listen({
       onMessage: (message) => this.#receive(message),
@@ -195,11 +249,7 @@ export class PacketQueue implements Disposable {
    * start, with the new mark. `accept` skips all later rules, so that the packet hold never uses it.
    */
   verdict(id: number, verdict: keyof typeof VERDICT, mark?: number): void {
-    const body = verdictBody(this.#options.queue, id, verdict, mark);
-    this.#socket.send(`verdict on packet ${id} of queue ${this.#options.queue}`, {
-      type: QUEUE_MESSAGE.verdict,
-      body,
-    });
+    this.#socket.send('verdict on a queued packet', this.#verdict.of(id, verdict, mark));
     this.#counts.verdicts++;
   }
 

@@ -23,7 +23,7 @@ import { decodeLoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import {
   decodeQueuedPacket,
   parseQueueCounters,
-  verdictBody,
+  VerdictMessage,
 } from '../../../src/kernel/netlink/packet-queue.js';
 import { parseProgram } from '../../../src/kernel/nft-parse.js';
 import { parseAddress } from '../../../src/lib/ip.js';
@@ -100,10 +100,11 @@ function flow(body: Buffer): void {
   markBody(read.value, 1, 1);
 }
 
+const VERDICT = new VerdictMessage(53);
 function queued(body: Buffer): void {
   const read = decodeQueuedPacket(body);
   if (!read.ok) return;
-  verdictBody(53, read.value.id, 'drop');
+  VERDICT.of(read.value.id, 'drop');
   must(read.value.payload.length <= body.length, 'more payload than there was');
   packet(read.value.payload);
 }

@@ -73,9 +73,7 @@ test('a closed socket says so', async () => {
   const socket = new NetlinkSocket({ protocol: 'route', namespace: ns.path });
   socket.close();
   socket.close();
-  expect(() => socket.send('too late', { type: 18, body: Buffer.alloc(16) })).toThrow(
-    /too late: the netlink socket is closed/,
-  );
+  expect(() => socket.send('too late', Buffer.alloc(32))).toThrow(/too late: the netlink socket is closed/);
   await expect(socket.dump('too late', { type: 18, body: Buffer.alloc(16) }, () => 1)).rejects.toThrow(
     /closed/,
   );
