@@ -14,9 +14,11 @@ import { HELLO_MS } from './tls-flow.js';
 
 /** Segments that wait for others before them, or for the end of a head. */
 const MAX_HELD = 256;
-/** Bytes of heads and of sizes of chunks that are kept to compare what is sent again. */
+/** Bytes of heads and of sizes of chunks that are kept to compare what is sent again, each stretch of them with its cost in memory. */
 const MAX_KEPT = 256 * 1024;
+const STRETCH_COST = 128;
 
+/** As it was sent: parts of it may have been there before. */
 interface HeldSegment {
   readonly id: number;
   readonly offset: number;
@@ -30,6 +32,8 @@ export class HttpFlow {
   readonly #start: number;
   /** Offset of the next byte to read. It grows without bound; sequence numbers are compared with its low bits. */
   #next = 0;
+  /** Offset behind the last byte that was released. */
+  #released = 0;
   /** Read and not released: the end of the head is not there yet. In order. */
   #undecided: HeldSegment[] = [];
   /** Segments behind a gap. */
@@ -101,9 +105,9 @@ export class HttpFlow {
     const again = payload.subarray(0, this.#next - offset);
     if (!this.#isSame(offset, again))
       return this.#refuse(host('it sent other bytes in the place of some that it had sent'), id);
-    const fresh = payload.subarray(again.length);
-    if (fresh.length === 0) return this.#isUndecided(offset) ? this.#outcome([], [id]) : this.#outcome([id]);
-    return this.#read({ id, offset: this.#next, payload: fresh });
+    if (again.length === payload.length)
+      return offset + payload.length > this.#released ? this.#outcome([], [id]) : this.#outcome([id]);
+    return this.#read({ id, offset, payload });
   }
 
   #hold(segment: HeldSegment): Outcome {
@@ -113,16 +117,17 @@ export class HttpFlow {
     return this.#outcome([]);
   }
 
-  /** Reads a segment that begins at the next byte, and those that follow it. */
+  /** Reads a segment that has the next byte, and those that follow it. */
   #read(first: HeldSegment): Outcome {
     const allowed: Allowed[] = [];
     const drop: number[] = [];
     for (let segment: HeldSegment | undefined = first; segment; segment = this.#follower(drop)) {
       if (segment === REFUSED)
         return this.#refuse(host('it sent other bytes in the place of some that it had sent'), ...drop);
+      const fresh = segment.payload.subarray(this.#next - segment.offset);
       this.#undecided.push(segment);
-      this.#next += segment.payload.length;
-      for (const event of this.#reader.read(segment.payload)) {
+      this.#next += fresh.length;
+      for (const event of this.#reader.read(fresh)) {
         if (event.kind === 'refused')
           return this.#refuse(
             host(event.why === 'malformed' ? `a malformed request: ${event.detail}` : event.detail),
@@ -138,10 +143,12 @@ export class HttpFlow {
       return this.#refuse(host(`a head in more than ${MAX_HELD} segments`), ...drop);
     if (this.#upgrade === 'asked' && !this.#reader.isBetweenRequests)
       return this.#refuse(host('it sent more before the server had agreed to WebSocket'), ...drop);
-    if (!this.#reader.isDecided) return this.#outcome([], drop);
+    const permitted = allowed.length > 0 ? { allowed } : {};
+    if (!this.#reader.isDecided) return { ...this.#outcome([], drop), ...permitted };
     const release = this.#undecided.map(({ id }) => id);
     this.#undecided = [];
-    return { ...this.#outcome(release, drop), ...(allowed.length > 0 ? { allowed } : {}) };
+    this.#released = this.#next;
+    return { ...this.#outcome(release, drop), ...permitted };
   }
 
   /** The segment that goes on where the last one ended; parts of it that are known are compared. */
@@ -155,8 +162,7 @@ export class HttpFlow {
         drop.push(next.id);
         return REFUSED;
       }
-      if (again.length < next.payload.length)
-        return { id: next.id, offset: this.#next, payload: next.payload.subarray(again.length) };
+      if (again.length < next.payload.length) return next;
       drop.push(next.id);
     }
   }
@@ -176,12 +182,12 @@ export class HttpFlow {
   #keep(framing: readonly Framing[]): void {
     for (const piece of framing) {
       this.#kept.push(piece);
-      this.#keptBytes += piece.bytes.length;
+      this.#keptBytes += piece.bytes.length + STRETCH_COST;
     }
     while (this.#keptBytes > MAX_KEPT) {
       const oldest = this.#kept.shift();
       if (!oldest) return;
-      this.#keptBytes -= oldest.bytes.length;
+      this.#keptBytes -= oldest.bytes.length + STRETCH_COST;
       this.#floor = oldest.at + oldest.bytes.length;
     }
   }
@@ -200,10 +206,6 @@ export class HttpFlow {
     });
   }
 
-  #isUndecided(offset: number): boolean {
-    return this.#undecided.some((h) => offset >= h.offset);
-  }
-
   /** The status line after a request for WebSocket. */
   #fromServer({ id, seq, payload }: Segment): Outcome {
     if (this.#upgrade !== 'asked') return this.#outcome([id]);
@@ -220,16 +222,15 @@ export class HttpFlow {
 
   #refuse(refusal: Refusal, ...more: readonly number[]): Outcome {
     this.#refusal = refusal;
-    const [first] = this.#undecided;
     const drop = [...this.#undecided, ...this.#ahead].map(({ id }) => id);
     this.#undecided = [];
     this.#ahead = [];
-    return { ...this.#outcome([], [...drop, ...more]), refusal, ...this.#expected(first) };
+    return { ...this.#outcome([], [...drop, ...more]), refusal, ...this.#expected() };
   }
 
-  #expected(first: HeldSegment | undefined): Pick<Outcome, 'expected'> {
+  #expected(): Pick<Outcome, 'expected'> {
     if (this.#serverStart === undefined) return {};
-    const byServer = (this.#start + (first?.offset ?? this.#next)) >>> 0;
+    const byServer = (this.#start + this.#released) >>> 0;
     return { expected: { byServer, byClient: this.#acknowledged } };
   }
 

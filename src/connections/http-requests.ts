@@ -67,15 +67,15 @@ export class RequestReader {
     return this.#state.in === 'head' && this.#pending.length === 0;
   }
 
-  /** All bytes so far are decided: a head, or a line with a length, is not waiting for its end. */
+  /** All bytes so far are decided: none was refused, and a head, or a line with a length, is not waiting for its end. */
   get isDecided(): boolean {
-    return this.#pending.length === 0;
+    return this.#state.in !== 'refused' && this.#pending.length === 0;
   }
 
   takeFraming(): readonly Framing[] {
     const framing = this.#framing;
     this.#framing = [];
-    return framing;
+    return framing.map(({ at, bytes }) => ({ at, bytes: Buffer.from(bytes) }));
   }
 
   /** Reads the next bytes. After `refused` nothing more is read. */
@@ -108,9 +108,8 @@ export class RequestReader {
       return Buffer.alloc(0);
     }
     const own = bytes.subarray(0, end);
-    this.#framing.push({ at: this.#at, bytes: Buffer.from(own) });
-    this.#at += own.length;
-    const text = Buffer.concat([this.#pending, own]);
+    this.#addFraming(own);
+    const text = this.#pending.length === 0 ? own : Buffer.concat([this.#pending, own]);
     this.#pending = Buffer.alloc(0);
     if (state.in === 'head') this.#head(text, events);
     else if (state.in === 'chunk-line') this.#chunkLine(text);
@@ -124,20 +123,38 @@ export class RequestReader {
     const from = this.#pending.length;
     const all = from === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
     const end = what === 'head' || what === 'trailers' ? endOfHead(all, what) : endOfLine(all);
-    if (end === undefined || end > MAX_HEAD) {
-      if (all.length > (what === 'head' || what === 'trailers' ? MAX_HEAD : MAX_CHUNK_LINE))
-        throw new Refused('too-large', `${WHAT[what]} of more than ${MAX_HEAD} bytes`);
-      if (what === 'head') checkBegun(all);
-    }
-    return end === undefined ? undefined : end - from;
+    const limit = what === 'head' || what === 'trailers' ? MAX_HEAD : MAX_CHUNK_LINE;
+    if ((end ?? all.length) > limit)
+      throw new Refused('too-large', `${WHAT[what]} of more than ${limit} bytes`);
+    if (end !== undefined) return end - from;
+    if (what === 'head') checkBegun(all);
+    return undefined;
   }
 
   #keep(what: State['in'], bytes: Buffer): void {
     if (what === 'chunk-end' && this.#pending.length + bytes.length > 2)
       throw new Refused('malformed', CHUNK_END);
-    this.#framing.push({ at: this.#at, bytes: Buffer.from(bytes) });
-    this.#at += bytes.length;
+    this.#addFraming(bytes);
     this.#pending = Buffer.concat([this.#pending, bytes]);
+  }
+
+  /** Adds the next bytes. Those that follow each other in what was read become one stretch. */
+  #addFraming(own: Buffer): void {
+    const at = this.#at;
+    this.#at += own.length;
+    const last = this.#framing.at(-1);
+    const { bytes } = last ?? {};
+    if (
+      !last ||
+      !bytes ||
+      bytes.buffer !== own.buffer ||
+      bytes.byteOffset + bytes.length !== own.byteOffset
+    ) {
+      this.#framing.push({ at, bytes: own });
+      return;
+    }
+    const both = Buffer.from(own.buffer, bytes.byteOffset, bytes.length + own.length);
+    this.#framing[this.#framing.length - 1] = { at: last.at, bytes: both };
   }
 
   #head(text: Buffer, events: HttpEvent[]): void {
@@ -201,7 +218,15 @@ function checkBegun(bytes: Buffer): void {
   if (!METHOD_BEGUN.test(text)) throw new Refused('not-http', 'it does not begin with a request of HTTP');
 }
 
-const FIELD = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(.*?)[ \t]*$/;
+const FIELD = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):/;
+/** Without the blanks around it. One pass over the text: what a client sends must not cost more than its length. */
+function withoutBlanks(text: string): string {
+  const isBlank = (at: number): boolean => text[at] === ' ' || text[at] === '\t';
+  let [from, to] = [0, text.length];
+  while (from < to && isBlank(from)) from += 1;
+  while (to > from && isBlank(to - 1)) to -= 1;
+  return text.slice(from, to);
+}
 /** Bytes that a field may have: no control characters but the tab (RFC 9110 5.5). */
 const TEXT = /^[\t\x20-\x7e\x80-\xff]*$/;
 type Fields = ReadonlyMap<string, readonly string[]>;
@@ -217,14 +242,16 @@ function linesOf(text: string): string[] {
 function fieldsOf(lines: readonly string[]): Fields {
   const fields = new Map<string, string[]>();
   for (const line of lines) {
-    const [, name, value] = FIELD.exec(line) ?? [];
-    if (name === undefined || value === undefined)
+    const [begin = '', name] = FIELD.exec(line) ?? [];
+    if (name === undefined)
       throw new Refused(
         'malformed',
         'a line of the head is no field: a continued line, or a blank before the colon',
       );
-    const known = fields.get(name.toLowerCase()) ?? [];
-    fields.set(name.toLowerCase(), [...known, value]);
+    const known = fields.get(name.toLowerCase());
+    const value = withoutBlanks(line.slice(begin.length));
+    if (known) known.push(value);
+    else fields.set(name.toLowerCase(), [value]);
   }
   return fields;
 }

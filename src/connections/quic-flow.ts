@@ -16,17 +16,22 @@ import {
 } from './quic-initial.js';
 import { Reassembly } from './reassembly.js';
 
-/** Connections of one flow that are remembered: those of a client that tries versions and answers a Retry are few. */
+/** Connections of one flow whose bytes are remembered: those of a client that tries versions and answers a Retry are few. */
 const MAX_CONNECTIONS = 8;
+/** Connections before them, of a client that opens one after the other from the same port. */
+const MAX_PAST = 1_024;
 /** Datagrams that wait for the end of a hello, with the data of 0-RTT that come with it. */
 const MAX_HELD = 32;
 export const QUIC_HELLO_MS = 3_000;
 
-/** One connection, by the keys of its Initial packets. */
+/** One connection, by the destination of its first packet, from which the keys of its Initial packets derive. */
 interface Connection {
-  readonly version: number;
   readonly dcid: Buffer;
-  readonly keys: InitialKeys;
+  /** By version; of those in `versions` a packet was opened. */
+  readonly keys: Map<number, InitialKeys>;
+  readonly versions: Set<number>;
+  /** The largest packet number so far. */
+  largest: number | undefined;
   readonly hello: Reassembly;
   allowed: boolean;
 }
@@ -41,6 +46,8 @@ type Allowed = Extract<Ruling, { allow: true }>;
 export class QuicFlow {
   readonly #judge: NameJudge;
   #connections: Connection[] = [];
+  /** Destinations of connections whose bytes are forgotten: other bytes in the place of theirs could not be recognized. */
+  readonly #past = new Set<string>();
   #held: number[] = [];
   #since = 0;
   #refusal: Refusal | undefined;
@@ -72,6 +79,7 @@ export class QuicFlow {
       if (outcome === 'unknown') return this.#refuse(quic('its first packet cannot be decrypted'), id);
       if (outcome !== undefined) rulings.push(outcome);
     }
+    if (!this.#makeRoom()) return this.#refuse(quic('it opens too many connections from one port'), id);
     if (this.#held.length === 0) this.#since = now;
     if (this.#held.length >= MAX_HELD) return this.#outcome([], [id]);
     this.#held.push(id);
@@ -152,19 +160,38 @@ export class QuicFlow {
   }
 
   #open(packet: InitialPacket): { readonly connection: Connection; readonly frames: Buffer } | undefined {
+    const { version, dcid } = packet;
     for (const connection of this.#connections) {
-      if (connection.version !== packet.version) continue;
-      const frames = openInitial(packet, connection.keys);
+      // A server may answer in another version (RFC 9368 2.3): the client then takes it, with the destination that the server has chosen, and
+      // the stream goes on. With the same destination it begins again, after a Version Negotiation packet.
+      if (!connection.versions.has(version) && connection.dcid.equals(dcid)) continue;
+      const frames = openWith(connection, packet);
       if (frames) return { connection, frames };
     }
-    const keys = initialKeys(packet.version, packet.dcid);
-    const frames = openInitial(packet, keys);
+    if (this.#past.has(dcid.toString('hex'))) return undefined;
+    const connection: Connection = {
+      dcid: Buffer.from(dcid),
+      keys: new Map(),
+      versions: new Set(),
+      largest: undefined,
+      hello: new Reassembly(MAX_HELLO),
+      allowed: false,
+    };
+    const frames = openWith(connection, packet);
     if (!frames) return undefined;
-    const { version, dcid } = packet;
-    const connection = { version, dcid, keys, hello: new Reassembly(MAX_HELLO), allowed: false };
     this.#connections.push(connection);
-    if (this.#connections.length > MAX_CONNECTIONS) this.#connections.shift();
     return { connection, frames };
+  }
+
+  /** Forget the oldest connections whose hello was permitted. False: too many are left. */
+  #makeRoom(): boolean {
+    while (this.#connections.length > MAX_CONNECTIONS) {
+      const past = this.#connections.find((c) => c.allowed);
+      if (!past || this.#past.size >= MAX_PAST) return false;
+      this.#connections = this.#connections.filter((c) => c !== past);
+      this.#past.add(past.dcid.toString('hex'));
+    }
+    return true;
   }
 
   #refuse(refusal: Refusal, ...more: readonly number[]): Outcome {
@@ -177,6 +204,19 @@ export class QuicFlow {
   #outcome(release: readonly number[], drop: readonly number[] = []): Outcome {
     return { release, drop, state: 'open' };
   }
+}
+
+/** The frames of a packet, if it is one of this connection. */
+function openWith(connection: Connection, packet: InitialPacket): Buffer | undefined {
+  const { keys, versions, dcid } = connection;
+  const { version } = packet;
+  const known = keys.get(version) ?? initialKeys(version, dcid);
+  keys.set(version, known);
+  const opened = openInitial(packet, known, connection.largest);
+  if (!opened) return undefined;
+  versions.add(version);
+  connection.largest = Math.max(connection.largest ?? 0, opened.number);
+  return opened.frames;
 }
 
 const firstOf = (packets: readonly QuicPacket[]): string =>

@@ -150,8 +150,20 @@ export function initialKeys(version: number, dcid: Buffer): InitialKeys {
 
 const TAG_BYTES = 16;
 
-/** The frames of an Initial packet; undefined when it was not encrypted with these keys. */
-export function openInitial(packet: InitialPacket, keys: InitialKeys): Buffer | undefined {
+export interface OpenedInitial {
+  readonly frames: Buffer;
+  readonly number: number;
+}
+
+/**
+ * An Initial packet that is decrypted; undefined when it was not encrypted with these keys. `largest`: of the packet numbers of its connection
+ * before it. A client may begin with any number, and sends the last digits of those that follow (RFC 9000 17.1).
+ */
+export function openInitial(
+  packet: InitialPacket,
+  keys: InitialKeys,
+  largest: number | undefined,
+): OpenedInitial | undefined {
   const { bytes, numberAt } = packet;
   if (bytes.length < numberAt + SAMPLE_AT + SAMPLE_BYTES) return undefined;
   const sample = bytes.subarray(numberAt + SAMPLE_AT, numberAt + SAMPLE_AT + SAMPLE_BYTES);
@@ -162,12 +174,11 @@ export function openInitial(packet: InitialPacket, keys: InitialKeys): Buffer | 
   header[0] = first;
   for (let n = 0; n < numberLength; n++)
     header[numberAt + n] = (header[numberAt + n] as number) ^ (mask[n + 1] as number);
+  const digits = header.readUIntBE(numberAt, numberLength);
+  const number = largest === undefined ? digits : wholeNumber(digits, numberLength, largest);
   const nonce = Buffer.from(keys.iv);
-  // the numbers of a client's first packets begin at 0 (RFC 9000 12.3): none has more digits than it sends
-  for (let n = 0; n < numberLength; n++) {
-    const at = nonce.length - numberLength + n;
-    nonce[at] = (nonce[at] as number) ^ (header[numberAt + n] as number);
-  }
+  const low = nonce.readUIntBE(nonce.length - 6, 6);
+  nonce.writeUIntBE(xor48(low, number), nonce.length - 6, 6);
   const end = bytes.length - TAG_BYTES;
   if (end < header.length) return undefined;
   const cipher = createDecipheriv('aes-128-gcm', keys.key, nonce, { authTagLength: TAG_BYTES });
@@ -179,8 +190,22 @@ export function openInitial(packet: InitialPacket, keys: InitialKeys): Buffer | 
   } catch {
     return undefined; // another key, or a forged packet
   }
-  return frames;
+  return { frames, number };
 }
+
+/** The packet number with these last digits that is closest to the next one (RFC 9000 A.3). */
+function wholeNumber(digits: number, bytes: number, largest: number): number {
+  const window = 2 ** (8 * bytes);
+  const expected = largest + 1;
+  const near = expected - (expected % window) + digits;
+  if (near <= expected - window / 2) return near + window;
+  if (near > expected + window / 2 && near >= window) return near - window;
+  return near;
+}
+
+/** Of numbers with up to 48 bits, of which the operators of JavaScript take 32. */
+const xor48 = (a: number, b: number): number =>
+  ((Math.floor(a / 2 ** 32) ^ Math.floor(b / 2 ** 32)) >>> 0) * 2 ** 32 + ((a ^ b) >>> 0);
 
 export interface CryptoFrame {
   readonly offset: number;

@@ -66,6 +66,7 @@ interface InitialSpec {
   readonly dcid: Buffer;
   /** From which the keys derive, when the packet has another destination. */
   readonly keyId?: Buffer;
+  /** Its last two bytes are sent. */
   readonly number?: number;
   readonly token?: Buffer;
   readonly frames: Buffer;
@@ -94,12 +95,11 @@ export function initialPacket({
     varint(token.length),
     token,
     Buffer.concat([u16((padded.length + 2 + 16) | 0x4000)]),
-    u16(number),
+    u16(number & 0xffff),
   ]);
   const numberAt = header.length - 2;
   const nonce = Buffer.from(keys.iv);
-  nonce[10] = (nonce[10] as number) ^ (number >> 8);
-  nonce[11] = (nonce[11] as number) ^ (number & 255);
+  nonce.writeUInt32BE((nonce.readUInt32BE(8) ^ number) >>> 0, 8);
   const cipher = createCipheriv('aes-128-gcm', keys.key, nonce, { authTagLength: 16 });
   cipher.setAAD(header);
   const sealed = Buffer.concat([cipher.update(padded), cipher.final(), cipher.getAuthTag()]);

@@ -26,7 +26,7 @@ const segment = (offset: number, text: string | Buffer): Segment => ({
   from: 'client',
   seq: (ISN + offset) >>> 0,
   ack: SERVER,
-  payload: Buffer.from(text as string, 'latin1'),
+  payload: typeof text === 'string' ? Buffer.from(text, 'latin1') : text,
 });
 const reply = (offset: number, text: string): Segment => ({
   id: ++ids,
@@ -35,6 +35,7 @@ const reply = (offset: number, text: string): Segment => ({
   ack: 0,
   payload: Buffer.from(text),
 });
+const CHUNKED = 'POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n';
 const get = (host = 'good.example', path = '/'): string => `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`;
 /** The texts one after the other, as segments of one stream. */
 function stream(...texts: readonly string[]): Segment[] {
@@ -136,6 +137,23 @@ describe('requests that go on', () => {
     run([segment(0, `${head}0123456789`)], flow);
     expect(flow.take(segment(head.length, 'abcdefghij'), 0).release).toEqual([ids]);
     expect(flow.take(segment(head.length - 1, 'Xabcdefghi'), 0).refusal?.detail).toMatch(/other bytes/);
+  });
+  it('of which a part waits, when that part comes again with bytes before it', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const text = `${get()}GET / HTTP/1.1\r\nHo`;
+    run([segment(0, get()), segment(get().length, text.slice(get().length))], flow);
+    expect(flow.take(segment(10, text.slice(10)), 0)).toMatchObject({ release: [], drop: [ids] });
+    expect(flow.take(segment(10, text.slice(10, get().length)), 0).release).toEqual([ids]);
+  });
+  it('with content of a body, in chunks of a byte, within bounded time and memory', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    let at = 0;
+    const began = process.cpuUsage();
+    for (const text of [CHUNKED, ...new Array<string>(8).fill('1\r\na\r\n'.repeat(10_000))]) {
+      expect(flow.take(segment(at, text), 0).release).toEqual([ids]);
+      at += text.length;
+    }
+    expect(process.cpuUsage(began).user).toBeLessThan(5_000_000);
   });
   it('over more than 2^32 bytes', () => {
     const flow = new HttpFlow(judge, 80, ISN);
@@ -277,6 +295,52 @@ describe('requests that are refused, with nothing of them released', () => {
     const outcomes = run(segments);
     expect(refusalOf(outcomes)).toBeDefined();
     expect(released(outcomes)).toEqual([segments[0]?.id]);
+  });
+  it.each([
+    ['a first line that is no request', `GET / HTTP/1.1 \r\nHost: good.example\r\n\r\n`],
+    ['another protocol', 'SSH-2.0-OpenSSH_9.9\r\n'],
+  ])('%s, with all that comes behind it', (_, first) => {
+    const outcomes = run(stream(first, get(), get('evil.example')));
+    expect(refusalOf(outcomes)).toBeDefined();
+    expect(released(outcomes)).toEqual([]);
+  });
+  it('a head whose parts overlap with other bytes, while its first segment is missing', () => {
+    const text = get();
+    const forged = text.replace('good', 'evil');
+    const parts = [
+      segment(8, text.slice(8, 26)),
+      segment(12, forged.slice(12, 30)),
+      segment(0, text.slice(0, 12)),
+      segment(30, text.slice(30)),
+    ];
+    expect(released(run(parts))).toEqual([]);
+  });
+  it('with every segment that waits, also those whose bytes others have', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const text = `POST / HTTP/1.1\r\nHost: good.example\r\n X: y\r\n\r\n`;
+    const parts = [
+      [0, 10],
+      [20, 30],
+      [22, 28],
+      [20, text.length],
+      [10, 20],
+    ] as const;
+    const outcomes = run(
+      parts.map(([from, to]) => segment(from, text.slice(from, to))),
+      flow,
+    );
+    expect(outcomes.flatMap((o) => o.drop).sort()).toEqual([ids - 4, ids - 3, ids - 2, ids - 1, ids].sort());
+  });
+  it('a line of a chunk that is too long, in one segment or in several', () => {
+    const line = `3;${'x'.repeat(400)}\r\nabc\r\n`;
+    for (const cuts of [[line], [line.slice(0, 100), line.slice(100)], [...line]])
+      expect(refusalOf(run(stream(CHUNKED, ...cuts)))).toMatch(/more than 256 bytes|more than 256 segments/);
+  });
+  it('a head that costs more to read than its length', () => {
+    const began = process.cpuUsage();
+    for (let round = 0; round < 20; round++)
+      run([segment(0, `GET / HTTP/1.1\r\nHost: good.example\r\nX: b${' '.repeat(16_000)}x\r\n\r\n`)]);
+    expect(process.cpuUsage(began).user).toBeLessThan(1_000_000);
   });
   it('a head that is not complete in 3 s, and what is no request at once', () => {
     const flow = new HttpFlow(judge, 80, ISN);

@@ -44,9 +44,9 @@ describe('the keys', () => {
     const datagram = readDatagram(initial(cryptoFrame(0, good)));
     const packet = datagram.kind === 'packets' ? datagram.packets[0] : undefined;
     if (packet?.kind !== 'initial') throw new Error('no Initial packet');
-    expect(openInitial(packet, initialKeys(1, DCID))?.subarray(0, 1).toString('hex')).toBe('06');
+    expect(openInitial(packet, initialKeys(1, DCID), undefined)?.frames[0]).toBe(6);
     packet.bytes[60] = (packet.bytes[60] as number) ^ 1;
-    expect(openInitial(packet, initialKeys(1, DCID))).toBeUndefined();
+    expect(openInitial(packet, initialKeys(1, DCID), undefined)).toBeUndefined();
   });
 });
 
@@ -90,6 +90,33 @@ describe('a permitted hello', () => {
     ]);
     expect(take(flow, handshake).release).toEqual([ids]);
     expect(take(flow, Buffer.concat([initial(ACK, { number: 2 }), handshake])).release).toEqual([ids]);
+  });
+  it('lets packets of its connection follow whose numbers are large, and sent with their last digits', () => {
+    const flow = new QuicFlow(judge);
+    expect(take(flow, initial(cryptoFrame(0, good), { number: 0xfff0 })).release).toEqual([ids]);
+    for (const number of [0xfff1, 0x1_0002, 0x1_7000])
+      expect(take(flow, initial(ACK, { dcid: OTHER, keyId: DCID, number })).release).toEqual([ids]);
+  });
+  it('goes on in the version that the server has chosen, with the keys of its first destination', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    const chosen = { dcid: OTHER, keyId: DCID, version: V2 };
+    expect(take(flow, initial(ACK, { ...chosen, number: 1 })).release).toEqual([ids]);
+    expect(
+      take(flow, initial(cryptoFrame(good.length, bad), { ...chosen, number: 2 })).refusal,
+    ).toBeDefined();
+  });
+  it('begins again in another version after Version Negotiation, also with the same destination', () => {
+    const other = helloMessage(serverNames('good.example'), padding(20));
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good), { version: V2 }));
+    expect(take(flow, initial(cryptoFrame(0, good), { dcid: OTHER })).release).toEqual([ids]);
+    expect(take(flow, initial(cryptoFrame(0, other))).release).toEqual([ids]);
+  });
+  it('goes on for connections one after the other from the same port', () => {
+    const flow = new QuicFlow(judge);
+    for (let n = 0; n < 50; n++)
+      expect(take(flow, initial(cryptoFrame(0, good), { dcid: Buffer.alloc(8, n) })).release).toEqual([ids]);
   });
   it('holds data of 0-RTT that come before its end', () => {
     const flow = new QuicFlow(judge);
@@ -139,6 +166,28 @@ describe('refused', () => {
         refusal: {},
       });
     }
+  });
+  it('a hello whose first part was forgotten, because other connections came in between', () => {
+    const [other, evil] = ['good.example', 'evil.example'].map((n) =>
+      helloMessage(serverNames(n), padding(900)),
+    );
+    if (!other || !evil) throw new Error('no hellos');
+    const parts = [
+      initial(cryptoFrame(0, evil.subarray(0, 700))),
+      ...Array.from({ length: 12 }, (_, n) => initial(cryptoFrame(0, good), { dcid: Buffer.alloc(8, n) })),
+      initial(cryptoFrame(700, other.subarray(700)), { number: 1 }),
+      initial(cryptoFrame(0, other.subarray(0, 700)), { number: 2 }),
+    ];
+    const flow = new QuicFlow(judge);
+    expect(parts.flatMap((payload) => take(flow, payload).release)).toEqual([]);
+  });
+  it('other bytes for a connection that was permitted, after many others', () => {
+    const flow = new QuicFlow(judge);
+    for (let n = 0; n < 12; n++) take(flow, initial(cryptoFrame(0, good), { dcid: Buffer.alloc(8, n) }));
+    const other = helloMessage(serverNames('good.example'), padding(9));
+    expect(
+      take(flow, initial(cryptoFrame(0, other), { dcid: Buffer.alloc(8, 0), number: 1 })).release,
+    ).toEqual([]);
   });
   it('a second hello of one connection', () => {
     const flow = new QuicFlow(judge);
