@@ -1,6 +1,7 @@
 /**
  * The datagrams of a client of QUIC to one server, from one port: each ClientHello in them must name a permitted host. All packets with a long
- * header come here, as long as the flow exists: a client may open several connections from one port, and begins again after a Retry.
+ * header come here, as long as the flow exists: a client may open several connections from one port, and begins again after a Retry. Those with
+ * a short header come here, too, until the first one was released: they would overtake the end of the handshake, and a server would drop them.
  */
 import { MalformedMessage } from './byte-reader.js';
 import { MAX_HELLO, readHelloMessage } from './client-hello.js';
@@ -35,6 +36,8 @@ interface Connection {
 export interface QueuedDatagram {
   readonly id: number;
   readonly payload: Buffer;
+  /** The client's handshake had ended when it was sent, whether or not that was here. */
+  readonly isVerified?: boolean;
 }
 type Allowed = Extract<Ruling, { allow: true }>;
 
@@ -42,6 +45,8 @@ export class QuicFlow {
   readonly #judge: NameJudge;
   #connections: Connection[] = [];
   #held: number[] = [];
+  /** The last datagram began with a short header, so that the handshake of the client has ended. */
+  #hasEnded = false;
   #since = 0;
   #refusal: Refusal | undefined;
 
@@ -50,7 +55,7 @@ export class QuicFlow {
   }
 
   /** `now`: ms, monotonic, as of `expire`. */
-  take({ id, payload }: QueuedDatagram, now: number): Outcome {
+  take({ id, payload, isVerified }: QueuedDatagram, now: number): Outcome {
     if (this.#refusal) return this.#outcome([], [id]);
     const datagram = readDatagram(payload);
     if (datagram.kind === 'refused')
@@ -58,6 +63,8 @@ export class QuicFlow {
         quic(datagram.why === 'version' ? `${datagram.detail} cannot be read` : datagram.detail),
         id,
       );
+    this.#hasEnded = datagram.packets[0]?.kind === 'short';
+    if (this.#hasEnded && isVerified && this.#held.length === 0) return this.#outcome([id]);
     const isKnown = this.#connections.some((c) => c.allowed);
     const initials = datagram.packets.filter((p): p is InitialPacket => p.kind === 'initial');
     if (!isKnown && initials.length === 0 && this.#connections.length === 0)
@@ -72,6 +79,8 @@ export class QuicFlow {
       if (outcome === 'unknown') return this.#refuse(quic('its first packet cannot be decrypted'), id);
       if (outcome !== undefined) rulings.push(outcome);
     }
+    if (initials.length === datagram.packets.length && rulings.length === 0 && this.#isRepeated())
+      return this.#outcome([id]);
     if (this.#held.length === 0) this.#since = now;
     if (this.#held.length >= MAX_HELD) return this.#outcome([], [id]);
     this.#held.push(id);
@@ -113,10 +122,27 @@ export class QuicFlow {
     };
   }
 
+  /**
+   * What has come of hellos that are not complete is the beginning of a permitted one, and nothing waits. After a Retry, clients such as curl
+   * send the same hello again, and its rest when the server has acknowledged its beginning.
+   */
+  #isRepeated(): boolean {
+    const open = this.#connections.filter((c) => !c.allowed);
+    if (this.#held.length > 0 || open.length === 0) return false;
+    return open.every(({ hello }) => {
+      const bytes = hello.whole;
+      const isBegun = (c: Connection): boolean =>
+        c.allowed && c.hello.whole.subarray(0, bytes.length).equals(bytes);
+      return !hello.hasGap && this.#connections.some(isBegun);
+    });
+  }
+
   /** `unknown`: it was encrypted with keys that no packet has shown. The server may have them, so that it is dropped. */
   #initial(packet: InitialPacket): Ruling | 'unknown' | undefined {
     const opened = this.#open(packet);
     if (!opened) return 'unknown';
+    if (this.#connections.length > MAX_CONNECTIONS)
+      return refused(`more than ${MAX_CONNECTIONS} connections have begun and are not complete`);
     const { connection, frames } = opened;
     try {
       for (const { offset, data } of cryptoFrames(frames)) {
@@ -163,7 +189,9 @@ export class QuicFlow {
     const { version, dcid } = packet;
     const connection = { version, dcid, keys, hello: new Reassembly(MAX_HELLO), allowed: false };
     this.#connections.push(connection);
-    if (this.#connections.length > MAX_CONNECTIONS) this.#connections.shift();
+    // what has begun is kept: without it, its datagrams would count as evaluated
+    const oldest = this.#connections.findIndex((c) => c.allowed);
+    if (this.#connections.length > MAX_CONNECTIONS && oldest >= 0) this.#connections.splice(oldest, 1);
     return { connection, frames };
   }
 
@@ -175,7 +203,7 @@ export class QuicFlow {
   }
 
   #outcome(release: readonly number[], drop: readonly number[] = []): Outcome {
-    return { release, drop, state: 'open' };
+    return { release, drop, state: this.#hasEnded && this.#held.length === 0 ? 'requests' : 'open' };
   }
 }
 
