@@ -71,7 +71,8 @@ async function certificate(lab: Lab, folder: string): Promise<void> {
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   const out = ['-keyout', join(folder, 'key.pem'), '-out', join(folder, 'cert.pem'), '-days', '30'];
   const names = Object.keys(PLACES).map((name) => `DNS:${name}`);
-  const subject = ['-subj', '/CN=clients', '-addext', `subjectAltName=${names.join(',')}`];
+  const extensions = [`subjectAltName=${names.join(',')}`, 'basicConstraints=critical,CA:FALSE'];
+  const subject = ['-subj', '/CN=clients', ...extensions.flatMap((e) => ['-addext', e])];
   await run(['openssl', 'req', '-x509', ...signer, ...key, ...out, ...subject], { check: true });
 }
 
