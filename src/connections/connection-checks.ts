@@ -15,7 +15,7 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
-import { FlowTable, type OpenFlow } from './flow-table.js';
+import { type CheckCounts, FlowTable, type OpenFlow } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
@@ -32,22 +32,6 @@ export interface CheckedName {
   readonly name: string;
   /** Undefined: it was permitted. */
   readonly refusal?: Refusal;
-}
-
-export interface CheckCounts {
-  /** Packets that came to the queue, that went on, and that were dropped: repetitions, those of refused connections, what cannot be read. */
-  readonly queued: number;
-  readonly released: number;
-  readonly dropped: number;
-  /** Connections that were refused. */
-  readonly refused: number;
-  /** Packets that were dropped because their container, or all together, had too much that was not decided. */
-  readonly beyondBounds: number;
-  /** Packets that were dropped because of an error in this program; the log has each kind. */
-  readonly faults: number;
-  /** Packets that wait now, and that the kernel dropped because the queue was full. */
-  readonly waiting: number;
-  readonly queueFull: number;
 }
 
 export interface ConnectionChecksParts {
@@ -213,7 +197,8 @@ export class ConnectionChecks implements Disposable {
     const { id, payload: bytes, length, isUnchecked } = packet;
     if (check instanceof QuicFlow) {
       const payload = bytes.subarray(header.upperOffset + UDP_HEADER);
-      return check.take({ id, payload, isVerified: this.#isVerifiedMark(packet.mark) }, now);
+      const { mask = 0, requests } = this.#o.shape.marks.check ?? {};
+      return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
     }
     const read = readSegment({ bytes, header, length, isUnchecked });
     if (!read) return { release: [], drop: [id], state: check.state };
@@ -229,12 +214,6 @@ export class ConnectionChecks implements Disposable {
   /** The packets of the server have no identity. */
   #isFromClient({ mark }: Pick<QueuedPacket, 'mark'>): boolean {
     return (mark & this.#o.shape.marks.identity) !== 0;
-  }
-
-  /** Of a datagram: the kernel has the state `requests` for its flow. */
-  #isVerifiedMark(mark: number): boolean {
-    const { check } = this.#o.shape.marks;
-    return check !== undefined && (mark & check.mask) === check.requests;
   }
 
   /** Of a client without a flow: one is made, to be refused unless it is of QUIC. */

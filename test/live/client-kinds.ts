@@ -11,6 +11,8 @@ export interface Client {
   readonly prints: (site: string) => string | RegExp;
   /** A site of its own; default: the one whose address the others share. */
   readonly site?: string;
+  /** It does not end when its page cannot be loaded. */
+  readonly isEndless?: true;
   /** Why it cannot be tried here. */
   readonly missing?: string | false;
 }
@@ -130,13 +132,14 @@ const BROWSERS: readonly Client[] = [
   },
   {
     name: 'firefox, HTTP/2 and WebSocket',
+    isEndless: true,
     script: (site) =>
       [
         'rm -rf /tmp/firefox /tmp/shot.png; mkdir /tmp/firefox',
         ...Object.entries(FIREFOX_SETTINGS).map(
           ([name, value]) => `echo 'user_pref("${name}", ${value});' >>/tmp/firefox/user.js`,
         ),
-        `timeout 40 ${FIREFOX} --headless --no-remote --profile /tmp/firefox --screenshot /tmp/shot.png https://${site}/browsed/ >/dev/null 2>&1`,
+        `timeout 15 ${FIREFOX} --headless --no-remote --profile /tmp/firefox --screenshot /tmp/shot.png https://${site}/browsed/ >/dev/null 2>&1`,
         `curl -sS --cacert ${CA} https://${site}/reports`,
       ].join('\n'),
     prints: (site) => new RegExp(`${content(site)}, echo, .*Firefox`),

@@ -72,7 +72,7 @@ for (const client of CLIENTS)
         const refused = await runIn(checked, client, EVIL);
         expect(refused.code, refused.text).not.toBe(0);
         expect(refused.text).not.toContain(`the content of ${EVIL}`);
-        expect(refused.ms, refused.text).toBeLessThan(reached.ms + AT_ONCE_MS);
+        if (!client.isEndless) expect(refused.ms, refused.text).toBeLessThan(reached.ms + AT_ONCE_MS);
         // without the check, the same client reaches the other site
         if (client.site === undefined) expectReached(await runIn(free, client, OTHER), client, OTHER);
       },
@@ -101,8 +101,11 @@ it('no request for another site has arrived, and each was recorded with its name
   expect(seen.some((s) => s.host === OTHER)).toBe(true);
   const denials = await drawbridge.get('/v1/flows?verdict=deny&limit=200');
   const flows = (
-    JSON.parse(denials.body) as { items: { name: string | null; reason: string; container: string }[] }
+    JSON.parse(denials.body) as {
+      items: { name: string | null; proto: string; reason: string; container: string }[];
+    }
   ).items;
   expect(flows.length).toBeGreaterThan(0);
-  for (const flow of flows) expect(flow).toMatchObject({ name: EVIL });
+  // browsers look up names of their makers
+  for (const flow of flows) if (flow.proto !== 'dns') expect(flow).toMatchObject({ name: EVIL });
 });
