@@ -25,19 +25,21 @@ needed_tools=(
 )
 
 # What only tests need: a Redis, an independent judge of aggregation, a language to forge packets in, and programs that
-# must go on working: builds, compose, pip.
+# must go on working: builds, compose, pip, curl, git, HTTP/3.
 plugins=/usr/libexec/docker/cli-plugins
 test_tools=(
-  redis-server:redis-server iprange:iprange python3:python3 /usr/bin/pip3:python3-pip
+  redis-server:redis-server iprange:iprange python3:python3 /usr/bin/pip3:python3-pip curl:curl git:git
+  /usr/lib/python3/dist-packages/aioquic/__init__.py:python3-aioquic
+  /usr/lib/python3/dist-packages/requests/__init__.py:python3-requests
   "$plugins/docker-compose:docker-compose" "$plugins/docker-buildx:docker-buildx"
 )
 
-# missing_packages TOOL…: packages whose command is missing, a line each. The containers' one program must run without
+# missing_packages TOOL…: packages whose command or file is missing, a line each. The containers' one program must run without
 # any library.
 missing_packages() {
   local tool
   for tool in "$@"; do
-    command -v "${tool%%:*}" >/dev/null || echo "${tool#*:}"
+    command -v "${tool%%:*}" >/dev/null || [ -f "${tool%%:*}" ] || echo "${tool#*:}"
   done
   if ! [ -x /bin/busybox ] || ldd /bin/busybox >/dev/null 2>&1; then echo busybox-static; fi
 }

@@ -314,12 +314,13 @@ export const ConfigSchema = Type.Object(
           description: 'the bits of the packet mark that Drawbridge uses',
           examples: ['0x7f003fff'],
         }),
-        queues: Type.Array(Type.Integer({ minimum: 0, maximum: 65535 }), {
+        queues: Type.Array(Type.Integer({ minimum: 0, maximum: 65534 }), {
           minItems: 2,
           maxItems: 2,
           uniqueItems: true,
           default: [53, 54],
-          description: 'two NFQUEUE numbers: hold and inspection',
+          description:
+            'two NFQUEUE numbers: hold and inspection. Inspection of datagrams has the number after the larger one',
           examples: [[53, 54]],
         }),
         pastBridge: Type.Boolean({

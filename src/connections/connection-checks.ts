@@ -15,7 +15,7 @@ import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
-import { FlowTable, type OpenFlow } from './flow-table.js';
+import { type CheckCounts, FlowTable, type OpenFlow } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
@@ -34,24 +34,8 @@ export interface CheckedName {
   readonly refusal?: Refusal;
 }
 
-export interface CheckCounts {
-  /** Packets that came to the queue, that went on, and that were dropped: repetitions, those of refused connections, what cannot be read. */
-  readonly queued: number;
-  readonly released: number;
-  readonly dropped: number;
-  /** Connections that were refused. */
-  readonly refused: number;
-  /** Packets that were dropped because their container, or all together, had too much that was not decided. */
-  readonly beyondBounds: number;
-  /** Packets that were dropped because of an error in this program; the log has each kind. */
-  readonly faults: number;
-  /** Packets that wait now, and that the kernel dropped because the queue was full. */
-  readonly waiting: number;
-  readonly queueFull: number;
-}
-
 export interface ConnectionChecksParts {
-  readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'names'>;
+  readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly verified: Pick<VerifiedNames, 'note' | 'facts'>;
   readonly keys: Pick<PublishedKeys, 'lookUp'>;
@@ -65,7 +49,7 @@ type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
 type Log = Pick<PacketLog, 'drain' | 'stats' | typeof Symbol.dispose>;
 /** What the kernel sends: packets that wait, and copies of each SYN. */
 export interface Sources {
-  readonly queue: (receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
+  readonly queue: (proto: 'tcp' | 'udp', receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
   readonly log: (receive: ConstructorParameters<typeof PacketLog>[1]) => Log;
 }
 
@@ -88,7 +72,8 @@ export class ConnectionChecks implements Disposable {
   readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
   readonly #o: ConnectionChecksParts;
   readonly #flows = new FlowTable();
-  #queue: Queue | undefined;
+  /** One for each protocol: the numbers of packets are unique within a queue. */
+  #queues: Readonly<Record<'tcp' | 'udp', Queue>> | undefined;
   #log: Log | undefined;
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
@@ -102,25 +87,33 @@ export class ConnectionChecks implements Disposable {
 
   /** Packets and connections since the start; undefined when names are not checked. */
   get counts(): CheckCounts | undefined {
-    if (!this.#queue) return undefined;
-    const { waiting, droppedQueueFull, droppedBufferFull } = this.#queue.stats();
-    return { ...this.#counts, waiting, queueFull: droppedQueueFull + droppedBufferFull };
+    if (!this.#queues) return undefined;
+    const stats = Object.values(this.#queues).map((queue) => queue.stats());
+    const waiting = stats.reduce((sum, s) => sum + s.waiting, 0);
+    const queueFull = stats.reduce((sum, s) => sum + s.droppedQueueFull + s.droppedBufferFull, 0);
+    return { ...this.#counts, waiting, queueFull };
   }
 
-  /** Bind the log and the queue, unless nothing is checked. */
+  /** Bind the log and the queues, unless nothing is checked. */
   begin(sources: Sources = this.#sources()): void {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
     this.#resets = new ResetSender();
     this.#log = sources.log((packet) => this.#begun(packet));
-    this.#queue = sources.queue((packet) => this.#receive(packet));
+    const queue = (proto: 'tcp' | 'udp'): Queue =>
+      sources.queue(proto, (packet) => this.#receive(proto, packet));
+    this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
   }
 
   #sources(): Sources {
-    const { checkQueue } = this.#o.shape;
-    const queue = { queue: checkQueue, copyRange: COPY_RANGE, maxLength: MAX_WAITING };
+    const { checkQueue, datagramQueue } = this.#o.shape;
+    const of = {
+      tcp: { queue: checkQueue },
+      udp: { queue: datagramQueue, isSegmented: true },
+    } as const;
     return {
-      queue: (receive) => new PacketQueue(queue, receive),
+      queue: (proto, receive) =>
+        new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
       log: (receive) => new PacketLog({ group: checkQueue }, receive),
     };
   }
@@ -128,7 +121,7 @@ export class ConnectionChecks implements Disposable {
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#idleTimer);
-    this.#queue?.[Symbol.dispose]();
+    for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
     this.#log?.[Symbol.dispose]();
     this.#resets?.[Symbol.dispose]();
   }
@@ -152,15 +145,15 @@ export class ConnectionChecks implements Disposable {
     else this.#begin(ends, packet.mark, start);
   }
 
-  #receive(packet: QueuedPacket): void {
+  #receive(proto: 'tcp' | 'udp', packet: QueuedPacket): void {
     this.#counts.queued += 1;
     try {
       this.#noteBegun();
-      this.#check(packet);
+      this.#check(proto, packet);
     } catch (err) {
       // what a container sends must not end the service; the packet stays closed
       this.#counts.faults += 1;
-      this.#queue?.verdict(packet.id, 'drop');
+      this.#queues?.[proto].verdict(packet.id, 'drop');
       this.#o.log.warn({ err: String(err) }, 'a packet of a connection could not be checked: dropped');
     }
   }
@@ -182,14 +175,15 @@ export class ConnectionChecks implements Disposable {
     }
   }
 
-  #check(packet: QueuedPacket): void {
+  #check(proto: 'tcp' | 'udp', packet: QueuedPacket): void {
     const header = parsePacket(packet.payload);
-    const flow = header.ok ? this.#flowOf(packet, header.value) : undefined;
+    const found = header.ok ? this.#flowOf(packet, header.value) : undefined;
+    const flow = found?.proto === proto ? found : undefined;
     const isHeld = flow !== undefined && this.#flows.hold(flow, packet.id, packet.mark);
     if (flow && !isHeld) this.#counts.beyondBounds += 1;
     if (!header.ok || !flow || !isHeld) {
       this.#counts.dropped += 1;
-      this.#queue?.verdict(packet.id, 'drop');
+      this.#queues?.[proto].verdict(packet.id, 'drop');
       return;
     }
     const now = this.#o.now();
@@ -201,8 +195,11 @@ export class ConnectionChecks implements Disposable {
   #take(flow: OpenFlow, packet: QueuedPacket, header: PacketHeader, now: number): Outcome {
     const { check } = flow;
     const { id, payload: bytes, length, isUnchecked } = packet;
-    if (check instanceof QuicFlow)
-      return check.take({ id, payload: bytes.subarray(header.upperOffset + UDP_HEADER) }, now);
+    if (check instanceof QuicFlow) {
+      const payload = bytes.subarray(header.upperOffset + UDP_HEADER);
+      const { mask = 0, requests } = this.#o.shape.marks.check ?? {};
+      return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
+    }
     const read = readSegment({ bytes, header, length, isUnchecked });
     if (!read) return { release: [], drop: [id], state: check.state };
     if (read.payload.length === 0)
@@ -338,26 +335,27 @@ export class ConnectionChecks implements Disposable {
     const mark = this.#flows.take(flow, id);
     if (mark === undefined) return;
     this.#counts.released += 1;
-    const { marks } = this.#o.shape;
-    this.#queue?.verdict(id, 'repeat', (mark | marks.held | (marks.check?.[state] ?? 0)) >>> 0);
+    const { held, check } = this.#o.shape.marks;
+    const others = mark & ~(check?.mask ?? 0);
+    this.#queues?.[flow.proto].verdict(id, 'repeat', (others | held | (check?.[state] ?? 0)) >>> 0);
   }
 
   #refuse(flow: OpenFlow, id: number): void {
     const mark = this.#flows.take(flow, id);
     if (mark === undefined) return;
-    this.#queue?.verdict(id, 'repeat', (mark | refusedBits(this.#o.shape)) >>> 0);
+    this.#queues?.[flow.proto].verdict(id, 'repeat', (mark | refusedBits(this.#o.shape)) >>> 0);
   }
 
   #drop(flow: OpenFlow, id: number): void {
     if (this.#flows.take(flow, id) === undefined) return;
     this.#counts.dropped += 1;
-    this.#queue?.verdict(id, 'drop');
+    this.#queues?.[flow.proto].verdict(id, 'drop');
   }
 
   #forget(flow: OpenFlow): void {
     for (const id of this.#flows.forget(flow).keys()) {
       this.#counts.dropped += 1;
-      this.#queue?.verdict(id, 'drop');
+      this.#queues?.[flow.proto].verdict(id, 'drop');
     }
   }
 

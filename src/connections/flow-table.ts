@@ -163,3 +163,19 @@ function oldestIdle({ flows }: Share): OpenFlow | undefined {
   for (const flow of flows.values()) if (flow.waiting.size === 0) return flow;
   return undefined;
 }
+
+export interface CheckCounts {
+  /** Packets that came to the queue, that went on, and that were dropped: repetitions, those of refused connections, what cannot be read. */
+  readonly queued: number;
+  readonly released: number;
+  readonly dropped: number;
+  /** Connections that were refused. */
+  readonly refused: number;
+  /** Packets that were dropped because their container, or all together, had too much that was not decided. */
+  readonly beyondBounds: number;
+  /** Packets that were dropped because of an error in this program; the log has each kind. */
+  readonly faults: number;
+  /** Packets that wait now, and that the kernel dropped because the queue was full. */
+  readonly waiting: number;
+  readonly queueFull: number;
+}

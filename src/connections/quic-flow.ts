@@ -1,6 +1,7 @@
 /**
  * The datagrams of a client of QUIC to one server, from one port: each ClientHello in them must name a permitted host. All packets with a long
- * header come here, as long as the flow exists: a client may open several connections from one port, and begins again after a Retry.
+ * header come here, as long as the flow exists: a client may open several connections from one port, and begins again after a Retry. Those with
+ * a short header come here, too, until the first one was released: they would overtake the end of the handshake, and a server would drop them.
  */
 import { MalformedMessage } from './byte-reader.js';
 import { MAX_HELLO, readHelloMessage } from './client-hello.js';
@@ -40,6 +41,8 @@ interface Connection {
 export interface QueuedDatagram {
   readonly id: number;
   readonly payload: Buffer;
+  /** The client's handshake had ended when it was sent, whether or not that was here. */
+  readonly isVerified?: boolean;
 }
 type Allowed = Extract<Ruling, { allow: true }>;
 
@@ -49,6 +52,8 @@ export class QuicFlow {
   /** Destinations of connections whose bytes are forgotten: other bytes in the place of theirs could not be recognized. */
   readonly #past = new Set<string>();
   #held: number[] = [];
+  /** The last datagram began with a short header, so that the handshake of the client has ended. */
+  #hasEnded = false;
   #since = 0;
   #refusal: Refusal | undefined;
 
@@ -57,7 +62,7 @@ export class QuicFlow {
   }
 
   /** `now`: ms, monotonic, as of `expire`. */
-  take({ id, payload }: QueuedDatagram, now: number): Outcome {
+  take({ id, payload, isVerified }: QueuedDatagram, now: number): Outcome {
     if (this.#refusal) return this.#outcome([], [id]);
     const datagram = readDatagram(payload);
     if (datagram.kind === 'refused')
@@ -65,6 +70,8 @@ export class QuicFlow {
         quic(datagram.why === 'version' ? `${datagram.detail} cannot be read` : datagram.detail),
         id,
       );
+    this.#hasEnded = datagram.packets[0]?.kind === 'short';
+    if (this.#hasEnded && isVerified && this.#held.length === 0) return this.#outcome([id]);
     const isKnown = this.#connections.some((c) => c.allowed);
     const initials = datagram.packets.filter((p): p is InitialPacket => p.kind === 'initial');
     if (!isKnown && initials.length === 0 && this.#connections.length === 0)
@@ -80,8 +87,11 @@ export class QuicFlow {
       if (outcome !== undefined) rulings.push(outcome);
     }
     if (!this.#makeRoom()) return this.#refuse(quic('it opens too many connections from one port'), id);
+    if (initials.length === datagram.packets.length && rulings.length === 0 && this.#isRepeated())
+      return this.#outcome([id]);
     if (this.#held.length === 0) this.#since = now;
-    if (this.#held.length >= MAX_HELD) return this.#outcome([], [id]);
+    if (this.#held.length >= MAX_HELD)
+      return this.#refuse(quic('too many datagrams before its hello was complete'), id);
     this.#held.push(id);
     return this.#settle(rulings);
   }
@@ -119,6 +129,21 @@ export class QuicFlow {
       ...(allowed.length > 0 ? { allowed } : {}),
       ...(awaits === undefined ? {} : { awaits }),
     };
+  }
+
+  /**
+   * What has come of hellos that are not complete is the beginning of a permitted one, and nothing waits. After a Retry, clients such as curl
+   * send the same hello again, and its rest when the server has acknowledged its beginning.
+   */
+  #isRepeated(): boolean {
+    const open = this.#connections.filter((c) => !c.allowed);
+    if (this.#held.length > 0 || open.length === 0) return false;
+    return open.every(({ hello }) => {
+      const bytes = hello.whole;
+      const isBegun = (c: Connection): boolean =>
+        c.allowed && c.hello.whole.subarray(0, bytes.length).equals(bytes);
+      return !hello.hasGap && this.#connections.some(isBegun);
+    });
   }
 
   /** `unknown`: it was encrypted with keys that no packet has shown. The server may have them, so that it is dropped. */
@@ -202,7 +227,7 @@ export class QuicFlow {
   }
 
   #outcome(release: readonly number[], drop: readonly number[] = []): Outcome {
-    return { release, drop, state: 'open' };
+    return { release, drop, state: this.#hasEnded && this.#held.length === 0 ? 'requests' : 'open' };
   }
 }
 

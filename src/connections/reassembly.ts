@@ -48,6 +48,11 @@ export class Reassembly {
     return this.#bytes.subarray(0, first?.from === 0 ? first.to : 0);
   }
 
+  /** Bytes are there behind a gap. */
+  get hasGap(): boolean {
+    return (this.#ranges.at(-1)?.to ?? 0) > this.whole.length;
+  }
+
   /** How much of the beginning was read and is done with. */
   get consumed(): number {
     return this.#consumed;

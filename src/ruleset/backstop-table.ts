@@ -113,9 +113,13 @@ function withoutContent(family: Family): string {
   return `{ ${Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ')} }`;
 }
 
+/** Bytes of the smallest GSO packet with an Initial behind another datagram: all datagrams of one but the last have the same size. */
+const TWO_INITIALS = 20 + 8 + 2 * 1200;
+
 /**
  * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, and
- * QUIC with a short header. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack would let
+ * QUIC with a short header once the client has ended its handshake; other datagrams from then on have the state of the flow in their mark,
+ * because the service may have forgotten it. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack would let
  * pass (nf_conntrack_proto_tcp.c, sIG), may begin another connection: it is dropped, and the service deletes the entry, so that the next SYN
  * of the client makes a new one.
  */
@@ -133,7 +137,9 @@ function checking({ check, identity, evaluated, unknown, held }: Marks, report: 
     `meta nfproto ipv6 meta l4proto tcp meta length . tcp doff ${withoutContent(6)} ${pass}`,
     `meta l4proto tcp ct mark & ${hex(check.mask)} == ${hex(check.requests)} ct direction reply ${pass}`,
     `meta l4proto udp ct direction reply ${pass}`,
-    `meta l4proto udp @th,64,1 0 ${pass}`,
+    // one packet with several datagrams (UDP_SEGMENT) may hide an Initial behind its first header, of at least 1,200 bytes (RFC 9000 14.1)
+    `meta l4proto udp ct mark & ${hex(check.mask)} == ${hex(check.requests)} @th,64,1 0 meta length < ${TWO_INITIALS} ${pass}`,
+    `meta l4proto udp ct mark & ${hex(check.mask)} == ${hex(check.requests)} meta mark set meta mark | ${hex(check.requests)} accept`,
     'accept',
   ];
 }

@@ -23,8 +23,10 @@ export interface KernelConfig {
   readonly prefix: string;
   readonly marks: Marks;
   readonly holdQueue: number;
-  /** Of packets whose names are checked. */
+  /** Of packets whose names are checked: TCP. */
   readonly checkQueue: number;
+  /** The same for datagrams: its packets are segmented, because one GSO packet of UDP is several datagrams (UDP_SEGMENT). */
+  readonly datagramQueue: number;
   /** Which connections are checked by the name that they ask for. */
   readonly names: NameChecks;
   readonly logGroup: number;

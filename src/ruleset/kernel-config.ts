@@ -23,6 +23,7 @@ export function shapeOf(config: Config): KernelConfig {
     marks: layoutMarks(config.kernel.markMask),
     holdQueue,
     checkQueue,
+    datagramQueue: Math.max(holdQueue, checkQueue) + 1,
     names: config.tls,
     logGroup: holdQueue,
     dns: DNS_ADDRESSES,

@@ -38,9 +38,9 @@ interface CheckMarks {
   readonly mask: number;
   /** The bit that `open` and `requests` have: packets of the flow are queued. */
   readonly queued: number;
-  /** What has content is queued, in both directions (TCP); what has a long header (QUIC). */
+  /** What has content is queued, in both directions (TCP); all that the client sends (QUIC). */
   readonly open: number;
-  /** What has content is queued if the client has sent it. */
+  /** What has content is queued if the client has sent it (TCP); what has a long header, or may be several datagrams (QUIC). */
   readonly requests: number;
   /** The flow was checked. */
   readonly verified: number;

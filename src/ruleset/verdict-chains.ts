@@ -144,7 +144,7 @@ const INSPECT_LIMIT = { perSecond: 20_000, burst: 20_000 };
 
 /** The chains of the check of names. */
 export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule[]> {
-  const { marks, checkQueue } = shape;
+  const { marks, checkQueue, datagramQueue } = shape;
   const { check } = marks;
   if (!check) return new Map();
   const refused = refusedBits(shape);
@@ -176,10 +176,14 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
       names.inspect,
       [
         rule([{ k: 'mark', value: refused, mask: refused }], { k: 'goto', chain: names.refused }),
-        rule([{ k: 'limit', name: `${names.prefix}-chk`, ...INSPECT_LIMIT }], {
-          k: 'queue',
-          queue: checkQueue,
-        }),
+        ...(
+          [
+            [[{ k: 'proto', proto: 'udp' }], datagramQueue],
+            [[{ k: 'proto', proto: 'tcp' }], checkQueue],
+          ] as const
+        ).map(([of, queue]) =>
+          rule([...of, { k: 'limit', name: `${names.prefix}-chk`, ...INSPECT_LIMIT }], { k: 'queue', queue }),
+        ),
         rule([], { k: 'drop' }),
       ],
     ],

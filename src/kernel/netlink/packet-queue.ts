@@ -130,7 +130,7 @@ const NO_ATTRIBUTES: readonly number[] = Array.from({ length: PACKET.skbInfo + 1
  * One message that binds and configures the queue, so that no packet arrives in between: packets are copied up to
  * `copyRange` bytes, GSO packets arrive whole (otherwise the kernel segments them first), and a full queue drops.
  */
-export function bindBody(queue: number, copyRange: number, maxLength: number): Buffer {
+export function bindBody(queue: number, copyRange: number, maxLength: number, isSegmented = false): Buffer {
   const params = Buffer.alloc(5);
   params.writeUInt32BE(copyRange, 0);
   params.writeUInt8(COPY_PACKET, 4);
@@ -141,7 +141,7 @@ export function bindBody(queue: number, copyRange: number, maxLength: number): B
     attribute(CONFIG.params, params),
     attribute(CONFIG.maxLength, u32be(maxLength)),
     attribute(CONFIG.mask, u32be(CONFIG_FLAG.failOpen | CONFIG_FLAG.gso)),
-    attribute(CONFIG.flags, u32be(CONFIG_FLAG.gso)),
+    attribute(CONFIG.flags, u32be(isSegmented ? 0 : CONFIG_FLAG.gso)),
   );
 }
 
@@ -207,6 +207,8 @@ export interface PacketQueueOptions {
   readonly copyRange?: number;
   /** Packets that may wait at once; default 4096. What exceeds it is dropped. */
   readonly maxLength?: number;
+  /** The kernel segments GSO packets before they are queued, each segment for a verdict of its own. Default: they arrive whole. */
+  readonly isSegmented?: true;
   /** Path or descriptor of the network namespace of the queue. */
   readonly namespace?: string;
 }
@@ -292,7 +294,12 @@ function openBound(options: PacketQueueOptions): NetlinkSocket {
     ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
   });
   const operation = `bind packet queue ${options.queue}`;
-  const body = bindBody(options.queue, options.copyRange ?? 128, options.maxLength ?? 4096);
+  const body = bindBody(
+    options.queue,
+    options.copyRange ?? 128,
+    options.maxLength ?? 4096,
+    options.isSegmented,
+  );
   try {
     socket.request(operation, { type: QUEUE_MESSAGE.config, body });
     return socket;

@@ -132,7 +132,79 @@ describe('a permitted hello', () => {
   });
 });
 
+describe('a client that has ended its handshake', () => {
+  const short = Buffer.concat([Buffer.from([0x40]), Buffer.alloc(40)]);
+  it('is queued with its short headers until the first of them: they must not overtake the handshake', () => {
+    const flow = new QuicFlow(judge);
+    expect(take(flow, initial(cryptoFrame(0, good))).state).toBe('open');
+    expect(take(flow, initial(ACK, { number: 1 })).state).toBe('open');
+    expect(take(flow, short)).toMatchObject({ release: [ids], state: 'requests' });
+    expect(take(flow, initial(cryptoFrame(0, good), { dcid: OTHER })).state).toBe('open');
+  });
+  it('goes on after it was forgotten, but begins no other connection', () => {
+    const flow = new QuicFlow(judge);
+    const verified = (payload: Buffer) => flow.take({ id: ++ids, payload, isVerified: true }, 0);
+    expect(verified(short)).toMatchObject({ release: [ids], state: 'requests' });
+    expect(verified(initial(cryptoFrame(0, bad)))).toMatchObject({ release: [], refusal: {} });
+  });
+});
+
+describe('a Retry', () => {
+  const large = helloMessage(serverNames('good.example'), padding(1_200));
+  const begun = (): QuicFlow => {
+    const flow = new QuicFlow(judge);
+    expect(take(flow, initial(cryptoFrame(0, large))).release).toEqual([ids]);
+    return flow;
+  };
+  it('lets the beginning of the same hello go on: curl sends its rest after an acknowledgement only', () => {
+    const flow = begun();
+    const again = (from: number, to: number, number: number): Buffer =>
+      initial(cryptoFrame(from, large.subarray(from, to)), { dcid: OTHER, number });
+    expect(take(flow, again(0, 900, 1))).toMatchObject({ release: [ids] });
+    expect(take(flow, again(900, 1_100, 2))).toMatchObject({ release: [ids] });
+    expect(take(flow, again(1_100, large.length, 3))).toMatchObject({ release: [ids], allowed: [{}] });
+  });
+  it('holds what differs, what has a gap, and what comes with other packets', () => {
+    const other = Buffer.from(large);
+    other[40] = (other[40] as number) ^ 1;
+    const zero = Buffer.concat([
+      Buffer.from([0xd0, 0, 0, 0, 1, 8]),
+      OTHER,
+      Buffer.from([0, 0x40, 20]),
+      Buffer.alloc(20),
+    ]);
+    for (const datagram of [
+      initial(cryptoFrame(0, other.subarray(0, 900)), { dcid: OTHER }),
+      initial(cryptoFrame(100, large.subarray(100, 900)), { dcid: OTHER }),
+      Buffer.concat([initial(cryptoFrame(0, large.subarray(0, 900)), { dcid: OTHER }), zero]),
+    ])
+      expect(take(begun(), datagram).release).toEqual([]);
+  });
+  it('of another name is refused when it is complete', () => {
+    const flow = begun();
+    const evil = helloMessage(serverNames('evil.example'), padding(1_200));
+    const same = evil.findIndex((byte, i) => byte !== large[i]);
+    expect(take(flow, initial(cryptoFrame(0, evil.subarray(0, same)), { dcid: OTHER })).release).toEqual([
+      ids,
+    ]);
+    expect(
+      take(flow, initial(cryptoFrame(same, evil.subarray(same)), { dcid: OTHER, number: 1 })),
+    ).toMatchObject({ release: [], refusal: { reason: 'server-name' } });
+  });
+});
+
 describe('refused', () => {
+  it('connections that push out one whose hello is not complete', () => {
+    const flow = new QuicFlow(judge);
+    const half = Math.floor(bad.length / 2);
+    const evil = take(flow, initial(cryptoFrame(0, bad.subarray(0, half))));
+    expect(evil.release).toEqual([]);
+    const id = ids;
+    for (let n = 0; n < 20; n++) {
+      const outcome = take(flow, initial(cryptoFrame(0, good), { dcid: Buffer.alloc(8, 16 + n) }));
+      expect(outcome.release).not.toContain(id);
+    }
+  });
   it.each([
     ['another name', initial(cryptoFrame(0, bad)), 'server-name'],
     ['another name in version 2', initial(cryptoFrame(0, bad), { version: V2 }), 'server-name'],
