@@ -15,11 +15,11 @@ import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
-import { type CheckCounts, FlowTable, type OpenFlow } from './flow-table.js';
+import { type CheckCounts, endsOf, FlowTable, type OpenFlow, reversedEnds } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
-import { readSegment } from './tcp-segment.js';
+import { doubtOfHops, readSegment } from './tcp-segment.js';
 import { TlsFlow } from './tls-flow.js';
 import { type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
@@ -57,6 +57,8 @@ export interface Sources {
 const COPY_RANGE = 0xffff - 4;
 const MAX_WAITING = 8_192;
 const SWEEP_MS = 100;
+/** Each packet of the queue drains the log; this is for many connections that send nothing. */
+const DRAIN_MS = 500;
 const IDLE_SWEEP_MS = 10_000;
 /** What was sent on it before is not known. */
 const UNSEEN =
@@ -78,6 +80,7 @@ export class ConnectionChecks implements Disposable {
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
   #resets: ResetSender | undefined;
+  #drainTimer: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
 
@@ -103,6 +106,7 @@ export class ConnectionChecks implements Disposable {
     const queue = (proto: 'tcp' | 'udp'): Queue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
+    this.#drainTimer = setInterval(() => this.#noteBegun(), DRAIN_MS).unref();
   }
 
   #sources(): Sources {
@@ -114,11 +118,12 @@ export class ConnectionChecks implements Disposable {
     return {
       queue: (proto, receive) =>
         new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-      log: (receive) => new PacketLog({ group: checkQueue }, receive),
+      log: (receive) => new PacketLog({ group: checkQueue, isDrained: true }, receive),
     };
   }
 
   [Symbol.dispose](): void {
+    clearInterval(this.#drainTimer);
     clearTimeout(this.#timer);
     clearTimeout(this.#idleTimer);
     for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
@@ -128,8 +133,8 @@ export class ConnectionChecks implements Disposable {
 
   /**
    * A SYN has passed the rules. The first byte of its connection follows its sequence number, and nothing of an earlier connection of the same
-   * ends counts for it. `again`: the entry in conntrack was there before, so that the server may have accepted another SYN; then both
-   * sides have to begin again.
+   * ends counts for it. `again`: the entry in conntrack was there before. If the SYN is not the first one repeated, the server may have
+   * accepted either, and both sides have to begin again.
    */
   #begun(packet: LoggedPacket): void {
     const header = parsePacket(packet.payload);
@@ -139,9 +144,10 @@ export class ConnectionChecks implements Disposable {
     const start = (packet.payload.readUInt32BE(at) + 1) >>> 0;
     const ends = endsOf('tcp', header.value);
     const known = this.#flows.get(keyOfEnds(ends));
-    if (known?.start === start) return;
+    const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
+    if (isAgain && known?.start === start) return;
     if (known) this.#forget(known);
-    if (packet.prefix.endsWith(BEGUN_AGAIN)) this.#delete(ends);
+    if (isAgain) this.#delete(ends);
     else this.#begin(ends, packet.mark, start);
   }
 
@@ -198,6 +204,8 @@ export class ConnectionChecks implements Disposable {
     if (check instanceof QuicFlow) {
       const payload = bytes.subarray(header.upperOffset + UDP_HEADER);
       const { mask = 0, requests } = this.#o.shape.marks.check ?? {};
+      const doubt = doubtOfHops(bytes, header);
+      if (doubt !== undefined) return check.refuse(doubt, { id });
       return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
     }
     const read = readSegment({ bytes, header, length, isUnchecked });
@@ -380,16 +388,3 @@ export class ConnectionChecks implements Disposable {
 
 /** Offset in the header of TCP (RFC 9293 3.1). */
 const SEQUENCE_AT = 4;
-
-/** The ends of a packet of the client, and of one of the server. */
-const endsOf = (proto: FlowEnds['proto'], { src, sport = 0, dst, dport = 0 }: PacketHeader): FlowEnds => ({
-  proto,
-  source: src,
-  sourcePort: sport,
-  address: dst,
-  port: dport,
-});
-const reversedEnds = (proto: FlowEnds['proto'], header: PacketHeader): FlowEnds => {
-  const { source, sourcePort, address, port } = endsOf(proto, header);
-  return { proto, source: address, sourcePort: port, address: source, port: sourcePort };
-};

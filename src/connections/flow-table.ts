@@ -1,4 +1,5 @@
 /** The flows whose names are being checked, with bounds for each container and for all. */
+import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { HttpFlow } from './http-flow.js';
 import type { QuicFlow } from './quic-flow.js';
 import type { TlsFlow } from './tls-flow.js';
@@ -179,3 +180,19 @@ export interface CheckCounts {
   readonly waiting: number;
   readonly queueFull: number;
 }
+
+/** The ends of a packet of the client, and of one of the server. */
+export const endsOf = (
+  proto: FlowEnds['proto'],
+  { src, sport = 0, dst, dport = 0 }: PacketHeader,
+): FlowEnds => ({
+  proto,
+  source: src,
+  sourcePort: sport,
+  address: dst,
+  port: dport,
+});
+export const reversedEnds = (proto: FlowEnds['proto'], header: PacketHeader): FlowEnds => {
+  const { source, sourcePort, address, port } = endsOf(proto, header);
+  return { proto, source: address, sourcePort: port, address: source, port: sourcePort };
+};

@@ -15,7 +15,7 @@ import { HELLO_MS } from './tls-flow.js';
 /** Segments that wait for others before them, or for the end of a head. */
 const MAX_HELD = 256;
 /** Bytes of heads and of sizes of chunks that are kept to compare what is sent again, each stretch of them with its cost in memory. */
-const MAX_KEPT = 256 * 1024;
+const MAX_KEPT = 32 * 1024;
 const STRETCH_COST = 128;
 
 /** As it was sent: parts of it may have been there before. */

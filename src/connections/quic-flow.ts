@@ -96,6 +96,11 @@ export class QuicFlow {
     return this.#settle(rulings);
   }
 
+  /** Refuse the flow for something that is not in the bytes of this datagram. */
+  refuse(detail: string, { id }: Pick<QueuedDatagram, 'id'>): Outcome {
+    return this.#refuse(quic(detail), id);
+  }
+
   /** Evaluate what waits again: a record that it depends on was looked up. */
   recheck(): Outcome {
     if (this.#refusal) return this.#outcome([]);

@@ -62,9 +62,13 @@ function doubtOf(
   if ((flags & FLAG.ack) === 0) return 'data without the ACK flag';
   if ((flags & FLAG.rst) !== 0) return 'data with the RST';
   if ((flags & FLAG.urg) !== 0) return 'urgent data, which servers read apart from the others';
+  return doubtOfHops(bytes, { family }) ?? doubtOfOptions(bytes, at + MIN_HEADER, payloadAt);
+}
+
+/** Of a datagram as well. */
+export function doubtOfHops(bytes: Buffer, { family }: Pick<PacketHeader, 'family'>): string | undefined {
   const hops = bytes.readUInt8(family === 4 ? 8 : 7);
-  if (hops < MIN_HOPS) return `only ${hops} hops left: it may not arrive`;
-  return doubtOfOptions(bytes, at + MIN_HEADER, payloadAt);
+  return hops < MIN_HOPS ? `only ${hops} hops left: it may not arrive` : undefined;
 }
 
 function doubtOfOptions(bytes: Buffer, from: number, end: number): string | undefined {

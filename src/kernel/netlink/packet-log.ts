@@ -120,6 +120,8 @@ export interface PacketLogOptions {
   readonly group: number;
   /** Bytes of each packet to copy; default 128: all headers. */
   readonly copyRange?: number;
+  /** `drain` alone delivers: the event loop does not watch the group. */
+  readonly isDrained?: true;
   /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
 }
@@ -142,20 +144,21 @@ export class PacketLog implements Disposable {
   constructor(options: PacketLogOptions, onPacket: (packet: LoggedPacket) => void) {
     this.#onPacket = onPacket;
     this.#socket = openLog(options);
-    this.#socket.listen({
-      onMessage: (message) => this.#receive(message),
+    const listener = {
+      onMessage: (message: NetlinkMessage) => this.#receive(message),
       onOverrun: () => {
         this.#counts.overruns++;
       },
       onMalformed: () => {
         this.#counts.malformed++;
       },
-    });
+    };
+    this.#socket.listen(listener, options.isDrained ? 0 : undefined);
   }
 
-  /** Deliver what has arrived until now, without waiting for the event loop: at most 1,024 messages. */
+  /** Deliver what has arrived until now, without waiting for the event loop: at most 65,536 messages. */
   drain(): void {
-    this.#socket.drain(1_024);
+    this.#socket.drain(65_536);
   }
 
   stats(): LogStats {
