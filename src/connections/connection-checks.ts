@@ -83,8 +83,6 @@ const UDP = 17;
 const HTTP_PORT = 80;
 const UDP_HEADER = 8;
 
-const NO_CLASSES: readonly never[] = [];
-
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
   readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
@@ -268,7 +266,7 @@ export class ConnectionChecks implements Disposable {
       const state = this.#o.applied.value;
       const subject = state?.subjects.get(container);
       const denials = denialsOf(subject, to, state?.evaluator);
-      return judgeFor(subject?.classes ?? NO_CLASSES, to, this.#o.verified.facts, denials);
+      return judgeFor(subject?.classes ?? [], to, this.#o.verified.facts, denials);
     };
     return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }

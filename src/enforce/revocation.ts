@@ -213,8 +213,8 @@ export class Revocation {
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
       if (owner === undefined) return true;
-      const { evaluator } = state;
-      if (!evaluator.keeps(owner, f) || !this.#o.verified.permits(owner, f, evaluator)) return false;
+      if (!state.evaluator.keeps(owner, f)) return false;
+      if (!this.#o.verified.permits(owner, f, state.evaluator)) return false;
       return !owner.denied || this.#o.verified.knows(f) || !this.#mayHaveDeniedName(state, owner, f);
     };
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
@@ -231,13 +231,13 @@ export class Revocation {
   #mayHaveDeniedName(state: AppliedState, owner: Subject, flow: Flow): boolean {
     const { check } = this.#o.shape.marks;
     const proto = PROTOCOLS[flow.proto];
-    const { denied } = owner;
+    const denied = owner.denied;
     if (!denied || !check || !proto || owner.policy.mode !== 'enforce' || owner.host) return false;
     const how = denied.names.entries.length > 0 ? state.evaluator.checkedFlow(owner, flow) : undefined;
     if (!how) return false;
     if (how === 'address' && (flow.mark & check.mask) === 0) return true;
-    const seen = this.#seen.get(owner.id);
-    return seen !== undefined && mayBeDenied(seen, denied, { how, proto, port: flow.reply.sport ?? 0 });
+    const seen = this.#seen.get(owner.id) ?? owner;
+    return mayBeDenied(seen, denied, { how, proto, port: flow.reply.sport ?? 0 });
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */

@@ -32,7 +32,7 @@ export const DENY: readonly Mutant[] = [
     id: 'deny-server-name',
     what: 'a connection may ask for a denied name',
     file: 'src/connections/name-rules.ts',
-    from: 'if (denial) return refuse({ reason, name: asked.name, detail: denialText(denial) });',
+    from: 'if (denial) return refuse({ reason, name, detail: denialText(denial) });',
     to: '',
     killedBy: pure('connections/name-rules', 'beat the entries that permit a name'),
   },
