@@ -249,6 +249,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     find: (idOrName) => containers().get(idOrName) ?? findContainer(containers().values(), idOrName),
     now: Date.now,
     prepare: pass.prepare,
+    denied: (facts) => policies.policyOf(facts).denied ?? [],
     onChange: () => {
       appliedRevision.changed();
       reconciler.trigger({ kind: 'changes' });

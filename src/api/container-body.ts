@@ -1,5 +1,5 @@
 import { allFindings, type CoverageParts, coverageInput } from '../coverage/coverage.js';
-import { explain, sourceText } from '../coverage/explain.js';
+import { explain } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import type { PreviewParts } from '../coverage/preview.js';
 import type { Denials } from '../enforce/denials.js';
@@ -9,6 +9,7 @@ import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
+import { sourceText } from '../policy/deny-entries.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { type Finding, findingText, worstOf } from '../policy/finding.js';
 import { limitsText } from '../policy/limits.js';
@@ -65,7 +66,7 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     compose: composeOf(c),
     addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
     lists: policy.lists,
-    entries: policy.entries.map((e) => entryView(parts, holder.id, e, count)),
+    entries: [...policy.entries, ...(policy.denied ?? [])].map((e) => entryView(parts, holder.id, e, count)),
     grants: grantsOf(overrides.grants, holder).map(grantBody),
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
     limits: policy.limits ? limitsText(policy.limits) : null,
@@ -149,6 +150,13 @@ export function explainBody(
       kind: 'invalid',
       problems: [
         { detail: `${to} is a list, not a destination`, remedy: 'name an address or a name', pointer: '/to' },
+      ],
+    });
+  if (parsed.value.deny)
+    throw new RefusedError({
+      kind: 'invalid',
+      problems: [
+        { detail: `${to} is a deny entry, not a destination`, remedy: 'leave out the !', pointer: '/to' },
       ],
     });
   if (!state || !member)

@@ -14,7 +14,7 @@ import type { UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
-    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare'> {
+    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare' | 'denied'> {
   readonly store: Store;
   readonly audit: Pick<Audit, 'record'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
@@ -84,6 +84,7 @@ export class Changes {
       now: () => options.now(),
       node: options.node,
       prepare: (grant) => options.prepare?.(grant),
+      denied: (facts) => options.denied?.(facts) ?? [],
     });
     this.emergency = new EmergencyChanges({
       state,

@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { refuse, refuseInvalid } from '../lib/problem.js';
+import { type Problem, refuse, refuseInvalid } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { parseEntry } from '../policy/entry-parse.js';
+import { coversEntry, denialRemedy, denialText } from '../policy/deny-entries.js';
+import type { Entry } from '../policy/entry.js';
+import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
-import type { Grant, Mode } from '../policy/policy.js';
+import type { Grant, Mode, PolicyEntry } from '../policy/policy.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/policy.js';
 import { byStrictness } from '../policy/policy-compile.js';
 import type { KeyChange } from './change-record.js';
@@ -21,6 +23,8 @@ export interface ContainerChangeOptions {
   readonly node: string | undefined;
   /** Compile what this grant will change, while it is being written. It is not in force before it is durable. */
   prepare?(grant: Grant): void;
+  /** The deny entries of the policy that the container has now. */
+  denied?(facts: ContainerFacts): readonly PolicyEntry[];
 }
 
 const LONGEST_GRANT_MS = 366 * 86_400_000;
@@ -40,7 +44,9 @@ export class ContainerChanges {
     const facts = this.holder(idOrName);
     const parsed = parseEntry(entry);
     if (!parsed.ok) return refuseInvalid(parsed.problems.map((p) => ({ ...p, pointer: '/entry' })));
+    checkPermits(parsed.value);
     checkDuration(forMs);
+    this.#checkDenied(facts, parsed.value);
     const owner = forMs === undefined ? certainOwner(facts) : `id:${facts.id}`;
     return this.#o.committer.serial(`owner/${owner}`, async () => {
       const same = this.#grantsOf(owner).find((g) => g.entry === parsed.value.canonical && !g.expires);
@@ -56,6 +62,15 @@ export class ContainerChanges {
       );
       return grant;
     });
+  }
+
+  /** Such a grant would be stored and would have no effect. */
+  #checkDenied(facts: ContainerFacts, entry: Entry): void {
+    if (!isDest(entry)) return;
+    const denial = this.#o.denied?.(facts).find((pe) => coversEntry(pe.entry, entry));
+    if (!denial) return;
+    const detail = `${entry.canonical} would have no effect: ${denialText(denial)}`;
+    refuse('conflict', detail, denialRemedy(denial));
   }
 
   async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
@@ -173,6 +188,20 @@ function certainOwner(facts: ContainerFacts): string {
     `it is not known yet which labels of ${facts.name} come from its image, and so to which service it belongs`,
     'try again; if it stays so, check that Docker can still inspect its image',
   );
+}
+
+/** A grant permits: a deny entry in it would end with the grant, or with its revocation. */
+export function deniedGrant(entry: Entry): Problem | undefined {
+  if (!isDest(entry) || !entry.deny) return undefined;
+  return {
+    detail: `${entry.canonical} is a deny entry: a grant only permits`,
+    remedy: 'write it into a list of the container, or into its label drawbridge.allow',
+  };
+}
+
+function checkPermits(entry: Entry): void {
+  const problem = deniedGrant(entry);
+  if (problem) refuseInvalid([{ ...problem, pointer: '/entry' }]);
 }
 
 function checkDuration(forMs: number | undefined): void {

@@ -11,6 +11,7 @@ import { cyclicLists, type Grant, type List, type Mode } from '../policy/policy.
 import { isTokenName, ROLES, type Token } from '../policy/token.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
+import { deniedGrant } from './container-changes.js';
 import { type ChangesState, grantKey, listKey, modeKey, syncKey, tokenKey } from './stored-state.js';
 
 /** All that the API has changed, as one document: what `export` writes and `import` reads. Pure. */
@@ -362,6 +363,8 @@ export async function everythingFromObject(value: unknown, parse: ListParser): P
 
 function grantOf(owner: string, entry: string, pointer: string): Parsed<Everything['grants'][number]> {
   const parsed = parseEntry(entry);
+  const denied = parsed.ok ? deniedGrant(parsed.value) : undefined;
+  if (denied) return { ok: false, problems: [{ ...denied, pointer }] };
   if (parsed.ok) return { ok: true, value: { owner, entry: parsed.value.canonical } };
   return { ok: false, problems: parsed.problems.map((p) => ({ ...p, pointer })) };
 }

@@ -4,6 +4,9 @@ import { basename, join } from 'node:path';
 import { isRecord } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
+import { coversEntry } from '../policy/deny-entries.js';
+import type { Entry } from '../policy/entry.js';
+import { entryFromObject } from '../policy/entry-object.js';
 import { isDest, parseEntries } from '../policy/entry-parse.js';
 import { type Config, readConfig } from './config.js';
 import { EMPTY_FOLDER, type FileRead, isListFile, listNameOf, nextFolder } from './list-files.js';
@@ -74,7 +77,11 @@ export async function checkFiles(paths: readonly string[], known: readonly strin
       ]),
       ...listProblems(single),
     ],
-    warnings: [...configs.flatMap((c) => c.warnings), ...dangling(single, everything)],
+    warnings: [
+      ...configs.flatMap((c) => c.warnings),
+      ...dangling(single, everything),
+      ...[single, ...folders].flatMap(({ lists }) => lists.flatMap(withoutEffect)),
+    ],
   };
 }
 
@@ -164,6 +171,31 @@ interface Reference {
   readonly list: string;
   /** JSON pointer into the file. */
   readonly pointer: string;
+}
+
+/** Comparisons of entries with deny entries of the same file: more of them would keep CI waiting. */
+const MAX_COMPARED = 1_000_000;
+
+/** Entries that a deny entry of the same file covers as a whole. */
+function withoutEffect({ file, text }: Text): readonly Problem[] {
+  if (!text.includes('!') && !text.includes('deny')) return [];
+  const yaml = parseYaml(text, file);
+  const items = isRecord(yaml.value) && Array.isArray(yaml.value.allow) ? yaml.value.allow : [];
+  const placed = items.flatMap((item: unknown, i) => {
+    const parsed = typeof item === 'string' ? parseEntries(item) : entryFromObject(item);
+    const entries: readonly Entry[] = parsed.ok ? [parsed.value].flat() : [];
+    return entries.filter(isDest).map((entry) => ({ entry, pointer: `/allow/${i}` }));
+  });
+  const denied = placed.flatMap(({ entry }) => (entry.deny ? [entry] : []));
+  if (placed.length * denied.length > MAX_COMPARED) return [];
+  return yaml.place(
+    placed.flatMap(({ entry, pointer }) => {
+      const by = entry.deny ? undefined : denied.find((one) => coversEntry(one, entry));
+      if (!by) return [];
+      const detail = `${entry.canonical} has no effect: ${by.canonical} denies all of it`;
+      return [{ detail, remedy: 'remove one of the two', pointer }];
+    }),
+  );
 }
 
 /** The `list:` entries of a list file. What does not parse refers to nothing, and is reported elsewhere. */

@@ -75,7 +75,10 @@ function exceptions({ threats }: RawConfig): readonly Problem[] {
     if (!parsed.ok) return parsed.problems.map((problem) => ({ ...problem, pointer }));
     const entry = parsed.value;
     const fits =
-      entry.kind === 'dest' && ['address', 'name'].includes(entry.target.kind) && entry.ports.length === 0;
+      entry.kind === 'dest' &&
+      !entry.deny &&
+      ['address', 'name'].includes(entry.target.kind) &&
+      entry.ports.length === 0;
     if (fits) return [];
     return [
       {

@@ -21,7 +21,7 @@ import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
 import { doubtOfHops, readSegment } from './tcp-segment.js';
 import { TlsFlow } from './tls-flow.js';
-import { type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
+import { denialsOf, type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
 /** A flow that was refused, or a name that was permitted. */
 export interface CheckedName {
@@ -240,7 +240,7 @@ export class ConnectionChecks implements Disposable {
     const subject = this.#subjectOf(mark);
     if (!subject) return undefined;
     const { proto, port } = ends;
-    const judge = this.#judge(subject.id, { proto, port });
+    const judge = this.#judge(subject.id, ends);
     const flow: OpenFlow = {
       ...ends,
       key: keyOfEnds(ends),
@@ -266,9 +266,13 @@ export class ConnectionChecks implements Disposable {
   }
 
   /** By the policy at the moment of each decision. */
-  #judge(container: string, to: { proto: 'tcp' | 'udp'; port: number }): NameJudge {
-    const now = (): NameJudge =>
-      judgeFor(this.#o.applied.value?.subjects.get(container)?.classes ?? [], to, this.#o.verified.facts);
+  #judge(container: string, to: FlowEnds): NameJudge {
+    const now = (): NameJudge => {
+      const state = this.#o.applied.value;
+      const subject = state?.subjects.get(container);
+      const denials = denialsOf(subject, to, state?.evaluator);
+      return judgeFor(subject?.classes ?? [], to, this.#o.verified.facts, denials);
+    };
     return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }
 

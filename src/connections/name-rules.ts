@@ -1,7 +1,9 @@
 /** What the policy of one container permits by the name that a connection asks for. */
 import type { KeyIds } from '../dns/published-keys.js';
 import { nameMatches } from '../lib/dns-name.js';
+import { type DeniedNames, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
+import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import type { AskedName } from './client-hello.js';
@@ -11,6 +13,7 @@ import type { Decision, NameJudge, Refusal, RefusalReason, Ruling } from './flow
 export interface Destination {
   readonly proto: 'tcp' | 'udp';
   readonly port: number;
+  readonly address?: string;
 }
 /** What is known of names, at the moment of the decision. */
 export interface NameFacts {
@@ -41,32 +44,72 @@ function entriesOf(classes: readonly ClassPlan[], to: Destination): readonly Des
   return found;
 }
 
-/** Decides by the name entries of a container that cover the port of one connection. */
-export function judgeFor(classes: readonly ClassPlan[], to: Destination, facts: NameFacts): NameJudge {
+/** A Host may be the address of the server itself, which no deny entry for names covers. */
+const isAddress = (text: string, { address }: Destination): boolean =>
+  address !== undefined && (text === address || text === `[${address}]`);
+
+/** What deny entries for names change. */
+export interface NameDenials {
+  readonly names: DeniedNames;
+  /**
+   * The entries that permit the address to which the connection goes, whatever its name; a neighbour has none. Undefined: the address is
+   * permitted because names resolved to it, so that the connection must ask for a permitted name.
+   */
+  byAddress(): readonly PolicyEntry[] | undefined;
+}
+
+/** Decides by the name entries of a container that cover the port of one connection, and by its deny entries. */
+export function judgeFor(
+  classes: readonly ClassPlan[],
+  to: Destination,
+  facts: NameFacts,
+  denials?: NameDenials,
+): NameJudge {
   const entries = entriesOf(classes, to);
+  const byAddress = (): readonly PolicyEntry[] | undefined => denials?.byAddress();
+  const free = (name: string): Decision | undefined => {
+    const permitting = byAddress();
+    return permitting && { allow: true, name, entry: permitting[0]?.entry.canonical ?? '' };
+  };
   const byName = (asked: AskedName, reason: RefusalReason, where: string): Decision => {
     if (asked.kind === 'none') {
       const missing = reason === 'host' ? reason : 'no-server-name';
-      return refuse({ reason: missing, name: '', detail: `it has no ${where}` });
+      return refuse({ reason: missing, name: '', detail: `it has no ${where}${unnamed(byAddress())}` });
     }
+    const isSelf = asked.kind === 'invalid' && reason === 'host' && isAddress(asked.text, to);
+    const passes = isSelf ? free(asked.text) : undefined;
+    if (passes) return passes;
     if (asked.kind === 'invalid')
       return refuse({ reason, name: asked.text, detail: `its ${where} is ${asked.why}` });
     const { name } = asked;
     const hit = facts.threatOf(name);
     if (hit) return refuse({ reason, name, detail: hitText(hit), isThreat: true });
+    const denial = denials?.names.on(name, to.proto, to.port);
+    if (denial) return refuse({ reason, name, detail: denialText(denial) });
     const entry = entries.find((e) => matches(e, name));
     if (entry) return { allow: true, name, entry: entry.canonical };
+    const permitted = free(name);
+    if (permitted) return permitted;
     return refuse({ reason, name, detail: `no entry permits ${name} on ${to.proto}/${to.port}` });
   };
   return {
     hello: (hello) => {
       const ruling = byName(hello.name, 'server-name', 'server name');
       if (ruling.allow !== true || !hello.encrypted) return ruling;
-      const mayHide = entries.some((e) => e.flags.includes('ech=allow') && matches(e, ruling.name));
+      const mayHide =
+        entries.some((e) => e.flags.includes('ech=allow') && matches(e, ruling.name)) ||
+        byAddress()?.some(({ entry }) => entry.flags.includes('ech=allow'));
       return mayHide ? ruling : encryption(hello.encrypted.configId, ruling, facts.keysOf(ruling.name));
     },
     request: (host) => byName(host, 'host', 'Host'),
   };
+}
+
+/** A connection without a name may go to a denied one: say how to take the address out of the check. */
+function unnamed(entries: readonly PolicyEntry[] | undefined): string {
+  if (!entries) return '';
+  const [pe] = entries;
+  return `: deny entries for names cover this port${pe ? `, and ${pe.entry.canonical} has no flag tls=off` : ''}`;
 }
 
 /**

@@ -5,7 +5,8 @@ import type { ThreatLook } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
-import { judgeFor, type NameFacts } from './name-rules.js';
+import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
+import { judgeFor, type NameDenials, type NameFacts } from './name-rules.js';
 
 /** The ends of a connection, as its first packet has them. */
 export interface FlowEnds {
@@ -29,6 +30,18 @@ const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp'
 
 export const keyOfEnds = ({ proto, source, sourcePort, address, port }: FlowEnds): string =>
   `${proto} ${source} ${sourcePort} ${address} ${port}`;
+
+/** What the deny entries of a subject change for a connection with these ends. */
+export function denialsOf(
+  subject: Subject | undefined,
+  { proto, source: src, address: dst, port: dport }: FlowEnds,
+  evaluator: Pick<PolicyEvaluator, 'addressPermits'> | undefined,
+): NameDenials | undefined {
+  if (!subject?.denied) return undefined;
+  const family = dst.includes(':') ? 6 : 4;
+  const packet = { family, proto, src, dst, dport, states: ['NEW'], syn: proto === 'tcp' } as const;
+  return { names: subject.denied.names, byAddress: () => evaluator?.addressPermits(subject, packet) };
+}
 
 export class VerifiedNames {
   /** What decides about names, at the moment of each decision. */
@@ -58,11 +71,19 @@ export class VerifiedNames {
     if (this.#flows.size > MAX_FLOWS && oldest !== undefined) this.#flows.delete(oldest);
   }
 
+  /** Whether the names are known for which a connection was permitted. */
+  knows({ proto: number, orig: { src, sport, dst, dport } }: Flow): boolean {
+    const proto = PROTOCOLS[number];
+    if (!proto || sport === undefined || dport === undefined) return false;
+    return this.#flows.has(keyOfEnds({ proto, source: src, sourcePort: sport, address: dst, port: dport }));
+  }
+
   /**
    * Whether the policy of its container still permits the names of a connection that was checked; true for others. If its names are not
    * known, each name must be permitted for which the container was given the address.
    */
-  permits({ id, classes }: Pick<Subject, 'id' | 'classes'>, flow: Flow): boolean {
+  permits(subject: Subject, flow: Flow, evaluator?: Pick<PolicyEvaluator, 'addressPermits'>): boolean {
+    const { id, classes } = subject;
     const { marks, dns } = this.#o;
     const proto = PROTOCOLS[flow.proto];
     const { src, sport, dst, dport } = flow.orig;
@@ -71,7 +92,9 @@ export class VerifiedNames {
     const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
     const known = this.#flows.get(keyOfEnds(ends));
     const names = known ? [...known] : dns.learnedNames(id, flow.reply.src);
-    const judge = judgeFor(classes, { proto, port: flow.reply.sport ?? dport }, this.facts);
+    const to = { ...ends, address: flow.reply.src, port: flow.reply.sport ?? dport };
+    const denials = denialsOf(subject, to, evaluator);
+    const judge = judgeFor(classes, to, this.facts, denials);
     return names.every((name) => judge.request({ kind: 'name', name }).allow);
   }
 }

@@ -1,9 +1,11 @@
 import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
 import { TUNNELS, tunnelOf } from '../lib/special-use.js';
+import { denialRemedy, denialText, sourceText } from '../policy/deny-entries.js';
 import type { PortRange } from '../policy/entry.js';
 import type { EntrySource, Pause, PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { ClassPlan } from '../ruleset/classes.js';
+import { denialIn } from '../ruleset/deny-plan.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
@@ -140,15 +142,14 @@ const nothing = (reason: string): View => ({
 /** Evaluate the DNS query first, then the rules for a resolved address. */
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
-  if (!decision.allow)
-    return denied(
-      input,
-      `no entry allows the name ${name}: DNS answers NXDOMAIN, and the query is not forwarded`,
-      [],
-    );
+  if (decision.deniedBy) return deniedByEntry(decision.deniedBy, `${decision.reason}: ${NOT_RESOLVED}`, []);
+  if (!decision.allow) return denied(input, `no entry allows the name ${name}: ${NOT_RESOLVED}`, []);
+  const { proto, port } = wanted(input.dest);
+  const refusing =
+    proto === 'tcp' || proto === 'udp' ? input.member.denied?.names.on(name, proto, port) : undefined;
+  if (refusing) return deniedByEntry(refusing, denialText(refusing), []);
   const resolved = input.resolvedFor({ match: 'exact', name })[0];
   if (resolved !== undefined) return byAddress(input, resolved, decision.entries);
-  const { proto, port } = wanted(input.dest);
   const serving = decision.entries.find((e) => permitsPort(input.member, e, proto, port));
   if (!serving) return denied(input, `${name} is permitted, but not on ${proto}/${port}`, []);
   return allowed(
@@ -186,6 +187,9 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
   if (!packet) return nothing(`${address} is not an address`);
   const result = input.evaluator.evaluate(packet);
   const steps = result.steps.map((s) => s.text);
+  const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
+  const denial = denialIn(input.member.denied, why, packet.dst);
+  if (denial && !input.evaluator.permits(packet)) return deniedByEntry(denial, denialText(denial), steps);
   if (!input.evaluator.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
   const entry = decidingEntry(input, result, packet.dst, resolved ?? []);
   if (!entry)
@@ -202,16 +206,29 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
 
 /** By what a connection is checked. `resolved`: the address to which its name has resolved. */
 function reasonOf(
-  { evaluator }: ExplainInput,
+  { evaluator, member }: ExplainInput,
   result: TraceResult,
-  { proto, dport }: TracePacket,
+  packet: TracePacket,
   resolved: string | undefined,
 ): string {
+  const { proto, dport } = packet;
   const is = resolved === undefined ? 'an entry permits it' : `the name resolved to ${resolved}`;
-  if (evaluator.isCheckedByName(result)) return `${is}; ${checkText(proto, dport)}`;
+  const isFree = evaluator.addressPermits(member, packet) !== undefined;
+  const names = isFree ? `, any name but those that deny entries cover (${deniedNames(member)})` : '';
+  if (evaluator.isCheckedByName(result)) return `${is}; ${checkText(proto, dport)}${names}`;
+  const isNamed = (member.denied?.names.entries.length ?? 0) > 0;
+  if (resolved === undefined && isNamed)
+    return `${is}; the name of the connection is not checked, so that deny entries for names (${deniedNames(member)}) count in DNS only`;
   return resolved === undefined
     ? is
     : `${is}; checked by address only, so that other sites there are reached, too`;
+}
+
+const MOST_NAMED = 5;
+function deniedNames({ denied }: Subject): string {
+  const names = (denied?.names.entries ?? []).map((pe) => pe.entry.canonical);
+  const more = names.length > MOST_NAMED ? `, and ${names.length - MOST_NAMED} more` : '';
+  return `${names.slice(0, MOST_NAMED).join(', ')}${more}`;
 }
 
 const HTTP_PORT = 80;
@@ -274,6 +291,18 @@ function allowed(pe: PolicyEntry, reason: string, trace: readonly string[]): Vie
   };
 }
 
+const NOT_RESOLVED = 'DNS answers NXDOMAIN, and the query is not forwarded';
+
+/** A deny entry beats all entries that permit: none is offered. */
+const deniedByEntry = (pe: PolicyEntry, reason: string, trace: readonly string[]): View => ({
+  verdict: 'deny',
+  reason,
+  entry: pe.entry.canonical,
+  list: listOf(pe.source),
+  remedy: denialRemedy(pe),
+  trace,
+});
+
 function denied(input: ExplainInput, reason: string, trace: readonly string[], address?: string): View {
   const { remedy, lasting, warning }: Remedy = remedyOf(input, address);
   return {
@@ -288,12 +317,6 @@ function denied(input: ExplainInput, reason: string, trace: readonly string[], a
   };
 }
 
-export function sourceText(s: EntrySource): string {
-  if (s.from === 'label') return 'its label drawbridge.allow';
-  if (s.from === 'grant') return `grant ${s.grant}`;
-  if (s.from === 'claim') return `list ${s.list}, which claims it`;
-  return s.from === 'baseline' ? `list ${s.list}, which every container has` : `list ${s.list}`;
-}
 const listOf = (s: EntrySource): string | null => ('list' in s ? s.list : null);
 
 /** In every mode: names that a feed lists (except in mode off, where DNS is not filtered), and addresses, resolved ones included. */

@@ -1,5 +1,6 @@
 /** Decides what to do with a query, from its client and the policy. Pure. */
 import { familyOf } from '../lib/ip.js';
+import { denialText } from '../policy/deny-entries.js';
 import { hitText } from '../policy/threat.js';
 import { followChain } from './answer-filter.js';
 import { denied, noData, type Query, type Reply } from './client-query.js';
@@ -33,7 +34,10 @@ export type Action =
 /** Everything that is answered without an upstream. */
 export type LocalAnswer = Exclude<Action, { readonly kind: 'forward' }>;
 
-type Policy = Pick<QueryPolicy, 'decide' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'>;
+type Policy = Pick<
+  QueryPolicy,
+  'decide' | 'deniedName' | 'localName' | 'localAddress' | 'searchDomains' | 'threats'
+>;
 
 /** Names that would lead around this resolver: encrypted resolvers (RFC 9462), and Firefox's canary for them. */
 const detours = ['resolver.arpa', 'use-application-dns.net'];
@@ -97,6 +101,8 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   if (query.name !== '' && !isPlainName(query.name)) {
     return deny(policy, container, query.name, 'the name has bytes that no entry can match');
   }
+  const denied = policy.deniedName(container, query.name);
+  if (denied) return deny(policy, container, query.name, denialText(denied));
   const local = decideLocal(policy, container, query);
   if (local !== undefined) return local;
   if (detours.some((zone) => isWithin(query.name, zone))) {
@@ -126,6 +132,26 @@ export function threatAlias(
   for (const alias of followChain(query.name, query.type, records).names.slice(1)) {
     const denial = decideThreat(policy, alias);
     if (denial?.kind === 'deny') return { ...denial, reason: `it leads to ${alias}: ${denial.reason}` };
+  }
+  return undefined;
+}
+
+/** The denial of an answer with a CNAME chain that leads to a name that a deny entry of the container denies on every port. */
+export function deniedAlias(
+  policy: Pick<QueryPolicy, 'deniedName'>,
+  container: string,
+  query: Query,
+  records: readonly ResourceRecord[],
+): Denial | undefined {
+  for (const alias of followChain(query.name, query.type, records).names.slice(1)) {
+    const denied = policy.deniedName(container, alias);
+    if (denied)
+      return {
+        kind: 'deny',
+        verdict: 'deny',
+        reason: `it leads to ${alias}: ${denialText(denied)}`,
+        counted: true,
+      };
   }
   return undefined;
 }

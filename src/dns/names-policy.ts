@@ -5,12 +5,14 @@ import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
+import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { CurrentThreats } from '../policy/threat.js';
 import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
+import { deniesAddress } from '../ruleset/deny-plan.js';
 import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
 import { classSet } from '../ruleset/naming.js';
 
@@ -24,6 +26,8 @@ export interface NameDecision {
   readonly allow: boolean;
   /** Why the name is denied, unless the reason is that no entry matches. */
   readonly reason?: string;
+  /** The deny entry, if one denies the name. */
+  readonly deniedBy?: PolicyEntry;
   /** The entries that allow it, most specific first. */
   readonly entries: readonly PolicyEntry[];
   /** The sets that take the addresses of the answer; empty when the name is denied. */
@@ -45,6 +49,14 @@ export interface NameEvent {
 }
 
 const DENIED: NameDecision = { allow: false, entries: [], sets: [], allowPrivate: false };
+
+/** Entries permit the name, and deny entries leave none of their ports. */
+function withoutPorts({ denied, classes }: Subject, name: string): NameDecision {
+  const [deniedBy] = denied?.names.onPorts(name) ?? [];
+  const isPermitted = classes.some((c) => c.names.some((n) => entryMatches(n, name)));
+  if (!deniedBy || !isPermitted) return DENIED;
+  return { ...DENIED, reason: `on each port that an entry permits, ${denialText(deniedBy)}`, deniedBy };
+}
 
 export interface NamesPolicyOptions {
   readonly prefix: string;
@@ -200,11 +212,15 @@ export class NamesPolicy {
     if (!member || this.threats.blockedName(name)) return DENIED;
     if (member.limits?.quota?.spent && member.policy.mode === 'enforce')
       return { ...DENIED, reason: member.limits.quota.reached };
+    const denied = this.deniedName(container, name);
+    if (denied) return { ...DENIED, reason: denialText(denied), deniedBy: denied };
+    const withheld = member.denied?.names.withheld(name).key || undefined;
     const hits = member.classes.flatMap((c) => {
+      if (c.withheld !== withheld) return [];
       const entries = c.names.filter((n) => entryMatches(n, name));
       return entries.length > 0 ? [{ entries, key: c.namesKey }] : [];
     });
-    if (hits.length === 0) return DENIED;
+    if (hits.length === 0) return withheld === undefined ? DENIED : withoutPorts(member, name);
     const entries = unique(hits.flatMap((h) => h.entries)).sort(bySpecificity);
     const keys = [...new Set(hits.map((h) => h.key))];
     return {
@@ -216,6 +232,11 @@ export class NamesPolicy {
         : {}),
       allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
     };
+  }
+
+  /** The deny entry of this container that denies a name on every port. */
+  deniedName(container: string, name: string): PolicyEntry | undefined {
+    return this.#state?.subjects.get(container)?.denied?.names.whole(name);
   }
 
   /** An address entry of this container covers the address: then an answer with it is no rebinding, even in private space. */
@@ -231,7 +252,10 @@ export class NamesPolicy {
   /** Returns a test for the resolvers that the container may query itself (dns=direct); undefined when there are none. */
   directResolvers(container: string): ((at: Resolver) => boolean) | undefined {
     const direct = this.#state?.subjects.get(container)?.classes.filter((c) => c.direct) ?? [];
-    return direct.length === 0 ? undefined : (at) => direct.some((c) => leadsTo(c, at));
+    const denied = this.#state?.subjects.get(container)?.denied;
+    const isDenied = ({ address: dst, port: dport, proto }: Resolver): boolean =>
+      deniesAddress(denied, { dst, dport, proto });
+    return direct.length === 0 ? undefined : (at) => direct.some((c) => leadsTo(c, at)) && !isDenied(at);
   }
 
   /** Addresses of a neighbour with this name on the container's networks; undefined when no neighbour has it. */

@@ -9,6 +9,7 @@ import {
   decide,
   decideLocal,
   decideThreat,
+  deniedAlias,
   type LocalAnswer,
   observedThreat,
   replyFor,
@@ -20,7 +21,7 @@ import type { NameEvent, QueryPolicy } from './names-policy.js';
 import type { ClientLimits } from './query-limits.js';
 import type { Recorder } from './recorder.js';
 import type { Resolvers } from './resolvers.js';
-import { isPlainName } from './wire.js';
+import { isPlainName, type ResourceRecord } from './wire.js';
 
 export interface PassthroughOptions {
   readonly policy: QueryPolicy;
@@ -103,8 +104,16 @@ export class Passthrough {
       this.#event(container, query, 'threat', alias.reason);
       return encodeFor(request, query, replyFor(query, alias));
     }
+    this.#wouldDenyAlias(container, query, records);
     this.#learn(container, query, answer, trusted);
     return answer;
+  }
+
+  #wouldDenyAlias(container: string, query: Query, records: readonly ResourceRecord[]): void {
+    const { policy } = this.#o;
+    if (policy.mode(container) !== 'observe' || !policy.decide(container, query.name).allow) return;
+    const alias = deniedAlias(policy, container, query, records);
+    if (alias) this.#event(container, query, 'would-deny', `enforce would deny it: ${alias.reason}`);
   }
 
   #event(

@@ -15,7 +15,7 @@ import {
   type Revision,
   serverFailure,
 } from './client-query.js';
-import { decide, observedThreat, replyFor, threatAlias } from './decide.js';
+import { decide, deniedAlias, observedThreat, replyFor, threatAlias } from './decide.js';
 import { extendedError, rcode, type, typeName } from './dns-constants.js';
 import type { KeptReplies, QueryTime } from './kept-replies.js';
 import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
@@ -179,9 +179,11 @@ export class QueryPipeline {
     answer: Answer & Pick<ReplyBasis, 'madeAt' | 'revision'>,
     decision: NameDecision,
   ): Promise<Reply> {
-    const alias = threatAlias(this.#o.policy, query, answer.records);
+    const { policy } = this.#o;
+    const alias =
+      threatAlias(policy, query, answer.records) ?? deniedAlias(policy, container, query, answer.records);
     if (alias !== undefined) {
-      this.#event(container, query, 'threat', alias.reason);
+      this.#event(container, query, alias.verdict, alias.reason);
       return replyFor(query, alias);
     }
     const rules = this.#o.recorder.rules(container, query.name, decision);

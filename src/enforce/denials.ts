@@ -4,7 +4,8 @@ import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
 import type { Current } from '../lib/current.js';
-import { PROTOCOL_NAMES } from '../lib/ip.js';
+import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
+import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -12,6 +13,7 @@ import { SYN_DATA } from '../ruleset/backstop-table.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
+import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
 import type { Tallies } from './recorded.js';
 import type { Recording } from './recording.js';
@@ -119,7 +121,8 @@ export class Denials {
       address,
       port: p.dport,
       name: this.#o.dns.namesFor(container, address)[0] ?? null,
-      reason: limitReason(word, subject) ?? this.#reason(word, address, isIn),
+      reason:
+        limitReason(word, subject) ?? this.#deniedBy(word, p, subject) ?? this.#reason(word, address, isIn),
     };
     if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
     this.#add(event);
@@ -129,6 +132,22 @@ export class Denials {
   #containerOf(identity: number, address: string): string | undefined {
     const subjects = [...(this.#o.applied.value?.subjects.values() ?? [])];
     return subjects.find((m) => m.identity === identity)?.id ?? this.#o.names.containerAt(address);
+  }
+
+  /** The deny entry that decides about the packet, in words. */
+  #deniedBy(
+    word: string,
+    { proto, src, dst, dport }: LoggedFacts,
+    subject: Subject | undefined,
+  ): string | undefined {
+    const evaluator = this.#o.applied.value?.evaluator;
+    if (!subject?.denied || !evaluator || (word !== 'deny' && word !== 'would')) return undefined;
+    const family = dst.includes(':') ? 6 : 4;
+    const flow = { src, dst, dport, states: ['NEW'], syn: proto === 'tcp', echo: true } as const;
+    const denial = evaluator.denialOf(subject, { family, proto: traced(proto), ...flow });
+    return (
+      denial && (word === 'would' ? `${denialText(denial)}; observed, so it passed` : denialText(denial))
+    );
   }
 
   #reason(word: string, address: string, isIn: boolean): string {
@@ -229,6 +248,11 @@ export class Denials {
     for (const listener of this.#listeners) listener(e);
   }
 }
+
+const traced = (proto: string): TracePacket['proto'] =>
+  proto === 'tcp' || proto === 'udp' || proto === 'icmp'
+    ? proto
+    : Number(PROTOCOL_NUMBERS[proto as 'tcp'] ?? proto);
 
 export interface DenialEvent {
   readonly time: string;

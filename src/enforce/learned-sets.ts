@@ -231,6 +231,8 @@ export class TtlExtender implements AsyncDisposable {
 
 /** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
 const SETS_A_BEAT = 32;
+/** Sets of deny entries of containers that are checked in each beat. More of them have their turns as all others. */
+const MOST_DENYING = 64;
 type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
 /** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
 const LISTING_SHARE = 1 / 500;
@@ -255,7 +257,7 @@ export class SetTurns {
   }
 
   /**
-   * Calls back with the sets without an owner that rules read in each beat, and with the others, those of containers, in so many beats as
+   * Calls back with the sets without an owner that rules read in each beat, with those of deny entries (so many of them), and with the others, those of containers, in so many beats as
    * there are times 32 of them: each has its turn before any has a second one. All of them are read by one listing at the end of this
    * time, unless listing takes too long: then 32 are read in each beat.
    */
@@ -288,7 +290,9 @@ export class SetTurns {
     if (this.#of === sets) return;
     this.#of = sets;
     const all = [...sets.values()];
-    const isShared = (s: SetDesired): boolean => s.owner === undefined && this.#isRead(s);
+    const everyBeat = new Set(all.filter((s) => s.denies).slice(0, MOST_DENYING));
+    const isShared = (s: SetDesired): boolean =>
+      everyBeat.has(s) || (s.owner === undefined && this.#isRead(s));
     this.#shared = all.filter(isShared);
     this.#owned = all.filter((s) => !isShared(s));
   }

@@ -11,6 +11,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
+import { mayBeDenied } from '../ruleset/deny-plan.js';
 import type { Cgroup, KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark, type Marks, markOf } from '../ruleset/marks.js';
@@ -64,7 +65,7 @@ export interface RevocationOptions {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
   readonly blocklist: FlowBlocklist;
-  readonly verified: Pick<VerifiedNames, 'permits'>;
+  readonly verified: Pick<VerifiedNames, 'permits' | 'knows'>;
   readonly log: Logger;
 }
 /**
@@ -212,13 +213,31 @@ export class Revocation {
     const keep = (f: Flow): boolean => {
       const owner = owners.get(f.orig.src);
       if (owner === undefined) return true;
-      return state.evaluator.keeps(owner, f) && this.#o.verified.permits(owner, f);
+      if (!state.evaluator.keeps(owner, f)) return false;
+      if (!this.#o.verified.permits(owner, f, state.evaluator)) return false;
+      return !owner.denied || this.#o.verified.knows(f) || !this.#mayHaveDeniedName(state, owner, f);
     };
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,
       block: this.#block,
     });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
+  }
+
+  /**
+   * The name that an open connection has asked for is not kept. It may be one that a deny entry of now denies if the connection was not
+   * checked when it opened, or if the deny entry has come since.
+   */
+  #mayHaveDeniedName(state: AppliedState, owner: Subject, flow: Flow): boolean {
+    const { check } = this.#o.shape.marks;
+    const proto = PROTOCOLS[flow.proto];
+    const denied = owner.denied;
+    if (!denied || !check || !proto || owner.policy.mode !== 'enforce' || owner.host) return false;
+    const how = denied.names.entries.length > 0 ? state.evaluator.checkedFlow(owner, flow) : undefined;
+    if (!how) return false;
+    if (how === 'address' && (flow.mark & check.mask) === 0) return true;
+    const seen = this.#seen.get(owner.id) ?? owner;
+    return mayBeDenied(seen, denied, { how, proto, port: flow.reply.sport ?? 0 });
   }
 
   /** Senders in the host's network share its addresses: by the mark that their first packet gave the connection. */
@@ -243,6 +262,8 @@ export class Revocation {
   readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.block(cut, BLOCK_SECONDS);
 }
 
+const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
+
 const signatures = new WeakMap<Subject, string>();
 /** Everything of a member that decides what it may open. */
 export function signatureOf(m: Subject): string {
@@ -264,12 +285,25 @@ function signatureFor(m: Subject): string {
       c.host.length > 0,
       c.statics.map(rangeOf),
     ]),
+    ...(m.denied ? [deniedOf(m)] : []),
   ]);
 }
 
+/** Everything that deny entries of a subject deny. */
+const deniedOf = ({ denied }: Subject): readonly string[] =>
+  denied
+    ? [
+        ...denied.names.entries.map(nameOf),
+        ...denied.classes.flatMap((c) => [
+          ...[...c.any, ...c.host].map(nameOf),
+          ...c.statics.map((s) => `${c.key} ${rangeOf(s)}`),
+        ]),
+      ]
+    : [];
+
 /**
  * Whether a subject may open all that it could open before: the same but for entries, and each class of ports has at least what it
- * had. Rules of classes only permit, and what none permits is denied behind them, so that no flow loses its permit by one more.
+ * had, and nothing more is denied. Rules of classes only permit, and what none permits is denied behind them, so that no flow loses its permit by one more.
  */
 export function isWider(was: Subject, is: Subject): boolean {
   return (
@@ -281,6 +315,7 @@ export function isWider(was: Subject, is: Subject): boolean {
     isDeepStrictEqual(was.host, is.host) &&
     isDeepStrictEqual(was.lan, is.lan) &&
     hasAll(is.neighbours, was.neighbours) &&
+    hasAll(deniedOf(was), deniedOf(is)) &&
     was.classes.every((c) => is.classes.some((other) => other.key === c.key && coversClass(other, c)))
   );
 }

@@ -10,9 +10,9 @@ import {
   subnetsWithoutGateway,
 } from '../policy/container.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
-import type { Grant, Mode, Policy } from '../policy/policy.js';
+import type { Grant, Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
-import { type ClassPlan, planClasses } from '../ruleset/classes.js';
+import { planPolicy, planUnattributed } from '../ruleset/deny-plan.js';
 import {
   type Bridge,
   type DesiredInput,
@@ -98,7 +98,7 @@ export class InputBuilder {
    */
   withPolicies({ input, view }: AppliedState): Rebuilt | undefined {
     const { policies, reserved } = this.#o;
-    if (unattributedOf(policies.unattributed()).classes !== input.unattributedClasses) return undefined;
+    if (planUnattributed(policies.unattributed()).classes !== input.unattributedClasses) return undefined;
     const closed = reserved.list();
     if (closed !== input.closed && !isDeepStrictEqual(closed, input.closed)) return undefined;
     const stamp = policies.stamp();
@@ -154,11 +154,11 @@ export class InputBuilder {
 
   #rendered(was: Subject, c: ContainerFacts, view: DockerView, policy: Policy): Subject {
     const limits = this.#o.quotas.limitsOf(c, policy);
-    const { limits: _, ...others } = was;
+    const { limits: _, denied: __, ...others } = was;
     return keepSubject(was, {
       ...others,
       policy,
-      classes: planClasses(policy.entries, (name) => resolveContainer(view, c, name), this.#o.shape.names),
+      ...planned({ view, shape: this.#o.shape }, c, policy),
       neighbours: freeNeighbours(view, c, this.#o.policies.eastWest),
       ...(limits ? { limits } : {}),
     });
@@ -248,7 +248,8 @@ const withoutCgroups = (m: Subject): Subject => (m.host ? { ...m, host: { cgroup
 
 /** The input of the ruleset, from Docker, the links and the lists. */
 function rulesetInput(w: World): DesiredInput {
-  const { mode, classes } = unattributedOf(w.policies.unattributed());
+  const unattributed = w.policies.unattributed();
+  const { classes, denied } = planUnattributed(unattributed);
   return {
     shape: w.shape,
     subjects: subjectsOf(w),
@@ -267,19 +268,12 @@ function rulesetInput(w: World): DesiredInput {
       ),
     exempt: w.vethMap.exempt,
     unattributed: [...w.vethTable.unattributed],
-    unattributedMode: mode,
+    unattributedMode: unattributed.mode,
     unattributedClasses: classes,
+    ...(denied ? { unattributedDenied: denied } : {}),
     hostNet: w.hosts.net,
     inside: publicSubnets(w.view.networks.values(), nat64Ranges(w.shape.nat64)),
   };
-}
-
-const unattributedClasses = new WeakMap<Policy, readonly ClassPlan[]>();
-/** The same classes for the same policy. */
-function unattributedOf(policy: Policy): { readonly mode: Mode; readonly classes: readonly ClassPlan[] } {
-  const classes = unattributedClasses.get(policy) ?? planClasses(policy.entries, () => []);
-  unattributedClasses.set(policy, classes);
-  return { mode: policy.mode, classes };
 }
 
 const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]): readonly Range[] =>
@@ -341,7 +335,7 @@ function subjectOf(
     id: c.id,
     identity: w.identities.assign(c.id, w.now),
     policy,
-    classes: planClasses(policy.entries, (name) => resolveContainer(w.view, c, name), w.shape.names),
+    ...planned(w, c, policy),
     neighbours: freeNeighbours(w.view, c, w.policies.eastWest),
     veths: bindings.map(portOf),
     families: familiesOf(w, c, managed),
@@ -351,6 +345,10 @@ function subjectOf(
     ...(c.networkMode === 'host' ? { host: hostPlace(w, c.id) } : {}),
   };
 }
+
+/** Connections of the host's network are not checked by name. */
+const planned = ({ view, shape }: Pick<World, 'view' | 'shape'>, c: ContainerFacts, policy: Policy) =>
+  planPolicy(policy, (name) => resolveContainer(view, c, name), shape.names, c.networkMode !== 'host');
 
 function hostPlace({ hosts, zones }: World, id: string): HostPlace {
   const cgroups = hosts.cgroups.get(id) ?? [];

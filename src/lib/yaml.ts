@@ -84,6 +84,16 @@ function children(token: CST.Token): readonly CST.Token[] {
   return token.items.flatMap(({ key, value }) => [key, value].filter((t) => t !== null && t !== undefined));
 }
 
+/** A "!" with a blank after it: the parser removes it without an error, and an entry that denies would permit. */
+function bareTag(token: CST.Token): CST.SourceToken | undefined {
+  if (!('items' in token)) return undefined;
+  for (const { start, sep } of token.items) {
+    const found = [...start, ...(sep ?? [])].find(({ type, source }) => type === 'tag' && source === '!');
+    if (found) return found;
+  }
+  return undefined;
+}
+
 /** The first place where the text is more than a list or a configuration ever is; undefined: nowhere. */
 function excessOf({ tokens, tooDeep }: Tokens): Excess | undefined {
   if (tooDeep) return levels(tooDeep);
@@ -98,6 +108,8 @@ function excessOf({ tokens, tooDeep }: Tokens): Excess | undefined {
         `the file has more than ${MAX_ALIAS_TOKENS} aliases`,
         'put entries that begin with * in quotes',
       );
+    const tag = bareTag(token);
+    if (tag) return excess(tag, 'a ! alone is a tag of YAML, which would be left out', QUOTE_MARK);
     if ('items' in token && token.type !== 'block-seq' && token.items.length > MAX_KEYS && isMapToken(token))
       return excess(token, `a map has more than ${MAX_KEYS} keys`, 'write a list');
     for (const child of children(token)) open.push({ token: child, depth: depth + 1 });
@@ -183,13 +195,15 @@ const isShown = (pointer: string): boolean =>
     .map(unescapePointer)
     .every((step) => /^\d+$/.test(step) || shownKey(step) === step);
 
+const QUOTE_MARK = 'put the entry in quotes: YAML reads a ! without quotes as a tag';
 const QUOTE_STAR = 'put it in quotes: YAML reads a * without quotes as an alias';
 
 function remedyFor(error: YAMLError): string {
   if (error.code === 'DUPLICATE_KEY') return 'keep one of the two';
   if (error.code === 'BAD_ALIAS') return QUOTE_STAR;
+  if (error.code === 'TAG_RESOLVE_FAILED' || error.message.startsWith('Tags and anchors')) return QUOTE_MARK;
   if (error.code === 'TAB_AS_INDENT') return 'indent with spaces';
-  return 'correct the YAML here; put entries with [ ] * { } or "# " in quotes';
+  return 'correct the YAML here; put entries with [ ] * ! { } or "# " in quotes';
 }
 
 /** The composer quotes the token that it cannot read, which may be a line of a file that is no YAML. */

@@ -4,6 +4,8 @@ import { type DestEntry, type Flag, type PortRange, type Proto, refuse, type Tar
 import { isWide, widestPrefix } from './entry-address.js';
 import { checkPorts, formatPorts, orderFlags } from './entry-ports.js';
 
+/** Before a deny entry. */
+export const DENY = '!';
 const PREFIX = { exact: '', below: '*.', both: '.' } as const;
 
 /** A target as an entry has it, without brackets. */
@@ -20,7 +22,7 @@ export function formatTarget(target: Target): string {
   }
 }
 
-type Unsealed = Pick<DestEntry, 'target' | 'ports' | 'flags' | 'comment' | 'expires'> & {
+type Unsealed = Pick<DestEntry, 'target' | 'ports' | 'flags' | 'deny' | 'comment' | 'expires'> & {
   readonly proto?: Proto | undefined;
 };
 
@@ -54,12 +56,19 @@ function guardBroad(target: Target): void {
   }
 }
 
+/** A deny entry needs none: it permits nothing, so that it may be as broad as it likes. */
+function refuseFlags(flags: readonly Flag[]): void {
+  const [first] = flags;
+  if (first) refuse(`a deny entry takes no flags, such as ${first}`, `remove ${flags.join(' ')}`);
+}
+
 /** Checks what the parts mean together and gives the entry its canonical text. Throws EntryFault. */
 export function sealEntry(parts: Unsealed): DestEntry {
-  const { target, ports, comment, expires } = parts;
-  checkPorts(target.kind === 'name', ports, parts.proto, 0);
+  const { target, ports, deny, comment, expires } = parts;
+  checkPorts(target.kind === 'name' && !deny, ports, parts.proto, 0);
   const flags = orderFlags(parts.flags);
-  if (!flags.includes('broad')) guardBroad(target);
+  if (deny) refuseFlags(flags);
+  else if (!flags.includes('broad')) guardBroad(target);
   if (flags.includes('dns=direct') && target.kind === 'name')
     refuse(
       'dns=direct needs the resolver’s address',
@@ -69,11 +78,12 @@ export function sealEntry(parts: Unsealed): DestEntry {
   const proto = parts.proto === 'tcp' && ports.length > 0 ? undefined : parts.proto;
   return {
     kind: 'dest',
-    canonical: canonicalText(target, ports, proto, flags),
+    canonical: `${deny ? DENY : ''}${canonicalText(target, ports, proto, flags)}`,
     target,
     ports,
     ...(proto && { proto }),
     flags,
+    ...(deny && { deny }),
     ...(comment !== undefined && { comment }),
     ...(expires !== undefined && { expires }),
   };

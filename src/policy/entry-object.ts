@@ -1,11 +1,11 @@
-/** The object form of an entry: `{ to, ports, proto, private, broad, tls, quic, dns, comment, expires }`. */
+/** The object form of an entry: `{ to, ports, proto, deny, private, broad, tls, quic, ech, dns, comment, expires }`. */
 
 import { escapePointer, type Fields, isRecord, shown, shownKey } from '../lib/json.js';
 import { clipped, type Parsed, type Problem } from '../lib/problem.js';
 import { parseTime } from '../lib/units.js';
 import { attempt, type Entry, type Flag, type PortRange, type Proto, refuse } from './entry.js';
-import { sealEntry } from './entry-canonical.js';
-import { parseDest, parseEntry, parseListRef } from './entry-parse.js';
+import { DENY, sealEntry } from './entry-canonical.js';
+import { parseDenied, parseDest, parseEntry, parseListRef } from './entry-parse.js';
 import { parsePorts, parseProto } from './entry-ports.js';
 
 function readPorts(value: unknown): readonly PortRange[] {
@@ -68,7 +68,15 @@ const FLAG_KEYS: Readonly<Record<string, (value: unknown) => readonly Flag[]>> =
   ech: word('ech=allow', 'allow'),
   dns: word('dns=direct', 'direct'),
 };
-const KEYS: readonly string[] = ['to', 'ports', 'proto', 'comment', 'expires', ...Object.keys(FLAG_KEYS)];
+const KEYS: readonly string[] = [
+  'to',
+  'ports',
+  'proto',
+  'deny',
+  'comment',
+  'expires',
+  ...Object.keys(FLAG_KEYS),
+];
 
 /** YAML reads `a.org: 443` as a map with one key; JSON-minded people write it, too. */
 const looksLikeEntry = (key: string): boolean => /[.:*]|^(any|host|container|list)$/.test(key);
@@ -129,8 +137,11 @@ function listRef(to: string, fields: Fields, reader: Reader): Entry {
   return parseListRef(to);
 }
 
+const denies = (value: unknown): boolean =>
+  typeof value === 'boolean' ? value : refuse(`${shown(value)} is not true or false`, 'write true');
+
 function destOf(to: string, ports: readonly PortRange[] | undefined, proto: Proto | undefined) {
-  const dest = parseDest(to);
+  const dest = to.startsWith(DENY) ? parseDenied(to) : parseDest(to);
   if (ports && dest.ports.length > 0) refuse(`"${to}" has ports already`, 'write them in one place');
   if (proto && dest.proto) refuse(`"${to}" has a protocol already`, 'write it in one place');
   return { target: dest.target, ports: ports ?? dest.ports, proto: proto ?? dest.proto };
@@ -140,15 +151,19 @@ function readFields(fields: Fields, reader: Reader): Entry | undefined {
   const ports = reader.read('ports', readPorts);
   const proto = reader.read('proto', (value) => parseProto(readText(value), 0));
   const flags = Object.entries(FLAG_KEYS).flatMap(([key, parse]) => reader.read(key, parse) ?? []);
+  const isDenied = reader.read('deny', denies) ?? false;
   const comment = reader.read('comment', readText);
   const expires = reader.read('expires', readTime);
   if (reader.problems.length > 0) return undefined;
   return reader.read('to', (value) => {
     const to = readText(value).trim();
     if (to.startsWith('list:')) return listRef(to, fields, reader);
+    if (to.startsWith(DENY) && fields.deny === false)
+      refuse(`"${to}" is a deny entry`, `remove the !, or "deny: false"`);
     return sealEntry({
       ...destOf(to, ports, proto),
       flags,
+      ...((isDenied || to.startsWith(DENY)) && { deny: true as const }),
       ...(comment !== undefined && { comment }),
       ...(expires !== undefined && { expires }),
     });

@@ -14,7 +14,7 @@ import {
   type Target,
 } from './entry.js';
 import { type Head, parseBare6, parseBracketed, parseHost4 } from './entry-address.js';
-import { formatTarget, sealEntry } from './entry-canonical.js';
+import { DENY, formatTarget, sealEntry } from './entry-canonical.js';
 import { parseFlag, parsePorts, parseProto } from './entry-ports.js';
 
 /** One entry's text, trimmed, with its place (1-based). */
@@ -155,11 +155,11 @@ function parseTarget(text: string): { target: Target; tail: string } {
   return { target: parseName(head, tail), tail };
 }
 
-/** `dest`: a target with its ports and protocol. Throws EntryFault. */
-export function parseDest(text: string): Dest {
+/** `dest`: a target with its ports and protocol, `offset` characters from where the entry begins. Throws EntryFault. */
+export function parseDest(text: string, offset = 0): Dest {
   const { target, tail } = parseTarget(text);
   const match = TAIL.exec(tail);
-  const at = text.length - tail.length;
+  const at = offset + text.length - tail.length;
   if (!match)
     return refuse(
       `"${tail}" is not valid after ${formatTarget(target)}`,
@@ -170,12 +170,25 @@ export function parseDest(text: string): Dest {
   if (portText === '')
     refuse(
       'the port after ":" is missing',
-      `write ports directly after it, as in ${text.slice(0, at)}:443, or remove the ":"`,
+      `write ports directly after it, as in ${text.slice(0, at - offset)}:443, or remove the ":"`,
       at,
     );
   const ports = portText === undefined ? [] : parsePorts(portText, at + 1);
   if (protoText === undefined) return { target, ports };
-  return { target, ports, proto: parseProto(protoText, text.length - protoText.length) };
+  return { target, ports, proto: parseProto(protoText, offset + text.length - protoText.length) };
+}
+
+/** `"!" dest`. `whole`: the text of the entry, for a remedy. Throws EntryFault. */
+export function parseDenied(text: string, whole = text): Dest {
+  const dest = text.slice(DENY.length);
+  if (dest === '' || dest.startsWith(DENY))
+    return refuse(
+      `"${text}" is not a deny entry`,
+      `write one ! directly before a destination: !${whole.replace(/^[!\s]+/, '') || 'gist.github.com'}`,
+    );
+  if (dest.startsWith('list:'))
+    return refuse('a list cannot be denied', 'write ! before each entry that is to be denied', DENY.length);
+  return parseDest(dest, DENY.length);
 }
 
 /** `"list:" lname`. Throws EntryFault. */
@@ -216,6 +229,10 @@ function readEntry(text: string): Entry {
   const words = [...text.matchAll(/[^ \t]+/g)];
   const [dest, ...rest] = words;
   if (!dest) return refuse('the entry is empty', 'write a destination, such as api.example.com:443');
+  if (dest[0].startsWith(DENY)) {
+    const denied = parseDenied(dest[0], text);
+    return sealEntry({ ...denied, flags: rest.map((word) => parseFlag(word[0], word.index)), deny: true });
+  }
   if (dest[0].startsWith('list:')) {
     if (rest[0]) refuse('a list takes no flags', `write ${dest[0]} alone`, rest[0].index);
     return parseListRef(dest[0]);

@@ -73,16 +73,16 @@ export const formatPorts = (ports: readonly PortRange[]): string =>
 
 const HAS_PORTS: readonly Proto[] = ['tcp', 'udp', 'tcp+udp', 'sctp'];
 
-/** Refuses what ports, protocol and kind of target cannot mean together. */
+/** Refuses what ports, protocol and kind of target cannot mean together. `needsPorts`: a name of an entry that permits. */
 export function checkPorts(
-  isName: boolean,
+  needsPorts: boolean,
   ports: readonly PortRange[],
   proto: Proto | undefined,
   at: number,
 ): void {
   if (proto && ports.length > 0 && !HAS_PORTS.includes(proto))
     refuse(`${proto} has no ports`, `leave out ":${formatPorts(ports)}", or the protocol`, at);
-  if (isName && ports.length === 0 && (proto === 'udp' || proto === 'tcp+udp'))
+  if (needsPorts && ports.length === 0 && (proto === 'udp' || proto === 'tcp+udp'))
     refuse(`a name with /${proto} needs ports`, `write ports before the protocol, such as :443/${proto}`, at);
 }
 
@@ -157,3 +157,10 @@ export function effectivePorts(
     return [...classesOf('tcp', WEB), ...(entry.flags.includes('quic=deny') ? [] : classesOf('udp', QUIC))];
   return [...classesOf('tcp+udp', []), ...classesOf('icmp', [])];
 }
+
+/** The classes of packets that a deny entry denies. Undefined: every packet to what it covers. */
+export const deniedPorts = ({
+  ports,
+  proto,
+}: Pick<DestEntry, 'ports' | 'proto'>): readonly PortClass[] | undefined =>
+  proto === undefined && ports.length === 0 ? undefined : classesOf(proto ?? 'tcp', ports);

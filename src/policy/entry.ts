@@ -25,6 +25,8 @@ export interface DestEntry {
   /** When it is undefined: tcp where ports are given, else the default of its kind. */
   readonly proto?: Proto;
   readonly flags: readonly Flag[];
+  /** A deny entry ("!" before it): it denies what it covers. Without ports and protocol it covers all of them. It has no flags. */
+  readonly deny?: true;
   readonly comment?: string;
   /** RFC 3339 UTC. */
   readonly expires?: string;

@@ -14,9 +14,11 @@ export type LabelFacts = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'image'
 
 /** What the labels ask for. */
 export interface LabelIntent {
-  /** From the container's own labels alone: an image's add nothing. */
+  /** From the container's own labels alone. */
   readonly allow: readonly Entry[];
   readonly lists: readonly string[];
+  /** From the image's labels: only the deny entries in them count. */
+  readonly fromImage: Pick<LabelIntent, 'allow' | 'lists'>;
   /** The container's own mode; the image's only when it is `enforce`. */
   readonly mode?: Mode;
   readonly limits?: Limits;
@@ -103,7 +105,19 @@ function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   const key = name.slice(PREFIX.length);
   const text = facts.labels[name] ?? '';
   const parsed = text.length > MAX_LABEL ? tooLong(key) : (KEYS.get(key)?.(text) ?? unknownLabel(key));
-  return { key, text, fromImage: !trusted && !isOwnLabel(facts, name), parsed };
+  const fromImage = !trusted && !isOwnLabel(facts, name);
+  return { key, text, fromImage, parsed: fromImage ? withFewDenied(key, parsed) : parsed };
+}
+
+/** Each deny entry may need a rule and a set of its own in the kernel: the text of another party must not make thousands. */
+const MAX_IMAGE_DENIED = 200;
+function withFewDenied(key: string, parsed: Parsed<Said>): Parsed<Said> {
+  const denied = parsed.ok ? (parsed.value.allow ?? []).filter((e) => e.kind === 'dest' && e.deny) : [];
+  if (denied.length <= MAX_IMAGE_DENIED) return parsed;
+  return refuse(
+    `${PREFIX}${key} of the image has more than ${MAX_IMAGE_DENIED} deny entries`,
+    'put them in a list, and name it in drawbridge.lists of the container',
+  );
 }
 
 /** Notes of one label, of all, and characters of one: an image's labels are text of another party, and may be megabytes. */
@@ -130,7 +144,9 @@ function brokenNotes(label: Label): readonly PolicyNote[] {
 const tightens = (label: Label): boolean => label.key === 'mode' && label.text.trim() === 'enforce';
 
 function ignoredNote(label: Label): Problem {
-  const effect = ADDS.includes(label.key) ? 'enables enforcement, and adds no entry' : 'is ignored';
+  const effect = ADDS.includes(label.key)
+    ? 'enables enforcement; of its entries only those that deny count'
+    : 'is ignored';
   return {
     detail: `label ${PREFIX}${label.key}=${tame(label.text)} comes with the image: it ${effect}`,
     remedy: 'set another value on the container, or name the image in labels.trustImages',
@@ -148,6 +164,11 @@ function imageNotes(facts: LabelFacts, labels: readonly Label[]): readonly Probl
   return facts.imageLabels ? ignored.map(ignoredNote) : [UNKNOWN_IMAGE];
 }
 
+const addedBy = (said: readonly Said[]): Pick<LabelIntent, 'allow' | 'lists'> => ({
+  allow: said.flatMap(({ allow }) => allow ?? []),
+  lists: said.flatMap(({ lists }) => lists ?? []),
+});
+
 /** Reads all drawbridge.* labels of a container. Never throws; a label that does not parse is `broken` and described in `notes`. */
 export function readLabels(facts: LabelFacts, trustImages: readonly string[]): LabelIntent {
   const trusted = isTrustedImage(facts, trustImages);
@@ -158,8 +179,8 @@ export function readLabels(facts: LabelFacts, trustImages: readonly string[]): L
   const images = labels.filter((label) => label.fromImage);
   return {
     ...Object.assign({}, ...heard),
-    allow: heard.flatMap(({ allow }) => allow ?? []),
-    lists: heard.flatMap(({ lists }) => lists ?? []),
+    ...addedBy(heard),
+    fromImage: addedBy(images.flatMap(({ parsed }) => (parsed.ok ? [parsed.value] : []))),
     hasEntries: labels.some((label) => ADDS.includes(label.key)),
     broken: labels.some((label) => !label.parsed.ok),
     notes: [...labels.flatMap(brokenNotes), ...imageNotes(facts, images)].slice(0, MAX_ALL_NOTES),

@@ -18,10 +18,18 @@ const Off = Type.Union([Type.Literal('off'), Type.Literal(false)]);
 
 export const EntryObjectSchema = Type.Object(
   {
-    to: Type.String({ description: 'a destination: name, address, container:NAME, host, any or list:NAME' }),
+    to: Type.String({
+      description:
+        'a destination: name, address, container:NAME, host, any or list:NAME; with ! before it, it is denied',
+    }),
     ports: Type.Optional(Type.Union([Port, Type.Array(Port)])),
     proto: Type.Optional(
       Type.String({ pattern: '^(tcp|udp|tcp\\+udp|icmp|sctp|gre|esp|ip-\\d{1,3})$', examples: ['udp'] }),
+    ),
+    deny: Type.Optional(
+      Type.Boolean({
+        description: 'denies what it covers, whatever other entries permit; it takes no flags',
+      }),
     ),
     private: Type.Optional(Type.Boolean({ description: 'answers with private addresses are accepted' })),
     broad: Type.Optional(Type.Boolean({ description: 'allows a public suffix or a very wide network' })),
@@ -68,7 +76,7 @@ export const ListSchema = Type.Object(
     allow: Type.Optional(
       Type.Array(Type.Union([Type.String(), EntryObjectSchema]), {
         description: 'entries, as text or as objects',
-        examples: [['api.example.com']],
+        examples: [['api.example.com', '!gist.github.com']],
       }),
     ),
   },

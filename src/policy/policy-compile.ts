@@ -3,8 +3,8 @@
 import { glob } from '../lib/glob.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, NetworkFacts } from './container.js';
-import type { DestEntry, Entry } from './entry.js';
-import { isDest, parseEntry } from './entry-parse.js';
+import { parseEntry } from './entry-parse.js';
+import { Gathering } from './gathering.js';
 import { isTrustedImage, type LabelIntent, readLabels, tame } from './labels.js';
 import { grantOwners, ignoredLabels, isOwnLabel, ownerIsCertain, ownerKey, ownerKeys } from './own-labels.js';
 import {
@@ -13,12 +13,9 @@ import {
   isForHost,
   type List,
   type ListMatch,
-  MISSING_LIST,
   type Mode,
   Moment,
   type Policy,
-  type PolicyEntry,
-  type PolicyNote,
 } from './policy.js';
 
 export interface PolicyInput {
@@ -105,7 +102,10 @@ function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[
   if (intent.broken) return gathering;
   for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
-  for (const claim of claims) if (addsEntries(claim)) gathering.addList(claim.list.name, fromClaim);
+  for (const entry of intent.fromImage.allow) gathering.addEntry(entry, { from: 'label' }, fromList, 'deny');
+  for (const name of intent.fromImage.lists) gathering.addList(name, fromList, 'deny');
+  for (const claim of claims)
+    gathering.addList(claim.list.name, fromClaim, addsEntries(claim) ? 'all' : 'deny');
   for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
   for (const grant of grantsOf(input, moment)) addGrant(gathering, grant);
   return gathering;
@@ -115,7 +115,7 @@ function claimNotes(claims: readonly Claim[]): readonly Problem[] {
   return claims
     .filter(({ byImage }) => byImage)
     .map(({ list }) => ({
-      detail: `list "${list.name}" claims this container by labels that came with the image: it adds no entry`,
+      detail: `list "${list.name}" claims this container by labels that came with the image: of its entries only those that deny count`,
       remedy: 'set the label on the container, or name the image in labels.trustImages',
     }));
 }
@@ -170,6 +170,7 @@ export function compilePolicy(input: PolicyInput): Policy {
   return {
     ...choice,
     entries: gathering.entries,
+    ...deniedOf(gathering),
     lists: [...gathering.lists],
     ...(intent.limits ? { limits: intent.limits } : {}),
     notes: [
@@ -182,6 +183,8 @@ export function compilePolicy(input: PolicyInput): Policy {
   };
 }
 
+const deniedOf = ({ denied }: Gathering): Pick<Policy, 'denied'> => (denied.length > 0 ? { denied } : {});
+
 /** The policy of what is no container (`unattributed`): its mode, and the entries of its lists. */
 export function compileUnattributed(
   settings: { readonly mode: Mode; readonly lists: readonly string[]; readonly node?: string },
@@ -192,128 +195,22 @@ export function compileUnattributed(
   const gathering = new Gathering(lists, now, settings.node, absent);
   for (const name of settings.lists) gathering.addList(name, fromList);
   const { entries, notes } = gathering;
-  return { mode: settings.mode, modeFrom: 'unattributed', entries, lists: [...gathering.lists], notes };
-}
-
-/** Gathers the entries of one policy: lists unfolded, expired ones dropped, missing lists noted. */
-export class Gathering {
-  readonly entries: PolicyEntry[] = [];
-  readonly notes: PolicyNote[] = [];
-  readonly lists = new Set<string>();
-  readonly #all: ReadonlyMap<string, List>;
-  readonly #absent: ReadonlyMap<string, Problem>;
-  readonly #moment: Moment;
-  readonly #node: string | undefined;
-  readonly #seen = new Set<string>();
-  /** Plain lists whose entries it has, by their source. */
-  readonly #plain = new Set<string>();
-
-  /** `absent`: lists that have a file and are not in force, with the reason. `now`: ms since the epoch. `node`: this host's name. */
-  constructor(
-    all: ReadonlyMap<string, List>,
-    now: number | Moment,
-    node?: string,
-    absent: ReadonlyMap<string, Problem> = new Map(),
-  ) {
-    this.#all = all;
-    this.#absent = absent;
-    this.#moment = Moment.at(now);
-    this.#node = node;
-  }
-
-  /** `sourceOf` derives an entry's source from its list; `reached` guards against cycles. */
-  addList(name: string, sourceOf: (list: string) => EntrySource, reached: Set<string> = new Set()): void {
-    if (reached.has(name)) return;
-    reached.add(name);
-    const list = this.#all.get(name);
-    if (!list) this.#missing(name);
-    else if (!isForHost(list, this.#node)) this.#elsewhere(list);
-    else {
-      this.lists.add(name);
-      const source = sourceOf(name);
-      const plain = plainEntries(list, source);
-      if (plain) this.#addPlain(name, source, plain);
-      else for (const entry of list.allow) this.#add(entry, source, sourceOf, reached);
-    }
-  }
-
-  #addPlain(name: string, source: EntrySource, entries: readonly PolicyEntry[]): void {
-    const key = JSON.stringify([name, source]);
-    if (this.#plain.has(key)) return;
-    this.#plain.add(key);
-    for (const one of entries) if (!this.#hasExpired(one.entry)) this.entries.push(one);
-  }
-
-  addEntry(entry: Entry, source: EntrySource, sourceOf: (list: string) => EntrySource): void {
-    this.#add(entry, source, sourceOf, new Set());
-  }
-
-  #add(
-    entry: Entry,
-    source: EntrySource,
-    sourceOf: (list: string) => EntrySource,
-    reached: Set<string>,
-  ): void {
-    if (!isDest(entry)) {
-      this.addList(entry.list, sourceOf, reached);
-      return;
-    }
-    const key = JSON.stringify([entry.canonical, source]);
-    if (this.#hasExpired(entry) || this.#seen.has(key)) return;
-    this.#seen.add(key);
-    this.entries.push({ entry, source });
-  }
-
-  #hasExpired({ expires }: DestEntry): boolean {
-    return expires !== undefined && this.#moment.hasReached(Date.parse(expires));
-  }
-
-  #missing(name: string): void {
-    const { detail, remedy } = this.#absent.get(name) ?? {
-      detail: `list "${name}" does not exist, and adds nothing`,
-      remedy: `create ${name}.yaml in the allowlists folder, or the list through the API; it takes effect at once`,
-    };
-    this.#note(name, detail, remedy, MISSING_LIST);
-  }
-
-  #elsewhere({ name, hosts = [] }: List): void {
-    this.#note(
-      name,
-      `list "${name}" is for other hosts (${hosts.join(', ')}), and adds nothing here`,
-      `add this host to its hosts, or remove the list from the container`,
-    );
-  }
-
-  #note(list: string, detail: string, remedy: string, code?: PolicyNote['code']): void {
-    const pointer = `/lists/${list}`;
-    if (this.notes.some((note) => note.pointer === pointer)) return;
-    this.notes.push({ detail, remedy, pointer, ...(code && { code }) });
-  }
-}
-
-const plainLists = new WeakMap<List, Map<EntrySource['from'], readonly PolicyEntry[] | undefined>>();
-/**
- * The entries of a list, the same objects for every container that has it from the same kind of source. Undefined: it names other
- * lists, or an entry twice, or the source is a grant.
- */
-function plainEntries(list: List, source: EntrySource): readonly PolicyEntry[] | undefined {
-  if (source.from === 'grant') return undefined;
-  const bySource = plainLists.get(list) ?? new Map<EntrySource['from'], readonly PolicyEntry[] | undefined>();
-  plainLists.set(list, bySource);
-  if (!bySource.has(source.from)) {
-    const entries = list.allow.filter(isDest);
-    const isPlain = new Set(entries.map((e) => e.canonical)).size === list.allow.length;
-    bySource.set(source.from, isPlain ? entries.map((entry) => ({ entry, source })) : undefined);
-  }
-  return bySource.get(source.from);
+  return {
+    mode: settings.mode,
+    modeFrom: 'unattributed',
+    entries,
+    ...deniedOf(gathering),
+    lists: [...gathering.lists],
+    notes,
+  };
 }
 
 /** A list that claims the container. */
 interface Claim {
   readonly list: List;
-  /** It fits only by labels that the image brings: it may tighten, and adds nothing. */
+  /** It fits only by labels that the image brings: it may tighten, and only its deny entries count. */
   readonly byImage: boolean;
-  /** It fits only by a network in `joining`, by an event that may be late: it may tighten, and adds nothing. */
+  /** It fits only by a network in `joining`, by an event that may be late: it may tighten, and only its deny entries count. */
   readonly byJoining: boolean;
 }
 

@@ -52,7 +52,10 @@ export interface Policy {
   readonly mode: Mode;
   /** What set the mode: "api", "label", "claim:LIST", "has entries", "default", "broken label". */
   readonly modeFrom: string;
+  /** Those that permit. */
   readonly entries: readonly PolicyEntry[];
+  /** Deny entries, each of which beats all that permit; absent: none. */
+  readonly denied?: readonly PolicyEntry[];
   readonly lists: readonly string[];
   /** From its own label. They hold while it is enforced. */
   readonly limits?: Limits;

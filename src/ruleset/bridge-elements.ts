@@ -1,5 +1,6 @@
 import { type Family, formatAddress, networkOf, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { PortRange } from '../policy/entry.js';
+import { deniesAddress } from './deny-plan.js';
 import type { Allowance, BridgeDesired, DesiredInput, Subject } from './desired-state.js';
 import { type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { closedElements } from './reserved-ports.js';
@@ -110,12 +111,12 @@ function findGroups(m: Subject, marks: Marks): readonly Group[] {
     .flatMap((c) =>
       c.statics
         .filter((s) => isGroup(s.range))
-        .flatMap(({ range: { family, lo } }) =>
-          singlePorts(c.ports).map((port) => ({
-            family,
-            element: `${mark} . ${formatAddress(family, lo)} . ${port}`,
-          })),
-        ),
+        .flatMap(({ range: { family, lo } }) => {
+          const dst = formatAddress(family, lo);
+          return singlePorts(c.ports)
+            .filter((dport) => !deniesAddress(m.denied, { dst, proto: 'udp', dport }))
+            .map((port) => ({ family, element: `${mark} . ${dst} . ${port}` }));
+        }),
     );
 }
 

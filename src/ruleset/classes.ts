@@ -1,6 +1,12 @@
 import type { Range } from '../lib/ip.js';
+import type { DeniedNames, WithheldPorts } from '../policy/deny-entries.js';
 import type { DestEntry, PortRange } from '../policy/entry.js';
-import { effectivePorts, formatPorts, mergePorts } from '../policy/entry-ports.js';
+import {
+  type PortClass as EntryPorts,
+  effectivePorts,
+  formatPorts,
+  mergePorts,
+} from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
 
 /** One (protocol, ports) of a policy: the unit that has a rule of its own, and a set of its own for destinations that do not change. */
@@ -10,8 +16,13 @@ interface PortClass {
   readonly proto: 'tcp' | 'udp' | 'icmp' | number;
   /** Empty: every port. */
   readonly ports: readonly PortRange[];
-  /** Its connections must name what its name entries permit (docs/kernel.md). It has nothing but names. */
+  /**
+   * Its connections must name what its name entries permit (docs/kernel.md). Address entries are in such a class while the container has
+   * deny entries for names on these ports: their connections must not name what is denied.
+   */
   readonly isChecked?: true;
+  /** It is for names of which deny entries leave out these ports (`WithheldPorts.key`), and for no others. */
+  readonly withheld?: string;
   /** Of the set of addresses that its names resolved to. Classes of the same entries share it. */
   readonly namesKey: string;
 }
@@ -25,8 +36,31 @@ export interface NameChecks {
 }
 export const NO_NAME_CHECKS: NameChecks = { verify: false, quic: 'verify', ports: [] };
 
+/** Ports on which connections to permitted addresses are checked, because a deny entry for names covers them. */
+export interface CheckedPorts {
+  readonly tcp: readonly number[];
+  readonly udp: readonly number[];
+}
+/** What deny entries change in the classes of other entries. */
+export interface DeniedParts {
+  readonly names: DeniedNames;
+  readonly checked?: CheckedPorts;
+}
+const checkedByKey = new Map<string, CheckedPorts>();
+/** Undefined: nothing is checked because of deny entries. The same object for the same ports. */
+export function checkedByDenial(names: DeniedNames, checks: NameChecks): CheckedPorts | undefined {
+  if (!checks.verify) return undefined;
+  const tcp = [HTTP_PORT, ...checks.ports].filter((port) => names.coversPort('tcp', port));
+  const udp = checks.ports.filter((port) => names.coversPort('udp', port));
+  if (tcp.length + udp.length === 0) return undefined;
+  const key = `${tcp} ${udp}`;
+  const known = checkedByKey.get(key) ?? { tcp, udp };
+  checkedByKey.set(key, known);
+  return known;
+}
+
 /** A destination that does not change: an address entry, or neighbours that a container entry resolved to. */
-interface StaticDest {
+export interface StaticDest {
   readonly range: Range;
   readonly entry: PolicyEntry;
 }
@@ -53,7 +87,7 @@ type Part = Pick<PortClass, 'proto' | 'ports' | 'isChecked'>;
 /** The classes that an entry permits. ip-6 and ip-17 are protocols that have names: one class, one rule. */
 function findClasses(entry: DestEntry, checks: NameChecks): PortClass[] {
   const parts = effectivePorts(entry).flatMap(({ proto, number = 0, ports }) => {
-    const part = { proto: proto === 'other' ? (NAMED[number] ?? number) : proto, ports: mergePorts(ports) };
+    const part = { proto: protoOf({ proto, number }), ports: mergePorts(ports) };
     return entry.target.kind === 'name' ? checkedParts(part, entry, checks) : [part];
   });
   const keyed = parts.map((part) => ({ ...part, key: keyOf(part) }));
@@ -64,9 +98,65 @@ function findClasses(entry: DestEntry, checks: NameChecks): PortClass[] {
     isShared ? { ...part, key: `${part.key} of ${namesKey}`, namesKey } : { ...part, namesKey: part.key },
   );
 }
+export const protoOf = ({ proto, number = 0 }: Omit<EntryPorts, 'ports'>): PortClass['proto'] =>
+  proto === 'other' ? (NAMED[number] ?? number) : proto;
 const NAMED: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 const keyOf = ({ proto, ports, isChecked }: Part): string =>
   `${proto}:${formatPorts(ports)}${isChecked ? ' checked' : ''}`;
+
+const partsByPorts = new WeakMap<CheckedPorts, WeakMap<DestEntry, readonly PortClass[]>>();
+/** The classes of an entry for addresses where these ports are checked. Worked out once for an entry, too. */
+function addressClasses(
+  entry: DestEntry,
+  checks: NameChecks,
+  checked: CheckedPorts | undefined,
+): readonly PortClass[] {
+  const all = classesOf(entry, checks);
+  if (!checked || entry.target.kind === 'host' || entry.flags.includes('tls=off')) return all;
+  const byEntry = partsByPorts.get(checked) ?? new WeakMap<DestEntry, readonly PortClass[]>();
+  partsByPorts.set(checked, byEntry);
+  const known =
+    byEntry.get(entry) ??
+    all.flatMap(({ proto, ports }) => splitAt({ proto, ports }, checked)).map(keyedAlone);
+  byEntry.set(entry, known);
+  return known;
+}
+const keyedAlone = (part: Part): PortClass => ({ ...part, key: keyOf(part), namesKey: keyOf(part) });
+
+function splitAt(part: Part, checked: CheckedPorts): Part[] {
+  const { proto, ports } = part;
+  if (proto !== 'tcp' && proto !== 'udp') return [part];
+  return checkedAt(part, checked[proto], (port) => hasPort(ports, port));
+}
+
+/** A class without the ports that deny entries leave out of a name; undefined: nothing is left. */
+function withoutWithheld(cls: PortClass, { key, classes }: WithheldPorts): PortClass | undefined {
+  const same = classes.filter((c) => protoOf(c) === cls.proto);
+  const rest = {
+    ...cls,
+    key: `${cls.key} but ${key}`,
+    namesKey: `${cls.namesKey} but ${key}`,
+    withheld: key,
+  };
+  if (same.length === 0) return rest;
+  if (same.some((c) => c.ports.length === 0)) return undefined;
+  const ports = without(
+    cls.ports,
+    same.flatMap((c) => c.ports),
+  );
+  return ports.length > 0 ? { ...rest, ports } : undefined;
+}
+
+/** The classes of a name entry for names of which deny entries leave out some ports: others have what `classesOf` returns. */
+function withheldClasses(entry: DestEntry, checks: NameChecks, names: DeniedNames): PortClass[] {
+  const { target } = entry;
+  if (target.kind !== 'name' || names.combinations.length === 0) return [];
+  const own = target.match === 'exact' ? names.withheld(target.name).key : undefined;
+  const possible = names.combinations.filter(({ key }) => own === undefined || key === own);
+  return possible.flatMap((ports) =>
+    classesOf(entry, checks).flatMap((cls) => withoutWithheld(cls, ports) ?? []),
+  );
+}
 
 const HTTP_PORT = 80;
 /** The ports of a name entry whose connections are checked, and the others. */
@@ -76,13 +166,20 @@ function checkedParts(part: Part, { flags }: DestEntry, checks: NameChecks): Par
   if (proto === 'tcp' && flags.includes('tls=verify')) return [{ ...part, isChecked: true }];
   const own = proto === 'tcp' ? [HTTP_PORT, ...checks.ports] : checks.ports;
   const isDenied = proto === 'udp' && (checks.quic === 'deny' || flags.includes('quic=deny'));
-  const checked = isDenied ? [] : own.filter((port) => hasPort(ports, port));
-  const others = without(ports, own);
+  return checkedAt(part, own, (port) => !isDenied && hasPort(ports, port));
+}
+
+/** Splits a part at these ports. Those that `isWanted` are checked, and the others of them are left out. */
+function checkedAt(
+  { proto, ports }: Part,
+  at: readonly number[],
+  isWanted: (port: number) => boolean,
+): Part[] {
+  const checked = at.filter(isWanted).map(only);
+  const others = without(ports, at.map(only));
   return [
     ...(others.length > 0 ? [{ proto, ports: others }] : []),
-    ...(checked.length > 0
-      ? [{ proto, ports: mergePorts(checked.map((lo) => ({ lo, hi: lo }))), isChecked: true as const }]
-      : []),
+    ...(checked.length > 0 ? [{ proto, ports: mergePorts(checked), isChecked: true as const }] : []),
   ];
 }
 
@@ -90,13 +187,18 @@ const LAST_PORT = 65_535;
 const hasPort = (ports: readonly PortRange[], port: number): boolean =>
   ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);
 
+const only = (port: number): PortRange => ({ lo: port, hi: port });
+
 /** All of these ports but some; no ports mean every port. */
-function without(ports: readonly PortRange[], some: readonly number[]): readonly PortRange[] {
+function without(ports: readonly PortRange[], some: readonly PortRange[]): readonly PortRange[] {
   const all = ports.length === 0 ? [{ lo: 1, hi: LAST_PORT }] : ports;
-  const cut = (ranges: readonly PortRange[], port: number): PortRange[] =>
+  const cut = (ranges: readonly PortRange[], out: PortRange): PortRange[] =>
     ranges.flatMap(({ lo, hi }) => {
-      if (port < lo || port > hi) return [{ lo, hi }];
-      return [...(lo < port ? [{ lo, hi: port - 1 }] : []), ...(port < hi ? [{ lo: port + 1, hi }] : [])];
+      if (out.hi < lo || out.lo > hi) return [{ lo, hi }];
+      return [
+        ...(lo < out.lo ? [{ lo, hi: out.lo - 1 }] : []),
+        ...(out.hi < hi ? [{ lo: out.hi + 1, hi }] : []),
+      ];
     });
   return some.reduce(cut, all);
 }
@@ -111,15 +213,26 @@ interface Draft extends ClassPlan {
   readonly host: PolicyEntry[];
 }
 
+function classesFor(
+  entry: DestEntry,
+  checks: NameChecks,
+  denied: DeniedParts | undefined,
+): readonly PortClass[] {
+  if (!denied) return classesOf(entry, checks);
+  if (entry.target.kind !== 'name') return addressClasses(entry, checks, denied.checked);
+  return [...classesOf(entry, checks), ...withheldClasses(entry, checks, denied.names)];
+}
+
 /** Groups a policy's entries into classes, in a stable order, so that equal policies render to equal chains. */
 export function planClasses(
   entries: readonly PolicyEntry[],
   resolve: ResolveContainer,
   checks: NameChecks = NO_NAME_CHECKS,
+  denied?: DeniedParts,
 ): ClassPlan[] {
   const drafts = new Map<string, Draft>();
   for (const pe of entries) {
-    for (const cls of classesOf(pe.entry, checks))
+    for (const cls of classesFor(pe.entry, checks, denied))
       file(draftFor(drafts, cls, pe.entry.flags.includes('dns=direct')), pe, resolve);
   }
   return [...drafts.values()].sort((a, b) => (a.key < b.key ? -1 : 1));

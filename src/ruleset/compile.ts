@@ -75,10 +75,14 @@ function filterTable(
   const dispatch = dispatchTree(leaves, input.shape.marks, names);
   const present = fallback ? [...known, fallback] : known;
   const partsHere = present.map((m) => partsOf(m, input.shape));
-  const hosts = hostChains(present, (m) => partsOf(m, input.shape).host, names);
+  const hosts = hostChains(present, (m) => partsOf(m, input.shape).families[family].host, names);
   const jumps = hostJumps(input, present, hosts, names);
   const observed = present.filter((m) => m.policy.mode === 'observe');
-  const observedHosts = hostChains(observed, (m) => partsOf(m, input.shape).observedHost, names);
+  const observedHosts = hostChains(
+    observed,
+    (m) => partsOf(m, input.shape).families[family].observedHost,
+    names,
+  );
   const observedLeaves = new Map(observed.map((m) => [m.identity, hostChain(names.prefix, m.id)] as const));
   const chains = new Map<string, readonly Rule[]>([
     ...present

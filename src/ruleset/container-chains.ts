@@ -1,11 +1,13 @@
-import { type Family, type Range, rangeToCidrs } from '../lib/ip.js';
+import type { Family } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
+import { cidrsOf, classMatches, EVERY_PORT, entriesOf } from './class-matches.js';
 import type { ClassPlan } from './classes.js';
+import { denialRules, denySets, hostDenials } from './deny-rules.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { identityMark } from './marks.js';
 import { classSet, type Names, namesFor, sharedSet } from './naming.js';
-import { type Match, multiportParts, type Rule, rule } from './rules.js';
+import { type Match, type Rule, rule } from './rules.js';
 import {
   checkedChain,
   limitChains,
@@ -25,14 +27,19 @@ const neighbourSet = (prefix: string, id: string, family: Family): string =>
 export function containerChain(member: Subject, family: Family, names: Names, shape: KernelConfig): Rule[] {
   const permits = permitsOf(member, family, names, shape);
   if (member.policy.mode === 'off') return [rule([], { k: 'goto', chain: names.ok })];
+  const denials = denialRules(member, family, names, shape);
+  // errors about flows that others opened are no connections of the container: deny entries do not hold them back
+  const errors = ownErrors(member, names);
+  const [first, last] = denials.length > 0 ? [[...errors, ...denials], []] : [[], errors];
   if (member.policy.mode === 'observe')
-    return [...permits, ...ownErrors(member, names), ...unpermitted(member, names, shape)];
+    return [...first, ...permits, ...last, ...unpermitted(member, names, shape)];
   if (member.limits?.quota?.spent) return spent(names);
   return [
+    ...first,
     ...directPermits(member, family, names, shape),
     ...dnsDenials(names),
     ...permits,
-    ...ownErrors(member, names),
+    ...last,
     ...unpermitted(member, names, shape),
   ];
 }
@@ -61,16 +68,22 @@ function permitsOf(member: Subject, family: Family, names: Names, shape: KernelC
   const rulesOf = (classes: readonly ClassPlan[]): Rule[] =>
     classes.flatMap((c) => classRules(member, c, family, names, shape));
   const free = member.classes.filter((c) => !c.direct && !c.isChecked);
-  const checked = member.classes.filter((c) => c.isChecked);
+  const checked = member.classes.filter((c) => !c.direct && c.isChecked);
   // a connection is checked if nothing permits it but a name
   return [...rulesOf(free), ...neighbourRules(member, family, names), ...rulesOf(checked)];
 }
 
 function neighbourRules(member: Subject, family: Family, names: Names): Rule[] {
   if (!hasFamily(member.neighbours, family)) return [];
-  const set = neighbourSet(names.prefix, member.id, family);
+  const set: Match = { k: 'set', set: neighbourSet(names.prefix, member.id, family), dir: 'dst' };
   const chain = permitChain(member, names);
-  return [rule([{ k: 'set', set, dir: 'dst' }], { k: 'goto', chain }, ['eastWest'])];
+  const checked = (['tcp', 'udp'] as const).flatMap((proto) => {
+    const ports = (member.denied?.checked?.[proto] ?? []).map((port) => ({ lo: port, hi: port }));
+    if (ports.length === 0) return [];
+    const to = { k: 'goto', chain: checkedChain(member, names) } as const;
+    return classMatches({ proto, ports }).map((head) => rule([...head, set], to, ['eastWest']));
+  });
+  return [...checked, rule([set], { k: 'goto', chain }, ['eastWest'])];
 }
 
 /** At most three rules per class and family (static, learned, any), and one more for the shown set of an observed container. */
@@ -114,7 +127,6 @@ function classRules(
 
 /** Such an address carries an IPv4 address, which may be private, in any network. */
 const NO_ISATAP: Match = { k: 'within', end: 'dst', net: TUNNELS.ISATAP, not: true };
-const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
 /**
  * A port that the host publishes for another container: evaluated as the host's, wherever DNAT leads. A DNAT rule of another
  * program for an address that is not the host's matches no `host:` entry.
@@ -134,25 +146,32 @@ const publishedRule = (
     why,
   );
 
-/** Protocol and ports of a class; several when its ports do not fit one multiport. */
-export function classMatches(c: Pick<ClassPlan, 'proto' | 'ports'>): Match[][] {
-  const proto: Match = { k: 'proto', proto: c.proto };
-  if (c.proto === 'icmp') return [[proto, { k: 'icmpType', type: 'echo-request' }]];
-  if (c.ports.length === 0) return [[proto]];
-  return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
-}
-
 /** Chain of an enforced container for the host itself (`host:` entries). Returns undefined when it has no such entry. */
-function hostChainRules(member: Subject, names: Names): Rule[] | undefined {
+function hostChainRules(
+  member: Subject,
+  family: Family,
+  names: Names,
+  shape: KernelConfig,
+): Rule[] | undefined {
   if (member.policy.mode !== 'enforce' || !member.classes.some((c) => c.host.length > 0)) return undefined;
   if (member.limits?.quota?.spent) return spent(names);
-  return [...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
+  const denials = hostDenials(member, family, names, shape);
+  return [...denials, ...hostPermits(member, names), rule([], { k: 'goto', chain: names.no })];
 }
 
 /** Chain of an observed container for the host: all packets pass, and those that no `host:` entry permits are logged first. */
-const observedHostRules = (member: Subject, names: Names, shape: KernelConfig): Rule[] | undefined =>
+const observedHostRules = (
+  member: Subject,
+  family: Family,
+  names: Names,
+  shape: KernelConfig,
+): Rule[] | undefined =>
   member.policy.mode === 'observe'
-    ? [...hostPermits(member, names), ...unpermitted(member, names, shape)]
+    ? [
+        ...hostDenials(member, family, names, shape),
+        ...hostPermits(member, names),
+        ...unpermitted(member, names, shape),
+      ]
     : undefined;
 
 function hostPermits(member: Subject, names: Names): Rule[] {
@@ -162,11 +181,6 @@ function hostPermits(member: Subject, names: Names): Rule[] {
     .flatMap((c) => classMatches(c).map((when) => rule(when, { k: 'goto', chain }, entriesOf(c.host))));
 }
 
-const entriesOf = (entries: readonly { readonly entry: { readonly canonical: string } }[]): string[] => {
-  const [first] = entries;
-  if (first && entries.length === 1) return [first.entry.canonical];
-  return [...new Set(entries.map((e) => e.entry.canonical))];
-};
 const hasFamily = (addresses: readonly string[], family: Family): boolean =>
   addresses.some((a) => a.includes(':') === (family === 6));
 
@@ -175,10 +189,6 @@ type Chains = ReadonlyMap<string, readonly Rule[]>;
 interface MemberParts {
   readonly sets: readonly SetDesired[];
   readonly families: Readonly<Record<Family, FamilyParts>>;
-  /** Chain for new connections to the host. Absent if the subject may open none. */
-  readonly host: readonly Rule[] | undefined;
-  /** Chain for connections of an observed container to the host: all pass, some are logged. Absent if it is not observed. */
-  readonly observedHost: readonly Rule[] | undefined;
   /** Bounds of its own, the same in both families. */
   readonly limits: Chains;
 }
@@ -188,6 +198,8 @@ class FamilyParts {
   #chain: readonly Rule[] | undefined;
   #errors: Chains | undefined;
   #direct: readonly Rule[] | undefined;
+  #host: { readonly rules: readonly Rule[] | undefined } | undefined;
+  #observedHost: { readonly rules: readonly Rule[] | undefined } | undefined;
 
   constructor(member: Subject, family: Family, shape: KernelConfig) {
     this.#of = { member, family, shape };
@@ -202,6 +214,18 @@ class FamilyParts {
     const { member, family, shape } = this.#of;
     this.#errors ??= ownErrorChains([member], family, namesFor(shape.prefix), shape);
     return this.#errors;
+  }
+  /** Chain for new connections to the host. Absent if the subject may open none. */
+  get host(): readonly Rule[] | undefined {
+    const { member, family, shape } = this.#of;
+    this.#host ??= { rules: hostChainRules(member, family, namesFor(shape.prefix), shape) };
+    return this.#host.rules;
+  }
+  /** Chain for connections of an observed container to the host: all pass, some are logged. Absent if it is not observed. */
+  get observedHost(): readonly Rule[] | undefined {
+    const { member, family, shape } = this.#of;
+    this.#observedHost ??= { rules: observedHostRules(member, family, namesFor(shape.prefix), shape) };
+    return this.#observedHost.rules;
   }
   /** Rules for nat: queries to a resolver that a dns=direct entry permits are not redirected. */
   get direct(): readonly Rule[] {
@@ -229,8 +253,6 @@ function makeParts(member: Subject, shape: KernelConfig): MemberParts {
   return {
     sets: memberSets(member, names),
     families: { 4: new FamilyParts(member, 4, shape), 6: new FamilyParts(member, 6, shape) },
-    host: hostChainRules(member, names),
-    observedHost: observedHostRules(member, names, shape),
     limits: limitChains([member], names, shape),
   };
 }
@@ -266,7 +288,7 @@ function memberSets(m: Subject, names: Names): SetDesired[] {
     timed: false,
     members: m.neighbours.filter((a) => a.includes(':') === (family === 6)),
   }));
-  return [...sets, ...neighbours];
+  return [...sets, ...neighbours, ...denySets(m, names)];
 }
 
 function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetDesired[] {
@@ -279,7 +301,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
       type: 'hash:net',
       family,
       timed: false,
-      members: [...new Set(statics.flatMap((s) => setCidrs(s.range)))],
+      members: cidrsOf(statics, family),
     });
   const timed = (kind: 'learned' | 'shown'): SetDesired => ({
     name: classSet(names.prefix, m.id, c.namesKey, family, kind),
@@ -292,17 +314,4 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
   if (c.names.length > 0) sets.push(timed('learned'));
   if (c.names.length > 0 && m.policy.mode === 'observe') sets.push({ ...timed('shown'), isShown: true });
   return sets;
-}
-
-const cidrsByRange = new WeakMap<Range, readonly string[]>();
-/** CIDRs of a range; hash:net has no /0, so everything is two halves. */
-function setCidrs(range: Range): readonly string[] {
-  const known = cidrsByRange.get(range);
-  if (known) return known;
-  const cidrs = rangeToCidrs(range).flatMap((c) => {
-    if (c.prefix > 0) return [c.text];
-    return c.family === 4 ? ['0.0.0.0/1', '128.0.0.0/1'] : ['::/1', '8000::/1'];
-  });
-  cidrsByRange.set(range, cidrs);
-  return cidrs;
 }

@@ -3,6 +3,7 @@ import type { Family, Range } from '../lib/ip.js';
 import type { Tunnel } from '../lib/special-use.js';
 import type { Policy } from '../policy/policy.js';
 import type { ClassPlan, NameChecks } from './classes.js';
+import type { DenyPlan } from './deny-plan.js';
 import { type Marks, UNATTRIBUTED } from './marks.js';
 import type { ReservedPort } from './reserved-ports.js';
 import type { Rule } from './rules.js';
@@ -62,6 +63,8 @@ export interface Subject {
   readonly identity: number;
   readonly policy: Policy;
   readonly classes: readonly ClassPlan[];
+  /** What its deny entries deny; absent: it has none. */
+  readonly denied?: DenyPlan;
   /** Families in which it has addresses: a container without IPv6 needs no IPv6 rules. */
   readonly families: ReadonlySet<Family>;
   /** Neighbours that eastWest lets it reach with every protocol. */
@@ -163,6 +166,7 @@ export interface DesiredInput {
   readonly unattributed: readonly number[];
   readonly unattributedMode: 'enforce' | 'observe' | 'off';
   readonly unattributedClasses: readonly ClassPlan[];
+  readonly unattributedDenied?: DenyPlan;
   readonly hostNet: HostNet;
   /** Closed to every container; none when left out. */
   readonly closed?: readonly ReservedPort[];
@@ -184,6 +188,8 @@ export interface SetDesired {
   readonly isShown?: true;
   /** A full set takes a new member in the place of any other. */
   readonly evicts?: true;
+  /** Rules deny by it: one that another process empties would let pass what it covers. */
+  readonly denies?: true;
   /** The threat feeds fill the set: a pass only creates it. */
   readonly isThreats?: true;
 }
@@ -306,14 +312,16 @@ const unattributedByClasses = new WeakMap<readonly ClassPlan[], Subject>();
 export function unattributedSubject({
   unattributedMode: mode,
   unattributedClasses: classes,
-}: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses'>): Subject {
+  unattributedDenied: denied,
+}: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses' | 'unattributedDenied'>): Subject {
   const known = unattributedByClasses.get(classes);
-  if (known?.policy.mode === mode) return known;
+  if (known?.policy.mode === mode && known.denied === denied) return known;
   const subject: Subject = {
     id: UNATTRIBUTED_ID,
     identity: UNATTRIBUTED,
     policy: { mode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
     classes,
+    ...(denied ? { denied } : {}),
     families: new Set([4, 6] as const),
     neighbours: [],
     veths: [],

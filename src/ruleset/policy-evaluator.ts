@@ -1,5 +1,8 @@
 import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import type { PolicyEntry } from '../policy/policy.js';
 import { compile } from './compile.js';
+import { partsOf } from './container-chains.js';
+import { denialIn, deniesAddress } from './deny-plan.js';
 import type { DesiredInput, DesiredState, KernelConfig, Subject, TableName } from './desired-state.js';
 import { type Flow, isDns, opening } from './flow.js';
 import { IDENTIFY } from './host-identity.js';
@@ -68,6 +71,7 @@ export class PolicyEvaluator {
   /** Chains of nft that identify the sender; without rules where `mangle` does. */
   readonly #identity: DesiredState['identity'];
   readonly #hostAddresses: ReadonlySet<string>;
+  readonly #addressRulesOf = new WeakMap<readonly Rule[], readonly Rule[]>();
   /** Ports of the rules for Drawbridge's own services. Flows with other ports are not checked against them. */
   #closedPorts: ReadonlySet<number> | undefined;
 
@@ -133,6 +137,61 @@ export class PolicyEvaluator {
     if (result.verdict === 'accept' || this.#isInspected(result)) return true;
     const enforced = (packet.mark & this.#shape.marks.enforced) !== 0;
     return result.verdict === 'return' && (!enforced || (result.mark & this.#shape.marks.evaluated) !== 0);
+  }
+
+  /** The deny entry that decides about a packet of this subject; undefined: none does. */
+  denialOf(member: Subject, packet: Omit<TracePacket, 'mark'>): PolicyEntry | undefined {
+    if (!member.denied) return undefined;
+    const { steps } = this.evaluate(this.sentBy(member, packet));
+    return denialIn(member.denied, new Set(steps.flatMap((s) => s.rule.why ?? [])), packet.dst);
+  }
+
+  /**
+   * The entries that permit the address of a connection that must name what it goes to, as the rules do; a neighbour by eastWest has none.
+   * Undefined: only addresses that names resolved to permit it.
+   */
+  addressPermits(member: Subject, packet: Omit<TracePacket, 'mark'>): readonly PolicyEntry[] | undefined {
+    if (!member.denied?.checked) return undefined;
+    const rules = this.#addressRules(member, packet.family);
+    const { steps } = trace(new Map([['', rules]]), '', this.sentBy(member, packet), this.#has);
+    const to = parseAddress(packet.dst);
+    const why = new Set(steps[0]?.rule.why);
+    if (!steps[0] || !to) return undefined;
+    return member.classes
+      .flatMap((c) => [
+        ...c.statics.filter((s) => rangeHas(s.range, to)).map((s) => s.entry),
+        ...(c.isChecked ? c.any : []),
+      ])
+      .filter((pe) => why.has(pe.entry.canonical));
+  }
+
+  /**
+   * What permits an open flow of the subject whose name was to be checked when it opened: an entry for its address, or one for its name.
+   * Undefined: a flow like it is not checked.
+   */
+  checkedFlow(member: Subject, flow: Flow): 'address' | 'name' | undefined {
+    const packet = this.#opening(member, flow);
+    if (!this.isCheckedByName(this.evaluate(packet))) return undefined;
+    return this.addressPermits(member, packet) ? 'address' : 'name';
+  }
+
+  /** Rules that lead to the check of names by addresses that do not change. */
+  #addressRules(member: Subject, family: Family): readonly Rule[] {
+    const { chain } = partsOf(member, this.#shape).families[family];
+    const known = this.#addressRulesOf.get(chain);
+    if (known) return known;
+    const { prefix } = this.#shape;
+    const learned = new Set(
+      partsOf(member, this.#shape).sets.flatMap((set) => (set.timed ? [set.name] : [])),
+    );
+    const rules = chain.filter(
+      ({ when, then }) =>
+        then.k === 'goto' &&
+        isCheckedChain(prefix, then.chain) &&
+        !when.some((m) => m.k === 'set' && learned.has(m.set)),
+    );
+    this.#addressRulesOf.set(chain, rules);
+    return rules;
   }
 
   /** Whether a connection like this must ask for a permitted name. */
@@ -233,11 +292,11 @@ export function asEnforced(
  * between observed neighbours without evaluating their policies.
  */
 export function mayReach(
-  member: Pick<Subject, 'neighbours' | 'classes'>,
+  member: Pick<Subject, 'neighbours' | 'classes' | 'denied'>,
   packet: { readonly dst: string; readonly proto: string; readonly dport: number },
 ): boolean {
   const to = parseAddress(packet.dst);
-  if (!to) return false;
+  if (!to || deniesAddress(member.denied, packet)) return false;
   const isFree = member.neighbours.some((text) => {
     const range = text.includes('/') ? parseCidr(text) : undefined;
     return range ? rangeHas(range, to) : text === to.text;

@@ -114,7 +114,7 @@ function isSelfContained({ was, is }: Replaced, shape: KernelConfig): boolean {
     was.policy.mode === is.policy.mode &&
     [was, is].every((m) => m.host === undefined && groupsOf(m, shape.marks).length === 0) &&
     hasNoDirect &&
-    (before.host === undefined) === (now.host === undefined) &&
+    (before.families[4].host === undefined) === (now.families[4].host === undefined) &&
     isDeepStrictEqual(placeOf(was), placeOf(is))
   );
 }
@@ -132,7 +132,7 @@ function ownChains(m: Subject, family: Family, shape: KernelConfig): (readonly [
   const parts = partsOf(m, shape);
   const { prefix } = namesFor(shape.prefix);
   const own = parts.families[family];
-  const toHost = parts.host ?? parts.observedHost;
+  const toHost = own.host ?? own.observedHost;
   return [
     ...(m.policy.mode === 'off' ? [] : [[containerChain(prefix, m.id), own.chain] as const]),
     ...(toHost ? [[hostChain(prefix, m.id), toHost] as const] : []),

@@ -279,7 +279,7 @@ export function limitChains(
     if (!rules) continue;
     const chain = limitChain(names.prefix, m.id);
     chains.set(chain, rules);
-    if (!m.host && m.classes.some((c) => c.isChecked))
+    if (!m.host && (m.denied?.checked || m.classes.some((c) => c.isChecked)))
       chains.set(checkedLimitChain(names.prefix, m.id), checkedRules(shape, names, chain));
   }
   return chains;

@@ -61,7 +61,8 @@ function exceptions({ exceptions: all }: Config['threats']): ProtectedSpace {
   const names: ProtectedName[] = [];
   for (const { to, reason } of all) {
     const parsed = parseEntry(to);
-    const target = parsed.ok && parsed.value.kind === 'dest' ? parsed.value.target : undefined;
+    const target =
+      parsed.ok && parsed.value.kind === 'dest' && !parsed.value.deny ? parsed.value.target : undefined;
     const label = `an exception: ${reason}`;
     if (target?.kind === 'address') ranges.push({ label, range: target.range });
     if (target?.kind === 'name') names.push({ label, name: target.name, match: target.match });

@@ -19,8 +19,8 @@ export const LAYERS: readonly Mutant[] = [
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
     file: 'src/ruleset/container-chains.ts',
-    from: '    ...ownErrors(member, names),\n    ...unpermitted(member, names, shape),',
-    to: "    ...ownErrors(member, names),\n    rule([], { k: 'goto', chain: names.ok }),",
+    from: '    ...permits,\n    ...last,\n    ...unpermitted(member, names, shape),',
+    to: "    ...permits,\n    ...last,\n    rule([], { k: 'goto', chain: names.ok }),",
     killedBy: layers('filter alone drops what no entry permits'),
   },
   {

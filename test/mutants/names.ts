@@ -95,8 +95,8 @@ export const NAMES: readonly Mutant[] = [
     id: 'image-claim',
     what: 'a list gives its entries to an image that has the label',
     file: 'src/policy/policy-compile.ts',
-    from: 'if (addsEntries(claim)) gathering.addList',
-    to: 'gathering.addList',
+    from: "fromClaim, addsEntries(claim) ? 'all' : 'deny')",
+    to: 'fromClaim)',
     killedBy: pure(
       'policy/policy',
       'a list that claims a project gives its built services their entries, and an image none',

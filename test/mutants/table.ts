@@ -3,6 +3,7 @@ import { BINDING } from './binding.js';
 import { BRIDGE } from './bridge.js';
 import { CONTROL } from './control.js';
 import { COVERAGE } from './coverage.js';
+import { DENY } from './deny.js';
 import { DNS } from './dns.js';
 import { LABELS } from './labels.js';
 import { LAN } from './lan.js';
@@ -23,6 +24,7 @@ export const MUTANTS: readonly Mutant[] = [
   LAN,
   CONTROL,
   BINDING,
+  DENY,
   DNS,
   NAMES,
   COVERAGE,

@@ -32,6 +32,7 @@ const policy: QueryPolicy = {
   awaitContainer: async () => true,
   awaitNetworks: async () => true,
   mode: () => 'enforce',
+  deniedName: () => undefined,
   decide: (_, name) => ({
     allow: ALLOWED.has(name),
     entries: [],

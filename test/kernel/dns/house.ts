@@ -81,6 +81,10 @@ class TestPolicy implements QueryPolicy {
   mode(container: string): Mode {
     return this.modes.get(container) ?? 'enforce';
   }
+  deniedName(): undefined {
+    return undefined;
+  }
+
   decide(container: string, name: string): NameDecision {
     const hit = this.denied.has(container) ? undefined : this.allowed.get(name);
     const sets = [{ v4: `${container}-v4`, v6: `${container}-v6` }];

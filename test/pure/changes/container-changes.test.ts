@@ -13,6 +13,7 @@ import type { Policy } from '../../../src/policy/policy.js';
 import { pauseOf, underEmergency } from '../../../src/policy/policy.js';
 import { openEmbeddedStore } from '../../../src/store/embedded-store.js';
 import type { Store } from '../../../src/store/store-interface.js';
+import { entriesOf } from '../ruleset/sample.js';
 
 const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 const ID = 'a'.repeat(64);
@@ -52,6 +53,7 @@ async function open(): Promise<void> {
     folderLists: () => [],
     usedBy: () => [],
     find: (idOrName) => findContainer(containers, idOrName),
+    denied: () => entriesOf('!10.0.0.0/8'),
     now: () => wall,
     monotonic: () => counted,
     onChange: () => undefined,
@@ -321,5 +323,19 @@ describe('the audit', () => {
     expect(second.items.map((r) => r.who)).toEqual(['u2', 'u1']);
     const last = await audit.page(2, second.next);
     expect([last.items.map((r) => r.who), last.next]).toEqual([['u0'], undefined]);
+  });
+});
+
+describe('deny entries', () => {
+  it('refuse a grant that one of them covers as a whole', async () => {
+    await expect(changes.containers.grant('web', '10.1.0.0/16:22', undefined, 'me')).rejects.toThrow(
+      /would have no effect: !10\.0\.0\.0\/8 denies it/,
+    );
+    await expect(changes.containers.grant('web', '192.0.2.1', undefined, 'me')).resolves.toBeDefined();
+  });
+  it('are no grants', async () => {
+    await expect(changes.containers.grant('web', '!a.org', undefined, 'me')).rejects.toThrow(
+      /a grant only permits/,
+    );
   });
 });

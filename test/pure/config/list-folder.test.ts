@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vites
 import { type FolderState, parseListFile } from '../../../src/config/list-files.js';
 import { type FolderWatch, watchFolder } from '../../../src/config/list-folder.js';
 import { ListReader } from '../../../src/config/list-reader.js';
-import { Gathering } from '../../../src/policy/policy-compile.js';
+import { Gathering } from '../../../src/policy/gathering.js';
 
 // Modules that other tests have loaded call these, too: vi.mock would reach those alone that are loaded behind it.
 const statSync = vi.spyOn(fs, 'statSync');

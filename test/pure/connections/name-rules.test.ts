@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ClientHello } from '../../../src/connections/client-hello.js';
 import { judgeFor } from '../../../src/connections/name-rules.js';
+import { DeniedNames } from '../../../src/policy/deny-entries.js';
 import type { ThreatHit } from '../../../src/policy/threat.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { entriesOf } from '../ruleset/sample.js';
@@ -117,5 +118,60 @@ describe('a Host', () => {
     expect(request({ kind: 'name', name: 'old.example' })).toMatchObject({ allow: true });
     expect(request({ kind: 'name', name: 'a.cdn.example' })).toMatchObject({ refusal: { reason: 'host' } });
     expect(request({ kind: 'none' })).toMatchObject({ refusal: { reason: 'host' } });
+  });
+});
+
+describe('deny entries', () => {
+  const denied = new DeniedNames(entriesOf('!*.corp.example, !secret.cdn.example:443'));
+  const by = (address: string | undefined, names = denied) => {
+    const byAddress = () => (address === undefined ? undefined : entriesOf(address));
+    return judgeFor(
+      classes,
+      { proto: 'tcp', port: 443, address: '93.184.7.1' },
+      { keysOf: () => new Set([7]), threatOf: () => undefined },
+      { names, byAddress },
+    );
+  };
+  it('beat the entries that permit a name, and are named', () => {
+    expect(by(undefined).hello(hello('a.cdn.example'))).toMatchObject({ allow: true });
+    expect(by(undefined).hello(hello('secret.cdn.example'))).toMatchObject({
+      refusal: {
+        reason: 'server-name',
+        detail: expect.stringContaining('!secret.cdn.example:443 denies it'),
+      },
+    });
+  });
+  it('leave all other names of an address that an entry permits', () => {
+    expect(by('any').hello(hello('unknown.example'))).toEqual({
+      allow: true,
+      name: 'unknown.example',
+      entry: 'any',
+    });
+    expect(by(undefined).hello(hello('unknown.example'))).toMatchObject({ allow: false });
+    expect(by('any').hello(hello('a.corp.example'))).toMatchObject({ allow: false });
+    expect(by('any').request({ kind: 'name', name: 'a.corp.example' })).toMatchObject({
+      refusal: { reason: 'host' },
+    });
+  });
+  it('do not let pass what has no name, and say how it may', () => {
+    const none = { ...hello(''), name: { kind: 'none' } as const };
+    expect(by('any').hello(none)).toMatchObject({
+      refusal: { reason: 'no-server-name', detail: expect.stringContaining('any has no flag tls=off') },
+    });
+  });
+  it('permit the address itself as Host, and no other one', () => {
+    const host = (text: string) => ({ kind: 'invalid', text, why: 'an address as name' }) as const;
+    expect(by('any').request(host('93.184.7.1'))).toMatchObject({ allow: true });
+    expect(by('any').request(host('93.184.7.2'))).toMatchObject({ allow: false });
+    expect(by(undefined).request(host('93.184.7.1'))).toMatchObject({ allow: false });
+  });
+  it('hold back an encrypted hello whose name cannot be read', () => {
+    expect(by('any').hello(hello('unknown.example', { configId: 7 }))).toMatchObject({
+      refusal: { reason: 'ech' },
+    });
+    expect(by('any').hello(hello('unknown.example', { configId: 8 }))).toMatchObject({ allow: true });
+    expect(by('any ech=allow').hello(hello('unknown.example', { configId: 7 }))).toMatchObject({
+      allow: true,
+    });
   });
 });

@@ -37,6 +37,7 @@ const ALLOWED = [
 ];
 const policy = {
   decide: (_: string, name: string) => (ALLOWED.includes(name) ? allowed : refused),
+  deniedName: () => undefined,
   localName: (_: string, name: string) => (name === 'db' ? ['10.1.0.5', 'fd00::5'] : undefined),
   localAddress: (_: string, address: string) => (address === '10.1.0.5' ? 'db.app_default' : undefined),
   searchDomains: () => ['corp.example', 'lan'],

@@ -6,8 +6,10 @@ import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState, ManagedBridge } from '../../../src/ruleset/applied-state.js';
+import { partsOf } from '../../../src/ruleset/container-chains.js';
+import { planPolicy } from '../../../src/ruleset/deny-plan.js';
 import { type Subject, UNATTRIBUTED_ID } from '../../../src/ruleset/desired-state.js';
-import { input, member } from '../ruleset/sample.js';
+import { entriesOf, input, member, shape } from '../ruleset/sample.js';
 
 const INSIDE = [parseCidr('45.45.0.0/24') as Range];
 
@@ -284,5 +286,55 @@ describe('search domains', () => {
     expect(policy.searchDomains('c')).toEqual([]);
     refresh('c');
     expect(reads).toHaveLength(3);
+  });
+});
+
+describe('deny entries', () => {
+  const subject = (text: string): Subject => {
+    const all = entriesOf(text);
+    const denied = all.filter((e) => e.entry.deny);
+    const policy = { ...member(2, '').policy, entries: all.filter((e) => !e.entry.deny), denied };
+    return { ...member(2, ''), policy, ...planPolicy(policy, () => []) };
+  };
+  const decided = (text: string, name: string) => policyOf(subject(text)).decide(subject(text).id, name);
+
+  it('deny a name on every port', () => {
+    const text = '*.x.org, !a.x.org, !*.deep.x.org';
+    expect(decided(text, 'b.x.org')).toMatchObject({ allow: true });
+    expect(decided(text, 'a.x.org')).toMatchObject({
+      allow: false,
+      reason: expect.stringContaining('!a.x.org denies it'),
+    });
+    expect(decided(text, 'y.deep.x.org')).toMatchObject({
+      allow: false,
+      deniedBy: { entry: { canonical: '!*.deep.x.org' } },
+    });
+    expect(decided(text, 'deep.x.org')).toMatchObject({ allow: true });
+  });
+  it('give a name with denied ports sets of its own, without them', () => {
+    const text = '*.x.org:22,8080, !a.x.org:22';
+    const [a, b] = [decided(text, 'a.x.org'), decided(text, 'b.x.org')];
+    expect([a.allow, b.allow]).toEqual([true, true]);
+    expect(a.sets).not.toEqual(b.sets);
+    const rules = partsOf(subject(text), shape).families[4].chain;
+    const portsOf = (set: string | undefined) =>
+      rules
+        .filter((r) => r.when.some((m) => m.k === 'set' && m.set === set))
+        .flatMap((r) => r.when.flatMap((m) => (m.k === 'dports' ? m.ports.map((p) => p.lo) : [])));
+    expect(portsOf(a.sets[0]?.v4)).toEqual([8080]);
+    expect(portsOf(b.sets[0]?.v4)).toEqual([22, 8080]);
+  });
+  it('deny a name of which they leave no port', () => {
+    expect(decided('a.x.org:22, !a.x.org:22', 'a.x.org')).toMatchObject({
+      allow: false,
+      deniedBy: expect.anything(),
+    });
+    expect(decided('!a.x.org:22', 'a.x.org').deniedBy).toBeUndefined();
+  });
+  it('deny a resolver that dns=direct permits', () => {
+    const m = subject('10.0.0.53:53/udp dns=direct, 10.0.0.54:53/udp dns=direct, !10.0.0.54');
+    const direct = policyOf(m).directResolvers(m.id);
+    expect(direct?.({ address: '10.0.0.53', port: 53, proto: 'udp' })).toBe(true);
+    expect(direct?.({ address: '10.0.0.54', port: 53, proto: 'udp' })).toBe(false);
   });
 });

@@ -85,7 +85,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
-    verified: { permits: () => true },
+    verified: { permits: () => true, knows: () => false },
   });
   const state = {
     subjects: new Map([[m.id, m]]),

@@ -199,7 +199,7 @@ function house() {
     dns: { members: () => new Map(), isMember: () => false },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
-    verified: { permits: () => true },
+    verified: { permits: () => true, knows: () => false },
     installInNamespaces: async () => undefined,
   });
   const pass = async (...numbers: number[]): Promise<DesiredState> => {

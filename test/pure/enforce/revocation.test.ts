@@ -56,7 +56,7 @@ function revoker() {
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
-    verified: { permits: () => true },
+    verified: { permits: () => true, knows: () => false },
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
   const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);

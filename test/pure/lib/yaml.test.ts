@@ -23,7 +23,7 @@ describe('YAML', () => {
     ['a:\n\t- b', 2, 1, /spaces/],
     ['a: 1\n---\nb: 2', 1, 1, /---/],
     ['a: &a [*a]', 1, 1, /alias/],
-    ['a: !nope b', 1, 4, /correct the YAML/],
+    ['a: !nope b', 1, 4, /quotes/],
     ['a: "x', 1, 6, /correct the YAML/],
   ])('%j is refused at %i:%i', (text, line, column, remedy) => {
     expect(problem(text)).toMatchObject({ file: 'f.yaml', line, column });

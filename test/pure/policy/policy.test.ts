@@ -353,7 +353,7 @@ describe('images do not choose their policy', () => {
       lists: new Map([list('l', 'a.org', { match, mode: 'off' })]),
     });
     expect(loose).toMatchObject({ mode: 'observe', modeFrom: 'default', entries: [] });
-    expect(notes(loose)).toContain('adds no entry');
+    expect(notes(loose)).toContain('only those that deny count');
     const strict = compile({ facts: image({ team: 'ci' }), lists: new Map([list('l', 'a.org', { match })]) });
     expect(strict).toMatchObject({ mode: 'enforce', modeFrom: 'claim:l', entries: [] });
     const own = compile({
