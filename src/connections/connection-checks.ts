@@ -139,7 +139,8 @@ export class ConnectionChecks implements Disposable {
     const start = (packet.payload.readUInt32BE(at) + 1) >>> 0;
     const ends = endsOf('tcp', header.value);
     const known = this.#flows.get(keyOfEnds(ends));
-    if (known?.start === start) return;
+    // a repetition; another connection may have the same number once the flow had content
+    if (known?.start === start && known.isNew && !known.isDone && known.waiting.size === 0) return;
     if (known) this.#forget(known);
     if (packet.prefix.endsWith(BEGUN_AGAIN)) this.#delete(ends);
     else this.#begin(ends, packet.mark, start);
