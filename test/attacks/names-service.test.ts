@@ -87,8 +87,10 @@ namesSuite(
     after: (drawbridge) => drawbridge.kill('SIGCONT'),
     before: async (lab, drawbridge, held) => {
       drawbridge.kill('SIGSTOP');
+      const c = held.tcp(SHARED.v4, 443, 60_000);
+      await c.open();
       for (let n = 0; n < FLOOD; n++) {
-        held.tcp(SHARED.v4, 443, 30_000 + (n % 30_000)).segment('', { at: -1, flags: 'S', ack: 0 });
+        c.segment('the beginning of nothing', { at: 0 });
         if (n % 500 === 0) await held.sent();
       }
       await waitFor('the queue to drop', async () => fullest(await queueOf(lab)).dropped > 0, 30_000);
