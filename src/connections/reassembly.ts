@@ -51,9 +51,6 @@ export class Reassembly {
   /** Bytes are there behind a gap. */
   get hasGap(): boolean {
     return (this.#ranges.at(-1)?.to ?? 0) > this.whole.length;
-  /** Where the last byte ends that is there. */
-  get end(): number {
-    return this.#ranges.at(-1)?.to ?? 0;
   }
 
   /** How much of the beginning was read and is done with. */
