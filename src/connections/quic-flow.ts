@@ -174,7 +174,11 @@ export class QuicFlow {
     // the second hello after a HelloRetryRequest follows the first one in the stream
     for (;;) {
       const rest = stream.subarray(connection.hello.consumed);
-      if (rest.length === 0) return undefined;
+      if (rest.length === 0) {
+        // bytes behind a gap are those of another hello that has begun
+        connection.allowed &&= !connection.hello.hasGap;
+        return undefined;
+      }
       const reading = readHelloMessage(rest);
       if (reading.kind === 'more') {
         connection.allowed = false;
@@ -185,7 +189,10 @@ export class QuicFlow {
       connection.allowed = ruling.allow === true;
       if (ruling.allow !== true) return ruling;
       connection.hello.consume(reading.end);
-      if (connection.hello.consumed === stream.length) return ruling;
+      if (connection.hello.consumed === stream.length) {
+        connection.allowed = !connection.hello.hasGap;
+        return ruling;
+      }
     }
   }
 

@@ -68,9 +68,11 @@ export function readDatagram(datagram: Buffer): Datagram {
     for (let at = 0; at < datagram.length; ) {
       const first = datagram[at] as number;
       if ((first & LONG_HEADER) === 0) {
-        // behind a packet with a length, zeros are padding of the datagram, which receivers ignore
-        if (packets.length === 0 || datagram.subarray(at).some((byte) => byte !== 0))
-          packets.push({ kind: 'short' });
+        // behind a packet with a length, zeros are padding of the datagram, which receivers ignore; some could go on behind them
+        const isPadding = packets.length > 0 && first === 0;
+        if (isPadding && datagram.subarray(at).some((byte) => byte !== 0))
+          throw new MalformedMessage('something behind the padding of a datagram');
+        if (!isPadding) packets.push({ kind: 'short' });
         break;
       }
       const { packet, end } = readLongHeader(datagram, at);

@@ -100,6 +100,8 @@ export interface Segment {
   readonly seq?: number;
   readonly ack?: number;
   readonly options?: Bytes;
+  readonly window?: number;
+  readonly urgent?: number;
 }
 export function tcp(e: Ends, sport: number, dport: number, s: Segment, data: Bytes | string = ''): Bytes {
   const options = s.options ?? u8();
@@ -109,7 +111,7 @@ export function tcp(e: Ends, sport: number, dport: number, s: Segment, data: Byt
     u32(s.seq ?? 1000),
     u32(s.ack ?? 0),
     u8((5 + options.length / 4) << 4, bits),
-    u16(65_000, 0, 0),
+    u16(s.window ?? 65_000, 0, s.urgent ?? 0),
     options,
   );
   return summed(e, 6, bytes(head, data), 16);

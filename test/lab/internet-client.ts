@@ -6,6 +6,7 @@ import type { StubQuery } from './host-side.js';
 import type { Packet } from './pcap.js';
 import { waitFor } from './process.js';
 import { call } from './rpc.js';
+import type { Answer, Stream } from './sink.js';
 import type { PacketFilter } from './sniffer.js';
 import type { WebRequest } from './web.js';
 import type { Zone } from './zone.js';
@@ -60,6 +61,14 @@ export class Web extends Client {
   }
   clear(): Promise<void> {
     return this.ask('clearRequests');
+  }
+  /** What connections to the sink's addresses (topology.ts) have carried, oldest first. */
+  streams(): Promise<readonly Stream[]> {
+    return this.ask('streams');
+  }
+  /** What the sink answers to the next connections from this port. */
+  answerStream(fromPort: number, answers: readonly Answer[]): Promise<void> {
+    return this.ask('answerStream', { fromPort, answers });
   }
   /** Gives a host a site: these paths (absolute, unescaped) and their bodies; all else there is 404. */
   serve(host: string, pages: Readonly<Record<string, string | Buffer>>): Promise<void> {

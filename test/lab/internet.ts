@@ -5,6 +5,7 @@ import { startAuthority } from './authority.js';
 import { Certificates } from './certs.js';
 import { startEcho } from './echo.js';
 import { serve } from './rpc.js';
+import { type Answer, Sink } from './sink.js';
 import { type PacketFilter, Sniffer } from './sniffer.js';
 import { type Site, startWeb } from './web.js';
 import type { Zone } from './zone.js';
@@ -20,9 +21,10 @@ function theSniffer(): Sniffer {
   if (sniffer) return sniffer;
   throw new Error('this lab was made with sniffer: false');
 }
+const sink = new Sink();
 const [authority, web] = await Promise.all([
   startAuthority(),
-  certificates.start().then(() => startWeb(certificates)),
+  certificates.start().then(() => startWeb(certificates, sink)),
   startEcho(),
   sniffer?.ready(),
 ]);
@@ -37,6 +39,8 @@ await serve(join(dir, 'internet.sock'), {
   clearRequests: () => {
     web.requests.length = 0;
   },
+  streams: () => sink.streams,
+  answerStream: (p: { fromPort: number; answers: Answer[] }) => sink.script(p.fromPort, p.answers),
   serveSite: (p: { host: string; site: Site }) => web.serve(p.host, p.site),
   markerSeen: (p: { marker: string }) => theSniffer().seen(p.marker),
   cursor: () => theSniffer().cursor(),

@@ -16,6 +16,9 @@ export const ADDRESSES = {
   authority6: ['2001:db8:53::53', '2001:db8:53::54', '2001:4860:4860::8888', '2001:4860:4860::8844'],
 } as const;
 
+/** Connections to these addresses, on the ports of HTTP and TLS, are kept as bytes. */
+export const SINK = { prefix4: '93.184.66.', prefix6: '2600:9000:66::' } as const;
+
 /** Ranges of which NET answers every address. */
 const PUBLIC4 = [
   '93.184.0.0/16',
@@ -104,6 +107,9 @@ const SYSCTLS = [
   'net.ipv6.conf.default.accept_dad=0',
 ];
 
+/** Of all servers in NET, also without a cookie (tcp_fastopen in ip-sysctl.rst). */
+const TAKES_DATA_WITH_SYN = 'net.ipv4.tcp_fastopen=1539';
+
 export async function makeNamespaces(host: string, net: string): Promise<void> {
   await Promise.all([
     run(['ip', 'netns', 'add', host], { check: true }),
@@ -117,7 +123,14 @@ export async function makeNamespaces(host: string, net: string): Promise<void> {
     batch(host, hostLines()),
     batch(net, netLines()),
     inNetns(host, ['sysctl', '-qw', ...SYSCTLS]),
-    inNetns(net, ['sysctl', '-qw', ...SYSCTLS, 'net.ipv4.icmp_ratelimit=0', 'net.ipv6.icmp.ratelimit=0']),
+    inNetns(net, [
+      'sysctl',
+      '-qw',
+      ...SYSCTLS,
+      'net.ipv4.icmp_ratelimit=0',
+      'net.ipv6.icmp.ratelimit=0',
+      TAKES_DATA_WITH_SYN,
+    ]),
     inNetns(net, ['iptables-restore'], { input: netNat(a.authority4, a.gateway4) }),
     inNetns(net, ['ip6tables-restore'], { input: netNat(a.authority6, a.gateway6) }),
   ]);

@@ -1,9 +1,13 @@
-/** HTTP and TLS of NET, at every address: says who asked, streams, swallows uploads; keeps a log of requests. */
+/**
+ * HTTP and TLS of NET, at every address: says who asked, streams, swallows uploads; keeps a log of requests. At the addresses of a sink it keeps
+ * the bytes of each connection instead, and answers as it was scripted.
+ */
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { Server } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { SecureContext, TLSSocket } from 'node:tls';
 import { type Certificates, NO_NAME } from './certs.js';
+import { isSink, type Sink } from './sink.js';
 import { HTTP_PORTS, TLS_PORTS } from './topology.js';
 
 export interface WebRequest {
@@ -114,13 +118,19 @@ function handler(state: WebState): RequestListener {
   };
 }
 
-const listen = (server: Server, port: number): Promise<void> =>
+const listen = (server: Server, port: number, sink: Sink): Promise<void> =>
   new Promise((resolve, reject) => {
     server.on('error', reject);
+    const serve = server.listeners('connection');
+    server.removeAllListeners('connection');
+    server.on('connection', (socket: Socket) => {
+      if (isSink(socket.localAddress)) sink.take(socket);
+      else for (const listener of serve) listener.call(server, socket);
+    });
     server.listen({ port, host: '::' }, resolve);
   });
 
-export async function startWeb(certificates: Certificates): Promise<WebState> {
+export async function startWeb(certificates: Certificates, sink: Sink): Promise<WebState> {
   const state = new WebState();
   const handle = handler(state);
   const tls = {
@@ -130,8 +140,8 @@ export async function startWeb(certificates: Certificates): Promise<WebState> {
   };
   const bare = { ...tls, ...(await certificates.pair(NO_NAME)) };
   await Promise.all([
-    ...HTTP_PORTS.map((p) => listen(createServer(handle), p)),
-    ...TLS_PORTS.map((p) => listen(createTlsServer(bare, handle), p)),
+    ...HTTP_PORTS.map((p) => listen(createServer(handle), p, sink)),
+    ...TLS_PORTS.map((p) => listen(createTlsServer(bare, handle), p, sink)),
   ]);
   return state;
 }

@@ -70,10 +70,12 @@ interface InitialSpec {
   readonly number?: number;
   readonly token?: Buffer;
   readonly frames: Buffer;
+  /** Bytes of frames, with PADDING; default: for a packet of 1,200 bytes. */
+  readonly size?: number;
 }
 const V2 = 0x6b3343cf;
 
-/** An Initial packet as RFC 9001 5 protects it, padded to 1,200 bytes. */
+/** An Initial packet as RFC 9001 5 protects it, padded. */
 export function initialPacket({
   version = 1,
   dcid,
@@ -81,10 +83,11 @@ export function initialPacket({
   number = 0,
   token = Buffer.alloc(0),
   frames,
+  size = 1_130,
 }: InitialSpec): Buffer {
   const keys = initialKeys(version, keyId);
   const type = version === V2 ? 1 : 0;
-  const padded = Buffer.concat([frames, Buffer.alloc(Math.max(0, 1_130 - frames.length))]);
+  const padded = Buffer.concat([frames, Buffer.alloc(Math.max(0, size - frames.length))]);
   const four = Buffer.alloc(4);
   four.writeUInt32BE(version);
   const header = Buffer.concat([
