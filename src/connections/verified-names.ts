@@ -26,7 +26,8 @@ export interface VerifiedNamesParts {
 const MAX_FLOWS = 16_384;
 /** Names of one flow: of QUIC and HTTP, which may ask for several. */
 const MAX_NAMES = 16;
-const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
+/** By the number of IANA. */
+export const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 
 export const keyOfEnds = ({ proto, source, sourcePort, address, port }: FlowEnds): string =>
   `${proto} ${source} ${sourcePort} ${address} ${port}`;

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { VerifiedNames } from '../connections/verified-names.js';
+import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
 import {
   type DeletedFlow,
   deleteFlows,
@@ -261,8 +261,6 @@ export class Revocation {
 
   readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.block(cut, BLOCK_SECONDS);
 }
-
-const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 
 const signatures = new WeakMap<Subject, string>();
 /** Everything of a member that decides what it may open. */

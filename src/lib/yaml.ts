@@ -263,11 +263,16 @@ function tooMuch({ problem, offset }: Excess, lines: LineCounter, file: string):
   return { value: undefined, problems: [placed], place };
 }
 
-function toValue(document: Document): { value: unknown } | undefined {
+type Value = { readonly value: unknown } | { readonly detail: string; readonly remedy: string };
+function toValue(document: Document): Value {
   try {
     return { value: document.toJS({ maxAliasCount: MAX_ALIASES }) };
   } catch (error) {
-    if (error instanceof ReferenceError) return undefined;
+    if (error instanceof ReferenceError)
+      return { detail: 'the aliases expand to too many values', remedy: 'write them out without anchors' };
+    // YAML 1.1 has "<<", which takes over the keys of another map
+    if (error instanceof Error && error.message.startsWith('Merge sources'))
+      return { detail: 'the value of "<<" is no map', remedy: 'write the keys out' };
     throw error;
   }
 }
@@ -294,7 +299,7 @@ export function parseYaml(text: string, file: string): YamlFile {
   if (errors.some(({ code }) => code !== 'DUPLICATE_KEY')) return { value: undefined, problems, place };
   if (hasCycle(document)) return unusable(file, 'an anchor contains itself', 'remove the alias');
   const whole = toValue(document);
-  return whole
+  return 'value' in whole
     ? { value: whole.value, problems, place }
-    : unusable(file, 'the aliases expand to too many values', 'write them out without anchors');
+    : unusable(file, whole.detail, whole.remedy);
 }

@@ -111,3 +111,12 @@ describe('YAML', () => {
     );
   });
 });
+
+it('a merge key without a map is a problem, in YAML 1.1', () => {
+  const { value, problems } = parseYaml('%YAML 1.1\n---\n<<: *a\n', 'x.yaml');
+  expect(value).toBeUndefined();
+  expect(problems.length).toBeGreaterThan(0);
+  expect(parseYaml('%YAML 1.1\n---\n<<: 3\n', 'x.yaml').problems).toMatchObject([
+    { detail: expect.stringContaining('<<') },
+  ]);
+});
