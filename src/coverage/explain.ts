@@ -162,9 +162,14 @@ function byName(input: ExplainInput, name: string): View {
 function byWhat({ member }: ExplainInput, proto: TracePacket['proto'], port: number): string {
   const hasPort = (c: ClassPlan): boolean =>
     c.proto === proto && c.ports.some((p) => port >= p.lo && port <= p.hi);
-  const isChecked = member.classes.some((c) => c.isChecked && hasPort(c));
-  return isChecked ? `; ${checkText(proto, port)}` : ' (by address only)';
+  const isChecked = hasCheckedPlace(member) && member.classes.some((c) => c.isChecked && hasPort(c));
+  return isChecked ? `; ${checkText(proto, port)}` : ` (${BY_ADDRESS})`;
 }
+
+const BY_ADDRESS = 'by address only';
+/** Names are checked of enforced containers, on bridges: not in the host's network, nor in namespaces with a macvlan or ipvlan network. */
+const hasCheckedPlace = ({ policy, host, lan }: Subject): boolean =>
+  policy.mode === 'enforce' && host === undefined && lan === undefined;
 
 function permitsPort(
   member: Subject,
@@ -215,13 +220,14 @@ function reasonOf(
   const is = resolved === undefined ? 'an entry permits it' : `the name resolved to ${resolved}`;
   const isFree = evaluator.addressPermits(member, packet) !== undefined;
   const names = isFree ? `, any name but those that deny entries cover (${deniedNames(member)})` : '';
-  if (evaluator.isCheckedByName(result)) return `${is}; ${checkText(proto, dport)}${names}`;
+  if (evaluator.isCheckedByName(result) && hasCheckedPlace(member))
+    return `${is}; ${checkText(proto, dport)}${names}`;
   const isNamed = (member.denied?.names.entries.length ?? 0) > 0;
   if (resolved === undefined && isNamed)
     return `${is}; the name of the connection is not checked, so that deny entries for names (${deniedNames(member)}) count in DNS only`;
   return resolved === undefined
     ? is
-    : `${is}; checked by address only, so that other sites there are reached, too`;
+    : `${is}; checked ${BY_ADDRESS}, so that other sites there are reached, too`;
 }
 
 const MOST_NAMED = 5;
