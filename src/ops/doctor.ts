@@ -309,13 +309,16 @@ async function checkZones(run: Exec): Promise<DoctorCheck> {
   return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
-/** Bind the queue and the log group. If the running service has them already, the check passes with a warning. */
-function checkQueue(shape: KernelConfig): DoctorCheck {
+/** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
+function checkQueue({ holdQueue, checkQueue, datagramQueue, logGroup, names }: KernelConfig): DoctorCheck {
   const base = { name: 'packet queue and log', level: 'error' } as const;
+  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : [])];
+  const groups = [logGroup, ...(names.verify ? [checkQueue] : [])];
   try {
-    new PacketQueue({ queue: shape.holdQueue }, () => undefined).close();
-    new PacketLog({ group: shape.logGroup }, () => undefined).close();
-    return { ...base, ok: true, detail: `queue ${shape.holdQueue} and log group ${shape.logGroup} are free` };
+    for (const queue of queues) new PacketQueue({ queue }, () => undefined).close();
+    for (const group of groups) new PacketLog({ group }, () => undefined).close();
+    const are = `queues ${queues.join(', ')} and log groups ${groups.join(', ')} are free`;
+    return { ...base, ok: true, detail: are };
   } catch (e) {
     const detail = e instanceof Error ? e.message : String(e);
     return isRefusal(e, 'EBUSY', 'EPERM')
@@ -323,7 +326,7 @@ function checkQueue(shape: KernelConfig): DoctorCheck {
           ...base,
           ok: true,
           level: 'warn',
-          detail: `queue ${shape.holdQueue} is in use: by the running service, if it runs`,
+          detail: `${detail}: the running service has it, if it runs`,
         }
       : {
           ...base,
