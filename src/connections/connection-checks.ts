@@ -47,6 +47,7 @@ export interface ConnectionChecksParts {
 }
 type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
 type Log = Pick<PacketLog, 'drain' | 'stats' | typeof Symbol.dispose>;
+type Resets = Pick<ResetSender, 'send' | typeof Symbol.dispose>;
 /** What the kernel sends: packets that wait, and copies of each SYN. */
 export interface Sources {
   readonly queue: (proto: 'tcp' | 'udp', receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
@@ -79,7 +80,7 @@ export class ConnectionChecks implements Disposable {
   #log: Log | undefined;
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
-  #resets: ResetSender | undefined;
+  #resets: Resets | undefined;
   #drainTimer: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -98,10 +99,10 @@ export class ConnectionChecks implements Disposable {
   }
 
   /** Bind the log and the queues, unless nothing is checked. */
-  begin(sources: Sources = this.#sources()): void {
+  begin(sources: Sources = this.#sources(), resets?: Resets): void {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
-    this.#resets = new ResetSender();
+    this.#resets = resets ?? new ResetSender();
     this.#log = sources.log((packet) => this.#begun(packet));
     const queue = (proto: 'tcp' | 'udp'): Queue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
@@ -185,7 +186,7 @@ export class ConnectionChecks implements Disposable {
     const header = parsePacket(packet.payload);
     const found = header.ok ? this.#flowOf(packet, header.value) : undefined;
     const flow = found?.proto === proto ? found : undefined;
-    const isHeld = flow !== undefined && this.#flows.hold(flow, packet.id, packet.mark);
+    const isHeld = flow !== undefined && this.#flows.hold(flow, packet);
     if (flow && !isHeld) this.#counts.beyondBounds += 1;
     if (!header.ok || !flow || !isHeld) {
       this.#counts.dropped += 1;
@@ -294,7 +295,7 @@ export class ConnectionChecks implements Disposable {
     const { refusal } = outcome;
     // one packet is refused by the rules, which answer its sender; the others are dropped
     const last = outcome.drop.at(-1);
-    const isServerAnswered = last !== undefined && !this.#isFromClient({ mark: flow.waiting.get(last) ?? 0 });
+    const isServerAnswered = last !== undefined && !this.#isFromClient(flow.waiting.get(last) ?? { mark: 0 });
     const [refused, ...others] = refusal ? [...outcome.drop].reverse() : [undefined, ...outcome.drop];
     if (refused !== undefined) this.#refuse(flow, refused);
     for (const id of others) if (id !== undefined) this.#drop(flow, id);
@@ -365,7 +366,7 @@ export class ConnectionChecks implements Disposable {
   }
 
   #forget(flow: OpenFlow): void {
-    for (const id of this.#flows.forget(flow).keys()) {
+    for (const id of this.#flows.forget(flow)) {
       this.#counts.dropped += 1;
       this.#queues?.[flow.proto].verdict(id, 'drop');
     }

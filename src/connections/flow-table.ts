@@ -1,18 +1,24 @@
 /** The flows whose names are being checked, with bounds for each container and for all. */
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
+import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import type { HttpFlow } from './http-flow.js';
 import type { QuicFlow } from './quic-flow.js';
 import type { TlsFlow } from './tls-flow.js';
 import type { FlowEnds } from './verified-names.js';
 
+interface WaitingPacket {
+  readonly mark: number;
+  /** Bytes of it, which the kernel keeps, and the readers up to as many. */
+  readonly length: number;
+}
 export interface OpenFlow extends FlowEnds {
   readonly key: string;
   readonly container: string;
   readonly check: TlsFlow | HttpFlow | QuicFlow;
   /** Of TCP: the sequence number of the client's first byte. Undefined: its SYN was not seen. */
   readonly start: number | undefined;
-  /** Marks of packets that wait in the queue of the kernel, by their ids. */
-  readonly waiting: Map<number, number>;
+  /** Packets that wait in the queue of the kernel, by their ids. */
+  readonly waiting: Map<number, WaitingPacket>;
   /** ms, monotonic. */
   used: number;
   /** It was verified or refused: what still comes was queued before. */
@@ -26,9 +32,10 @@ export interface FlowBounds {
   readonly ofAll: number;
   /** Packets of one container that wait at once. */
   readonly waitingOfOne: number;
+  readonly bytesOfOne: number;
 }
 /** Some of 4,096 clients that keep connections of HTTP open, and more flows of TLS in their first milliseconds than a host can begin. */
-const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048 };
+const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048, bytesOfOne: 16 * 1024 * 1024 };
 /** After the last packet of a flow that is done, others that were queued before may still come. */
 const DONE_MS = 1_000;
 /** A connection without packets that are checked: of HTTP, the time between two requests, or of one large answer. */
@@ -38,6 +45,7 @@ const IDLE_MS = 3_600_000;
 interface Share {
   readonly flows: Map<string, OpenFlow>;
   waiting: number;
+  bytes: number;
 }
 
 export class FlowTable {
@@ -95,22 +103,27 @@ export class FlowTable {
   }
 
   /** False: too many packets of its container wait already. */
-  hold(flow: OpenFlow, id: number, mark: number): boolean {
+  hold(flow: OpenFlow, { id, mark, length }: Pick<QueuedPacket, 'id' | 'mark' | 'length'>): boolean {
     const share = this.#shareOf(flow.container);
-    if (share.waiting >= this.#bounds.waitingOfOne) return false;
+    const { waitingOfOne, bytesOfOne } = this.#bounds;
+    if (share.waiting >= waitingOfOne || share.bytes + length > bytesOfOne) return false;
     share.waiting += 1;
-    flow.waiting.set(id, mark);
+    share.bytes += length;
+    flow.waiting.set(id, { mark, length });
     this.#pending.add(flow);
     return true;
   }
 
   /** The mark of a packet that waits no longer; undefined: it did not wait. */
   take(flow: OpenFlow, id: number): number | undefined {
-    const mark = flow.waiting.get(id);
-    if (!flow.waiting.delete(id)) return undefined;
-    this.#shareOf(flow.container).waiting -= 1;
+    const packet = flow.waiting.get(id);
+    if (!packet) return undefined;
+    flow.waiting.delete(id);
+    const share = this.#shareOf(flow.container);
+    share.waiting -= 1;
+    share.bytes -= packet.length;
     if (flow.waiting.size === 0) this.#pending.delete(flow);
-    return mark;
+    return packet.mark;
   }
 
   done(flow: OpenFlow): void {
@@ -119,19 +132,20 @@ export class FlowTable {
     this.#done.add(flow);
   }
 
-  /** Returns the packets that still waited, with their marks. */
-  forget(flow: OpenFlow): ReadonlyMap<number, number> {
-    if (this.#flows.get(flow.key) !== flow) return new Map();
+  /** Returns the packets that still waited. */
+  forget(flow: OpenFlow): readonly number[] {
+    if (this.#flows.get(flow.key) !== flow) return [];
     this.#flows.delete(flow.key);
     this.#pending.delete(flow);
     this.#done.delete(flow);
     const share = this.#shareOf(flow.container);
     share.flows.delete(flow.key);
-    share.waiting -= flow.waiting.size;
-    if (share.flows.size === 0) this.#shares.delete(flow.container);
-    const waiting = new Map(flow.waiting);
+    const waiting = [...flow.waiting];
     flow.waiting.clear();
-    return waiting;
+    share.waiting -= waiting.length;
+    for (const [, { length }] of waiting) share.bytes -= length;
+    if (share.flows.size === 0) this.#shares.delete(flow.container);
+    return waiting.map(([id]) => id);
   }
 
   /** Flows that are done, and those that have been silent for an hour. */
@@ -147,14 +161,14 @@ export class FlowTable {
   }
 
   #shareOf(container: string): Share {
-    const share = this.#shares.get(container) ?? { flows: new Map<string, OpenFlow>(), waiting: 0 };
+    const share = this.#shares.get(container) ?? { flows: new Map<string, OpenFlow>(), waiting: 0, bytes: 0 };
     this.#shares.set(container, share);
     return share;
   }
 
   #largest(): Share {
     const [first, ...others] = this.#shares.values();
-    const none: Share = { flows: new Map(), waiting: 0 };
+    const none: Share = { flows: new Map(), waiting: 0, bytes: 0 };
     return others.reduce((a, b) => (b.flows.size > a.flows.size ? b : a), first ?? none);
   }
 }

@@ -1,0 +1,191 @@
+/** The queue of packets whose names are checked: which flow each belongs to, and what becomes of it. */
+import { expect, it } from 'vitest';
+import { ConnectionChecks, type Sources } from '../../../src/connections/connection-checks.js';
+import { VerifiedNames } from '../../../src/connections/verified-names.js';
+import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
+import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
+import type { AppliedState } from '../../../src/ruleset/applied-state.js';
+import { planClasses } from '../../../src/ruleset/classes.js';
+import { identityMark } from '../../../src/ruleset/marks.js';
+import { entriesOf, member, shape } from '../ruleset/sample.js';
+import { helloFor, helloMessage, padding, records, serverNames } from './hello-maker.js';
+
+const NAMES = { verify: true, quic: 'verify', ports: [443] } as const;
+const { marks } = shape;
+const subject = (n: number) => ({
+  ...member(n, 'good.example', 'enforce'),
+  classes: planClasses(entriesOf('good.example'), () => [], NAMES),
+});
+const [first, second] = [subject(1), subject(2)];
+const GOOD = helloFor('good.example');
+const EVIL = helloFor('evil.example');
+const ACK = 0x18;
+const SYN = 2;
+
+interface Sent {
+  readonly from?: 1 | 2;
+  readonly sport?: number;
+  readonly seq: number;
+  readonly payload?: Buffer;
+  readonly flags?: number;
+}
+/** IPv4 and TCP, without checksums. */
+function bytesOf({ from = 1, sport = 40_000, seq, payload = Buffer.alloc(0), flags = ACK }: Sent): Buffer {
+  const header = Buffer.alloc(40);
+  header.writeUInt8(0x45, 0);
+  header.writeUInt16BE(40 + payload.length, 2);
+  header.writeUInt8(64, 8);
+  header.writeUInt8(6, 9);
+  Buffer.from([10, 0, 0, from, 192, 0, 2, 1]).copy(header, 12);
+  header.writeUInt16BE(sport, 20);
+  header.writeUInt16BE(443, 22);
+  header.writeUInt32BE(seq, 24);
+  header.writeUInt32BE(9_000, 28);
+  header.writeUInt8(5 << 4, 32);
+  header.writeUInt8(flags, 33);
+  return Buffer.concat([header, payload]);
+}
+
+function started() {
+  const verdicts: (readonly [number, string])[] = [];
+  const refused: string[] = [];
+  const deleted: number[] = [];
+  const warnings: string[] = [];
+  let receive: (p: QueuedPacket) => void = () => undefined;
+  let begun: (p: LoggedPacket) => void = () => undefined;
+  let reported: LoggedPacket[] = [];
+  const stats = { received: 0, lost: 0, overruns: 0, malformed: 0 };
+  const sources: Sources = {
+    queue: (proto, handler) => {
+      if (proto === 'tcp') receive = handler;
+      return {
+        verdict: (id, what, mark = 0) => {
+          const isRefused = (mark & marks.redirect) !== 0;
+          verdicts.push([id, what === 'drop' ? 'drop' : isRefused ? 'refuse' : 'release']);
+        },
+        stats: () => ({
+          ...{ received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 },
+          ...{ waiting: 0, droppedQueueFull: 0, droppedBufferFull: 0 },
+        }),
+        [Symbol.dispose]: () => undefined,
+      };
+    },
+    log: (handler) => {
+      begun = handler;
+      return {
+        drain: () => {
+          for (const packet of reported.splice(0)) begun(packet);
+        },
+        stats: () => stats,
+        [Symbol.dispose]: () => undefined,
+      };
+    },
+  };
+  const keys = { of: () => new Set<number>(), lookUp: async () => undefined };
+  const verified = new VerifiedNames({
+    marks,
+    dns: { learnedNames: () => [], keys },
+    threats: { blockedName: () => undefined },
+  });
+  const subjects = new Map([first, second].map((m) => [m.id, m] as const));
+  const checks = new ConnectionChecks({
+    shape: { ...shape, names: NAMES },
+    applied: { value: { subjects } as unknown as AppliedState },
+    verified,
+    keys,
+    kernel: { flows: { deleteByOrigin: (ends) => deleted.push(ends.sport ?? 0) > 0 } },
+    log: { debug: () => undefined, warn: (_, text) => void warnings.push(text ?? '') },
+    now: () => 0,
+  });
+  checks.names.subscribe(({ name, refusal }) => {
+    if (refusal) refused.push(`${refusal.reason} ${name}`.trim());
+  });
+  checks.begin(sources, { send: () => undefined, [Symbol.dispose]: () => undefined });
+  let id = 0;
+  const markOf = ({ from = 1 }: Sent) => identityMark(marks, (from === 1 ? first : second).identity);
+  return {
+    checks,
+    refused,
+    deleted,
+    warnings,
+    stats,
+    syn: (sent: Sent, word = 'syn') => {
+      const payload = bytesOf({ ...sent, flags: SYN });
+      reported = [...reported, { prefix: `DB:${word}`, mark: markOf(sent), payload } as LoggedPacket];
+    },
+    /** Returns what became of the packet; undefined: it waits. */
+    send: (sent: Sent): string | undefined => {
+      id += 1;
+      const payload = bytesOf(sent);
+      const packet = { id, mark: markOf(sent), payload, length: payload.length, isUnchecked: true };
+      receive(packet as unknown as QueuedPacket);
+      return verdicts.find(([of]) => of === id)?.[1];
+    },
+  };
+}
+
+it('a permitted hello behind its SYN goes on, another one is refused, and so is one without a SYN', () => {
+  const { syn, send, refused, deleted } = started();
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: GOOD })).toBe('release');
+  syn({ seq: 99, sport: 2 });
+  expect(send({ seq: 100, sport: 2, payload: EVIL })).toBe('refuse');
+  expect(send({ seq: 100, sport: 3, payload: GOOD })).toBe('refuse');
+  expect(refused).toEqual(['server-name evil.example', 'not-tls']);
+  expect(deleted).toEqual([2, 3]);
+});
+
+it('nothing of an earlier connection counts, though it had the same ends and the same number', () => {
+  const { syn, send, refused } = started();
+  for (const seq of [99, 99, 98 + GOOD.length]) {
+    syn({ seq });
+    expect(send({ seq: seq + 1, payload: GOOD })).toBe('release');
+  }
+  syn({ seq: 98 + GOOD.length });
+  expect(send({ seq: 99 + GOOD.length, payload: EVIL })).toBe('refuse');
+  expect(refused).toEqual(['server-name evil.example']);
+});
+
+it('a SYN that is repeated changes nothing; one with another number ends the connection', () => {
+  const { syn, send, deleted } = started();
+  syn({ seq: 99 });
+  syn({ seq: 99 }, 'again');
+  expect(send({ seq: 100, payload: GOOD.subarray(0, 20) })).toBeUndefined();
+  syn({ seq: 50 }, 'again');
+  expect(send({ seq: 120, payload: GOOD.subarray(20) })).toBe('refuse');
+  expect(deleted).toEqual([40_000, 40_000]);
+});
+
+it('SYNs that were not reported refuse what is being checked', () => {
+  const { syn, send, stats, warnings } = started();
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: GOOD.subarray(0, 20) })).toBeUndefined();
+  stats.lost = 1;
+  expect(send({ seq: 120, payload: GOOD.subarray(20) })).toBe('drop');
+  expect(warnings).toHaveLength(1);
+});
+
+it('a container whose hellos do not end takes no room of another one', () => {
+  const { syn, send, checks } = started();
+  const begun = records(helloMessage(serverNames('good.example'), padding(3_000))).subarray(0, 1_500);
+  let dropped = 0;
+  for (let sport = 1; sport <= 3_000; sport++) {
+    syn({ seq: 99, sport });
+    if (send({ seq: 100, sport, payload: begun }) === 'drop') dropped += 1;
+  }
+  expect(dropped).toBe(3_000 - 2_048);
+  expect(checks.counts?.beyondBounds).toBe(dropped);
+  syn({ from: 2, seq: 99 });
+  expect(send({ from: 2, seq: 100, payload: GOOD })).toBe('release');
+});
+
+it('an error while a packet is read drops it, and is counted', () => {
+  const { syn, send, checks, warnings } = started();
+  checks.names.subscribe(() => {
+    throw new Error('of a listener');
+  });
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: EVIL })).toBe('refuse');
+  expect(checks.counts?.faults).toBe(1);
+  expect(warnings).toHaveLength(1);
+});
