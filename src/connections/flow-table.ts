@@ -3,7 +3,7 @@ import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import type { HttpFlow } from './http-flow.js';
 import type { QuicFlow } from './quic-flow.js';
-import type { TlsFlow } from './tls-flow.js';
+import { TlsFlow } from './tls-flow.js';
 import type { FlowEnds } from './verified-names.js';
 
 interface WaitingPacket {
@@ -40,6 +40,8 @@ const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048, b
 const DONE_MS = 1_000;
 /** A connection without packets that are checked: of HTTP, the time between two requests, or of one large answer. */
 const IDLE_MS = 3_600_000;
+/** A permitted hello whose server has not answered here: its answer is read in the kernel, and this is for one that is no ServerHello. */
+const ANSWER_MS = 30_000;
 
 /** In the order of their last use. */
 interface Share {
@@ -155,8 +157,11 @@ export class FlowTable {
   forgetIdle(now: number): void {
     for (const { flows } of [...this.#shares.values()])
       for (const flow of [...flows.values()]) {
-        if (now - flow.used <= IDLE_MS) break;
-        if (flow.waiting.size === 0) this.forget(flow);
+        const silent = now - flow.used;
+        if (silent <= ANSWER_MS) break;
+        const longest =
+          flow.check instanceof TlsFlow && flow.check.state === 'requests' ? ANSWER_MS : IDLE_MS;
+        if (silent > longest && flow.waiting.size === 0) this.forget(flow);
       }
   }
 

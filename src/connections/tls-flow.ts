@@ -65,7 +65,13 @@ export class TlsFlow {
   }
 
   get state(): FlowState {
-    return this.#isVerified ? 'verified' : 'open';
+    if (this.#isVerified) return 'verified';
+    return this.#isAnswerable ? 'requests' : 'open';
+  }
+
+  /** Nothing of the client waits, and the next answer of the server ends the check if it is a ServerHello: the kernel reads that itself. */
+  get #isAnswerable(): boolean {
+    return this.#held.length === 0 && this.#hellos > (this.#isRetry ? 1 : 0);
   }
 
   /** Refuse the flow for something that is not in the bytes of the client; `segment`: of this one, which is not evaluated. */
@@ -83,9 +89,17 @@ export class TlsFlow {
   expire(now: number): Outcome | undefined {
     if (this.#refusal || this.#held.length === 0) return undefined;
     if (now - this.#since < HELLO_MS) return undefined;
+    if (this.#hellos > 0 && !this.#isRetry) return this.#expireRest();
     return this.#refuse(
       notTls('its hello was not complete within 3 s: it needs an answer to go on, or is cut short'),
     );
+  }
+
+  /** Behind a permitted hello: the server may have answered in the kernel meanwhile, and the client sends again what is missing. */
+  #expireRest(): Outcome {
+    const drop = this.#held.map(({ id }) => id);
+    this.#held = [];
+    return this.#outcome([], drop);
   }
 
   /** Evaluate what waits again: a record that it depends on was looked up. */

@@ -113,11 +113,32 @@ function withoutContent(family: Family): string {
   return `{ ${Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ')} }`;
 }
 
+const HTTP_PORT = 80;
+/** Words of a TCP header: without options, and with timestamps. Segments with others are queued. */
+const USUAL_HEADERS = [5, 8];
+/** The first half of the random of a HelloRetryRequest (RFC 8446 4.1.3). */
+const RETRY_RANDOM = '0xcf21ad74e59a6111be1d8c021e65b891';
+
+/**
+ * The answer of a server to a permitted hello, if it begins with a ServerHello that does not ask for another hello: it ends the check. Read are
+ * the type of the record, its length (38 bytes: it has the whole random), the type of the message and the random.
+ */
+function serverHellos(check: NonNullable<Marks['check']>, pass: string): string[] {
+  const others = hex((0xffff_ffff & ~check.mask) >>> 0);
+  return USUAL_HEADERS.map((words) => {
+    const at = (byte: number, bits: number): string => `@th,${words * 32 + byte * 8},${bits}`;
+    const isServerHello = `${at(0, 8)} 22 ${at(3, 16)} >= 38 ${at(5, 8)} 2 ${at(11, 128)} != ${RETRY_RANDOM}`;
+    const answer = `ct direction reply tcp doff ${words} ${isServerHello}`;
+    return `ct mark & ${hex(check.mask)} == ${hex(check.requests)} ${answer} ct mark set ct mark & ${others} | ${hex(check.verified)} ${pass}`;
+  });
+}
+
 /** Bytes of the smallest GSO packet with an Initial behind another datagram: all datagrams of one but the last have the same size. */
 const TWO_INITIALS = 20 + 8 + 2 * 1200;
 
 /**
- * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, and
+ * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, the
+ * answer to a hello of TLS, by which the flow becomes verified, and
  * QUIC with a short header once the client has ended its handshake; other datagrams from then on have the state of the flow in their mark,
  * because the service may have forgotten it. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack would let
  * pass (nf_conntrack_proto_tcp.c, sIG), may begin another connection: it is dropped, and the service deletes the entry, so that the next SYN
@@ -135,7 +156,8 @@ function checking({ check, identity, evaluated, unknown, held }: Marks, report: 
     `ct mark & ${hex(check.mask)} == ${hex(check.verified)} ${pass}`,
     `meta nfproto ipv4 meta l4proto tcp meta length . tcp doff ${withoutContent(4)} ${pass}`,
     `meta nfproto ipv6 meta l4proto tcp meta length . tcp doff ${withoutContent(6)} ${pass}`,
-    `meta l4proto tcp ct mark & ${hex(check.mask)} == ${hex(check.requests)} ct direction reply ${pass}`,
+    `tcp sport ${HTTP_PORT} ct mark & ${hex(check.mask)} == ${hex(check.requests)} ct direction reply ${pass}`,
+    ...serverHellos(check, pass),
     `meta l4proto udp ct direction reply ${pass}`,
     // one packet with several datagrams (UDP_SEGMENT) may hide an Initial behind its first header, of at least 1,200 bytes (RFC 9000 14.1)
     `meta l4proto udp ct mark & ${hex(check.mask)} == ${hex(check.requests)} @th,64,1 0 meta length < ${TWO_INITIALS} ${pass}`,

@@ -156,7 +156,6 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
       [
         ...wasQueued(shape).map((when) => rule(when, { k: 'goto', chain: names.released })),
         rule([answer, { k: 'proto', proto: 'udp' }], { k: 'return' }),
-        rule([answer, { k: 'connmark', value: check.requests, mask: check.mask }], { k: 'return' }),
         rule([], { k: 'goto', chain: names.inspect }),
       ],
     ],

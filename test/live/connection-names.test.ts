@@ -196,3 +196,16 @@ it('a denial has the name that was asked for, and the reason', async () => {
     }),
   );
 });
+
+/** Repetitions under load are queued as well: the least of some connections counts. */
+it('of a connection of TLS one packet is queued; the kernel reads the answer', async () => {
+  const queued = async (): Promise<number> =>
+    JSON.parse((await drawbridge.get('/v1/status')).body).connections.queued;
+  const counts: number[] = [];
+  for (let round = 0; round < 5; round++) {
+    const before = await queued();
+    expect(await fetchFrom(checked, `https://${GOOD}/`)).toMatchObject({ ok: true });
+    counts.push((await queued()) - before);
+  }
+  expect(Math.min(...counts)).toBe(1);
+});

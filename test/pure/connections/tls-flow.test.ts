@@ -56,7 +56,7 @@ describe('a permitted hello', () => {
     const first = client(0, good);
     expect(flow.take(first, 0)).toMatchObject({
       release: [first.id],
-      state: 'open',
+      state: 'requests',
       allowed: [{ name: 'good.example' }],
     });
     const answer = server(0, SERVER_HELLO);
@@ -92,7 +92,7 @@ describe('a permitted hello', () => {
     const [, , third, again, more] = run(segments, flow);
     expect(third?.release).toEqual([segments[0]?.id, segments[2]?.id]);
     expect(again?.release).toEqual([segments[3]?.id]);
-    expect(more).toMatchObject({ release: [segments[4]?.id], state: 'open' });
+    expect(more).toMatchObject({ release: [segments[4]?.id], state: 'requests' });
   });
 });
 
@@ -178,10 +178,32 @@ describe('a second hello', () => {
     // a change of cipher may follow the first answer: it answers no second hello
     expect(flow.take(server(RETRY.length, CHANGE), 0).state).toBe('open');
     expect(flow.take(client(good.length, Buffer.concat([CHANGE, good])), 0)).toMatchObject({
-      state: 'open',
+      state: 'requests',
       allowed: [{}],
     });
-    expect(flow.take(server(RETRY.length, CHANGE), 0).state).toBe('open');
+    expect(flow.take(server(RETRY.length, CHANGE), 0).state).toBe('requests');
     expect(flow.take(server(RETRY.length + CHANGE.length, SERVER_HELLO), 0).state).toBe('verified');
+  });
+});
+
+describe('the kernel may end the check at the next answer of the server', () => {
+  it('only while no byte of the client waits, and after the second hello when one is asked for', () => {
+    const flow = new TlsFlow(judge, ISN);
+    expect(flow.take(client(0, good.subarray(0, 50)), 0).state).toBe('open');
+    expect(flow.take(client(50, good.subarray(50)), 0).state).toBe('requests');
+    expect(flow.take(client(good.length, data(100).subarray(0, 3)), 0).state).toBe('open');
+    const retried = new TlsFlow(judge, ISN);
+    retried.take(client(0, good), 0);
+    expect(retried.take(server(0, RETRY), 0).state).toBe('open');
+    expect(retried.take(client(good.length, good), 0).state).toBe('requests');
+  });
+  it('so that what waits behind a permitted hello is dropped, not refused: the client sends it again', () => {
+    const flow = new TlsFlow(judge, ISN);
+    flow.take(client(0, good), 0);
+    const rest = client(good.length, data(100).subarray(0, 3));
+    flow.take(rest, 0);
+    expect(flow.expire(HELLO_MS - 1)).toBeUndefined();
+    expect(flow.expire(HELLO_MS)).toMatchObject({ release: [], drop: [rest.id] });
+    expect(flow.expire(HELLO_MS)).toBeUndefined();
   });
 });
