@@ -309,10 +309,12 @@ export class ConnectionChecks implements Disposable {
   #lookUp(flow: OpenFlow, name: string): void {
     const { check } = flow;
     if (check instanceof HttpFlow) return;
-    this.#o.keys.lookUp(name, flow.container).then(
-      () => this.#settle(flow, check.recheck()),
-      (err: unknown) => this.#o.log.warn({ err: String(err), name }, 'cannot look up the keys of a name'),
-    );
+    this.#o.keys
+      .lookUp(name, flow.container)
+      .then(() => this.#settle(flow, check.recheck()))
+      .catch((err: unknown) =>
+        this.#o.log.warn({ err: String(err), name }, 'cannot look up the keys of a name'),
+      );
   }
 
   /** After the rules have refused a packet and answered its sender: reset the other side, and delete the flow. */

@@ -129,7 +129,7 @@ export class FlowTable {
   }
 
   done(flow: OpenFlow): void {
-    if (flow.isDone) return;
+    if (flow.isDone || this.#flows.get(flow.key) !== flow) return;
     flow.isDone = true;
     this.#done.add(flow);
   }
