@@ -78,7 +78,11 @@ describe('kernel', () => {
       ([, value, mask]) => ((Number(value) | Number(mask)) & ~KERNEL.markMask) !== 0,
     );
     expect(beyond.map(([text]) => text)).toEqual([]);
-    expect([...new Set([...rules.matchAll(/--queue-num (\d+)/g)].map((m) => m[1]))]).toEqual(['70', '72', '71']);
+    expect([...new Set([...rules.matchAll(/--queue-num (\d+)/g)].map((m) => m[1]))]).toEqual([
+      '70',
+      '72',
+      '71',
+    ]);
     const sets = (await lab.inHost(['ipset', 'list', '-n'], { check: true })).stdout.split('\n');
     expect(sets.filter((name) => name !== '' && !name.startsWith('ZZ-'))).toEqual([]);
   });
