@@ -67,9 +67,10 @@ function told(problems: readonly Problem[]): void {
   for (const { detail, remedy } of problems.slice(0, 3)) must(detail !== '' && remedy !== '', 'no remedy');
 }
 
-/** What needs `broad` never comes without. */
-function narrow({ target, flags }: DestEntry): void {
-  if (flags.includes('broad')) return;
+/** What needs `broad` never comes without, unless it denies. */
+function narrow({ target, flags, deny }: DestEntry): void {
+  if (deny) must(flags.length === 0, 'a deny entry with flags');
+  if (deny || flags.includes('broad')) return;
   if (target.kind === 'address') must(!isWide(target.range), 'a wide network without broad');
   if (target.kind === 'name' && target.match !== 'exact')
     must(!isPublicSuffix(target.name), 'a public suffix without broad');
