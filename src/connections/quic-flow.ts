@@ -153,6 +153,8 @@ export class QuicFlow {
 
   /** `unknown`: it was encrypted with keys that no packet has shown. The server may have them, so that it is dropped. */
   #initial(packet: InitialPacket): Ruling | 'unknown' | undefined {
+    if (this.#isInOtherVersion(packet))
+      return refused('it begins again in another version with the same connection ID');
     const opened = this.#open(packet);
     if (!opened) return 'unknown';
     const { connection, frames } = opened;
@@ -196,12 +198,17 @@ export class QuicFlow {
     }
   }
 
+  /**
+   * A server may answer in another version (RFC 9368 2.3): the client then takes it, with the destination that the server has chosen, and the
+   * stream goes on. With the same destination it would be a stream of its own, of which a server that negotiates versions reads a part.
+   */
+  #isInOtherVersion({ version, dcid }: InitialPacket): boolean {
+    return this.#connections.some((c) => c.dcid.equals(dcid) && !c.versions.has(version));
+  }
+
   #open(packet: InitialPacket): { readonly connection: Connection; readonly frames: Buffer } | undefined {
-    const { version, dcid } = packet;
+    const { dcid } = packet;
     for (const connection of this.#connections) {
-      // A server may answer in another version (RFC 9368 2.3): the client then takes it, with the destination that the server has chosen, and
-      // the stream goes on. With the same destination it begins again, after a Version Negotiation packet.
-      if (!connection.versions.has(version) && connection.dcid.equals(dcid)) continue;
       const frames = openWith(connection, packet);
       if (frames) return { connection, frames };
     }

@@ -265,7 +265,8 @@ attackSuite(
       id: 'answers-shared-address',
       title: 'another site on the address of a permitted name',
       stoppedBy: '-',
-      notStopped: 'a name’s addresses are permitted, with every other site that is served there',
+      notStopped:
+        'its address is permitted: a connection opens. Where names of connections are checked, it ends at the first name that no entry permits',
       families: BOTH,
       attack: async (a) => {
         await a.lab.dns.set({ [name(a)]: pointing(a, a.target) });

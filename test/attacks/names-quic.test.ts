@@ -253,9 +253,7 @@ const names: readonly NameAttack[] = [
       id: 'quic-other-version',
       title: 'a second hello of the first connection inside of a permitted one of another version',
       families: BOTH,
-      stoppedBy: NAME,
-      notStopped:
-        'a client begins again in this way after a Version Negotiation packet; only a server that changes the version itself (RFC 9368) and asks for a second hello would read it',
+      stoppedBy: 'a connection ID in a second version refuses the flow',
     },
     (t, port) => {
       permitted(t, port);
