@@ -326,7 +326,7 @@ function checkQueue({ holdQueue, checkQueue, datagramQueue, logGroup, names }: K
           ...base,
           ok: true,
           level: 'warn',
-          detail: `${detail}: the running service has it, if it runs`,
+          detail: `one of the queues ${queues.join(', ')} or log groups ${groups.join(', ')} is in use: by the running service, if it runs`,
         }
       : {
           ...base,
