@@ -65,7 +65,7 @@ export interface Outcome {
   readonly expected?: Expected;
   /** Names that were permitted just now. */
   readonly allowed?: readonly Extract<Ruling, { allow: true }>[];
-  /** A name whose HTTPS record decides what becomes of packets that wait: look it up, and call `recheck`. */
+  /** The HTTPS record of this name decides about packets that wait: look it up, and call `recheck`. */
   readonly awaits?: string;
 }
 

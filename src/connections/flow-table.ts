@@ -1,4 +1,4 @@
-/** The flows whose names are being checked, with bounds for each container and for all. */
+/** A table of the flows that are being checked by name, with bounds for each container and for all. */
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import type { HttpFlow } from './http-flow.js';
@@ -40,7 +40,7 @@ const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048, b
 const DONE_MS = 1_000;
 /** A connection without packets that are checked: of HTTP, the time between two requests, or of one large answer. */
 const IDLE_MS = 3_600_000;
-/** A permitted hello whose server has not answered here: its answer is read in the kernel, and this is for one that is no ServerHello. */
+/** The kernel reads the answer to a permitted hello. The flow is kept for this long, in case the answer is no ServerHello. */
 const ANSWER_MS = 30_000;
 
 /** In the order of their last use. */

@@ -17,7 +17,7 @@ import {
 } from './quic-initial.js';
 import { Reassembly } from './reassembly.js';
 
-/** Connections of one flow whose bytes are remembered: those of a client that tries versions and answers a Retry are few. */
+/** The bytes of this many connections of one flow are kept: a client that tries versions and answers a Retry has few. */
 const MAX_CONNECTIONS = 8;
 /** Connections before them, of a client that opens one after the other from the same port. */
 const MAX_PAST = 1_024;
@@ -49,7 +49,7 @@ type Allowed = Extract<Ruling, { allow: true }>;
 export class QuicFlow {
   readonly #judge: NameJudge;
   #connections: Connection[] = [];
-  /** Destinations of connections whose bytes are forgotten: other bytes in the place of theirs could not be recognized. */
+  /** Destination IDs of connections that are no longer kept: conflicting bytes of them could not be recognized. */
   readonly #past = new Set<string>();
   #held: number[] = [];
   /** The last datagram began with a short header, so that the handshake of the client has ended. */
@@ -227,7 +227,7 @@ export class QuicFlow {
     return { connection, frames };
   }
 
-  /** Forget the oldest connections whose hello was permitted. False: too many are left. */
+  /** Forget the oldest connections with a permitted hello. Return false when too many are left. */
   #makeRoom(): boolean {
     while (this.#connections.length > MAX_CONNECTIONS) {
       const past = this.#connections.find((c) => c.allowed);

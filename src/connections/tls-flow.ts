@@ -1,4 +1,4 @@
-/** One TCP connection whose ClientHello must name a permitted host. Nothing of a hello is released before all of it was evaluated. */
+/** The check of one TCP connection: its ClientHello must name a permitted host. Nothing of a hello is released before all of it was evaluated. */
 import { asksForAnotherHello, CONTENT, MAX_HELLO, readHelloRecords } from './client-hello.js';
 import {
   distance,

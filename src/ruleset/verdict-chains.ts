@@ -162,7 +162,11 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
     [
       names.released,
       [
-        rule([], { k: 'saveMark', mask: check.mask }),
+        // the answer of the server may have verified the flow while this packet was in the queue
+        rule([{ k: 'connmark', value: check.verified, mask: check.mask, not: true }], {
+          k: 'saveMark',
+          mask: check.mask,
+        }),
         rule([], {
           k: 'setMark',
           value: marks.evaluated,
