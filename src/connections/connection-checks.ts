@@ -11,6 +11,7 @@ import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
@@ -46,7 +47,7 @@ export interface ConnectionChecksParts {
   readonly now: () => number;
 }
 type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
-type Log = Pick<PacketLog, 'drain' | 'stats' | typeof Symbol.dispose>;
+type Log = Pick<PacketLog, 'drain' | 'losses' | typeof Symbol.dispose>;
 type Resets = Pick<ResetSender, 'send' | typeof Symbol.dispose>;
 /** What the kernel sends: packets that wait, and copies of each SYN. */
 export interface Sources {
@@ -58,8 +59,6 @@ export interface Sources {
 const COPY_RANGE = 0xffff - 4;
 const MAX_WAITING = 8_192;
 const SWEEP_MS = 100;
-/** Each packet of the queue drains the log; this is for many connections that send nothing. */
-const DRAIN_MS = 500;
 const IDLE_SWEEP_MS = 10_000;
 /** What was sent on it before is not known. */
 const UNSEEN =
@@ -81,7 +80,6 @@ export class ConnectionChecks implements Disposable {
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
   #resets: Resets | undefined;
-  #drainTimer: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
 
@@ -107,7 +105,6 @@ export class ConnectionChecks implements Disposable {
     const queue = (proto: 'tcp' | 'udp'): Queue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
-    this.#drainTimer = setInterval(() => this.#noteBegun(), DRAIN_MS).unref();
   }
 
   #sources(): Sources {
@@ -119,12 +116,11 @@ export class ConnectionChecks implements Disposable {
     return {
       queue: (proto, receive) =>
         new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-      log: (receive) => new PacketLog({ group: checkQueue, isDrained: true }, receive),
+      log: (receive) => new PacketLog({ group: checkQueue }, receive),
     };
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#drainTimer);
     clearTimeout(this.#timer);
     clearTimeout(this.#idleTimer);
     for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
@@ -135,7 +131,7 @@ export class ConnectionChecks implements Disposable {
   /**
    * A SYN has passed the rules. The first byte of its connection follows its sequence number, and nothing of an earlier connection of the same
    * ends counts for it. `again`: the entry in conntrack was there before. If the SYN is not the first one repeated, the server may have
-   * accepted either, and both sides have to begin again.
+   * accepted either, and both sides have to begin again. The event loop delivers it while the connection is made, or its first packet does.
    */
   #begun(packet: LoggedPacket): void {
     const header = parsePacket(packet.payload);
@@ -168,9 +164,9 @@ export class ConnectionChecks implements Disposable {
   /** The SYN of each packet that has come is in the buffer of the log by now. */
   #noteBegun(): void {
     this.#log?.drain();
-    const { lost = 0, overruns = 0 } = this.#log?.stats() ?? {};
-    if (lost + overruns === this.#lost) return;
-    this.#lost = lost + overruns;
+    const losses = this.#log?.losses ?? 0;
+    if (losses === this.#lost) return;
+    this.#lost = losses;
     this.#o.log.warn(
       {},
       'the kernel could not report all new connections: those that are being checked are refused',
@@ -196,7 +192,9 @@ export class ConnectionChecks implements Disposable {
     const now = this.#o.now();
     this.#flows.use(flow, now);
     this.#settle(flow, this.#take(flow, packet, header.value, now));
-    this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
+    if (this.#timer) return;
+    optimizeEarly(true);
+    this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
 
   #take(flow: OpenFlow, packet: QueuedPacket, header: PacketHeader, now: number): Outcome {
@@ -242,6 +240,7 @@ export class ConnectionChecks implements Disposable {
     if (!subject) return undefined;
     const { proto, port } = ends;
     const judge = this.#judge(subject.id, ends);
+    const now = this.#o.now();
     const flow: OpenFlow = {
       ...ends,
       key: keyOfEnds(ends),
@@ -254,7 +253,8 @@ export class ConnectionChecks implements Disposable {
             : new TlsFlow(judge, start ?? 0),
       start,
       waiting: new Map(),
-      used: this.#o.now(),
+      used: now,
+      placed: now,
       isDone: false,
       isNew: true,
     };
@@ -286,7 +286,7 @@ export class ConnectionChecks implements Disposable {
   #settle(flow: OpenFlow, outcome: Outcome): void {
     const { container, proto, address, port } = flow;
     for (const { name } of outcome.allowed ?? []) {
-      this.#o.verified.note(flow, name, flow.isNew);
+      this.#o.verified.note(flow.key, name, flow.isNew);
       flow.isNew = false;
       this.names.emit({ container, proto, address, port, name });
     }
@@ -383,6 +383,7 @@ export class ConnectionChecks implements Disposable {
     }
     this.#flows.forgetDone(now);
     if (this.#flows.isBusy) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
+    else optimizeEarly(false);
   }
 
   #sweepIdle(): void {

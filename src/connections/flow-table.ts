@@ -19,8 +19,9 @@ export interface OpenFlow extends FlowEnds {
   readonly start: number | undefined;
   /** Packets that wait in the queue of the kernel, by their ids. */
   readonly waiting: Map<number, WaitingPacket>;
-  /** ms, monotonic. */
+  /** ms, monotonic: of its last packet, and of its place in the order of all flows. */
   used: number;
+  placed: number;
   /** It was verified or refused: what still comes was queued before. */
   isDone: boolean;
   /** No name was permitted yet. */
@@ -43,7 +44,13 @@ const IDLE_MS = 3_600_000;
 /** The kernel reads the answer to a permitted hello. The flow is kept for this long, in case the answer is no ServerHello. */
 const ANSWER_MS = 30_000;
 
-/** In the order of their last use. */
+/**
+ * A flow takes its place again once a second at most: a key that is deleted from a Map and set again for each packet makes V8 search longer
+ * each time, until the Map is built again.
+ */
+const PLACE_MS = 1_000;
+
+/** In the order of their last use, to a second. */
 interface Share {
   readonly flows: Map<string, OpenFlow>;
   waiting: number;
@@ -99,6 +106,8 @@ export class FlowTable {
   /** A packet of the flow has come. */
   use(flow: OpenFlow, now: number): void {
     flow.used = now;
+    if (now - flow.placed < PLACE_MS) return;
+    flow.placed = now;
     const { flows } = this.#shareOf(flow.container);
     flows.delete(flow.key);
     flows.set(flow.key, flow);
@@ -158,7 +167,7 @@ export class FlowTable {
     for (const { flows } of [...this.#shares.values()])
       for (const flow of [...flows.values()]) {
         const silent = now - flow.used;
-        if (silent <= ANSWER_MS) break;
+        if (silent <= ANSWER_MS - PLACE_MS) break;
         const longest =
           flow.check instanceof TlsFlow && flow.check.state === 'requests' ? ANSWER_MS : IDLE_MS;
         if (silent > longest && flow.waiting.size === 0) this.forget(flow);

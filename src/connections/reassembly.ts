@@ -12,10 +12,11 @@ interface Range {
 export type Added = 'new' | 'known' | 'conflict' | 'beyond';
 
 const FIRST_CAPACITY = 2_048;
+const EMPTY = Buffer.alloc(0);
 
 export class Reassembly {
   readonly #limit: number;
-  #bytes = Buffer.alloc(0);
+  #bytes = EMPTY;
   #consumed = 0;
   /** Disjoint, not adjacent, in order. */
   #ranges: readonly Range[] = [];
@@ -70,7 +71,9 @@ export class Reassembly {
 
   #reserve(end: number): void {
     if (end <= this.#bytes.length) return;
-    const grown = Buffer.alloc(Math.min(this.#limit, Math.max(end, FIRST_CAPACITY, this.#bytes.length * 2)));
+    // what no piece has filled is never read: it is outside of all ranges
+    const capacity = Math.min(this.#limit, Math.max(end, FIRST_CAPACITY, this.#bytes.length * 2));
+    const grown = Buffer.allocUnsafe(capacity);
     this.#bytes.copy(grown);
     this.#bytes = grown;
   }

@@ -26,6 +26,21 @@ export interface VerifiedNamesParts {
 const MAX_FLOWS = 16_384;
 /** Names of one flow: of QUIC and HTTP, which may ask for several. */
 const MAX_NAMES = 16;
+/**
+ * A flow takes its place again after this many notes: a key that is deleted from a Map and set again for each request makes V8 search longer
+ * each time, until the Map is built again.
+ */
+const PLACE_NOTES = 4_096;
+interface NamesOfFlow {
+  /** In the order of their first use. */
+  readonly names: Set<string>;
+  /** Number of the note. */
+  readonly placed: number;
+}
+function deleteFirst(from: Map<string, unknown> | Set<string>): void {
+  const [first] = from.keys();
+  if (first !== undefined) from.delete(first);
+}
 /** By the number of IANA. */
 export const PROTOCOLS: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 
@@ -48,8 +63,9 @@ export class VerifiedNames {
   /** What decides about names, at the moment of each decision. */
   readonly facts: NameFacts;
   readonly #o: VerifiedNamesParts;
-  /** In the order of their last use. */
-  readonly #flows = new Map<string, Set<string>>();
+  /** In the order of their last use, by the number of notes; see PLACE_NOTES. */
+  readonly #flows = new Map<string, NamesOfFlow>();
+  #notes = 0;
 
   constructor(parts: VerifiedNamesParts) {
     this.#o = parts;
@@ -57,19 +73,17 @@ export class VerifiedNames {
     this.facts = { keysOf: (name) => dns.keys.of(name), threatOf: (name) => threats.blockedName(name) };
   }
 
-  /** A connection was permitted for a name. `isFirst`: it is a new connection of these ends. */
-  note(ends: FlowEnds, name: string, isFirst: boolean): void {
-    const key = keyOfEnds(ends);
+  /** A connection was permitted for a name. `key`: of its ends; `isFirst`: it is a new connection of these ends. */
+  note(key: string, name: string, isFirst: boolean): void {
+    this.#notes += 1;
     const known = isFirst ? undefined : this.#flows.get(key);
-    const names = known ?? new Set<string>();
-    names.delete(name);
+    const { names, placed } = known ?? { names: new Set<string>(), placed: -PLACE_NOTES };
     names.add(name);
-    const [oldestName] = names;
-    if (names.size > MAX_NAMES && oldestName !== undefined) names.delete(oldestName);
+    if (names.size > MAX_NAMES) deleteFirst(names);
+    if (this.#notes - placed < PLACE_NOTES) return;
     this.#flows.delete(key);
-    this.#flows.set(key, names);
-    const [oldest] = this.#flows.keys();
-    if (this.#flows.size > MAX_FLOWS && oldest !== undefined) this.#flows.delete(oldest);
+    this.#flows.set(key, { names, placed: this.#notes });
+    if (this.#flows.size > MAX_FLOWS) deleteFirst(this.#flows);
   }
 
   /** Whether the names are known for which a connection was permitted. */
@@ -92,7 +106,7 @@ export class VerifiedNames {
     if (!proto || sport === undefined || dport === undefined) return true;
     const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
     const known = this.#flows.get(keyOfEnds(ends));
-    const names = known ? [...known] : dns.learnedNames(id, flow.reply.src);
+    const names = known ? [...known.names] : dns.learnedNames(id, flow.reply.src);
     const to = { ...ends, address: flow.reply.src, port: flow.reply.sport ?? dport };
     const denials = denialsOf(subject, to, evaluator);
     const judge = judgeFor(classes, to, this.facts, denials);

@@ -42,7 +42,7 @@ export const ATTRIBUTE_HEADER = 4;
 const NESTED = 0x8000;
 const NETWORK_ORDER = 0x4000;
 /** Of the type of an attribute, without its flags. */
-export const TYPE_MASK = 0x3fff;
+const TYPE_MASK = 0x3fff;
 const FLAG_CAPPED = 0x100;
 const FLAG_ACK_ATTRIBUTES = 0x200;
 const ERROR_ATTRIBUTE_TEXT = 1;
@@ -82,6 +82,56 @@ export function u32le(value: number): Buffer {
   out.writeUInt32LE(value >>> 0);
   return out;
 }
+/**
+ * Where the data of each attribute of a message begins and ends, without a Buffer for each: for messages that come with every packet. Made
+ * once, for the types up to `last`, and read again for each message.
+ */
+export class AttributeTable {
+  readonly #starts: number[];
+  readonly #ends: number[];
+  #body: Buffer = Buffer.alloc(0);
+
+  constructor(last: number) {
+    this.#starts = Array.from({ length: last + 1 }, () => 0);
+    this.#ends = this.#starts.slice();
+  }
+
+  /** Reads the attributes of `body` from this offset on; what was read before is forgotten. */
+  read(body: Buffer, from: number): void {
+    const [starts, ends] = [this.#starts, this.#ends];
+    this.#body = body;
+    starts.fill(0);
+    ends.fill(0);
+    for (let at = from; at + ATTRIBUTE_HEADER <= body.length; ) {
+      const length = u16At(body, at);
+      if (length < ATTRIBUTE_HEADER || at + length > body.length) return;
+      const type = u16At(body, at + 2) & TYPE_MASK;
+      if (type < starts.length) {
+        starts[type] = at + ATTRIBUTE_HEADER;
+        ends[type] = at + length;
+      }
+      at += align4(length);
+    }
+  }
+
+  /** Offset of the data in the message; 0: there are none. */
+  start = (type: number): number => this.#starts[type] as number;
+  length = (type: number): number => (this.#ends[type] as number) - (this.#starts[type] as number);
+  /** A number of 32 bits, most significant byte first. */
+  u32be(type: number, absent = 0): number {
+    return this.length(type) >= 4 ? this.#body.readUInt32BE(this.#starts[type]) : absent;
+  }
+  /** A view into the message. */
+  view(type: number): Buffer | undefined {
+    return this.length(type) > 0 ? this.#body.subarray(this.#starts[type], this.#ends[type]) : undefined;
+  }
+  copy(type: number): Buffer {
+    const copied = Buffer.allocUnsafe(this.length(type));
+    this.#body.copy(copied, 0, this.#starts[type], this.#ends[type]);
+    return copied;
+  }
+}
+
 /** A NUL-terminated string. */
 export function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`, 'utf8');

@@ -261,11 +261,11 @@ export class NetlinkSocket implements Disposable {
     return this.#dumps.run(() => this.#consistentDump({ ...how, operation, out, decode }));
   }
 
-  /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop, 0: by `drain` alone. */
+  /** Starts delivery of unsolicited messages; at most `batch` datagrams in one turn of the event loop. */
   listen(listener: Listener, batch = 64): void {
     if (this.#listener !== undefined) throw new Error('netlink: this socket has a listener already');
     this.#listener = listener;
-    if (batch > 0) this.#watch = watchReadable(this.#fd, () => this.drain(batch));
+    this.#watch = watchReadable(this.#fd, () => this.drain(batch));
     const early = this.#early.splice(0);
     // not before the caller has what its constructor returns: its listener may use it
     queueMicrotask(() => {

@@ -3,13 +3,12 @@
  * counted.
  */
 import {
+  AttributeTable,
   attribute,
   type Decoded,
   type NetlinkMessage,
   netfilterBody,
-  parseAttributes,
   readCString,
-  readU32be,
   u16be,
   u32be,
 } from './netlink-codec.js';
@@ -58,25 +57,24 @@ export interface LoggedPacket {
   readonly sequence: number | undefined;
 }
 
+const attributes = new AttributeTable(PACKET.sequence);
 export function decodeLoggedPacket(body: Buffer): Decoded<LoggedPacket> {
-  const attributes = parseAttributes(body, 4);
-  if (attributes.get(PACKET.header) === undefined)
-    return { ok: false, error: 'a logged packet without header' };
-  const number = (type: number): number => readU32be(attributes.get(type)) ?? 0;
+  attributes.read(body, 4);
+  if (attributes.start(PACKET.header) === 0) return { ok: false, error: 'a logged packet without header' };
   return {
     ok: true,
     value: {
-      prefix: readCString(attributes.get(PACKET.prefix)) ?? '',
+      prefix: readCString(attributes.view(PACKET.prefix)) ?? '',
       family: familyNumber(body[0]),
-      mark: number(PACKET.mark),
-      indev: number(PACKET.indev),
-      outdev: number(PACKET.outdev),
-      physIndev: number(PACKET.physIndev),
-      physOutdev: number(PACKET.physOutdev),
-      hwaddr: decodeHardwareAddress(attributes.get(PACKET.hwaddr)),
-      payload: Buffer.from(attributes.get(PACKET.payload) ?? []),
-      timestamp: decodeTimestamp(attributes.get(PACKET.timestamp)),
-      sequence: readU32be(attributes.get(PACKET.sequence)),
+      mark: attributes.u32be(PACKET.mark),
+      indev: attributes.u32be(PACKET.indev),
+      outdev: attributes.u32be(PACKET.outdev),
+      physIndev: attributes.u32be(PACKET.physIndev),
+      physOutdev: attributes.u32be(PACKET.physOutdev),
+      hwaddr: decodeHardwareAddress(attributes.view(PACKET.hwaddr)),
+      payload: attributes.copy(PACKET.payload),
+      timestamp: decodeTimestamp(attributes.view(PACKET.timestamp)),
+      sequence: attributes.length(PACKET.sequence) >= 4 ? attributes.u32be(PACKET.sequence) : undefined,
     },
   };
 }
@@ -84,7 +82,8 @@ export function decodeLoggedPacket(body: Buffer): Decoded<LoggedPacket> {
 /** struct nfulnl_msg_packet_timestamp: seconds and microseconds, 64 bits each. */
 function decodeTimestamp(data: Buffer | undefined): number | undefined {
   if (data === undefined || data.length < 16) return undefined;
-  return Number(data.readBigUInt64BE(0)) * 1000 + Math.floor(Number(data.readBigUInt64BE(8)) / 1000);
+  const seconds = data.readUInt32BE(0) * 2 ** 32 + data.readUInt32BE(4);
+  return seconds * 1000 + Math.floor(data.readUInt32BE(12) / 1000);
 }
 
 interface LogBinding {
@@ -120,8 +119,6 @@ export interface PacketLogOptions {
   readonly group: number;
   /** Bytes of each packet to copy; default 128: all headers. */
   readonly copyRange?: number;
-  /** `drain` alone delivers: the event loop does not watch the group. */
-  readonly isDrained?: true;
   /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
 }
@@ -153,7 +150,7 @@ export class PacketLog implements Disposable {
         this.#counts.malformed++;
       },
     };
-    this.#socket.listen(listener, options.isDrained ? 0 : undefined);
+    this.#socket.listen(listener);
   }
 
   /** Deliver what has arrived until now, without waiting for the event loop: at most 65,536 messages. */
@@ -163,6 +160,11 @@ export class PacketLog implements Disposable {
 
   stats(): LogStats {
     return { ...this.#counts };
+  }
+
+  /** `lost` and `overruns` together: another number than before means that copies are missing. */
+  get losses(): number {
+    return this.#counts.lost + this.#counts.overruns;
   }
 
   close(): void {

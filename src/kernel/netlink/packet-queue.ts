@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { inNamespace } from './namespace.js';
 import {
   ATTRIBUTE_HEADER,
-  align4,
+  AttributeTable,
   attribute,
   type Decoded,
   FLAG,
@@ -15,8 +15,6 @@ import {
   type NetlinkMessage,
   netfilterBody,
   parseAcknowledgement,
-  TYPE_MASK,
-  u16At,
   u32be,
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
@@ -79,27 +77,13 @@ export interface QueuedPacket {
   readonly isUnchecked: boolean;
 }
 
+const attributes = new AttributeTable(PACKET.skbInfo);
 export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
-  // where the data of each attribute begins and ends: a walk without a Buffer for each, because every packet comes through here
-  const [starts, ends] = [NO_ATTRIBUTES.slice(), NO_ATTRIBUTES.slice()];
-  for (let at = 4; at + ATTRIBUTE_HEADER <= body.length; ) {
-    const length = u16At(body, at);
-    if (length < ATTRIBUTE_HEADER || at + length > body.length) break;
-    const type = u16At(body, at + 2) & TYPE_MASK;
-    if (type < starts.length) {
-      starts[type] = at + ATTRIBUTE_HEADER;
-      ends[type] = at + length;
-    }
-    at += align4(length);
-  }
-  const length = (type: number): number => (ends[type] as number) - (starts[type] as number);
-  const number = (type: number, absent = 0): number =>
-    length(type) >= 4 ? body.readUInt32BE(starts[type]) : absent;
-  const header = starts[PACKET.header] as number;
-  if (length(PACKET.header) < 7) return { ok: false, error: 'a queued packet without header' };
-  const payload = Buffer.allocUnsafe(length(PACKET.payload));
-  body.copy(payload, 0, starts[PACKET.payload], ends[PACKET.payload]);
-  const skbInfo = number(PACKET.skbInfo);
+  attributes.read(body, 4);
+  const header = attributes.start(PACKET.header);
+  if (attributes.length(PACKET.header) < 7) return { ok: false, error: 'a queued packet without header' };
+  const payload = attributes.copy(PACKET.payload);
+  const skbInfo = attributes.u32be(PACKET.skbInfo);
   return {
     ok: true,
     value: {
@@ -107,24 +91,19 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
       family: familyNumber(body[0]),
       hwProtocol: body.readUInt16BE(header + 4),
       hook: body.readUInt8(header + 6),
-      mark: number(PACKET.mark),
-      indev: number(PACKET.indev),
-      outdev: number(PACKET.outdev),
-      physIndev: number(PACKET.physIndev),
-      physOutdev: number(PACKET.physOutdev),
-      hwaddr:
-        length(PACKET.hwaddr) > 0
-          ? decodeHardwareAddress(body.subarray(starts[PACKET.hwaddr], ends[PACKET.hwaddr]))
-          : undefined,
+      mark: attributes.u32be(PACKET.mark),
+      indev: attributes.u32be(PACKET.indev),
+      outdev: attributes.u32be(PACKET.outdev),
+      physIndev: attributes.u32be(PACKET.physIndev),
+      physOutdev: attributes.u32be(PACKET.physOutdev),
+      hwaddr: decodeHardwareAddress(attributes.view(PACKET.hwaddr)),
       payload,
-      length: number(PACKET.capturedOf, payload.length),
+      length: attributes.u32be(PACKET.capturedOf, payload.length),
       gso: (skbInfo & SKB.gso) !== 0,
       isUnchecked: (skbInfo & SKB.unchecked) !== 0,
     },
   };
 }
-/** By type of attribute, up to `skbInfo`. */
-const NO_ATTRIBUTES: readonly number[] = Array.from({ length: PACKET.skbInfo + 1 }, () => 0);
 
 /**
  * One message that binds and configures the queue, so that no packet arrives in between: packets are copied up to

@@ -22,6 +22,7 @@ const flow = (container: string): OpenFlow => ({
   start: 0,
   waiting: new Map(),
   used: 0,
+  placed: 0,
   isDone: false,
   isNew: true,
 });
@@ -31,7 +32,7 @@ it('a container with too many flows loses its oldest that is idle', () => {
   const table = new FlowTable(BOUNDS);
   const [a, b, c, d] = [flow('x'), flow('x'), flow('x'), flow('x')];
   for (const one of [a, b, c]) expect(table.add(one).ok).toBe(true);
-  table.use(a, 1);
+  table.use(a, 1_000);
   table.hold(b, packet(1));
   expect(table.add(d)).toEqual({ ok: true, evicted: c });
   expect([a, b, c, d].map((one) => table.get(one.key) === one)).toEqual([true, true, false, true]);
