@@ -351,10 +351,13 @@ const withoutNode24 = (): Promise<string | undefined> =>
 
 /** Part → why it cannot run here. */
 const missing = new Map<string, string>();
-const withoutEngine = await withoutEngine28();
+// both are downloads where this machine does not have them yet
+const [withoutEngine, withoutNode] = await Promise.all([
+  withoutEngine28(),
+  parts.includes('node24') ? withoutNode24() : undefined,
+]);
 for (const part of parts.filter(needsEngine28))
   if (withoutEngine !== undefined) missing.set(part, withoutEngine);
-const withoutNode = parts.includes('node24') ? await withoutNode24() : undefined;
 if (withoutNode !== undefined) missing.set('node24', withoutNode);
 const skippedParts = [...missing.keys()];
 const skippedLine = [...missing].map(([part, why]) => `\n== SKIPPED: ${part}: ${why}\n`).join('');
