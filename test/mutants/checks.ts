@@ -220,7 +220,7 @@ const RULES: readonly Mutant[] = [
     'check-rule-syn',
     'a SYN in a flow that was verified begins another connection that is not checked',
     ['    `tcp flags & (syn | ack) == syn ${report} drop`,\n', ''],
-    attack('names-fakes', 'name-closed-reopen v4'),
+    attack('names-fakes', 'name-last-ack-reopen v4'),
   ),
   backstop(
     'check-rule-syn-data',
