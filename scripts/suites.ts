@@ -2,7 +2,7 @@
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
  * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure tests on
  * Node 24; quick: what found most in little time). Suites that mind the time run by themselves or in pairs, the others three at a time: most of theirs is
- * waiting; the fuzzers and node24 take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
+ * waiting; the fuzzers and the pure tests take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
@@ -18,7 +18,7 @@ const ROOT = join(import.meta.dirname, '..');
 const LIMIT_MS = 900_000;
 const KERNEL_LIMIT_MS = 1_800_000;
 /** For each target; each run has a new seed, and `npm run fuzz` takes longer ones. */
-const FUZZ_SECONDS = 12;
+const FUZZ_SECONDS = 9;
 /** Suites at a time: three keep two cores busy, since a suite waits most of its time. */
 const LANES = 3;
 /** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
@@ -41,6 +41,21 @@ const LONGEST = [
   'live/neighbours',
   'live/docker-watch',
 ];
+
+/**
+ * Short suites that share a process of vitest, whose start takes more processor time than that of another file. Each file has a worker of its own.
+ */
+const TOGETHER: Readonly<Record<string, readonly string[]>> = {
+  'attacks/names': ['names-fakes', 'names-http', 'names-quic', 'names-segments', 'names-tls'],
+  'attacks/forms': ['extensions', 'icmp', 'ipv6-forms', 'multicast', 'raw-ip', 'tcp-udp'],
+  'attacks/flows': ['helpers', 'revoked', 'riding', 'split', 'threats'],
+  'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
+  'attacks/dns': ['dns-names', 'dns-tunnels'],
+  'live/lists': ['deny', 'feeds', 'fleet', 'labels', 'own-terms', 'two'],
+  'live/starts': ['chaos-legacy', 'host-mode-legacy', 'kept-rules', 'past-bridge'],
+  'live/names': ['connection-names', 'encrypted-hellos', 'names-race'],
+  'live/programs': ['legitimate-compose', 'legitimate-packages', 'legitimate-traffic', 'newcomer', 'swarm'],
+};
 
 /** What depends on the engine: its events, its network set-up, its rules, its resolver, its cgroups. */
 const ON_ENGINE_28 = [
@@ -96,30 +111,42 @@ const failures: string[] = [];
 /** Seconds that each suite took. */
 const durations = new Map<string, number>();
 
-function vitest(name: string, project: string, file?: string): Suite {
+function vitest(name: string, project: string, files: readonly string[] = []): Suite {
   const report = join(reports, `${name.replaceAll('/', '-')}.json`);
-  const argv = [
-    'node_modules/.bin/vitest',
-    'run',
-    '--project',
-    project,
-    ...(file === undefined ? [] : [file]),
-  ];
+  const argv = ['node_modules/.bin/vitest', 'run', '--project', project, ...files];
   return {
     name,
     argv: [...argv, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     alone: ALONE.includes(name),
     report,
-    ...(file === undefined ? {} : { files: [file] }),
+    ...(files.length === 0 ? {} : { files }),
   };
 }
 
 const pure = vitest('pure', 'pure');
-const filesOf = (part: 'live' | 'attacks', project: string): Suite[] =>
+/** The names of the suites of one part, each of one file. */
+const suitesIn = (part: 'live' | 'attacks'): string[] =>
   readdirSync(join(ROOT, 'test', part))
     .filter((f) => f.endsWith('.test.ts'))
     .sort()
-    .map((f) => vitest(`${part}/${f.slice(0, -'.test.ts'.length)}`, project, `test/${part}/${f}`));
+    .map((f) => `${part}/${f.slice(0, -'.test.ts'.length)}`);
+/** The suites of these names. Those that share a process are one suite. */
+function filesOf(names: readonly string[]): Suite[] {
+  const groups = new Map<string, string[]>();
+  for (const name of names) {
+    const [part = '', file = ''] = name.split('/');
+    const group = Object.entries(TOGETHER).find(([of, files]) => of.startsWith(part) && files.includes(file));
+    const key = group?.[0] ?? name;
+    groups.set(key, [...(groups.get(key) ?? []), name]);
+  }
+  return [...groups].map(([name, members]) =>
+    vitest(
+      members.length === 1 ? (members[0] ?? name) : name,
+      name.startsWith('live/') ? 'lab' : 'attacks',
+      members.map((m) => `test/${m}.test.ts`),
+    ),
+  );
+}
 
 /** What takes long and seldom fails alone: left out of `quick`. */
 const NOT_QUICK = ['attacks/churn', 'attacks/kill-steps', 'attacks/reuse'];
@@ -148,18 +175,19 @@ const onEngine28 = (suite: Suite): Suite => {
   return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
 };
 
-/** With what is idle: one worker, behind all others. */
+/** With what is idle, behind all others: its tests wait for a third of their time. */
+const whenIdle = (argv: readonly string[]): string[] => ['nice', '-n', '19', ...argv, '--testTimeout=240000'];
 const onNode24 = (suite: Suite): Suite => {
   const [, ...args] = suite.argv.slice(0, -1);
   const report = join(reports, 'pure-node24.json');
   const vitestOfNode = [node24, 'node_modules/vitest/vitest.mjs', ...args, `--outputFile.json=${report}`];
-  const argv = ['nice', '-n', '19', ...vitestOfNode, '--maxWorkers=1', '--testTimeout=240000'];
+  const argv = whenIdle([...vitestOfNode, '--maxWorkers=1']);
   return { ...suite, name: 'pure on Node 24', argv, report };
 };
 
 const PARTS: Record<string, () => readonly Suite[]> = {
   check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
-  pure: () => [{ ...pure, argv: [...pure.argv, '--maxWorkers=100%'], alone: true }],
+  pure: () => [{ ...pure, argv: whenIdle([...pure.argv, '--maxWorkers=100%']) }],
   // A new seed each run, which it prints: with it, the same inputs can be tried again.
   fuzz: () => [
     {
@@ -178,19 +206,20 @@ const PARTS: Record<string, () => readonly Suite[]> = {
   ],
   node24: () => [onNode24(vitest('pure', 'pure'))],
   kernel: () => [kernelSuite(kernelFiles())],
-  live: () => filesOf('live', 'lab'),
-  attacks: () => filesOf('attacks', 'attacks'),
+  live: () => filesOf(suitesIn('live')),
+  attacks: () => filesOf(suitesIn('attacks')),
   quick: () => [
     ...(PARTS.check?.() ?? []),
     ...(PARTS.pure?.() ?? []),
     quickKernel(),
-    ...filesOf('attacks', 'attacks').filter(({ name }) => !NOT_QUICK.includes(name)),
+    ...filesOf(suitesIn('attacks').filter((name) => !NOT_QUICK.includes(name))),
   ],
   engine28: () =>
-    [...filesOf('live', 'lab'), ...filesOf('attacks', 'attacks')]
-      .filter(({ name }) => ON_ENGINE_28.some((wanted) => name.startsWith(wanted)))
-      .filter(({ name }) => !ON_ANY_ENGINE.includes(name))
-      .map(onEngine28),
+    filesOf(
+      [...suitesIn('live'), ...suitesIn('attacks')]
+        .filter((name) => ON_ENGINE_28.some((wanted) => name.startsWith(wanted)))
+        .filter((name) => !ON_ANY_ENGINE.includes(name)),
+    ).map(onEngine28),
 };
 
 /** Ends the suite's whole process group: what it started must not outlive it. */
@@ -322,10 +351,13 @@ const withoutNode24 = (): Promise<string | undefined> =>
 
 /** Part → why it cannot run here. */
 const missing = new Map<string, string>();
-const withoutEngine = await withoutEngine28();
+// both are downloads where this machine does not have them yet
+const [withoutEngine, withoutNode] = await Promise.all([
+  withoutEngine28(),
+  parts.includes('node24') ? withoutNode24() : undefined,
+]);
 for (const part of parts.filter(needsEngine28))
   if (withoutEngine !== undefined) missing.set(part, withoutEngine);
-const withoutNode = parts.includes('node24') ? await withoutNode24() : undefined;
 if (withoutNode !== undefined) missing.set('node24', withoutNode);
 const skippedParts = [...missing.keys()];
 const skippedLine = [...missing].map(([part, why]) => `\n== SKIPPED: ${part}: ${why}\n`).join('');
@@ -340,7 +372,7 @@ const suites = parts
     return suitesOf();
   });
 await phase('alone', [lane(suites.filter(({ alone }) => alone))]);
-const WHEN_IDLE = ['fuzz', 'pure on Node 24'];
+const WHEN_IDLE = ['pure', 'fuzz', 'pure on Node 24'];
 const idle = lane(suites.filter(({ name }) => WHEN_IDLE.includes(name)));
 const pairs = suites.filter(({ name }) => IN_PAIRS.includes(name));
 await phase('in pairs', [lane(pairs), lane(pairs)]);

@@ -159,11 +159,11 @@ function byName(input: ExplainInput, name: string): View {
   );
 }
 
-function byWhat({ member }: ExplainInput, proto: TracePacket['proto'], port: number): string {
+function byWhat({ member, enforced }: ExplainInput, proto: TracePacket['proto'], port: number): string {
   const hasPort = (c: ClassPlan): boolean =>
     c.proto === proto && c.ports.some((p) => port >= p.lo && port <= p.hi);
   const isChecked = hasCheckedPlace(member) && member.classes.some((c) => c.isChecked && hasPort(c));
-  return isChecked ? `; ${checkText(proto, port)}` : ` (${BY_ADDRESS})`;
+  return isChecked ? `; ${checkText(proto, port)}${unseen(enforced)}` : ` (${BY_ADDRESS})`;
 }
 
 const BY_ADDRESS = 'by address only';
@@ -211,7 +211,7 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
 
 /** By what a connection is checked. `resolved`: the address to which its name has resolved. */
 function reasonOf(
-  { evaluator, member }: ExplainInput,
+  { evaluator, member, enforced }: ExplainInput,
   result: TraceResult,
   packet: TracePacket,
   resolved: string | undefined,
@@ -221,7 +221,7 @@ function reasonOf(
   const isFree = evaluator.addressPermits(member, packet) !== undefined;
   const names = isFree ? `, any name but those that deny entries cover (${deniedNames(member)})` : '';
   if (evaluator.isCheckedByName(result) && hasCheckedPlace(member))
-    return `${is}; ${checkText(proto, dport)}${names}`;
+    return `${is}; ${checkText(proto, dport)}${names}${unseen(enforced)}`;
   const isNamed = (member.denied?.names.entries.length ?? 0) > 0;
   if (resolved === undefined && isNamed)
     return `${is}; the name of the connection is not checked, so that deny entries for names (${deniedNames(member)}) count in DNS only`;
@@ -236,6 +236,12 @@ function deniedNames({ denied }: Subject): string {
   const more = names.length > MOST_NAMED ? `, and ${names.length - MOST_NAMED} more` : '';
   return `${names.slice(0, MOST_NAMED).join(', ')}${more}`;
 }
+
+/** Of an observed container: how enforce would evaluate its connections. */
+const unseen = (enforced: ExplainInput['enforced']): string =>
+  enforced
+    ? '. This is what enforce checks: the names that connections ask for are not seen while the container is observed'
+    : '';
 
 const HTTP_PORT = 80;
 function checkText(proto: TracePacket['proto'], port: number | undefined): string {

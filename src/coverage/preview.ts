@@ -206,8 +206,20 @@ async function notRecorded(
   const names = await namesNotSeen(parts, facts, member);
   return [
     ...unseen,
+    ...namesNotChecked(member, parts.shape),
     ...names,
     'to neighbours on the same bridge, 20 new destinations a second are recorded at most, and others are not counted; multicast, broadcast, protocols other than TCP, UDP and ICMP echo, and connections that are open now are not recorded',
+  ];
+}
+
+/** Connections are checked by name only while their container is enforced, so that what was recorded shows their addresses. */
+export function namesNotChecked(
+  { host, lan }: Pick<Subject, 'host' | 'lan'>,
+  { names, marks }: Pick<KernelConfig, 'names' | 'marks'>,
+): readonly string[] {
+  if (!names.verify || !marks.check || host || lan) return [];
+  return [
+    `the names that its connections ask for are not seen while it is observed: what enforcing blocks is listed by address. Enforced, a connection that only a name entry permits, on TCP and UDP ports ${names.ports.join(', ')} and TCP port 80, is blocked too if it asks for a name that no entry permits`,
   ];
 }
 

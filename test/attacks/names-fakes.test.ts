@@ -1,4 +1,6 @@
 /** Segments that the server does not read, and connections that take the place of others. */
+import type { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 import { BOTH, distance, type NameAttack, namesSuite, type Try } from './names.js';
 import { evilOf, goodOf } from './names-hellos.js';
 import type { RawTcp, Sent } from './raw-tcp.js';
@@ -258,6 +260,31 @@ const places: readonly NameAttack[] = [
       await again(t, c, { syn: { flags: 'SPUEC' } });
     },
   },
+  {
+    id: 'name-last-ack-reopen',
+    title:
+      'a connection that was verified is closed without its last acknowledgement, and another one has its ports once the server has given it up',
+    families: BOTH,
+    hasPermitted: true,
+    stoppedBy: BEGINS,
+    // conntrack keeps the flow established, and takes the answer to the SYN for a beginning that it has missed
+    attack: async (t) => {
+      const c = await verified(t);
+      c.isSilent = true;
+      c.segment('', { flags: 'FA' });
+      c.skip(1);
+      await t.until(() => c.isEnded);
+      const waits = ['ss', '-Htn', 'state', 'last-ack', 'sport', '=', ':443', 'dport', '=', `:${c.fromPort}`];
+      const isOver = async (): Promise<boolean> => (await t.lab.inNet(waits)).stdout.trim() === '';
+      await waitFor('the server to give it up', isOver, 20_000, 100);
+      await again(t, c);
+    },
+  },
 ];
 
-namesSuite('names that the server does not read', { prepare: distance }, [...fakes, ...places]);
+/** A server that is not acknowledged gives up within a second. */
+const impatience = (lab: Lab): Promise<unknown> =>
+  lab.inNet(['sysctl', '-qw', 'net.ipv4.tcp_orphan_retries=1'], { check: true });
+const prepare = async (lab: Lab): Promise<void> => void (await Promise.all([distance(lab), impatience(lab)]));
+
+namesSuite('names that the server does not read', { prepare }, [...fakes, ...places]);

@@ -102,6 +102,9 @@ describe('a project of six services', () => {
       0,
     ]);
     expect(Date.parse(recordingSince ?? '')).toBeLessThanOrEqual(Date.now());
+    expect((await preview('monitoring')).notRecorded.join('\n')).toMatch(
+      /^the names that its connections ask for are not seen while it is observed/m,
+    );
     const kinds = Object.fromEntries(destinations.map((d) => [d.entry, [d.kind, d.name]]));
     expect(kinds).toMatchObject({
       'host:9100': ['host', null],

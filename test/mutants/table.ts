@@ -1,6 +1,7 @@
 /** All mutants, by where the source is that they change. A new security rule gets one, and a test that fails for it. */
 import { BINDING } from './binding.js';
 import { BRIDGE } from './bridge.js';
+import { CHECKS } from './checks.js';
 import { CONTROL } from './control.js';
 import { COVERAGE } from './coverage.js';
 import { DENY } from './deny.js';
@@ -13,6 +14,7 @@ import type { Mutant } from './mutant.js';
 import { NAMES } from './names.js';
 import { NEIGHBOURS } from './neighbours.js';
 import { OUTSIDE } from './outside.js';
+import { READERS } from './readers.js';
 import { RULES } from './rules.js';
 import { START } from './start.js';
 
@@ -31,5 +33,7 @@ export const MUTANTS: readonly Mutant[] = [
   LABELS,
   LISTS,
   OUTSIDE,
+  READERS,
+  CHECKS,
   START,
 ].flat();

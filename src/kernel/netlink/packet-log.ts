@@ -162,7 +162,10 @@ export class PacketLog implements Disposable {
     return { ...this.#counts };
   }
 
-  /** `lost` and `overruns` together: another number than before means that copies are missing. */
+  /**
+   * `lost` and `overruns` together: another number than before means that copies are missing. After `drain`, this is so for all that a rule
+   * has logged until then, also if nothing was logged after them.
+   */
   get losses(): number {
     return this.#counts.lost + this.#counts.overruns;
   }
@@ -197,7 +200,6 @@ function openLog(options: PacketLogOptions): NetlinkSocket {
   const socket = new NetlinkSocket({
     protocol: 'netfilter',
     receiveBuffer: 16 << 20,
-    silentOverrun: true,
     ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
   });
   const operation = `bind log group ${options.group}`;

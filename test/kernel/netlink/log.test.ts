@@ -68,6 +68,29 @@ test('many packets come gathered, none lost', async () => {
   expect(out.map((p) => p.sequence)).toEqual(Array.from({ length: 500 }, (_, i) => i));
 });
 
+test('copies for which there is no room are known at once, though none follows them', async () => {
+  const rule = ['-p', 'udp', '--dport', '10', '-j', 'NFLOG', '--nflog-group', '7', '--nflog-threshold', '1'];
+  a.run('iptables', '-A', 'OUTPUT', ...rule);
+  let received = 0;
+  using log = new PacketLog({ group: 7, namespace: a.path }, () => {
+    received += 1;
+  });
+  // this process, which would read them, waits for the end of the one that sends
+  const script = `const s = require('node:dgram').createSocket('udp4');
+    let left = ${MANY};
+    const next = () => (left-- > 0 ? s.send('', 10, '192.0.2.2', next) : s.close());
+    next();`;
+  a.run(process.execPath, '-e', script);
+  log.drain();
+  expect(log.stats()).toMatchObject({ lost: 0, overruns: 1 });
+  expect(log.losses).toBe(1);
+  expect(received).toBeLessThan(MANY);
+  using sender = await udpIn(a, 4, '192.0.2.1');
+  sender.socket.send('after', 10, '192.0.2.2');
+  await until('the gap', () => log.stats().lost === MANY - received + 1);
+});
+const MANY = 60_000;
+
 test('a group belongs to one', () => {
   using _first = new PacketLog({ group: 6, namespace: a.path }, () => undefined);
   expect(() => new PacketLog({ group: 6, namespace: a.path }, () => undefined)).toThrow(

@@ -78,6 +78,12 @@ describe('a hello that is not complete', () => {
   });
 });
 
+/** The message with a byte behind its extensions, which its length has. */
+function longer(message: Buffer): Buffer {
+  const out = Buffer.concat([message, Buffer.alloc(1)]);
+  out.writeUIntBE(out.length - 4, 1, 3);
+  return out;
+}
 describe('what is no hello', () => {
   it.each([
     ['HTTP', Buffer.from('GET / HTTP/1.1\r\n\r\n'), /^not-tls/],
@@ -122,6 +128,7 @@ describe('what is no hello', () => {
       records(Buffer.concat([helloMessage(serverNames('a.example')), Buffer.from([1, 0, 0, 0])])),
       /goes on after it/,
     ],
+    ['bytes behind the extensions', records(longer(helloMessage(serverNames('a.example')))), /the hello/],
   ])('%s is malformed', (_, bytes, why) => {
     expect(refusedFor(bytes)).toMatch(why);
   });

@@ -8,7 +8,15 @@ import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
-import { helloFor, helloMessage, padding, records, serverNames } from './hello-maker.js';
+import {
+  cryptoFrame,
+  helloFor,
+  helloMessage,
+  initialPacket,
+  padding,
+  records,
+  serverNames,
+} from './hello-maker.js';
 
 const NAMES = { verify: true, quic: 'verify', ports: [443] } as const;
 const { marks } = shape;
@@ -46,22 +54,42 @@ function bytesOf({ from = 1, sport = 40_000, seq, payload = Buffer.alloc(0), fla
   return Buffer.concat([header, payload]);
 }
 
+interface Datagram {
+  readonly payload: Buffer;
+  readonly hops?: number;
+  /** Of the flow, which the rules write into the mark. */
+  readonly state?: 'requests';
+}
+/** IPv4 and UDP, without checksums. */
+function datagramOf({ payload, hops = 64 }: Datagram): Buffer {
+  const header = Buffer.alloc(28);
+  header.writeUInt8(0x45, 0);
+  header.writeUInt16BE(28 + payload.length, 2);
+  header.writeUInt8(hops, 8);
+  header.writeUInt8(17, 9);
+  Buffer.from([10, 0, 0, 1, 192, 0, 2, 1]).copy(header, 12);
+  header.writeUInt16BE(40_000, 20);
+  header.writeUInt16BE(443, 22);
+  header.writeUInt16BE(8 + payload.length, 24);
+  return Buffer.concat([header, payload]);
+}
+
 function started() {
-  const verdicts: (readonly [number, string])[] = [];
+  const verdicts: (readonly [number, string, number])[] = [];
   const refused: string[] = [];
   const deleted: number[] = [];
   const warnings: string[] = [];
-  let receive: (p: QueuedPacket) => void = () => undefined;
+  const receive = new Map<string, (p: QueuedPacket) => void>();
   let begun: (p: LoggedPacket) => void = () => undefined;
   let reported: LoggedPacket[] = [];
   const kernel = { losses: 0 };
   const sources: Sources = {
     queue: (proto, handler) => {
-      if (proto === 'tcp') receive = handler;
+      receive.set(proto, handler);
       return {
         verdict: (id, what, mark = 0) => {
           const isRefused = (mark & marks.redirect) !== 0;
-          verdicts.push([id, what === 'drop' ? 'drop' : isRefused ? 'refuse' : 'release']);
+          verdicts.push([id, what === 'drop' ? 'drop' : isRefused ? 'refuse' : 'release', mark]);
         },
         stats: () => ({
           ...{ received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 },
@@ -120,9 +148,19 @@ function started() {
       id += 1;
       const payload = bytesOf(sent);
       const packet = { id, mark: markOf(sent), payload, length: payload.length, isUnchecked: true };
-      receive(packet as unknown as QueuedPacket);
+      receive.get('tcp')?.(packet as unknown as QueuedPacket);
       return verdicts.find(([of]) => of === id)?.[1];
     },
+    sendDatagram: (sent: Datagram): string | undefined => {
+      id += 1;
+      const payload = datagramOf(sent);
+      const mark = markOf({ seq: 0 }) | (sent.state ? (marks.check?.[sent.state] ?? 0) : 0);
+      const packet = { id, mark, payload, length: payload.length, isUnchecked: true };
+      receive.get('udp')?.(packet as unknown as QueuedPacket);
+      return verdicts.find(([of]) => of === id)?.[1];
+    },
+    /** The state that the last verdict gives its flow. */
+    lastState: (): number => ((verdicts.at(-1)?.[2] ?? 0) & (marks.check?.mask ?? 0)) >>> 0,
   };
 }
 
@@ -167,6 +205,51 @@ it('SYNs that were not reported refuse what is being checked', () => {
   expect(warnings).toHaveLength(1);
 });
 
+it('SYNs that were not reported refuse all flows, also those of which no packet waits', () => {
+  // a record of the first connection has room for the hello of the next one, whose SYN is lost
+  const record = Buffer.from([23, 3, 3, 0x10, 0]);
+  for (const isLost of [false, true]) {
+    const { syn, send, kernel, refused } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: Buffer.concat([GOOD, record]) })).toBe('release');
+    if (isLost) kernel.losses = 1;
+    const sent = send({ seq: 100 + GOOD.length + record.length, payload: EVIL });
+    expect([isLost, sent, refused]).toEqual([
+      isLost,
+      isLost ? 'refuse' : 'release',
+      isLost ? ['not-tls'] : [],
+    ]);
+  }
+});
+
+it('marks what it releases with the next state of the flow', () => {
+  const { check } = marks;
+  const { syn, send, lastState } = started();
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: GOOD })).toBe('release');
+  expect(lastState()).toBe(check?.requests);
+  // the beginning of a record waits for its end, so that the answer of the server is queued
+  const begun = 100 + GOOD.length;
+  expect(send({ seq: begun, payload: Buffer.from([23, 3]) })).toBeUndefined();
+  expect(send({ seq: 100, payload: GOOD })).toBe('release');
+  expect(lastState()).toBe(check?.open);
+});
+
+it('a datagram with few hops left refuses its flow', () => {
+  const dcid = Buffer.alloc(8, 1);
+  const payload = initialPacket({ dcid, frames: cryptoFrame(0, helloMessage(serverNames('good.example'))) });
+  expect(started().sendDatagram({ payload })).toBe('release');
+  const { sendDatagram, refused } = started();
+  expect(sendDatagram({ payload, hops: 39 })).toBe('refuse');
+  expect(refused).toEqual(['quic']);
+});
+
+it('a short header goes on only on a flow that the kernel knows as one that has ended its handshake', () => {
+  const payload = Buffer.concat([Buffer.from([0x40]), Buffer.alloc(40)]);
+  expect(started().sendDatagram({ payload })).toBe('refuse');
+  expect(started().sendDatagram({ payload, state: 'requests' })).toBe('release');
+});
+
 it('a container whose hellos do not end takes no room of another one', () => {
   const { syn, send, checks } = started();
   const begun = records(helloMessage(serverNames('good.example'), padding(3_000))).subarray(0, 1_500);
@@ -190,4 +273,14 @@ it('an error while a packet is read drops it, and is counted', () => {
   expect(send({ seq: 100, payload: EVIL })).toBe('refuse');
   expect(checks.counts?.faults).toBe(1);
   expect(warnings).toHaveLength(1);
+});
+
+it('an error before a verdict drops the packet', () => {
+  const { syn, send, checks } = started();
+  checks.names.subscribe(() => {
+    throw new Error('of a listener');
+  });
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: GOOD })).toBe('drop');
+  expect(checks.counts?.faults).toBe(1);
 });

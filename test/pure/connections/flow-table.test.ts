@@ -3,6 +3,8 @@ import { expect, it } from 'vitest';
 import type { NameJudge } from '../../../src/connections/flow-check.js';
 import { FlowTable, type OpenFlow } from '../../../src/connections/flow-table.js';
 import { HttpFlow } from '../../../src/connections/http-flow.js';
+import { TlsFlow } from '../../../src/connections/tls-flow.js';
+import { helloFor } from './hello-maker.js';
 
 const BOUNDS = { ofOne: 3, ofAll: 5, waitingOfOne: 2, bytesOfOne: 1_000 };
 const judge: NameJudge = {
@@ -80,4 +82,30 @@ it('forgets what is done after a second, what is silent after an hour, and nothi
   expect(table.get(y.key)).toBe(y);
   table.forgetIdle(3_600_001);
   expect(table.isEmpty).toBe(true);
+});
+
+it('forgets a hello that the kernel has seen answered after half a minute, and none that is not complete', () => {
+  const table = new FlowTable(BOUNDS);
+  const [answered, begun] = [200, 20].map((bytes, n) => {
+    const check = new TlsFlow(judge, 0);
+    const payload = helloFor('a.example').subarray(0, bytes);
+    check.take({ id: n, from: 'client', seq: 0, ack: 0, payload }, 0);
+    return { ...flow('x'), check };
+  }) as [OpenFlow, OpenFlow];
+  for (const one of [answered, begun]) table.add(one);
+  table.forgetIdle(30_000);
+  expect(table.get(answered.key)).toBe(answered);
+  table.forgetIdle(30_001);
+  expect([table.get(answered.key), table.get(begun.key)]).toEqual([undefined, begun]);
+});
+
+it('forgets an earlier flow, and not the flow that has taken its place', () => {
+  const table = new FlowTable(BOUNDS);
+  const before = flow('x');
+  const now = { ...flow('x'), key: before.key };
+  table.add(before);
+  table.forget(before);
+  table.add(now);
+  expect(table.forget(before)).toEqual([]);
+  expect(table.get(now.key)).toBe(now);
 });

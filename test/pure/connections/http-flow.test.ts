@@ -120,6 +120,13 @@ describe('requests that go on', () => {
       expect(released(outcomes)).toEqual(segments.map((s) => s.id));
     }
   });
+  it('not before their end', () => {
+    const text = get();
+    for (let cut = 1; cut < text.length; cut++) {
+      const [begun, rest] = run([segment(0, text.slice(0, cut)), segment(cut, text.slice(cut))]);
+      expect([begun?.release, rest?.release]).toEqual([[], [ids - 1, ids]]);
+    }
+  });
   it('when the first segments come in another order', () => {
     const text = get();
     const [first, second] = [segment(0, text.slice(0, 20)), segment(20, text.slice(20))];
@@ -331,6 +338,12 @@ describe('requests that are refused, with nothing of them released', () => {
     );
     expect(outcomes.flatMap((o) => o.drop).sort()).toEqual([ids - 4, ids - 3, ids - 2, ids - 1, ids].sort());
   });
+  it('a head that is no longer kept, when it comes again', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const texts = Array.from({ length: 300 }, (_, n) => get('good.example', `/${n}${'a'.repeat(100)}`));
+    run(stream(...texts), flow);
+    expect(flow.take(segment(0, get('evil.example')), 0)).toMatchObject({ release: [], refusal: {} });
+  });
   it('a line of a chunk that is too long, in one segment or in several', () => {
     const line = `3;${'x'.repeat(400)}\r\nabc\r\n`;
     for (const cuts of [[line], [line.slice(0, 100), line.slice(100)], [...line]])
@@ -368,6 +381,14 @@ describe('WebSocket', () => {
     flow.take(segment(0, ask), 0);
     expect(flow.take(reply(0, 'HTTP/1.1 200 OK\r\n\r\n'), 0).state).toBe('requests');
     expect(flow.take(segment(ask.length, get('evil.example')), 0).refusal).toBeDefined();
+  });
+  it('is not verified by content that looks like an answer, or comes again', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    flow.take(segment(0, ask), 0);
+    expect(flow.take(reply(40, 'HTTP/1.1 101 Switching'), 0).state).toBe('open');
+    expect(flow.take(reply(0, 'HTTP/1.1 404 Not Found\r\n\r\nHTTP/1.1 101 Switching'), 0).state).toBe(
+      'requests',
+    );
   });
   it('is refused with more behind it before the answer, and after another request', () => {
     expect(refusalOf(run(stream(ask + get())))).toMatch(/agreed/);

@@ -164,6 +164,10 @@ describe('deny entries', () => {
     expect(by('any').request(host('93.184.7.1'))).toMatchObject({ allow: true });
     expect(by('any').request(host('93.184.7.2'))).toMatchObject({ allow: false });
     expect(by(undefined).request(host('93.184.7.1'))).toMatchObject({ allow: false });
+    // no server has a certificate for it by this name (RFC 6066 3)
+    expect(by('any').hello({ ...hello(''), name: host('93.184.7.1') })).toMatchObject({
+      refusal: { reason: 'server-name' },
+    });
   });
   it('hold back an encrypted hello whose name cannot be read', () => {
     expect(by('any').hello(hello('unknown.example', { configId: 7 }))).toMatchObject({

@@ -215,6 +215,20 @@ describe('refused', () => {
     ['an Initial with another key', initial(cryptoFrame(0, good), { keyId: OTHER }), 'quic'],
     ['a frame that has no place there', initial(Buffer.from([8, 0, 1, 1])), 'quic'],
     [
+      'a frame that has no place there behind a permitted hello',
+      initial(Buffer.concat([cryptoFrame(0, good), Buffer.from([8, 0, 1, 1])])),
+      'quic',
+    ],
+    [
+      'an Initial behind padding',
+      Buffer.concat([
+        initial(cryptoFrame(0, good)),
+        Buffer.alloc(20),
+        initial(cryptoFrame(0, bad), { dcid: OTHER }),
+      ]),
+      'quic',
+    ],
+    [
       '0-RTT first',
       Buffer.concat([Buffer.from([0xd0, 0, 0, 0, 1, 8]), DCID, Buffer.from([0, 0x40, 20]), Buffer.alloc(20)]),
       'quic',
@@ -267,6 +281,23 @@ describe('refused', () => {
     expect(take(flow, initial(cryptoFrame(good.length, bad), { number: 1 })).refusal?.reason).toBe(
       'server-name',
     );
+  });
+  it('a second hello that begins behind a gap, as long as it is not complete', () => {
+    const flow = new QuicFlow(judge);
+    const frames = [cryptoFrame(0, good), cryptoFrame(good.length + 20, bad.subarray(20))];
+    expect(take(flow, initial(Buffer.concat(frames))).release).toEqual([]);
+    const rest = cryptoFrame(good.length, bad.subarray(0, 20));
+    expect(take(flow, initial(rest, { number: 1 }))).toMatchObject({
+      release: [],
+      refusal: { reason: 'server-name' },
+    });
+  });
+  it('an Initial packet with keys that no packet has shown, without the end of the flow', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    const unknown = initial(cryptoFrame(0, bad), { dcid: OTHER, keyId: Buffer.alloc(8, 1) });
+    expect(take(flow, unknown)).toMatchObject({ release: [], drop: [ids] });
+    expect(take(flow, initial(ACK, { number: 1 })).release).toEqual([ids]);
   });
   it('what is not complete in 3 s', () => {
     const flow = new QuicFlow(judge);

@@ -91,3 +91,8 @@ describe.each([false, true])('a segment (IPv6: %s)', (v6) => {
     expect(read(packet({ v6 }), { length: 70_000 })?.doubt).toMatch(/too large/);
   });
 });
+
+it('a segment ends where IPv4 does: what is behind it is no content', () => {
+  const padded = Buffer.concat([packet({ payload: 'hello' }), Buffer.from('padding')]);
+  expect(read(padded)).toEqual({ seq: 1_000, ack: 2_000, payload: Buffer.from('hello') });
+});

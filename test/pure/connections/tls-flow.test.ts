@@ -89,7 +89,8 @@ describe('a permitted hello', () => {
       client(0, good),
       client(good.length, data(100)),
     ];
-    const [, , third, again, more] = run(segments, flow);
+    const [, repeated, third, again, more] = run(segments, flow);
+    expect(repeated?.release).toEqual([]);
     expect(third?.release).toEqual([segments[0]?.id, segments[2]?.id]);
     expect(again?.release).toEqual([segments[3]?.id]);
     expect(more).toMatchObject({ release: [segments[4]?.id], state: 'requests' });
@@ -144,6 +145,14 @@ describe('after a permitted hello, until the server has answered', () => {
     flow.take(client(0, good), 0);
     expect(flow.take(segment, 0)).toMatchObject({ release: [], refusal: {} });
   });
+  it('and it is refused, nothing is released any more, and no answer of the server verifies it', () => {
+    const flow = new TlsFlow(judge, ISN);
+    flow.take(client(0, good), 0);
+    expect(flow.take(client(good.length, bad), 0).refusal).toBeDefined();
+    for (const segment of [client(good.length, bad), server(0, SERVER_HELLO), client(good.length, good)])
+      expect(flow.take(segment, 0)).toMatchObject({ release: [], drop: [segment.id] });
+    expect(flow.state).not.toBe('verified');
+  });
   it('data of 0-RTT pass, but no more than servers accept', () => {
     const flow = new TlsFlow(judge, ISN);
     flow.take(client(0, good), 0);
@@ -172,6 +181,15 @@ describe('a second hello', () => {
       if (between.length > 0) expect(flow.take(client(good.length, between), 0).release).toHaveLength(1);
       expect(flow.take(client(good.length + between.length, bad), 0).refusal?.reason).toBe('server-name');
     }
+  });
+  it('does not verify the flow before a second hello has come, whatever the server sends', () => {
+    const flow = start();
+    expect(flow.take(server(RETRY.length, SERVER_HELLO), 0).state).toBe('open');
+    expect(flow.take(client(good.length, bad), 0).refusal?.reason).toBe('server-name');
+  });
+  it('is refused when the server replaces its answer by another one', () => {
+    const flow = start();
+    expect(flow.take(server(0, SERVER_HELLO), 0).refusal?.detail).toMatch(/the server sent other bytes/);
   });
   it('verifies the flow when it is permitted and answered', () => {
     const flow = start();
@@ -203,7 +221,7 @@ describe('the kernel may end the check at the next answer of the server', () => 
     const rest = client(good.length, data(100).subarray(0, 3));
     flow.take(rest, 0);
     expect(flow.expire(HELLO_MS - 1)).toBeUndefined();
-    expect(flow.expire(HELLO_MS)).toMatchObject({ release: [], drop: [rest.id] });
+    expect(flow.expire(HELLO_MS)).toEqual({ release: [], drop: [rest.id], state: 'requests' });
     expect(flow.expire(HELLO_MS)).toBeUndefined();
   });
 });

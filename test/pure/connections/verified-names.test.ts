@@ -1,25 +1,75 @@
-/** Bounds of the names of connections that are remembered. */
-import { expect, it } from 'vitest';
+/** Which open connections their names still permit. */
+import { describe, expect, it } from 'vitest';
 import { keyOfEnds, VerifiedNames } from '../../../src/connections/verified-names.js';
+import { planClasses } from '../../../src/ruleset/classes.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
+import { BARE_FLOW } from '../bare-flow.js';
+import { entriesOf, member, shape } from '../ruleset/sample.js';
 
-const made = (): VerifiedNames =>
+const CHECKS = { verify: true, quic: 'verify', ports: [443] } as const;
+const { marks } = shape;
+const subject = (allow: string): Subject => ({
+  ...member(2, allow),
+  classes: planClasses(entriesOf(allow), () => [], CHECKS),
+});
+const [SOURCE, SERVER] = ['172.18.0.2', '93.184.7.1'];
+const ends = { proto: 'tcp', source: SOURCE, sourcePort: 40_000, address: SERVER, port: 443 } as const;
+const flow = (state = marks.check?.verified ?? 0): Flow => ({
+  ...BARE_FLOW,
+  family: 4,
+  proto: 6,
+  mark: state,
+  orig: { src: SOURCE, dst: SERVER, sport: 40_000, dport: 443 },
+  reply: { src: SERVER, dst: SOURCE, sport: 443, dport: 40_000 },
+});
+const namesFor = (...learned: readonly string[]): VerifiedNames =>
   new VerifiedNames({
-    marks: {},
-    dns: { learnedNames: () => [], keys: { of: () => undefined } },
+    marks,
+    dns: { learnedNames: () => learned, keys: { of: () => undefined } },
     threats: { blockedName: () => undefined },
   });
-const keyOf = (sourcePort: number): string =>
-  keyOfEnds({ proto: 'tcp', source: '10.0.0.2', sourcePort, address: '192.0.2.1', port: 80 });
-const flowOf = (sport: number): Flow =>
-  ({ proto: 6, orig: { src: '10.0.0.2', sport, dst: '192.0.2.1', dport: 80 } }) as Flow;
 
-it('forgets the connection that was used least recently', () => {
-  const names = made();
-  names.note(keyOf(1), 'a.example', true);
-  names.note(keyOf(2), 'a.example', true);
-  for (let port = 1_000; port < 11_000; port++) names.note(keyOf(port), 'a.example', true);
-  names.note(keyOf(1), 'a.example', false);
-  for (let port = 11_000; port < 21_000; port++) names.note(keyOf(port), 'a.example', true);
-  expect([1, 2, 1_000, 20_999].map((port) => names.knows(flowOf(port)))).toEqual([true, false, false, true]);
+describe('an open connection', () => {
+  it('is permitted while each of its names is', () => {
+    const names = namesFor();
+    names.note(keyOfEnds(ends), 'a.example', true);
+    names.note(keyOfEnds(ends), 'b.example', false);
+    expect(names.permits(subject('a.example, b.example'), flow())).toBe(true);
+    expect(names.permits(subject('a.example'), flow())).toBe(false);
+    expect(names.permits(subject('b.example'), flow())).toBe(false);
+  });
+  it('forgets the names of an earlier connection of the same ends', () => {
+    const names = namesFor();
+    names.note(keyOfEnds(ends), 'a.example', true);
+    names.note(keyOfEnds(ends), 'b.example', true);
+    expect(names.permits(subject('b.example'), flow())).toBe(true);
+    expect(names.permits(subject('a.example'), flow())).toBe(false);
+  });
+  it('whose names are not known needs a permit for each name of its address', () => {
+    const names = namesFor('a.example', 'b.example');
+    expect(names.knows(flow())).toBe(false);
+    expect(names.permits(subject('a.example, b.example'), flow())).toBe(true);
+    expect(names.permits(subject('a.example'), flow())).toBe(false);
+  });
+  it('is left to the rules for addresses if it is one of those that were not checked', () => {
+    expect(namesFor('a.example').permits(subject('b.example'), flow(0))).toBe(true);
+  });
+});
+
+it('of many connections, those that were used least recently are forgotten', () => {
+  const names = namesFor();
+  const at = (sourcePort: number): string => keyOfEnds({ ...ends, sourcePort });
+  const begin = (from: number, to: number): void => {
+    for (let port = from; port < to; port++) names.note(at(port), 'a.example', true);
+  };
+  begin(1, 3);
+  begin(1_000, 11_000);
+  names.note(at(1), 'a.example', false);
+  begin(11_000, 21_000);
+  const known = [1, 2, 1_000, 20_999].map((sport) => {
+    const one = flow();
+    return names.knows({ ...one, orig: { ...one.orig, sport } });
+  });
+  expect(known).toEqual([true, false, false, true]);
 });

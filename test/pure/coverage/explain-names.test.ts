@@ -17,25 +17,32 @@ interface Where {
   readonly mode?: Mode;
   readonly at?: Partial<Subject>;
   readonly resolved?: boolean;
+  /** It is asked what enforce would do. */
+  readonly isPreview?: boolean;
 }
 function reasonOf(
   allow: string,
   to: string,
-  { mode = 'enforce', at = {}, resolved = true }: Where = {},
+  { mode = 'enforce', at = {}, resolved = true, isPreview = false }: Where = {},
 ): string {
   const entries = entriesOf(allow);
   const m: Subject = { ...member(1, allow, mode), classes: planClasses(entries, () => [], CHECKS), ...at };
-  const desired = compile(input(m));
-  const isLearned = (set: string): boolean =>
-    desired.sets.get(set)?.timed === true && desired.sets.get(set)?.owner === m.id;
+  const evaluatorOf = (one: Subject): PolicyEvaluator => {
+    const state = compile(input(one));
+    const isLearned = (set: string): boolean =>
+      state.sets.get(set)?.timed === true && state.sets.get(set)?.owner === m.id;
+    return new PolicyEvaluator(shape, state, isLearned, new Set());
+  };
   const parsed = parseEntry(to);
   if (!parsed.ok || !isDest(parsed.value)) throw new Error(to);
+  const as: Subject = { ...m, policy: { ...m.policy, mode: 'enforce' } };
   const view = explain({
+    ...(isPreview ? { enforced: { member: as, evaluator: evaluatorOf(as) } } : {}),
     member: m,
     name: 'app',
     to,
     dest: parsed.value,
-    evaluator: new PolicyEvaluator(shape, desired, isLearned, new Set()),
+    evaluator: evaluatorOf(m),
     threats: NO_THREATS,
     decide: () => ({ allow: true, entries, sets: [], allowPrivate: false }),
     resolvedFor: () => (resolved ? [ADDRESS] : []),
@@ -64,4 +71,14 @@ it('by address only where connections are not checked', () => {
     expect(reasonOf('a.example', 'a.example:443', where)).toMatch(/by address only/);
     expect(reasonOf('a.example', 'a.example:443', { ...where, resolved: false })).toMatch(/by address only/);
   }
+});
+
+it('by what enforce would check, of an observed container, and that names are not seen until then', () => {
+  const where = { mode: 'observe', isPreview: true } as const;
+  for (const resolved of [true, false]) {
+    const reason = reasonOf('a.example', 'a.example:443', { ...where, resolved });
+    expect(reason).toMatch(/checked by the server name .* not seen while the container is observed/);
+    expect(reasonOf('a.example:8080', 'a.example:8080', { ...where, resolved })).not.toMatch(/not seen/);
+  }
+  expect(reasonOf('a.example', 'a.example:443')).not.toMatch(/not seen/);
 });
