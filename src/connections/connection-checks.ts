@@ -57,6 +57,8 @@ export interface Sources {
 
 /** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
 const COPY_RANGE = 0xffff - 4;
+/** Of the copy of one SYN. */
+const MESSAGE_BYTES = 512;
 const MAX_WAITING = 8_192;
 const SWEEP_MS = 100;
 const IDLE_SWEEP_MS = 10_000;
@@ -116,7 +118,7 @@ export class ConnectionChecks implements Disposable {
     return {
       queue: (proto, receive) =>
         new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-      log: (receive) => new PacketLog({ group: checkQueue }, receive),
+      log: (receive) => new PacketLog({ group: checkQueue, messageBytes: MESSAGE_BYTES }, receive),
     };
   }
 

@@ -119,6 +119,11 @@ export interface PacketLogOptions {
   readonly group: number;
   /** Bytes of each packet to copy; default 128: all headers. */
   readonly copyRange?: number;
+  /**
+   * Bytes that the kernel allocates for a message, or as many as its first packet needs. Default 16,384, for many packets in one. Where rules
+   * have a threshold of one packet, so much is allocated for each, and copied into less.
+   */
+  readonly messageBytes?: number;
   /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
 }
@@ -208,7 +213,7 @@ function openLog(options: PacketLogOptions): NetlinkSocket {
     copyRange: options.copyRange ?? 128,
     flushAfter: 5,
     threshold: 16,
-    bufferSize: 16384,
+    bufferSize: options.messageBytes ?? 16_384,
   });
   try {
     socket.request(operation, { type: LOG_MESSAGE.config, body });
