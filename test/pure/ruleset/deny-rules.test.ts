@@ -28,7 +28,7 @@ function subject(text: string, more: Partial<Subject> = {}): Subject {
     notes: [],
   };
   const neighbour = () => [{ family: 4 as const, lo: 0xac120009n, hi: 0xac120009n }];
-  const plan = planPolicy(policy, neighbour, CHECKS, more.host === undefined);
+  const plan = planPolicy(policy, neighbour, CHECKS);
   return { ...member(5, ''), ...more, policy, ...plan };
 }
 
