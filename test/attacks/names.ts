@@ -155,6 +155,8 @@ export interface NamesOptions {
   /** Further records of the permitted name. */
   readonly ofGood?: NameRule;
   readonly sniffer?: boolean;
+  /** Both containers are in the host's network. */
+  readonly isInHost?: true;
   /** Once the lab is there, before Drawbridge. */
   prepare?(lab: Lab): Promise<void>;
   /** Once both containers have resolved the name, before the attacks. */
@@ -191,8 +193,11 @@ export function namesSuite(name: string, options: NamesOptions, attacks: readonl
   for (const a of attacks) announce(a);
 
   const start = async (named: string, labels: Readonly<Record<string, string>>): Promise<void> => {
-    const container = await lab.start(rawTcp({ name: named, labels }));
-    const host = await RawHost.of(lab, container);
+    const { host4, host6 } = lab.addresses;
+    const container = await lab.start(
+      rawTcp({ name: named, labels }, options.isInHost ? [host4, host6] : []),
+    );
+    const host = await (options.isInHost ? RawHost.ofHost : RawHost.of)(lab, container);
     hosts.set(named, { host, container });
     const resolved = await container.exec([
       'node',
