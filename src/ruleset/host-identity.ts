@@ -189,7 +189,7 @@ const evaluatedEarly = ({ marks }: KernelConfig): Target => ({
 export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>, shape: KernelConfig): NftProgram {
   const chains = new Map([...all].filter(([chain]) => chain !== QUEUE));
   const texts = new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)] as const));
-  const own = texts.get(OWN);
+  const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${nftRule(r)} accept` : nftRule(r)));
   if (own) texts.set(OWN, [...own, ...synData(shape)]);
   if (own && checksNames(shape))
     texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape))} accept`));
