@@ -37,10 +37,15 @@ export const rawTcp = (
 const QUIET = 'table inet quiet { chain out { type filter hook output priority 0 ; tcp flags rst drop; }; }';
 
 /** The same of the host's kernel, whose resets belong to no process. Those of Drawbridge do, or go over the loopback device. */
-const QUIET_HOST = `table inet quiet { chain out { type filter hook output priority 0 ; tcp flags rst oif "lo" accept
-  tcp flags rst meta skuid 0 accept
-  tcp flags rst drop
-} }`;
+const QUIET_HOST = `table inet quiet {
+  chain out {
+    type filter hook output priority 0
+    oif "lo" accept
+    tcp flags rst meta skuid 0 accept
+    tcp flags rst drop
+  }
+}
+`;
 const NO_MAC = '00:00:00:00:00:00';
 
 interface Received {

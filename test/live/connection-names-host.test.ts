@@ -127,6 +127,6 @@ it('rules are flushed, and the service does not run: no request is delivered', a
 
 it('explain names the check', async () => {
   const { stdout } = await drawbridge.cli(['explain', checked.name, `${GOOD}:443`]);
-  expect(stdout).toMatch(/^allow: .*the server name/);
+  expect(stdout).toMatch(/^allow: .*\n.*checked by the server name in the hello of TLS/);
   expect(stdout).not.toContain('by address only');
 });
