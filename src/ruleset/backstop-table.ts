@@ -39,7 +39,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
           ...senders(hostNet.gates, 'goto host'),
         ],
       ],
-      ['host', [...senders(hostNet.exempt, 'accept'), ...host(marks, hostNet.native === true)]],
+      ['host', [...senders(hostNet.exempt, 'accept'), ...host(shape, hostNet.native === true)]],
       ['extended', enforcedOnly(marks)],
       ...(marks.check
         ? ([
@@ -62,9 +62,10 @@ const senders = (cgroups: readonly Cgroup[], verdict: string): string[] =>
  * Rules for containers in the host network. Where nft identifies them, each of their packets carries the mark. Where `mangle` does,
  * those of established flows carry none.
  */
-function host(marks: Marks, isNative: boolean): string[] {
+function host(shape: KernelConfig, isNative: boolean): string[] {
+  const { marks } = shape;
   const unidentified = `meta mark & ${hex(marks.identity)} == 0`;
-  const unchecked = marks.check ? ` ct mark & ${hex(marks.check.mask)} == 0` : '';
+  const unchecked = marks.check && checksNames(shape) ? ` ct mark & ${hex(marks.check.mask)} == 0` : '';
   return [
     ...(isNative ? [evaluatedBefore(marks)] : []),
     'ct state established ct direction reply accept',

@@ -125,6 +125,20 @@ function establishedOwn(shape: KernelConfig): Rule {
   );
 }
 
+/** Chain `own` has let such a packet pass, and taken off the identity. `mangle` has cleared the bit if a socket had set it. */
+const passedOwn = (shape: KernelConfig): Rule[] =>
+  checkBits(shape) === 0
+    ? []
+    : [
+        rule(
+          [
+            { k: 'ct', states: ['ESTABLISHED'] },
+            { k: 'mark', value: shape.marks.evaluated, mask: shape.marks.evaluated },
+          ],
+          { k: 'return' },
+        ),
+      ];
+
 /**
  * Packets of flows whose names are checked, of the sender that opened them: `filter` lets pass what the service has released, and queues the
  * others. Chain `own` has let pass what needs no check. It drops a SYN.
@@ -258,7 +272,7 @@ export function hostFilter(
   const { shape } = input;
   const sorted = input.hostNet.native
     ? [rule([isUnknown(shape)], { k: 'goto', chain: names.hostLost })]
-    : [establishedOwn(shape)];
+    : [establishedOwn(shape), ...passedOwn(shape)];
   return new Map([
     [names.output, hostOutput(input, names, family)],
     [

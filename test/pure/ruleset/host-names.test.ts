@@ -92,6 +92,8 @@ it('without a mark a packet of an established flow passes where iptables identif
   const desired = compile(world(false, hosted(2)));
   expect(sent(desired, { mark: 0, connmark: ofFlow(0) }).verdict).toBe('return');
   expect(sent(desired, { mark: 0, connmark: ofFlow(check.open) }).verdict).toBe('drop');
+  // what chain `own` has let pass
+  expect(sent(desired, { mark: marks.evaluated, connmark: ofFlow(check.open) }).verdict).toBe('return');
 });
 
 describe('chain `own`', () => {
