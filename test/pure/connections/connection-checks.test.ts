@@ -24,6 +24,8 @@ const SYN = 2;
 
 interface Sent {
   readonly from?: 1 | 2;
+  /** Its sender, where that has the addresses of another one; default: `from`. */
+  readonly as?: 1 | 2;
   readonly sport?: number;
   readonly seq: number;
   readonly payload?: Buffer;
@@ -104,7 +106,7 @@ function started() {
   const toPort = { send: ({ dport }: { dport: number }) => void resets.push(String(dport)) };
   checks.begin(sources, { ...toPort, [Symbol.dispose]: () => undefined });
   let id = 0;
-  const markOf = ({ from = 1 }: Sent) => identityMark(marks, (from === 1 ? first : second).identity);
+  const markOf = ({ from = 1, as = from }: Sent) => identityMark(marks, (as === 1 ? first : second).identity);
   return {
     checks,
     refused,
@@ -244,6 +246,14 @@ describe('a copy of what the server has sent', () => {
     expect([refused, deleted]).toEqual([['not-tls'], [40_000]]);
     // the rules have answered the client
     expect(resets).toEqual(['443']);
+  });
+  it('says nothing about what another container in the host network sends from the same port', () => {
+    const { syn, send, answer, refused } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD })).toBe('release');
+    answer(NEXT, SERVER_HELLO);
+    expect(send({ as: 2, seq: second, payload: EVIL })).toBe('refuse');
+    expect(refused).toEqual(['not-tls']);
   });
   it('is of no flow that is not known', () => {
     const { syn, send, answer } = started();
