@@ -17,6 +17,8 @@ const SENDERS = 'senders';
 const ZONES = 'zones';
 /** The second base chain: established flows of their own sender. It exists from the first sender in the host network on. */
 export const OWN = 'own';
+/** The same chain where `mangle` identifies the senders. It has a name of its own, because the priority of a base chain cannot be changed. */
+export const OWN_MARKED = 'marked';
 /** Flows of their own sender whose names are checked. */
 const CHECKED = 'checked';
 /** Packets of unknown senders, and those of them that are queued. `raw` has no chain then, which each packet of the host would meet. */
@@ -189,14 +191,17 @@ const evaluatedEarly = ({ marks }: KernelConfig): Target => ({
 export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>, shape: KernelConfig): NftProgram {
   const chains = new Map([...all].filter(([chain]) => chain !== QUEUE));
   const texts = new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)] as const));
+  const isNative = (chains.get(SENDERS)?.length ?? 0) > 0;
+  const name = isNative ? OWN : OWN_MARKED;
   const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${nftRule(r)} accept` : nftRule(r)));
-  if (own) texts.set(OWN, [...own, ...synData(shape)]);
+  texts.delete(OWN);
+  if (own) texts.set(name, [...own, ...synData(shape)]);
   if (own && checksNames(shape))
     texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape))} accept`));
   // behind conntrack (-200); before any table of iptables that has a jump of Drawbridge, or behind `mangle` (-150), which identifies them
-  const priority = chains.get(SENDERS)?.length ? -151 : -149;
+  const priority = isNative ? -151 : -149;
   const base = own
-    ? `\n  chain ${OWN} { type filter hook output priority ${priority}; policy accept; }\n  chain ${CHECKED} { }`
+    ? `\n  chain ${name} { type filter hook output priority ${priority}; policy accept; }\n  chain ${CHECKED} { }`
     : '';
   const queued = all.has(QUEUE) ? `\n  chain ${UNKNOWN} { }\n  chain ${QUEUE} { }` : '';
   return {

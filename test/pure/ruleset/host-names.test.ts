@@ -4,7 +4,7 @@ import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { DesiredInput, DesiredState, Subject } from '../../../src/ruleset/desired-state.js';
-import { identityProgram, OWN } from '../../../src/ruleset/host-identity.js';
+import { identityProgram, OWN, OWN_MARKED } from '../../../src/ruleset/host-identity.js';
 import { hex, identityMark, markOf } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
@@ -114,7 +114,9 @@ describe('chain `own`', () => {
   it('drops data with the SYN of an enforced container', () => {
     for (const isNative of [true, false]) {
       const program = identityProgram(compile(world(isNative, hosted(2))).identity, shape);
-      expect(program.rules.get(OWN)?.filter((r) => /doff != .* drop$/.test(r))).toHaveLength(2);
+      expect(
+        program.rules.get(isNative ? OWN : OWN_MARKED)?.filter((r) => /doff != .* drop$/.test(r)),
+      ).toHaveLength(2);
       // behind `mangle`, where that identifies the senders
       expect(program.declarations).toContain(`priority ${isNative ? -151 : -149}`);
     }
