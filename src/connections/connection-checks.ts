@@ -9,13 +9,14 @@ import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
-import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
+import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
-import { BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
-import type { Expected, FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
+import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
+import type { FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
+import { FlowEnd, type Resets } from './flow-end.js';
 import { type CheckCounts, endsOf, FlowTable, type OpenFlow, reversedEnds } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { judgeFor } from './name-rules.js';
@@ -48,7 +49,6 @@ export interface ConnectionChecksParts {
 }
 type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
 type Log = Pick<PacketLog, 'drain' | 'losses' | typeof Symbol.dispose>;
-type Resets = Pick<ResetSender, 'send' | typeof Symbol.dispose>;
 /** What the kernel sends: packets that wait, and copies of each SYN. */
 export interface Sources {
   readonly queue: (proto: 'tcp' | 'udp', receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
@@ -57,8 +57,8 @@ export interface Sources {
 
 /** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
 const COPY_RANGE = 0xffff - 4;
-/** Of the copy of one SYN. */
-const MESSAGE_BYTES = 512;
+/** Copies of SYNs, and of the first bytes of answers. */
+const LOG = { copyRange: ANSWER_BYTES, messageBytes: 512 } as const;
 const MAX_WAITING = 8_192;
 const SWEEP_MS = 100;
 const IDLE_SWEEP_MS = 10_000;
@@ -70,12 +70,15 @@ const TCP = 6;
 const UDP = 17;
 const HTTP_PORT = 80;
 const UDP_HEADER = 8;
+/** Of a copy, which does not wait in a queue. */
+const NO_PACKET = -1;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
   readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
   readonly #o: ConnectionChecksParts;
   readonly #flows = new FlowTable();
+  readonly #ends: FlowEnd;
   /** One for each protocol: the numbers of packets are unique within a queue. */
   #queues: Readonly<Record<'tcp' | 'udp', Queue>> | undefined;
   #log: Log | undefined;
@@ -87,6 +90,7 @@ export class ConnectionChecks implements Disposable {
 
   constructor(parts: ConnectionChecksParts) {
     this.#o = parts;
+    this.#ends = new FlowEnd(parts.kernel.flows, parts.log);
   }
 
   /** Packets and connections since the start; undefined when names are not checked. */
@@ -118,7 +122,7 @@ export class ConnectionChecks implements Disposable {
     return {
       queue: (proto, receive) =>
         new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-      log: (receive) => new PacketLog({ group: checkQueue, messageBytes: MESSAGE_BYTES }, receive),
+      log: (receive) => new PacketLog({ ...LOG, group: checkQueue }, receive),
     };
   }
 
@@ -138,6 +142,10 @@ export class ConnectionChecks implements Disposable {
   #begun(packet: LoggedPacket): void {
     const header = parsePacket(packet.payload);
     if (!header.ok || header.value.protocol !== TCP) return;
+    if (packet.prefix.endsWith(ANSWERED)) {
+      this.#answered(packet.payload, header.value);
+      return;
+    }
     const at = header.value.upperOffset + SEQUENCE_AT;
     if (packet.payload.length < at + 4) return;
     const start = (packet.payload.readUInt32BE(at) + 1) >>> 0;
@@ -146,8 +154,18 @@ export class ConnectionChecks implements Disposable {
     const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
     if (isAgain && known?.start === start) return;
     if (known) this.#forget(known);
-    if (isAgain) this.#delete(ends);
+    if (isAgain) this.#ends.delete(ends, undefined);
     else this.#begin(ends, packet.mark, start);
+  }
+
+  /** What a server has sent to a container in the host's network: it has passed, but the next packet of the client has not. */
+  #answered(bytes: Buffer, header: PacketHeader): void {
+    const flow = this.#flows.get(keyOfEnds(reversedEnds('tcp', header)));
+    const read = readSegment({ bytes, header, length: bytes.length, isUnchecked: true });
+    if (!flow || flow.check instanceof QuicFlow || !read?.payload.length) return;
+    const now = this.#o.now();
+    this.#flows.use(flow, now);
+    this.#settle(flow, flow.check.take({ ...read, id: NO_PACKET, from: 'server' }, now));
   }
 
   #receive(proto: 'tcp' | 'udp', packet: QueuedPacket): void {
@@ -233,7 +251,10 @@ export class ConnectionChecks implements Disposable {
     const isFromClient = this.#isFromClient(packet);
     const ends = isFromClient ? endsOf(proto, header) : reversedEnds(proto, header);
     const known = this.#flows.get(keyOfEnds(ends));
-    if (known || !isFromClient) return known;
+    if (!known || !isFromClient) return isFromClient ? this.#begin(ends, packet.mark, undefined) : undefined;
+    // containers in the host's network share its addresses
+    if (known.container === this.#subjectOf(packet.mark)?.id) return known;
+    this.#forget(known);
     return this.#begin(ends, packet.mark, undefined);
   }
 
@@ -295,16 +316,21 @@ export class ConnectionChecks implements Disposable {
     if (outcome.awaits !== undefined) this.#lookUp(flow, outcome.awaits);
     for (const id of outcome.release) this.#release(flow, id, outcome.state);
     const { refusal } = outcome;
+    const drop = outcome.drop.filter((id) => id !== NO_PACKET);
     // one packet is refused by the rules, which answer its sender; the others are dropped
-    const last = outcome.drop.at(-1);
-    const isServerAnswered = last !== undefined && !this.#isFromClient(flow.waiting.get(last) ?? { mark: 0 });
-    const [refused, ...others] = refusal ? [...outcome.drop].reverse() : [undefined, ...outcome.drop];
+    const last = drop.at(-1);
+    const isFromClient = last !== undefined && this.#isFromClient(flow.waiting.get(last) ?? { mark: 0 });
+    const [refused, ...others] = refusal ? [...drop].reverse() : [undefined, ...drop];
     if (refused !== undefined) this.#refuse(flow, refused);
     for (const id of others) if (id !== undefined) this.#drop(flow, id);
-    if (outcome.state === 'verified' || refusal !== undefined) this.#flows.done(flow);
+    // only a packet that goes on tells the kernel that the flow is verified
+    const isVerified = outcome.state === 'verified' && outcome.release.some((id) => id !== NO_PACKET);
+    if (isVerified || refusal !== undefined) this.#flows.done(flow);
     if (!refusal) return;
     this.#counts.refused += 1;
-    this.#end(flow, outcome.expected, refused !== undefined && isServerAnswered);
+    const answered = refused === undefined ? undefined : isFromClient ? 'client' : 'server';
+    this.#ends.reset(this.#resets, flow, outcome.expected, answered);
+    this.#ends.delete(flow, this.#o.applied.value?.subjects.get(container));
     this.names.emit({ container, proto, address, port, name: refusal.name, refusal });
   }
 
@@ -317,35 +343,6 @@ export class ConnectionChecks implements Disposable {
       .catch((err: unknown) =>
         this.#o.log.warn({ err: String(err), name }, 'cannot look up the keys of a name'),
       );
-  }
-
-  /** After the rules have refused a packet and answered its sender: reset the other side, and delete the flow. */
-  #end(flow: OpenFlow, expected: Expected | undefined, isServerAnswered: boolean): void {
-    const { proto, source, sourcePort, address, port } = flow;
-    const toServer = { src: source, sport: sourcePort, dst: address, dport: port };
-    const toClient = { src: address, sport: port, dst: source, dport: sourcePort };
-    if (proto === 'tcp' && expected) {
-      const { byServer, byClient } = expected;
-      const reset = isServerAnswered
-        ? { ...toClient, seq: byClient, ack: byServer }
-        : { ...toServer, seq: byServer, ack: byClient };
-      try {
-        this.#resets?.send(reset);
-      } catch (err) {
-        this.#o.log.debug({ err: String(err), address, port }, 'a refused connection stays open at one side');
-      }
-    }
-    this.#delete(flow);
-  }
-
-  /** Delete the entry in conntrack: packets without a SYN open no other one. */
-  #delete({ proto, source, sourcePort, address, port }: FlowEnds): void {
-    const tuple = { src: source, sport: sourcePort, dst: address, dport: port };
-    try {
-      this.#o.kernel.flows.deleteByOrigin({ proto: PROTOCOL_NUMBERS[proto], ...tuple });
-    } catch (err) {
-      this.#o.log.debug({ err: String(err), address, port }, 'the flow of a refused connection stays');
-    }
   }
 
   #release(flow: OpenFlow, id: number, state: FlowState): void {

@@ -167,9 +167,8 @@ function byWhat({ member, enforced }: ExplainInput, proto: TracePacket['proto'],
 }
 
 const BY_ADDRESS = 'by address only';
-/** Names are checked of enforced containers, on bridges: not in the host's network, nor in namespaces with a macvlan or ipvlan network. */
-const hasCheckedPlace = ({ policy, host, lan }: Subject): boolean =>
-  policy.mode === 'enforce' && host === undefined && lan === undefined;
+/** Names are checked of enforced containers, on bridges and in the host's network: not in namespaces with a macvlan or ipvlan network. */
+const hasCheckedPlace = ({ policy, lan }: Subject): boolean => policy.mode === 'enforce' && lan === undefined;
 
 function permitsPort(
   member: Subject,

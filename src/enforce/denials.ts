@@ -9,7 +9,7 @@ import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { SYN_DATA } from '../ruleset/backstop-table.js';
+import { SYN_DATA } from '../ruleset/checked-flows.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';

@@ -210,18 +210,20 @@ export class Revocation {
   /** By source address. */
   async #deleteVethFlows(state: AppliedState, members: readonly Subject[]): Promise<DeletedFlow[]> {
     const owners = holdersOf(members, state.vethMap.bindings);
-    const keep = (f: Flow): boolean => {
-      const owner = owners.get(f.orig.src);
-      if (owner === undefined) return true;
-      if (!state.evaluator.keeps(owner, f)) return false;
-      if (!this.#o.verified.permits(owner, f, state.evaluator)) return false;
-      return !owner.denied || this.#o.verified.knows(f) || !this.#mayHaveDeniedName(state, owner, f);
-    };
+    const keep = (f: Flow): boolean => this.#keeps(state, owners.get(f.orig.src), f);
     const cut = await deleteFlows(this.#o.kernel.flows, 'orig', new Set(owners.keys()), {
       keep,
       block: this.#block,
     });
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
+  }
+
+  /** Whether the policy permits the flow, and the names that it has asked for. */
+  #keeps(state: AppliedState, owner: Subject | undefined, flow: Flow): boolean {
+    if (owner === undefined) return true;
+    if (!state.evaluator.keeps(owner, flow)) return false;
+    if (!this.#o.verified.permits(owner, flow, state.evaluator)) return false;
+    return !owner.denied || this.#o.verified.knows(flow) || !this.#mayHaveDeniedName(state, owner, flow);
   }
 
   /**
@@ -232,7 +234,7 @@ export class Revocation {
     const { check } = this.#o.shape.marks;
     const proto = PROTOCOLS[flow.proto];
     const denied = owner.denied;
-    if (!denied || !check || !proto || owner.policy.mode !== 'enforce' || owner.host) return false;
+    if (!denied || !check || !proto || owner.policy.mode !== 'enforce') return false;
     const how = denied.names.entries.length > 0 ? state.evaluator.checkedFlow(owner, flow) : undefined;
     if (!how) return false;
     if (how === 'address' && (flow.mark & check.mask) === 0) return true;
@@ -249,9 +251,8 @@ export class Revocation {
     const ownerOf = (f: Flow): Subject | undefined => owners.get((f.mark & marks.identity) >>> 0);
     const keep = (f: Flow): boolean => {
       const owner = ownerOf(f);
-      if (owner === undefined) return true;
-      if (!state.evaluator.keeps(owner, f)) return false;
-      this.#writeMark(f, owner);
+      if (!this.#keeps(state, owner, f)) return false;
+      if (owner) this.#writeMark(f, owner);
       return true;
     };
     const how = { keep, block: this.#block };

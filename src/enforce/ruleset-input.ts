@@ -346,9 +346,8 @@ function subjectOf(
   };
 }
 
-/** Connections of the host's network are not checked by name. */
 const planned = ({ view, shape }: Pick<World, 'view' | 'shape'>, c: ContainerFacts, policy: Policy) =>
-  planPolicy(policy, (name) => resolveContainer(view, c, name), shape.names, c.networkMode !== 'host');
+  planPolicy(policy, (name) => resolveContainer(view, c, name), shape.names);
 
 function hostPlace({ hosts, zones }: World, id: string): HostPlace {
   const cgroups = hosts.cgroups.get(id) ?? [];

@@ -73,12 +73,12 @@ function identityScripts(
   observed: Observed['identity'],
 ): string[] {
   const queue = queueProgram(desired);
-  if (queue === undefined) return [programScript(shape, identityProgram(desired), observed)];
+  if (queue === undefined) return [programScript(shape, identityProgram(desired, shape), observed)];
   const isQueue = (rule: string): boolean => rule.startsWith(`${QUEUE} `);
   const rules = (of: boolean): string[] => observed.rules.filter((r) => isQueue(r) === of);
   return [
     programScript(shape, queue, { ...observed, rules: rules(true) }),
-    programScript(shape, identityProgram(desired), { ...observed, rules: rules(false) }),
+    programScript(shape, identityProgram(desired, shape), { ...observed, rules: rules(false) }),
   ];
 }
 

@@ -218,7 +218,7 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
 /** Without rules the table is not created; one that exists stays. */
 function identityAfter(shape: KernelConfig, desired: DesiredState, before: Observed): ObservedProgram {
   const queue = queueProgram(desired.identity);
-  const programs = [identityProgram(desired.identity), ...(queue === undefined ? [] : [queue])];
+  const programs = [identityProgram(desired.identity, shape), ...(queue === undefined ? [] : [queue])];
   const rules = programs.flatMap((program) => programTags(shape, program));
   return { exists: before.identity.exists || rules.length > 0, rules };
 }

@@ -44,16 +44,15 @@ function namesOf(denied: readonly PolicyEntry[]): DeniedNames {
   return known;
 }
 
-/** What a policy permits and denies. `isChecked`: connections of the subject can be checked by the name that they ask for. */
+/** What a policy permits and denies. */
 export function planPolicy(
   { entries, denied }: Pick<Policy, 'entries' | 'denied'>,
   resolve: ResolveContainer,
   checks: NameChecks = NO_NAME_CHECKS,
-  isChecked = true,
 ): { readonly classes: readonly ClassPlan[]; readonly denied?: DenyPlan } {
   if (!denied) return { classes: planClasses(entries, resolve, checks) };
   const names = namesOf(denied);
-  const checked = isChecked ? checkedByDenial(names, checks) : undefined;
+  const checked = checkedByDenial(names, checks);
   const parts = { names, ...(checked ? { checked } : {}) };
   return {
     classes: planClasses(entries, resolve, checks, parts),

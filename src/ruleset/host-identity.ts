@@ -1,4 +1,5 @@
 import type { Family } from '../lib/ip.js';
+import { checkedOutput, checksNames, synData } from './checked-flows.js';
 import type { Cgroup, DesiredInput, HostNet, KernelConfig, NftProgram, Subject } from './desired-state.js';
 import { hex, identityMark, markOf, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
@@ -16,6 +17,10 @@ const SENDERS = 'senders';
 const ZONES = 'zones';
 /** The second base chain: established flows of their own sender. It exists from the first sender in the host network on. */
 export const OWN = 'own';
+/** The same chain where `mangle` identifies the senders. It has a name of its own, because the priority of a base chain cannot be changed. */
+export const OWN_MARKED = 'marked';
+/** Flows of their own sender whose names are checked. */
+const CHECKED = 'checked';
 /** Packets of unknown senders, and those of them that are queued. `raw` has no chain then, which each packet of the host would meet. */
 const UNKNOWN = 'unknown';
 export const QUEUE = 'wait';
@@ -33,7 +38,7 @@ export const inCgroup = ({ path, object, nft }: Cgroup): Match => ({
 });
 export const cgroupsOf = (m: Subject): readonly Cgroup[] => m.host?.cgroups ?? [];
 /** Undefined: its datagrams stay in the default zone. */
-const zoneOf = (m: Subject): number | undefined =>
+export const zoneOf = (m: Pick<Subject, 'host' | 'identity'>): number | undefined =>
   m.host?.zoned && m.identity <= MAX_ZONE ? m.identity : undefined;
 
 /** The mark of a packet of an unknown cgroup below a gate: it is queued. */
@@ -48,7 +53,12 @@ export const queuesInTable = ({ hostNet, shape }: Pick<DesiredInput, 'hostNet' |
 
 /** The chains of the table, both families in one. Empty where iptables identifies the senders. */
 export function identityChains(input: DesiredInput): ReadonlyMap<string, readonly Rule[]> {
-  if (!input.hostNet.native) return new Map([IDENTIFY, SENDERS, ZONES].map((chain) => [chain, []]));
+  const own = ownRules(input);
+  if (!input.hostNet.native)
+    return new Map([
+      ...[IDENTIFY, SENDERS, ZONES].map((chain) => [chain, []] as const),
+      ...(own.length === 0 || !checksNames(input.shape) ? [] : [[OWN, own] as const]),
+    ]);
   const { marks } = input.shape;
   const write = (value: number, goto?: string): Target => ({
     k: 'setMark',
@@ -60,7 +70,6 @@ export function identityChains(input: DesiredInput): ReadonlyMap<string, readonl
   const zone = (mark: number, value: number): Rule =>
     rule([{ k: 'mark', value: mark, mask: marks.all }], { k: 'zone', zone: value });
   const builds = markOf(marks, UNATTRIBUTED, input.unattributedMode);
-  const own = ownFlows(input).map((when) => rule(when, evaluatedEarly(input.shape)));
   const queues = queuesInTable(input);
   return new Map([
     ...(own.length === 0 ? [] : [[OWN, own] as const]),
@@ -117,22 +126,55 @@ const waiting = (shape: KernelConfig): (readonly [string, readonly Rule[]])[] =>
   [QUEUE, [rule([], { k: 'queue', queue: shape.holdQueue })]],
 ];
 
+/** The identity of each sender that is known. */
+function identitiesOf({ hostNet, subjects }: DesiredInput): readonly number[] {
+  const builds = hostNet.builds.length > 0 ? [UNATTRIBUTED] : [];
+  const hosted = subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.identity);
+  return [...new Set([...hosted, ...builds])];
+}
+
+/** What identifies packets of an established flow of their own sender. `value`: further bits of its connmark, of `mask`. */
+function ofOwnFlow({ marks }: KernelConfig, identity: number, mask: number, value = 0): readonly Match[] {
+  const own = identityMark(marks, identity);
+  return [
+    { k: 'mark', value: own, mask: marks.identity },
+    { k: 'connmark', value: (own | value) >>> 0, mask: (marks.identity | mask) >>> 0 },
+    { k: 'ct', states: ['ESTABLISHED'] },
+  ];
+}
+
+/** Of the connmark: bits that flows have whose names are checked. */
+export const checkBits = (shape: KernelConfig): number =>
+  checksNames(shape) ? (shape.marks.check?.mask ?? 0) : 0;
+
 /**
  * An established flow continues for the sender that opened it: what identifies such packets, for each identity. Another sender on such a
  * flow is evaluated. Chain `own` sets the evaluated bit on them, so that they meet the conditions of the later jumps and no chain. Without
- * it `filter` comes to the same result.
+ * it `filter` comes to the same result. Flows whose names are checked are not among them.
  */
-export function ownFlows({ shape: { marks }, hostNet, subjects }: DesiredInput): Match[][] {
-  const builds = hostNet.builds.length > 0 ? [UNATTRIBUTED] : [];
-  const hosted = subjects.filter((m) => cgroupsOf(m).length > 0).map((m) => m.identity);
-  return [...new Set([...hosted, ...builds])].map((identity) => {
-    const value = identityMark(marks, identity);
-    return [
-      { k: 'mark', value, mask: marks.identity },
-      { k: 'connmark', value, mask: marks.identity },
-      { k: 'ct', states: ['ESTABLISHED'] },
-    ];
-  });
+export const ownFlows = (input: DesiredInput): (readonly Match[])[] =>
+  identitiesOf(input).map((identity) => ofOwnFlow(input.shape, identity, checkBits(input.shape)));
+
+/** The packets of an own flow that was checked, and those of one that is being checked. */
+export function ownCheckedFlows(input: DesiredInput): Record<'verified' | 'queued', (readonly Match[])[]> {
+  const { check } = input.shape.marks;
+  if (!check || checkBits(input.shape) === 0) return { verified: [], queued: [] };
+  const all = (mask: number, value: number): (readonly Match[])[] =>
+    identitiesOf(input).map((identity) => ofOwnFlow(input.shape, identity, mask, value));
+  return { verified: all(check.mask, check.verified), queued: all(check.queued, check.queued) };
+}
+
+/** Chain `own`. What the host sends leaves it by the first rule. */
+function ownRules(input: DesiredInput): readonly Rule[] {
+  const { shape } = input;
+  const flows = ownFlows(input);
+  if (flows.length === 0) return [];
+  const checked = checksNames(shape) ? identitiesOf(input) : [];
+  return [
+    rule([{ k: 'mark', value: 0, mask: shape.marks.identity }], { k: 'return' }),
+    ...flows.map((when) => rule(when, evaluatedEarly(shape))),
+    ...checked.map((identity) => rule(ofOwnFlow(shape, identity, 0), { k: 'goto', chain: CHECKED })),
+  ];
 }
 
 /**
@@ -146,11 +188,20 @@ const evaluatedEarly = ({ marks }: KernelConfig): Target => ({
 });
 
 /** The table for nft. It is created by the first pass where nft identifies the senders, and stays. */
-export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>): NftProgram {
+export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>, shape: KernelConfig): NftProgram {
   const chains = new Map([...all].filter(([chain]) => chain !== QUEUE));
-  // behind conntrack (-200), and before any table of iptables that has a jump of Drawbridge
-  const own = chains.has(OWN)
-    ? `\n  chain ${OWN} { type filter hook output priority -151; policy accept; }`
+  const texts = new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)] as const));
+  const isNative = (chains.get(SENDERS)?.length ?? 0) > 0;
+  const name = isNative ? OWN : OWN_MARKED;
+  const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${nftRule(r)} accept` : nftRule(r)));
+  texts.delete(OWN);
+  if (own) texts.set(name, [...own, ...synData(shape)]);
+  if (own && checksNames(shape))
+    texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape))} accept`));
+  // behind conntrack (-200); before any table of iptables that has a jump of Drawbridge, or behind `mangle` (-150), which identifies them
+  const priority = isNative ? -151 : -149;
+  const base = own
+    ? `\n  chain ${name} { type filter hook output priority ${priority}; policy accept; }\n  chain ${CHECKED} { }`
     : '';
   const queued = all.has(QUEUE) ? `\n  chain ${UNKNOWN} { }\n  chain ${QUEUE} { }` : '';
   return {
@@ -159,8 +210,8 @@ export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>): NftP
     declarations: `
   chain ${IDENTIFY} { type filter hook output priority -310; policy accept; }
   chain ${SENDERS} { }
-  chain ${ZONES} { }${own}${queued}`,
-    rules: new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)])),
+  chain ${ZONES} { }${base}${queued}`,
+    rules: texts,
     objects: [...chains.values()]
       .flat()
       .flatMap((r) => r.when.flatMap((m) => (m.k === 'cgroup' ? [m.object] : []))),

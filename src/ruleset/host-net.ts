@@ -1,6 +1,16 @@
 import type { Family } from '../lib/ip.js';
 import type { Cgroup, DesiredInput, KernelConfig, Subject } from './desired-state.js';
-import { cgroupsOf, dead, gate, hostHold, inCgroup, isUnknown, ownFlows } from './host-identity.js';
+import {
+  cgroupsOf,
+  checkBits,
+  dead,
+  gate,
+  hostHold,
+  inCgroup,
+  isUnknown,
+  ownCheckedFlows,
+  ownFlows,
+} from './host-identity.js';
 import { identityMark, type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
 import { closedAtHost, closedBehindHost, sentHere } from './reserved-ports.js';
@@ -79,13 +89,15 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
   ]);
 }
 
-/** Established flows continue without a mark for the sender that opened them. Another sender on such a flow is marked and evaluated. */
+/**
+ * Established flows continue without a mark for the sender that opened them. Another sender on such a flow is marked and evaluated, and
+ * packets of flows whose names are checked are marked.
+ */
 function hostOwn(input: DesiredInput, names: Names): Rule[] {
   const { marks } = input.shape;
+  const mask = (marks.identity | checkBits(input.shape)) >>> 0;
   const own = (c: Cgroup, identity: number): Rule =>
-    rule([{ k: 'connmark', value: identityMark(marks, identity), mask: marks.identity }, inCgroup(c)], {
-      k: 'return',
-    });
+    rule([{ k: 'connmark', value: identityMark(marks, identity), mask }, inCgroup(c)], { k: 'return' });
   return [
     ...ANSWERS,
     rule([], { k: 'setMark', value: 0, mask: (marks.all & ~marks.held) >>> 0 }),
@@ -96,16 +108,52 @@ function hostOwn(input: DesiredInput, names: Names): Rule[] {
   ];
 }
 
-/** In `filter` and `security`: established flows of containers return if `mangle` set no mark. Flows that the host opened have no connmark. */
-const establishedOwn = (shape: KernelConfig): Rule =>
-  rule(
+/**
+ * In `filter` and `security`: established flows of containers return if `mangle` set no mark, unless their names are being checked. Flows
+ * that the host opened have no connmark.
+ */
+function establishedOwn(shape: KernelConfig): Rule {
+  const queued = checkBits(shape) & (shape.marks.check?.queued ?? 0);
+  return rule(
     [
       { k: 'ct', states: ['ESTABLISHED'] },
       unidentified(shape),
       { k: 'connmark', value: 0, mask: shape.marks.identity, not: true },
+      ...(queued === 0 ? [] : [{ k: 'connmark', value: 0, mask: queued } as const]),
     ],
     { k: 'return' },
   );
+}
+
+/** Chain `own` has let such a packet pass, and taken off the identity. `mangle` has cleared the bit if a socket had set it. */
+const passedOwn = (shape: KernelConfig): Rule[] =>
+  checkBits(shape) === 0
+    ? []
+    : [
+        rule(
+          [
+            { k: 'ct', states: ['ESTABLISHED'] },
+            { k: 'mark', value: shape.marks.evaluated, mask: shape.marks.evaluated },
+          ],
+          { k: 'return' },
+        ),
+      ];
+
+/**
+ * Packets of flows whose names are checked, of the sender that opened them: `filter` lets pass what the service has released, and queues the
+ * others. Chain `own` has let pass what needs no check. It drops a SYN.
+ */
+function checkedOwn(input: DesiredInput, names: Names): Rule[] {
+  const { verified, queued } = ownCheckedFlows(input);
+  const isNoSyn: readonly Match[] = [
+    { k: 'proto', proto: 'tcp' },
+    { k: 'syn', not: true },
+  ];
+  return [
+    ...queued.map((when) => rule(when, { k: 'goto', chain: names.checking })),
+    ...verified.map((when) => rule([...when, ...isNoSyn], { k: 'goto', chain: names.ok })),
+  ];
+}
 
 /** `nat`: port 53 of enforced containers to their own address of our resolver. */
 export function hostNat(
@@ -224,7 +272,7 @@ export function hostFilter(
   const { shape } = input;
   const sorted = input.hostNet.native
     ? [rule([isUnknown(shape)], { k: 'goto', chain: names.hostLost })]
-    : [establishedOwn(shape)];
+    : [establishedOwn(shape), ...passedOwn(shape)];
   return new Map([
     [names.output, hostOutput(input, names, family)],
     [
@@ -233,6 +281,7 @@ export function hostFilter(
         ...ANSWERS,
         ...sorted,
         rule([unidentified(shape)], { k: 'goto', chain: names.hostLost }),
+        ...checkedOwn(input, names),
         ...toThreats(input.shape, names),
         ...closedAtHost(input.closed ?? [], names, family, [{ k: 'toHost' }]),
         ...closedBehindHost(input.closed ?? [], names, family),

@@ -56,8 +56,9 @@ export interface Names {
   readonly flood: string;
   readonly many: string;
   readonly quota: string;
-  /** New flows whose names are checked. */
+  /** New flows whose names are checked; `hostChecked`: of containers in the host network. */
   readonly checked: string;
+  readonly hostChecked: string;
   /** Packets of flows that are being checked: those that were released, those that are queued, and what the check refuses. */
   readonly checking: string;
   readonly released: string;
@@ -114,6 +115,7 @@ function makeNames(prefix: string): Names {
     ended: n('ENDED'),
     opening: n('OPEN'),
     checked: n('NAMED'),
+    hostChecked: n('HN-NAMED'),
     checking: n('CHECK'),
     released: n('RELEASED'),
     inspect: n('INSPECT'),
@@ -162,8 +164,10 @@ export const errorsChain = (prefix: string, id: string): string => `${prefix}-e-
 export const limitChain = (prefix: string, id: string): string => `${prefix}-l-${shortId(id)}`;
 export const checkedLimitChain = (prefix: string, id: string): string => `${prefix}-n-${shortId(id)}`;
 /** Whether a chain begins the check of the name that a connection asks for. */
-export const isCheckedChain = (prefix: string, chain: string): boolean =>
-  chain === namesFor(prefix).checked || chain.startsWith(`${prefix}-n-`);
+export function isCheckedChain(prefix: string, chain: string): boolean {
+  const { checked, hostChecked } = namesFor(prefix);
+  return chain === checked || chain === hostChecked || chain.startsWith(`${prefix}-n-`);
+}
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
 const CLASS_HASH = 6;

@@ -206,9 +206,9 @@ export class PolicyEvaluator {
 
   /**
    * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, and those whose name
-   * would be checked now must have been checked. `place`: where the flow is; names are checked on bridges only.
+   * would be checked now must have been checked. `place`: where the flow is; in the namespace of a container, names are not checked.
    */
-  keeps(member: Subject, flow: Flow, place: 'bridge' | 'namespace' = 'bridge'): boolean {
+  keeps(member: Subject, flow: Flow, place: 'host' | 'namespace' = 'host'): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);

@@ -82,17 +82,19 @@ export function permitChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'
   return m.host ? names.ok : names.bound;
 }
 
-/** Where a permit leads whose connection must name what it goes to. Only enforced members with veths are checked. */
+/** Where a permit leads whose connection must name what it goes to. Only enforced members are checked. */
 export function checkedChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host'>, names: Names): string {
-  if (m.policy.mode !== 'enforce' || m.host) return permitChain(m, names);
+  if (m.policy.mode !== 'enforce') return names.ok;
   if (m.limits?.connections !== undefined) return checkedLimitChain(names.prefix, m.id);
-  return names.checked;
+  return m.host ? names.hostChecked : names.checked;
 }
 
 const HTTP: Match = { k: 'dports', ports: [{ lo: 80, hi: 80 }] };
 
 /** Ends the prefix of a SYN for whose connection conntrack had an entry already. */
 export const BEGUN_AGAIN = 'again';
+/** Ends the prefix of what a server has sent to a container in the host's network. */
+export const ANSWERED = 'answer';
 
 /**
  * New flows that only a name permits. The service gets a copy of each SYN, because its sequence number shows where the client's bytes begin. The connmark of a TCP connection lets its later packets be queued (`checking`): in both directions, or
@@ -151,6 +153,7 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
   const answer: Match = { k: 'answer' };
   return new Map([
     [names.checked, checkedRules(shape, names, names.bound)],
+    [names.hostChecked, checkedRules(shape, names, names.ok)],
     [
       names.checking,
       [
@@ -282,7 +285,7 @@ export function limitChains(
     if (!rules) continue;
     const chain = limitChain(names.prefix, m.id);
     chains.set(chain, rules);
-    if (!m.host && (m.denied?.checked || m.classes.some((c) => c.isChecked)))
+    if (m.denied?.checked || m.classes.some((c) => c.isChecked))
       chains.set(checkedLimitChain(names.prefix, m.id), checkedRules(shape, names, chain));
   }
   return chains;

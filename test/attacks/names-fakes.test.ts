@@ -2,9 +2,9 @@
 import type { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { BOTH, distance, type NameAttack, namesSuite, type Try } from './names.js';
-import { evilOf, goodOf } from './names-hellos.js';
+import { again, close, evilOf, goodOf, verified } from './names-hellos.js';
 import type { RawTcp, Sent } from './raw-tcp.js';
-import { type Bytes, bytes, ip, options6, u8, u16, u32 } from './wire.js';
+import { type Bytes, bytes, ip, options6, u8, u32 } from './wire.js';
 
 const TCP = 6;
 const WHOLE = 'nothing of a hello goes on before all of it was evaluated';
@@ -14,11 +14,6 @@ const DOUBT = 'what the server may read in another way refuses the flow';
 const INVALID = 'conntrack: what is invalid goes no further';
 const HEADERS = 'packets with options of IP or extension headers of an enforced container go no further';
 const BEGINS = 'a SYN begins another check, and tells where the stream begins';
-/** A record of a ServerHello, as far as it matters: it asks for no other hello. */
-const ANSWER = bytes(u8(22, 3, 3), u16(74), u8(2, 0, 0, 70), u16(0x0303), Buffer.alloc(68, 9)).toString(
-  'latin1',
-);
-
 /** A permitted hello that the server does not read, then a forbidden one in its place. */
 const fake =
   (how: (t: Try, c: RawTcp) => Sent, syn?: Sent) =>
@@ -157,28 +152,6 @@ const fakes: readonly NameAttack[] = [
     },
   },
 ];
-/** The permitted hello, and the answer that ends the check. */
-async function verified(t: Try, fromPort = t.nextPort()): Promise<RawTcp> {
-  const good = goodOf(t);
-  const c = await t.open({ fromPort, answers: [{ after: good.length, send: ANSWER }] });
-  c.segment(good);
-  await t.answered(c);
-  await t.lab.web.answerStream(fromPort, []);
-  return c;
-}
-/** Another connection of the same ports, with a forbidden name. */
-async function again(t: Try, before: RawTcp, o: { isn?: number; syn?: Sent } = {}): Promise<void> {
-  const { fromPort } = before;
-  const c = await t.open({ fromPort, isn: o.isn ?? before.isn + 500_000, ...(o.syn ? { syn: o.syn } : {}) });
-  c.segment(evilOf(t));
-}
-/** Both ends close, the client first: its entry in conntrack stays for two minutes, and the server forgets it. */
-async function close(t: Try, c: RawTcp): Promise<void> {
-  c.segment('', { flags: 'FA' });
-  c.skip(1);
-  await t.until(() => c.isEnded);
-  c.acknowledge();
-}
 const places: readonly NameAttack[] = [
   {
     id: 'name-reset-reopen',

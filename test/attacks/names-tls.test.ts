@@ -9,6 +9,7 @@ import {
   serverNames,
 } from '../pure/connections/hello-maker.js';
 import { BOTH, GOOD, type NameAttack, namesSuite, OTHER, type Try } from './names.js';
+import { RETRY } from './names-hellos.js';
 import { bytes, u8, u16 } from './wire.js';
 
 const NAME = 'a hello must name what an entry permits on the port';
@@ -23,9 +24,6 @@ const first =
     c.stream(make(t));
   };
 const hello = (make: (t: Try) => readonly Buffer[]) => first((t) => records(helloMessage(...make(t))));
-/** RFC 8446 4.1.3: a ServerHello with this random asks for another hello. */
-const RETRY_RANDOM = Buffer.from('cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c', 'hex');
-const RETRY = bytes(u8(22, 3, 3), u16(74), u8(2, 0, 0, 70), u16(0x0303), RETRY_RANDOM, Buffer.alloc(36, 9));
 const ALERT = bytes(u8(21, 3, 3), u16(2), u8(1, 112));
 const CONFIG_ID = 9;
 /** RFC 9849 4: version, length, and a configuration whose first byte is its number. */

@@ -9,16 +9,20 @@ import type { Container, RunSpec } from '../lab/container.js';
 import type { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 import { PROGRAMS } from './technique.js';
-import { type Bytes, bytes, type Ends, ether, etherTypeOf, type Header, ip, tcp } from './wire.js';
+import { address, type Bytes, bytes, type Ends, ether, etherTypeOf, type Header, ip, tcp } from './wire.js';
 
 const MODULES = join(import.meta.dirname, '..', '..', 'node_modules');
 const ASKS = mkdtempSync(join(tmpdir(), 'drawbridge-segments-'));
 afterAll(() => rmSync(ASKS, { recursive: true, force: true }));
 const TCP = 6;
 
-/** A spec whose container runs programs/segments.mjs. */
-export const rawTcp = (spec: RunSpec & { readonly name: string }): RunSpec => ({
+/** A spec whose container runs programs/segments.mjs. `hosts`: the addresses of the host, in whose network it is. */
+export const rawTcp = (
+  spec: RunSpec & { readonly name: string },
+  hosts: readonly string[] = [],
+): RunSpec => ({
   ...spec,
+  ...(hosts.length > 0 ? { network: 'host' } : {}),
   mounts: [
     ...(spec.mounts ?? []),
     PROGRAMS,
@@ -26,11 +30,23 @@ export const rawTcp = (spec: RunSpec & { readonly name: string }): RunSpec => ({
     `${join(MODULES, '@koromix')}:/node_modules/@koromix:ro`,
     `${ASKS}:/asks`,
   ],
-  cmd: ['node', '/attacks/segments.mjs', spec.name],
+  cmd: ['node', '/attacks/segments.mjs', spec.name, ...hosts.map((h) => address(h).toString('hex'))],
 });
 
 /** The container's own kernel knows nothing of these connections, and would reset them. */
 const QUIET = 'table inet quiet { chain out { type filter hook output priority 0 ; tcp flags rst drop; }; }';
+
+/** The same of the host's kernel, whose resets belong to no process. Those of Drawbridge do, or go over the loopback device. */
+const QUIET_HOST = `table inet quiet {
+  chain out {
+    type filter hook output priority 0
+    oif "lo" accept
+    tcp flags rst meta skuid 0 accept
+    tcp flags rst drop
+  }
+}
+`;
+const NO_MAC = '00:00:00:00:00:00';
 
 interface Received {
   readonly sport: number;
@@ -96,6 +112,14 @@ export class RawHost {
     if (found === undefined) throw new Error(`no bridge has ${own.gateway}`);
     const socket = await waitFor(`${container.name} to send`, () => tryConnecting(container.name), 30_000);
     return new RawHost(socket, own, found.address);
+  }
+
+  /** In the network of the host. */
+  static async ofHost(lab: Lab, container: Container): Promise<RawHost> {
+    await lab.inHost(['nft', '-f', '-'], { input: QUIET_HOST, check: true });
+    const { host4: ip4, host6: ip6 } = lab.addresses;
+    const socket = await waitFor(`${container.name} to send`, () => tryConnecting(container.name), 30_000);
+    return new RawHost(socket, { ip4, ip6, mac: NO_MAC }, NO_MAC);
   }
 
   close(): void {

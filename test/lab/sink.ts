@@ -11,7 +11,7 @@ export interface Stream {
   /** Latin-1. */
   text: string;
 }
-/** What is sent once a connection has carried so many bytes: Latin-1. */
+/** What is sent once a connection has carried so many bytes, 0: at once. Latin-1. */
 export interface Answer {
   readonly after: number;
   readonly send: string;
@@ -39,13 +39,17 @@ export class Sink {
     };
     this.streams.push(stream);
     let answers = this.#answers.get(stream.fromPort) ?? [];
-    socket.on('error', () => socket.destroy());
-    socket.on('data', (data: Buffer) => {
-      stream.text += data.toString('latin1');
+    const answer = (): void => {
       const due = answers.filter(({ after }) => stream.text.length >= after);
       answers = answers.filter((a) => !due.includes(a));
       for (const { send } of due) socket.write(Buffer.from(send, 'latin1'));
+    };
+    socket.on('error', () => socket.destroy());
+    socket.on('data', (data: Buffer) => {
+      stream.text += data.toString('latin1');
+      answer();
     });
+    answer();
     socket.on('end', () => socket.end());
   }
 }

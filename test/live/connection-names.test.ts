@@ -4,6 +4,7 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
+import { LateRequest } from './late-request.js';
 
 const GOOD = 'good.example';
 const EVIL = 'evil.example';
@@ -54,52 +55,6 @@ describe.each([
   });
 });
 
-/**
- * Opens a connection, and sends a request on it once the file /tmp/go0-NAME exists, and again once /tmp/go1-NAME does. What becomes of it
- * is shown by files as well.
- */
-const LATER = `
-const { existsSync, writeFileSync } = require('node:fs');
-const [name, host, text] = process.argv.slice(1);
-const socket = require('node:net').connect({ host, port: 80 });
-const wait = (file, then, left = 600) =>
-  existsSync(file) ? then() : left > 0 ? setTimeout(() => wait(file, then, left - 1), 50) : socket.destroy();
-let answers = 0;
-const next = () => wait('/tmp/go' + answers + '-' + name, () => socket.write(text.replaceAll('|', '\\r\\n')));
-socket.on('connect', () => {
-  writeFileSync('/tmp/open-' + name, '');
-  next();
-});
-socket.on('data', () => {
-  writeFileSync('/tmp/answered' + answers++ + '-' + name, '');
-  next();
-});
-socket.on('error', (e) => writeFileSync('/tmp/failed-' + name, e.code));
-socket.on('close', () => process.exit(0));
-`;
-type Sign = 'open' | 'answered0' | 'answered1' | 'failed';
-class LateRequest {
-  readonly #container: Container;
-  readonly #name: string;
-
-  constructor(container: Container, name: string, host: string) {
-    this.#container = container;
-    this.#name = name;
-    const text = `GET /${name} HTTP/1.1|Host: ${host}||`;
-    void container.exec(['node', '-e', LATER, name, SHARED, text], { check: false, timeoutMs: 60_000 });
-  }
-
-  async has(what: Sign): Promise<void> {
-    await waitFor(`${this.#name}: ${what}`, async () => {
-      const file = `/tmp/${what}-${this.#name}`;
-      return (await this.#container.exec(['test', '-e', file], { check: false })).code === 0;
-    });
-  }
-  /** Send the request for the first time, or again. */
-  async go(time: 0 | 1 = 0): Promise<void> {
-    await this.#container.exec(['touch', `/tmp/go${time}-${this.#name}`]);
-  }
-}
 const arrived = async (path: string): Promise<boolean> =>
   (await lab.web.requests()).some((r) => r.path === path);
 
@@ -110,8 +65,8 @@ describe('a connection that is open while', () => {
     const both = await lab.start({ labels: { 'drawbridge.lists': 'both' }, mounts });
     for (const name of [GOOD, 'also.example'])
       expect(await fetchFrom(both, `http://${name}/`)).toMatchObject({ ok: true });
-    const kept = new LateRequest(both, 'kept', GOOD);
-    const ended = new LateRequest(both, 'ended', 'also.example');
+    const kept = new LateRequest(both, 'kept', { host: GOOD, address: SHARED });
+    const ended = new LateRequest(both, 'ended', { host: 'also.example', address: SHARED });
     for (const one of [kept, ended]) {
       await one.has('open');
       await one.go();
@@ -126,8 +81,8 @@ describe('a connection that is open while', () => {
 
   it('rules are flushed, and the service does not run, delivers no request', async () => {
     await fetchFrom(checked, `http://${GOOD}/`);
-    const late = new LateRequest(checked, 'flushed', EVIL);
-    const control = new LateRequest(free, 'control', EVIL);
+    const late = new LateRequest(checked, 'flushed', { host: EVIL, address: SHARED });
+    const control = new LateRequest(free, 'control', { host: EVIL, address: SHARED });
     await fetchFrom(free, `http://${GOOD}/`);
     await late.has('open');
     await control.has('open');
@@ -147,7 +102,7 @@ describe('a connection that is open while', () => {
   });
 
   it('the service restarts must connect again, unless its name was checked before', async () => {
-    const late = new LateRequest(checked, 'restarted', GOOD);
+    const late = new LateRequest(checked, 'restarted', { host: GOOD, address: SHARED });
     await late.has('open');
     await drawbridge.restart();
     await drawbridge.ready();
@@ -165,7 +120,7 @@ describe('a connection that is open while', () => {
       mounts,
     });
     expect(await fetchFrom(observed, `http://${GOOD}/`)).toMatchObject({ ok: true });
-    const late = new LateRequest(observed, 'unchecked', EVIL);
+    const late = new LateRequest(observed, 'unchecked', { host: EVIL, address: SHARED });
     await late.has('open');
     await drawbridge.cli(['mode', name, 'enforce', '--yes']);
     await late.go();

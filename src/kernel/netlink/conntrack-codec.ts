@@ -31,7 +31,8 @@ export const CTA = {
   markMask: 21,
   filter: 25,
 } as const;
-export const TUPLE = { ip: 1, proto: 2 } as const;
+/** `zone`: of this direction alone. */
+export const TUPLE = { ip: 1, proto: 2, zone: 3 } as const;
 export const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
 export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
 const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;

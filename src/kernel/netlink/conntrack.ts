@@ -134,12 +134,16 @@ export class Conntrack implements Disposable {
     }
   }
 
-  /** Deletes the flow whose first packet had these endpoints, in the default zone, as `delete` does. */
-  deleteByOrigin(first: Endpoints): boolean {
+  /**
+   * Deletes the flow whose first packet had these endpoints, as `delete` does. `zone`: in which its original direction is looked up; default:
+   * that of all flows but the datagrams of containers in the host's network.
+   */
+  deleteByOrigin(first: Endpoints, zone = 0): boolean {
     const { src, dst } = first;
     const family = addressBytes(src)?.length === 4 ? 4 : 6;
     const parts = tupleParts(family, first);
     if (parts === undefined) throw badAddress(`delete flow ${src} to ${dst}`);
+    if (zone !== 0) parts.push(attribute(TUPLE.zone, u16be(zone)));
     return this.delete({ family, orig: { src, dst }, zone: 0, rawTuple: Buffer.concat(parts) });
   }
 

@@ -184,6 +184,11 @@ test.each(FAMILIES)(
     expect(await own()).toMatchObject({ mark: 5 });
     expect(flows.delete(zoned)).toBe(true);
     expect(await own()).toBeUndefined();
+    asker.socket.send('again', 7000, server);
+    await until('the next datagram', () => service.received.length === 2);
+    const first = { proto: 17, src: client, sport: asker.port, dst: server, dport: 7000 };
+    expect([flows.deleteByOrigin(first), flows.deleteByOrigin(first, 9)]).toEqual([false, true]);
+    expect(await own()).toBeUndefined();
   },
 );
 

@@ -1,5 +1,5 @@
 /** The queue of packets whose names are checked: which flow each belongs to, and what becomes of it. */
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ConnectionChecks, type Sources } from '../../../src/connections/connection-checks.js';
 import { VerifiedNames } from '../../../src/connections/verified-names.js';
 import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
@@ -32,6 +32,8 @@ const SYN = 2;
 
 interface Sent {
   readonly from?: 1 | 2;
+  /** Its sender, where that has the addresses of another one; default: `from`. */
+  readonly as?: 1 | 2;
   readonly sport?: number;
   readonly seq: number;
   readonly payload?: Buffer;
@@ -130,18 +132,34 @@ function started() {
   checks.names.subscribe(({ name, refusal }) => {
     if (refusal) refused.push(`${refusal.reason} ${name}`.trim());
   });
-  checks.begin(sources, { send: () => undefined, [Symbol.dispose]: () => undefined });
+  const resets: string[] = [];
+  const toPort = { send: ({ dport }: { dport: number }) => void resets.push(String(dport)) };
+  checks.begin(sources, { ...toPort, [Symbol.dispose]: () => undefined });
   let id = 0;
-  const markOf = ({ from = 1 }: Sent) => identityMark(marks, (from === 1 ? first : second).identity);
+  const markOf = ({ from = 1, as = from }: Sent) => identityMark(marks, (as === 1 ? first : second).identity);
   return {
     checks,
     refused,
     deleted,
+    resets,
     warnings,
     kernel,
     syn: (sent: Sent, word = 'syn') => {
       const payload = bytesOf({ ...sent, flags: SYN });
       reported = [...reported, { prefix: `DB:${word}`, mark: markOf(sent), payload } as LoggedPacket];
+    },
+    /** A copy of what the server has sent: of a container in the host's network. */
+    answer: (seq: number, payload: Buffer) => {
+      const copy = bytesOf({ seq, payload });
+      const [src, dst] = [copy.subarray(12, 16), copy.subarray(16, 20)].map((b) => Buffer.from(b)) as [
+        Buffer,
+        Buffer,
+      ];
+      dst.copy(copy, 12);
+      src.copy(copy, 16);
+      copy.writeUInt16BE(443, 20);
+      copy.writeUInt16BE(40_000, 22);
+      reported = [...reported, { prefix: 'DB:answer', mark: 0, payload: copy } as LoggedPacket];
     },
     /** Returns what became of the packet; undefined: it waits. */
     send: (sent: Sent): string | undefined => {
@@ -283,4 +301,59 @@ it('an error before a verdict drops the packet', () => {
   syn({ seq: 99 });
   expect(send({ seq: 100, payload: GOOD })).toBe('drop');
   expect(checks.counts?.faults).toBe(1);
+});
+
+describe('a copy of what the server has sent', () => {
+  const record = (...random: number[]): Buffer =>
+    Buffer.concat([
+      Buffer.from([22, 3, 3, 0, 74, 2, 0, 0, 70, 3, 3, ...random]),
+      Buffer.alloc(68 - random.length, 9),
+    ]);
+  const SERVER_HELLO = record();
+  const RETRY = record(
+    ...Buffer.from('cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c', 'hex'),
+  );
+  const NEXT = 9_000;
+  const second = 100 + GOOD.length;
+
+  it('ends the check with the next packet of the client, however late, if it is a ServerHello', () => {
+    const { syn, send, answer, checks } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD })).toBe('release');
+    answer(NEXT, SERVER_HELLO);
+    expect(send({ seq: second, payload: EVIL })).toBe('release');
+    expect(checks.counts).toMatchObject({ refused: 0, queued: 2, released: 2 });
+  });
+  it('asks for another hello, which is evaluated', () => {
+    const { syn, send, answer, refused } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD })).toBe('release');
+    answer(NEXT, RETRY);
+    expect(send({ seq: second, payload: EVIL })).toBe('refuse');
+    expect(refused).toEqual(['server-name evil.example']);
+  });
+  it('before the hello refuses the flow, and resets both sides', () => {
+    const { syn, send, answer, refused, deleted, resets } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD.subarray(0, 10) })).toBeUndefined();
+    answer(NEXT, SERVER_HELLO);
+    expect(send({ seq: 110, payload: GOOD.subarray(10) })).toBe('drop');
+    expect([refused, deleted]).toEqual([['not-tls'], [40_000]]);
+    // the rules have answered the client
+    expect(resets).toEqual(['443']);
+  });
+  it('says nothing about what another container in the host network sends from the same port', () => {
+    const { syn, send, answer, refused } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD })).toBe('release');
+    answer(NEXT, SERVER_HELLO);
+    expect(send({ as: 2, seq: second, payload: EVIL })).toBe('refuse');
+    expect(refused).toEqual(['not-tls']);
+  });
+  it('is of no flow that is not known', () => {
+    const { syn, send, answer } = started();
+    answer(NEXT, SERVER_HELLO);
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: EVIL })).toBe('refuse');
+  });
 });

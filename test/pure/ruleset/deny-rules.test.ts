@@ -28,7 +28,7 @@ function subject(text: string, more: Partial<Subject> = {}): Subject {
     notes: [],
   };
   const neighbour = () => [{ family: 4 as const, lo: 0xac120009n, hi: 0xac120009n }];
-  const plan = planPolicy(policy, neighbour, CHECKS, more.host === undefined);
+  const plan = planPolicy(policy, neighbour, CHECKS);
   return { ...member(5, ''), ...more, policy, ...plan };
 }
 
@@ -196,12 +196,12 @@ describe('addresses on the ports that deny entries for names cover', () => {
     expect(checkedAt(text, '93.184.7.1', proto, port)).toBe(isChecked);
     expect(permits(subject(text), '93.184.7.1', proto, port)).toBe(true);
   });
-  it('are checked at neighbours and containers, too, and not in the host network', () => {
+  it('are checked at neighbours and containers, too, and in the host network', () => {
     const free = { neighbours: ['172.18.0.8'] };
     expect(checkedAt('!*.corp.example', '172.18.0.8', 'tcp', 443, free)).toBe(true);
     expect(checkedAt('!*.corp.example', '172.18.0.8', 'tcp', 5432, free)).toBe(false);
     expect(checkedAt('container:db, !*.corp.example', '172.18.0.9', 'tcp', 443)).toBe(true);
-    expect(subject('any, !a.org', { host: { cgroups: [] } }).classes.some((c) => c.isChecked)).toBe(false);
+    expect(subject('any, !a.org', { host: { cgroups: [] } }).classes.some((c) => c.isChecked)).toBe(true);
   });
   it('permit any name that is not denied only where the rules permit the address itself', () => {
     const m = subject('93.184.0.0/16:443, a.org, !*.corp.example');
