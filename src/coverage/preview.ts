@@ -214,10 +214,10 @@ async function notRecorded(
 
 /** Connections are checked by name only while their container is enforced, so that what was recorded shows their addresses. */
 export function namesNotChecked(
-  { host, lan }: Pick<Subject, 'host' | 'lan'>,
+  { lan }: Pick<Subject, 'lan'>,
   { names, marks }: Pick<KernelConfig, 'names' | 'marks'>,
 ): readonly string[] {
-  if (!names.verify || !marks.check || host || lan) return [];
+  if (!names.verify || !marks.check || lan) return [];
   return [
     `the names that its connections ask for are not seen while it is observed: what enforcing blocks is listed by address. Enforced, a connection that only a name entry permits, on TCP and UDP ports ${names.ports.join(', ')} and TCP port 80, is blocked too if it asks for a name that no entry permits`,
   ];

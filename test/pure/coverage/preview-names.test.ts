@@ -17,8 +17,6 @@ it('is a sentence with the ports on which enforce checks them', () => {
 
 it('is nothing where enforce does not check them either', () => {
   const lan = { links6: [], sandbox: 'x' } as unknown as NonNullable<Subject['lan']>;
-  const host = { cgroups: [] };
   expect(namesNotChecked({ ...observed, lan }, { ...shape, names })).toEqual([]);
-  expect(namesNotChecked({ ...observed, host }, { ...shape, names })).toEqual([]);
   expect(namesNotChecked(observed, { ...shape, names: { ...names, verify: false } })).toEqual([]);
 });
