@@ -15,6 +15,7 @@ const of =
 const [table, queue] = [of('connections/flow-table'), of('connections/connection-checks')];
 const [verified, packetLog] = [of('connections/verified-names'), of('kernel/netlink/packet-log')];
 const [chains, backstop] = [of('ruleset/verdict-chains'), of('ruleset/backstop-table')];
+const checkedFlows = of('ruleset/checked-flows');
 const CHECKS_TEST = 'connections/connection-checks';
 const RULES_TEST = 'ruleset/name-checks';
 const RELEASED = "rule([{ k: 'connmark', value: check.verified, mask: check.mask, not: true }], {";
@@ -110,7 +111,7 @@ const QUEUE: readonly Mutant[] = [
   queue(
     'check-again-other',
     'a second SYN with another number begins the check again, although the server may have accepted the first one',
-    ['if (isAgain) this.#delete(ends);\n    else this.#begin(', 'this.#begin('],
+    ['if (isAgain) this.#ends.delete(ends, undefined);\n    else this.#begin(', 'this.#begin('],
     pure(CHECKS_TEST, 'one with another number ends the connection'),
   ),
   queue(
@@ -219,28 +220,31 @@ const RULES: readonly Mutant[] = [
   backstop(
     'check-rule-unchecked',
     'a flush of filter lets flows go on that are being checked',
-    ['...(marks.check ? [unchecked(marks, marks.check.queued)] : []),', ''],
+    ['...(marks.check ? [unchecked(marks, marks.check.queued, checked)] : []),', ''],
     pure(RULES_TEST, 'the backstop drops what should have been queued'),
   ),
-  backstop(
+  checkedFlows(
     'check-rule-syn',
     'a SYN in a flow that was verified begins another connection that is not checked',
-    ['    `tcp flags & (syn | ack) == syn ${report} drop`,\n', ''],
+    [
+      "'ip6 nexthdr != { tcp, udp } accept',\n    beginsAgain(shape),",
+      "'ip6 nexthdr != { tcp, udp } accept',",
+    ],
     attack('names-fakes', 'name-last-ack-reopen v4'),
   ),
-  backstop(
+  checkedFlows(
     'check-rule-syn-data',
     'data with a SYN reach the server before anything was evaluated',
-    ['        `${withData} drop`,\n', ''],
+    ['      `${withData} drop`,\n', ''],
     attack('names-fakes', 'name-in-syn-cookie v4'),
   ),
-  backstop(
+  checkedFlows(
     'check-rule-retry',
     'the kernel takes a HelloRetryRequest for the answer to a hello',
     [' ${at(11, 128)} != ${RETRY_RANDOM}', ''],
     attack('names-tls', 'name-after-retry v4'),
   ),
-  backstop(
+  checkedFlows(
     'check-rule-split-retry',
     'the kernel takes a HelloRetryRequest that is split over records for the answer to a hello',
     [' ${at(3, 16)} >= 38', ''],
