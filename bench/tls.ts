@@ -5,7 +5,8 @@
  * The client sends a recorded ClientHello and waits for the first bytes of the server, which are those of a ServerHello, so that the ends cost
  * the least (hello-client.mjs, hello-server.mjs); a second measurement makes whole handshakes of TLS 1.3. Latency is that of one connection after
  * the other. Connections a second are of four clients at once. Bulk throughput is processor time of both ends, and of a proxy, as in
- * bench/traffic.ts. Drawbridge permits a container 1,000 new connections a second after a burst of 16,000, which the rounds do not use up.
+ * bench/traffic.ts. Drawbridge permits a container 1,000 new connections a second after a burst of 16,000, which the rounds do not use up. The
+ * kernel keeps no closed connections of the proxies (TIME_WAIT), of which they would have too many here, with one address to one other.
  *
  * `npx tsx bench/tls.ts [--rounds 9] [--ms 400] [--only latency,rate,handshake,bulk,large,quic,http,upload] [--sides bare,check] [--node=OPTIONS] [--keep]`, as root.
  * Proxies that are not installed are left out.
@@ -52,7 +53,7 @@ const RESOLVER = '198.51.100.53';
 const CORE = availableParallelism() - 1;
 const CLIENTS = 4;
 /** Of 128 KiB. */
-const [STREAM_BLOCKS, UPLOAD_BLOCKS] = [400, 200];
+const [STREAM_BLOCKS, UPLOAD_BLOCKS] = [4_000, 200];
 
 /** What the servers do, by the addresses to which the names lead; `port` is where they listen. */
 const SITES = {
@@ -340,6 +341,8 @@ try {
   const checked = await start(enforced, '');
   const unchecked = await start(enforced, ' tls=off');
   const others = await start(bare, '');
+  // a proxy ends its connections itself: their ports would rest for a minute, and each search for a free one soon takes milliseconds
+  await bare.inHost(['sysctl', '-qw', 'net.ipv4.tcp_max_tw_buckets=0'], { check: true });
   await redirect(bare, undefined);
   await bare.inHost(['iptables', '-t', 'nat', '-I', 'PREROUTING', '-j', 'BENCH'], { check: true });
   proxies = await NameProxy.startAll(bare, [SITES.hello, SITES.stream, REAL], RESOLVER);

@@ -251,10 +251,10 @@ export class ConnectionChecks implements Disposable {
     const isFromClient = this.#isFromClient(packet);
     const ends = isFromClient ? endsOf(proto, header) : reversedEnds(proto, header);
     const known = this.#flows.get(keyOfEnds(ends));
-    if (!known || !isFromClient) return isFromClient ? this.#begin(ends, packet.mark, undefined) : undefined;
+    if (!isFromClient) return known;
     // containers in the host's network share its addresses
-    if (known.container === this.#subjectOf(packet.mark)?.id) return known;
-    this.#forget(known);
+    if (known?.container === this.#subjectOf(packet.mark)?.id) return known;
+    if (known) this.#forget(known);
     return this.#begin(ends, packet.mark, undefined);
   }
 

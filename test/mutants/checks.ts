@@ -88,6 +88,12 @@ const QUEUE: readonly Mutant[] = [
     { file: 'test/kernel/netlink/log.test.ts', test: 'known at once' },
   ),
   queue(
+    'check-answer-unknown',
+    'answers that wait in the queue are dropped, so that a second hello is never sent',
+    ['if (!isFromClient) return known;', 'if (!isFromClient) return undefined;'],
+    pure(CHECKS_TEST, 'and waits in the queue goes on'),
+  ),
+  queue(
     'check-lost-ignored',
     'after a lost SYN the packets that wait are evaluated by the earlier connection',
     ['else this.#settle(flow, flow.check.refuse(LOST));', ''],

@@ -460,11 +460,11 @@ export const LAYERS: readonly Mutant[] = [
     id: 'host-names-shared-ports',
     what: 'a container of the host network continues the checked connection of another one with the same port',
     file: 'src/connections/connection-checks.ts',
-    from: '    if (known.container === this.#subjectOf(packet.mark)?.id) return known;\n',
+    from: '    if (known?.container === this.#subjectOf(packet.mark)?.id) return known;\n',
     to: '    if (known) return known;\n',
     killedBy: pure(
       'connections/connection-checks',
-      'says nothing about what another container in the host network sends from the same port',
+      'and was copied does not count for what another container in the host network sends',
     ),
   },
   {

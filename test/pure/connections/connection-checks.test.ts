@@ -56,6 +56,17 @@ function bytesOf({ from = 1, sport = 40_000, seq, payload = Buffer.alloc(0), fla
   return Buffer.concat([header, payload]);
 }
 
+/** The same from the server. */
+function answerOf(seq: number, payload: Buffer): Buffer {
+  const sent = bytesOf({ seq, payload });
+  const answer = Buffer.from(sent);
+  sent.copy(answer, 12, 16, 20);
+  sent.copy(answer, 16, 12, 16);
+  sent.copy(answer, 20, 22, 24);
+  sent.copy(answer, 22, 20, 22);
+  return answer;
+}
+
 interface Datagram {
   readonly payload: Buffer;
   readonly hops?: number;
@@ -150,16 +161,16 @@ function started() {
     },
     /** A copy of what the server has sent: of a container in the host's network. */
     answer: (seq: number, payload: Buffer) => {
-      const copy = bytesOf({ seq, payload });
-      const [src, dst] = [copy.subarray(12, 16), copy.subarray(16, 20)].map((b) => Buffer.from(b)) as [
-        Buffer,
-        Buffer,
-      ];
-      dst.copy(copy, 12);
-      src.copy(copy, 16);
-      copy.writeUInt16BE(443, 20);
-      copy.writeUInt16BE(40_000, 22);
+      const copy = answerOf(seq, payload);
       reported = [...reported, { prefix: 'DB:answer', mark: 0, payload: copy } as LoggedPacket];
+    },
+    /** What the server sends, of a container on a bridge. Returns as `send`. */
+    sendAnswer: (seq: number, content: Buffer): string | undefined => {
+      id += 1;
+      const payload = answerOf(seq, content);
+      const packet = { id, mark: 0, payload, length: payload.length, isUnchecked: true };
+      receive.get('tcp')?.(packet as unknown as QueuedPacket);
+      return verdicts.find(([of]) => of === id)?.[1];
     },
     /** Returns what became of the packet; undefined: it waits. */
     send: (sent: Sent): string | undefined => {
@@ -303,7 +314,7 @@ it('an error before a verdict drops the packet', () => {
   expect(checks.counts?.faults).toBe(1);
 });
 
-describe('a copy of what the server has sent', () => {
+describe('what the server has sent', () => {
   const record = (...random: number[]): Buffer =>
     Buffer.concat([
       Buffer.from([22, 3, 3, 0, 74, 2, 0, 0, 70, 3, 3, ...random]),
@@ -316,7 +327,21 @@ describe('a copy of what the server has sent', () => {
   const NEXT = 9_000;
   const second = 100 + GOOD.length;
 
-  it('ends the check with the next packet of the client, however late, if it is a ServerHello', () => {
+  it.each([
+    ['asks for another hello', RETRY, 'refuse'],
+    ['answers the hello', SERVER_HELLO, 'release'],
+  ])('and waits in the queue goes on, and %s', (_, content, then) => {
+    const { syn, send, sendAnswer } = started();
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD })).toBe('release');
+    expect(sendAnswer(NEXT, content)).toBe('release');
+    expect(send({ seq: second, payload: EVIL })).toBe(then);
+  });
+  it('and waits in the queue is dropped if its flow is not known', () => {
+    const { sendAnswer } = started();
+    expect(sendAnswer(NEXT, SERVER_HELLO)).toBe('drop');
+  });
+  it('and was copied ends the check with the next packet of the client, however late, if it is a ServerHello', () => {
     const { syn, send, answer, checks } = started();
     syn({ seq: 99 });
     expect(send({ seq: 100, payload: GOOD })).toBe('release');
@@ -324,7 +349,7 @@ describe('a copy of what the server has sent', () => {
     expect(send({ seq: second, payload: EVIL })).toBe('release');
     expect(checks.counts).toMatchObject({ refused: 0, queued: 2, released: 2 });
   });
-  it('asks for another hello, which is evaluated', () => {
+  it('and was copied asks for another hello, which is evaluated', () => {
     const { syn, send, answer, refused } = started();
     syn({ seq: 99 });
     expect(send({ seq: 100, payload: GOOD })).toBe('release');
@@ -332,7 +357,7 @@ describe('a copy of what the server has sent', () => {
     expect(send({ seq: second, payload: EVIL })).toBe('refuse');
     expect(refused).toEqual(['server-name evil.example']);
   });
-  it('before the hello refuses the flow, and resets both sides', () => {
+  it('and was copied before the hello refuses the flow, and resets both sides', () => {
     const { syn, send, answer, refused, deleted, resets } = started();
     syn({ seq: 99 });
     expect(send({ seq: 100, payload: GOOD.subarray(0, 10) })).toBeUndefined();
@@ -342,7 +367,7 @@ describe('a copy of what the server has sent', () => {
     // the rules have answered the client
     expect(resets).toEqual(['443']);
   });
-  it('says nothing about what another container in the host network sends from the same port', () => {
+  it('and was copied does not count for what another container in the host network sends from the same port', () => {
     const { syn, send, answer, refused } = started();
     syn({ seq: 99 });
     expect(send({ seq: 100, payload: GOOD })).toBe('release');
@@ -350,7 +375,7 @@ describe('a copy of what the server has sent', () => {
     expect(send({ as: 2, seq: second, payload: EVIL })).toBe('refuse');
     expect(refused).toEqual(['not-tls']);
   });
-  it('is of no flow that is not known', () => {
+  it('and was copied is of no flow that is not known', () => {
     const { syn, send, answer } = started();
     answer(NEXT, SERVER_HELLO);
     syn({ seq: 99 });
