@@ -76,6 +76,7 @@ const ON_ANY_ENGINE = [
   'attacks/kill-steps',
   'attacks/multicast',
   'attacks/names-fakes',
+  'attacks/names-host',
   'attacks/names-http',
   'attacks/names-quic',
   'attacks/names-segments',

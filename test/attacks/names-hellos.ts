@@ -45,7 +45,8 @@ export async function again(t: Try, before: RawTcp, o: { isn?: number; syn?: Sen
 export async function close(t: Try, c: RawTcp): Promise<void> {
   c.segment('', { flags: 'FA' });
   c.skip(1);
-  await t.until(() => c.isEnded);
+  // a server that has not closed yet would answer no other SYN of these ports
+  await t.until(() => c.isEnded, 8_000);
   c.acknowledge();
 }
 
