@@ -17,7 +17,7 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
 import type { FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
 import { FlowEnd, type Resets } from './flow-end.js';
-import { type CheckCounts, endsOf, FlowTable, type OpenFlow, reversedEnds } from './flow-table.js';
+import { type CheckCounts, endsOf, FlowTable, type OpenFlow, openFlow, reversedEnds } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
@@ -263,24 +263,13 @@ export class ConnectionChecks implements Disposable {
     if (!subject) return undefined;
     const { proto, port } = ends;
     const judge = this.#judge(subject.id, ends);
-    const now = this.#o.now();
-    const flow: OpenFlow = {
-      ...ends,
-      key: keyOfEnds(ends),
-      container: subject.id,
-      check:
-        proto === 'udp'
-          ? new QuicFlow(judge)
-          : port === HTTP_PORT
-            ? new HttpFlow(judge, port, start ?? 0)
-            : new TlsFlow(judge, start ?? 0),
-      start,
-      waiting: new Map(),
-      used: now,
-      placed: now,
-      isDone: false,
-      isNew: true,
-    };
+    const check =
+      proto === 'udp'
+        ? new QuicFlow(judge)
+        : port === HTTP_PORT
+          ? new HttpFlow(judge, port, start ?? 0)
+          : new TlsFlow(judge, start ?? 0);
+    const flow = openFlow(ends, { container: subject.id, check, start }, this.#o.now());
     if (!this.#flows.add(flow).ok) {
       this.#counts.beyondBounds += 1;
       return undefined;

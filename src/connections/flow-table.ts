@@ -4,7 +4,7 @@ import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import type { HttpFlow } from './http-flow.js';
 import type { QuicFlow } from './quic-flow.js';
 import { TlsFlow } from './tls-flow.js';
-import type { FlowEnds } from './verified-names.js';
+import { type FlowEnds, keyOfEnds } from './verified-names.js';
 
 interface WaitingPacket {
   readonly mark: number;
@@ -26,6 +26,33 @@ export interface OpenFlow extends FlowEnds {
   isDone: boolean;
   /** No name was permitted yet. */
   isNew: boolean;
+}
+
+/** `now`: ms, monotonic. Each property is written out: V8 adds those behind a spread one by one, and this is done for every connection. */
+export function openFlow(
+  ends: FlowEnds,
+  { container, check, start }: Pick<OpenFlow, 'container' | 'check' | 'start'>,
+  now: number,
+): OpenFlow {
+  const { proto, source, sourcePort, address, port } = ends;
+  const key = keyOfEnds(ends);
+  const waiting = new Map<number, WaitingPacket>();
+  return {
+    proto,
+    source,
+    sourcePort,
+    address,
+    port,
+    key,
+    container,
+    check,
+    start,
+    waiting,
+    used: now,
+    placed: now,
+    isDone: false,
+    isNew: true,
+  };
 }
 
 export interface FlowBounds {

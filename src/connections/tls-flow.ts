@@ -171,7 +171,8 @@ export class TlsFlow {
       this.#isReleased = true;
       this.#releasedTo = Math.max(this.#releasedTo, last.end);
     }
-    return { ...this.#outcome(ready.map(({ id }) => id)), ...(allowed.length > 0 ? { allowed } : {}) };
+    const release = ready.map(({ id }) => id);
+    return allowed.length > 0 ? { release, drop: [], state: this.state, allowed } : this.#outcome(release);
   }
 
   #fromServer({ id, seq, payload }: Segment): Outcome {

@@ -112,9 +112,12 @@ function withUpper(p: Buffer, network: Network): Decoded<PacketHeader> {
     // literals: this is done for every packet, and copies of objects take longer
     const { family, src, dst } = network;
     const [sport, dport] = [p.readUInt16BE(at), p.readUInt16BE(at + 2)];
-    const ported = { family, src, dst, protocol, fragment, upperOffset: at, sport, dport };
     const tcpFlags = protocol === TCP ? p[at + 13] : undefined;
-    return { ok: true, value: tcpFlags === undefined ? ported : { ...ported, tcpFlags } };
+    const value =
+      tcpFlags === undefined
+        ? { family, src, dst, protocol, fragment, upperOffset: at, sport, dport }
+        : { family, src, dst, protocol, fragment, upperOffset: at, sport, dport, tcpFlags };
+    return { ok: true, value };
   }
   if ((protocol === ICMP || protocol === ICMPV6) && at + 2 <= p.length) {
     return { ok: true, value: { ...network, icmpType: p.readUInt8(at), icmpCode: p.readUInt8(at + 1) } };
