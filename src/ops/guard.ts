@@ -10,7 +10,9 @@ import { type Exec, exec } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
 import { NftElements } from '../kernel/netlink/nft-codec.js';
+import { SharedIngress } from '../kernel/netlink/traffic-control.js';
 import type { IndexOf } from '../kernel/nft-parse.js';
+import { INGRESS_BLOCK } from '../kernel/past-bridge.js';
 import type { Observed } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
@@ -198,6 +200,9 @@ export async function stayClosed(config: Config, log: Logger): Promise<void> {
 async function attempt(config: Config, log: Logger, isNeeded: () => Promise<boolean>): Promise<void> {
   try {
     if ((await holder(config)) !== undefined || !(await isNeeded())) return;
+    // for some seconds a service that has ended leaves packets to it: the base knows none of their marks, and would answer with resets
+    using ingress = new SharedIngress(INGRESS_BLOCK);
+    ingress.removeProgram();
     const {
       outcome,
       exempt,

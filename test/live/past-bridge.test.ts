@@ -28,6 +28,10 @@ afterAll(() => lab?.down());
 const reaches = async (address: string, from = container): Promise<boolean> =>
   (await from.exec(['wget', '-q', '-T', '1', '-O', '/dev/null', `http://${address}/`])).code === 0;
 
+/** Several connections at each moment, for as long as a restart takes. Prints what each has come to. */
+const ASKING = `for n in $(seq 1 100); do
+  (wget -T 8 -O /dev/null http://${PERMITTED}/ 2>&1 && echo page) & sleep 0.05; done; wait`;
+
 interface Link {
   readonly stats64: { readonly rx: { readonly packets: number } };
 }
@@ -95,6 +99,20 @@ it('after a crash it ends by itself, the rules stay in force, and the next start
   await drawbridge.ready();
   await becomes(true);
   await isEnforced();
+});
+
+it('a start that finds the table of the bridge gone refuses nothing that is permitted', async () => {
+  await becomes(true);
+  const asking = container.exec(['sh', '-c', ASKING]);
+  await lab.inHost(['nft', 'delete', 'table', 'bridge', 'drawbridge'], { check: true });
+  drawbridge.kill('SIGKILL');
+  await drawbridge.exited();
+  drawbridge.start();
+  await drawbridge.ready();
+  const { stdout } = await asking;
+  expect(stdout.match(/page/g)?.length).toBeGreaterThan(0);
+  expect(stdout).not.toContain('refused');
+  expect(drawbridge.logs()).toContain('the closed base is installed');
 });
 
 it('a service that is stopped ends it', async () => {
