@@ -37,6 +37,8 @@ export interface LoggedFacts {
   readonly src: string;
   readonly dst: string;
   readonly dport: number;
+  /** Of TCP: it does not begin a connection. */
+  readonly isLater?: boolean;
 }
 export interface DenialsParts {
   readonly marks: Marks;
@@ -60,9 +62,10 @@ export class DeniedLog implements Disposable {
     this.#log = new PacketLog(options, (p) => {
       const header = parsePacket(p.payload);
       if (!header.ok) return;
-      const { src, dst, protocol, dport = 0 } = header.value;
+      const { src, dst, protocol, dport = 0, tcpFlags } = header.value;
       const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
-      denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport });
+      const isLater = tcpFlags !== undefined && (tcpFlags & (SYN | ACK)) !== SYN;
+      denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport, isLater });
     });
   }
 
@@ -75,6 +78,11 @@ export class DeniedLog implements Disposable {
     this.#log[Symbol.dispose]();
   }
 }
+
+/** Flags of TCP (RFC 9293 3.1). */
+const [SYN, ACK] = [0x02, 0x10];
+/** To an address that was resolved, of which a new connection may be permitted. */
+const LATE = 'it belongs to a connection that has ended or was refused';
 
 /** Log words of rules that only log. */
 const PASSED: readonly string[] = ['would', 'near', 'seen'];
@@ -113,6 +121,8 @@ export class Denials {
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
     if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
+    const name = this.#o.dns.namesFor(container, address)[0] ?? null;
+    const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
     const event: DenialEvent = {
       time: new Date(this.#now()).toISOString(),
       container,
@@ -120,9 +130,12 @@ export class Denials {
       proto: p.proto,
       address,
       port: p.dport,
-      name: this.#o.dns.namesFor(container, address)[0] ?? null,
+      name,
       reason:
-        limitReason(word, subject) ?? this.#deniedBy(word, p, subject) ?? this.#reason(word, address, isIn),
+        limitReason(word, subject) ??
+        this.#deniedBy(word, p, subject) ??
+        late ??
+        this.#reason(word, address, isIn),
     };
     if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
     this.#add(event);

@@ -106,6 +106,10 @@ it('no request for another site has arrived, and each was recorded with its name
     }
   ).items;
   expect(flows.length).toBeGreaterThan(0);
-  // browsers look up names of their makers
-  for (const flow of flows) if (flow.proto !== 'dns') expect(flow).toMatchObject({ name: EVIL });
+  // browsers look up names of their makers; on a busy host a client sends more on a connection that has ended
+  const connections = flows.filter(
+    (f) => f.proto !== 'dns' && !f.reason.includes('has ended or was refused'),
+  );
+  expect(connections.length).toBeGreaterThan(0);
+  for (const flow of connections) expect(flow).toMatchObject({ name: EVIL });
 });

@@ -10,7 +10,7 @@ import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
 
 const NO_THREATS = new Proxy({} as ThreatLook, { get: () => () => undefined });
-function make(reaches = false) {
+function make(reaches = false, names: readonly string[] = []) {
   const clock = { now: 1_000_000 };
   const passed: DenialEvent[] = [];
   const asked: string[] = [];
@@ -22,7 +22,7 @@ function make(reaches = false) {
       value: { subjects: new Map([['c', subject]]) } as unknown as AppliedState,
     },
     names: { containerAt: () => 'c' },
-    dns: { namesFor: () => [] },
+    dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {
       passed: (e) => passed.push(e as DenialEvent),
@@ -33,8 +33,9 @@ function make(reaches = false) {
   });
   const ask = (type: string, more: Partial<NameEvent> = {}): void =>
     denials.name({ container: 'c', name: 'a.org', type, verdict: 'deny', reason: 'no entry', ...more });
-  const packet = (word: string): void =>
+  const packet = (word: string, isLater = false): void =>
     denials.packet({
+      isLater,
       prefix: `DB:${word}`,
       mark: 2,
       proto: 'tcp',
@@ -79,6 +80,19 @@ describe('a packet of an observed container', () => {
     const { denials, passed, packet } = make(true);
     packet('near');
     expect([passed, denials.recent('c', 10)]).toEqual([[], []]);
+  });
+});
+
+describe('a denied packet of TCP that begins no connection', () => {
+  const LATE = 'it belongs to a connection that has ended or was refused';
+  it.each([
+    ['to an address that was resolved has that as its reason', ['a.org'], true, LATE],
+    ['to another address is denied as the first one would be', [], true, 'no entry permits it'],
+    ['differs from one that does', ['a.org'], false, 'no entry permits it'],
+  ])('%s', (_, names, isLater, reason) => {
+    const { denials, packet } = make(false, names);
+    packet('deny', isLater);
+    expect(denials.recent('c', 1)).toMatchObject([{ verdict: 'deny', reason }]);
   });
 });
 
