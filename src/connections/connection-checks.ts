@@ -107,7 +107,7 @@ export class ConnectionChecks implements Disposable {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
     this.#resets = resets ?? new ResetSender();
-    this.#log = sources.log((packet) => this.#begun(packet));
+    this.#log = sources.log((packet) => this.#reported(packet));
     const queue = (proto: 'tcp' | 'udp'): Queue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
@@ -132,6 +132,16 @@ export class ConnectionChecks implements Disposable {
     for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
     this.#log?.[Symbol.dispose]();
     this.#resets?.[Symbol.dispose]();
+  }
+
+  /** What is not read here stays closed: the beginning of its connection counts as not seen. */
+  #reported(packet: LoggedPacket): void {
+    try {
+      this.#begun(packet);
+    } catch (err) {
+      this.#counts.faults += 1;
+      this.#o.log.warn({ err: String(err) }, 'a new connection could not be noted: it is refused');
+    }
   }
 
   /**

@@ -375,6 +375,17 @@ describe('what the server has sent', () => {
     expect(send({ as: 2, seq: second, payload: EVIL })).toBe('refuse');
     expect(refused).toEqual(['not-tls']);
   });
+  it('and was copied does not end the service if it cannot be handled, and the flow stays closed', () => {
+    const { syn, send, answer, checks } = started();
+    checks.names.subscribe(() => {
+      throw new Error('of a listener');
+    });
+    syn({ seq: 99 });
+    expect(send({ seq: 100, payload: GOOD.subarray(0, 10) })).toBeUndefined();
+    answer(NEXT, SERVER_HELLO);
+    expect(send({ seq: 110, payload: GOOD.subarray(10) })).toBe('drop');
+    expect(checks.counts?.faults).toBe(1);
+  });
   it('and was copied is of no flow that is not known', () => {
     const { syn, send, answer } = started();
     answer(NEXT, SERVER_HELLO);
