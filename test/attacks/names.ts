@@ -180,6 +180,8 @@ export async function distance(lab: Lab): Promise<void> {
 interface Result {
   readonly out: boolean;
   readonly streams: readonly Stream[];
+  /** Port and state of each connection. */
+  readonly connections: readonly string[];
 }
 const keyOf = (a: Described, family: Family, side: Side): string => `${a.id} ${family} ${side}`;
 
@@ -210,7 +212,11 @@ export function namesSuite(name: string, options: NamesOptions, attacks: readonl
   const arrived = async ({ attack, t }: (typeof tries)[number]): Promise<Result> => {
     const streams = await t.streams();
     const out = await (attack.arrived?.(t, streams) ?? streams.some((s) => s.text.includes(t.tag)));
-    return { out, streams };
+    const connections = t.connections.map(
+      (c) =>
+        `${c.fromPort} ${c.serverIsn === undefined ? 'not open' : c.isReset ? 'reset' : c.isEnded ? 'ended' : 'open'}`,
+    );
+    return { out, streams, connections };
   };
   const run = async (one: (typeof tries)[number]): Promise<Result> => {
     const { attack, t } = one;
@@ -295,5 +301,6 @@ export function namesSuite(name: string, options: NamesOptions, attacks: readonl
 const shown = (control: Result | undefined, held: Result | undefined): string => {
   const texts = (r?: Result): string[] =>
     (r?.streams ?? []).map((s) => `${s.fromPort}: ${s.text.replace(/[^\x20-\x7e]+/g, '.').slice(-200)}`);
-  return `arrived of the control: ${texts(control).join(' | ')}; of the one that is held: ${texts(held).join(' | ')}`;
+  const of = (r?: Result): string => `${texts(r).join(' | ')} (${r?.connections.join(', ') ?? ''})`;
+  return `arrived of the control: ${of(control)}; of the one that is held: ${of(held)}`;
 };

@@ -163,7 +163,7 @@ export interface Sent extends Header {
   /** Makes packets of the segment: fragments, extension headers. */
   readonly wrap?: (e: Ends, segment: Bytes) => readonly Bytes[];
 }
-const FLAG = { fin: 1, syn: 2, rst: 4 } as const;
+const FLAG = { fin: 1, syn: 2, rst: 4, ack: 16 } as const;
 
 export class RawTcp {
   readonly fromPort: number;
@@ -241,8 +241,11 @@ export class RawTcp {
   }
   take({ sport, seq, flags, options, data }: Received): void {
     if (sport !== this.#port) return;
-    if (flags & FLAG.rst) this.isReset = true;
-    else if (flags & FLAG.syn) {
+    if (flags & FLAG.rst) {
+      // RFC 9293 3.10.7: a reset that answers a packet of an earlier connection of these ports is none of this one
+      const isOfThis = this.serverIsn === undefined ? (flags & FLAG.ack) !== 0 : seq === this.next;
+      if (isOfThis) this.isReset = true;
+    } else if (flags & FLAG.syn) {
       this.serverIsn = seq;
       this.cookie = cookieOf(options) ?? this.cookie;
       this.next = (seq + 1) >>> 0;
