@@ -43,7 +43,7 @@ const LONGEST = [
 ];
 
 /**
- * Short suites that share a process of vitest, whose start takes more processor time than that of another file. Each file has a worker of its own.
+ * Short suites that share a process of vitest: its start takes more processor time than another file in it. Each file has its own worker.
  */
 const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'attacks/names': ['names-fakes', 'names-http', 'names-quic', 'names-segments', 'names-tls'],

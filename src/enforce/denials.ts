@@ -82,7 +82,7 @@ export class DeniedLog implements Disposable {
 /** Flags of TCP (RFC 9293 3.1). */
 const [SYN, ACK] = [0x02, 0x10];
 /** To an address that was resolved, of which a new connection may be permitted. */
-const LATE = 'it belongs to a connection that has ended or was refused';
+const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
 
 /** Log words of rules that only log. */
 const PASSED: readonly string[] = ['would', 'near', 'seen'];

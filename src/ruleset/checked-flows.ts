@@ -1,5 +1,5 @@
 /**
- * Rules of nft for flows whose names are checked, which need more of a packet than iptables reads: whether it has content, and whether it is
+ * Rules of nft for flows that are checked by name. They need more of a packet than iptables reads: whether it has content, and whether it is
  * the ServerHello that ends the check. They are in chains of FORWARD for containers on bridges, and of OUTPUT and INPUT for those in the
  * host's network.
  */
@@ -78,7 +78,7 @@ const beginsAgain = (shape: KernelConfig): string =>
   `tcp flags & (syn | ack) == syn ${report(shape, BEGUN_AGAIN, HEADERS)} drop`;
 
 /**
- * Of flows whose names are checked, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, the
+ * Of flows that are checked by name, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, the
  * answer to a hello of TLS, by which the flow becomes verified, and
  * QUIC with a short header once the client has ended its handshake; other datagrams from then on have the state of the flow in their mark,
  * because the service may have forgotten it. All others go on without the bit, and `filter` queues them. A SYN in an established flow, which conntrack would let

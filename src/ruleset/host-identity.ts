@@ -19,7 +19,7 @@ const ZONES = 'zones';
 export const OWN = 'own';
 /** The same chain where `mangle` identifies the senders. It has a name of its own, because the priority of a base chain cannot be changed. */
 export const OWN_MARKED = 'marked';
-/** Flows of their own sender whose names are checked. */
+/** Flows of their own sender that are checked by name. */
 const CHECKED = 'checked';
 /** Packets of unknown senders, and those of them that are queued. `raw` has no chain then, which each packet of the host would meet. */
 const UNKNOWN = 'unknown';
@@ -143,14 +143,14 @@ function ofOwnFlow({ marks }: KernelConfig, identity: number, mask: number, valu
   ];
 }
 
-/** Of the connmark: bits that flows have whose names are checked. */
+/** Of the connmark: bits of flows that are checked by name. */
 export const checkBits = (shape: KernelConfig): number =>
   checksNames(shape) ? (shape.marks.check?.mask ?? 0) : 0;
 
 /**
  * An established flow continues for the sender that opened it: what identifies such packets, for each identity. Another sender on such a
  * flow is evaluated. Chain `own` sets the evaluated bit on them, so that they meet the conditions of the later jumps and no chain. Without
- * it `filter` comes to the same result. Flows whose names are checked are not among them.
+ * it `filter` comes to the same result. Flows that are checked by name are not among them.
  */
 export const ownFlows = (input: DesiredInput): (readonly Match[])[] =>
   identitiesOf(input).map((identity) => ofOwnFlow(input.shape, identity, checkBits(input.shape)));

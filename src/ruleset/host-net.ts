@@ -91,7 +91,7 @@ export function hostMangle(input: DesiredInput, names: Names, family: Family): M
 
 /**
  * Established flows continue without a mark for the sender that opened them. Another sender on such a flow is marked and evaluated, and
- * packets of flows whose names are checked are marked.
+ * packets of flows that are checked by name are marked.
  */
 function hostOwn(input: DesiredInput, names: Names): Rule[] {
   const { marks } = input.shape;
@@ -140,7 +140,7 @@ const passedOwn = (shape: KernelConfig): Rule[] =>
       ];
 
 /**
- * Packets of flows whose names are checked, of the sender that opened them: `filter` lets pass what the service has released, and queues the
+ * Packets of flows that are checked by name, of the sender that opened them: `filter` lets pass what the service has released, and queues the
  * others. Chain `own` has let pass what needs no check. It drops a SYN.
  */
 function checkedOwn(input: DesiredInput, names: Names): Rule[] {

@@ -78,7 +78,7 @@ const QUEUE: readonly Mutant[] = [
   packetLog(
     'check-lost-overruns',
     'SYNs that did not fit into the socket of the log are not counted',
-    ['return this.#counts.lost + this.#counts.overruns;', 'return this.#counts.lost;'],
+    [' + this.#counts.overruns', ''],
     { file: 'test/kernel/netlink/log.test.ts', test: 'known at once' },
   ),
   packetLog(

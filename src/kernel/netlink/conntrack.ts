@@ -135,7 +135,7 @@ export class Conntrack implements Disposable {
   }
 
   /**
-   * Deletes the flow whose first packet had these endpoints, as `delete` does. `zone`: in which its original direction is looked up; default:
+   * Deletes the flow that began with a packet between these endpoints. Returns and throws as `delete`. `zone`: in which its original direction is looked up; default:
    * that of all flows but the datagrams of containers in the host's network.
    */
   deleteByOrigin(first: Endpoints, zone = 0): boolean {

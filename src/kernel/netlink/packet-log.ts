@@ -168,11 +168,11 @@ export class PacketLog implements Disposable {
   }
 
   /**
-   * `lost` and `overruns` together: another number than before means that copies are missing. After `drain`, this is so for all that a rule
+   * `lost`, `overruns` and `malformed` together: another number than before means that copies are missing. After `drain`, this is so for all that a rule
    * has logged until then, also if nothing was logged after them.
    */
   get losses(): number {
-    return this.#counts.lost + this.#counts.overruns;
+    return this.#counts.lost + this.#counts.overruns + this.#counts.malformed;
   }
 
   close(): void {

@@ -84,7 +84,7 @@ describe('a packet of an observed container', () => {
 });
 
 describe('a denied packet of TCP that begins no connection', () => {
-  const LATE = 'it belongs to a connection that has ended or was refused';
+  const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
   it.each([
     ['to an address that was resolved has that as its reason', ['a.org'], true, LATE],
     ['to another address is denied as the first one would be', [], true, 'no entry permits it'],
