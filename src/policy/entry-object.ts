@@ -51,7 +51,8 @@ const word =
 const oneOf =
   (flags: Readonly<Record<string, Flag>>) =>
   (value: unknown): readonly Flag[] => {
-    const flag = flags[value === false ? 'off' : String(value)];
+    const text = value === false ? 'off' : value;
+    const flag = Object.entries(flags).find(([key]) => key === text)?.[1];
     return flag
       ? [flag]
       : refuse(

@@ -76,6 +76,11 @@ describe('the object form', () => {
       '/tls',
     ]));
 
+  it.each([{ toString: null, valueOf: null }, ['off'], 'constructor', '__proto__', true, null])(
+    'refuses tls: %j',
+    (tls) => expect(faults({ to: 'a.org', tls })).toMatchObject([{ pointer: '/tls' }]),
+  );
+
   it('never throws', () => {
     const keyed = fc.record(
       {
