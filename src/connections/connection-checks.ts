@@ -319,7 +319,7 @@ export class ConnectionChecks implements Disposable {
     // one packet is refused by the rules, which answer its sender; the others are dropped
     const last = drop.at(-1);
     const isFromClient = last !== undefined && this.#isFromClient(flow.waiting.get(last) ?? { mark: 0 });
-    const [refused, ...others] = refusal ? [...drop].reverse() : [undefined, ...drop];
+    const [refused, ...others] = refusal || outcome.isRefused ? [...drop].reverse() : [undefined, ...drop];
     if (refused !== undefined) this.#refuse(flow, refused);
     for (const id of others) if (id !== undefined) this.#drop(flow, id);
     // only a packet that goes on tells the kernel that the flow is verified

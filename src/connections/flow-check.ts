@@ -61,6 +61,8 @@ export interface Outcome {
   readonly state: FlowState;
   /** The flow ends: no packet that waits is delivered. */
   readonly refusal?: Refusal;
+  /** The flow was refused before. The sender is answered again: the kernel limits the rate of answers (icmp(7), icmp_ratelimit). */
+  readonly isRefused?: true;
   /** Of a flow of TCP that ends: what each side expects next from the other one. */
   readonly expected?: Expected;
   /** Names that were permitted just now. */

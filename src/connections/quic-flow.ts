@@ -63,7 +63,7 @@ export class QuicFlow {
 
   /** `now`: ms, monotonic, as of `expire`. */
   take({ id, payload, isVerified }: QueuedDatagram, now: number): Outcome {
-    if (this.#refusal) return this.#outcome([], [id]);
+    if (this.#refusal) return { ...this.#outcome([], [id]), isRefused: true };
     const datagram = readDatagram(payload);
     if (datagram.kind === 'refused')
       return this.#refuse(

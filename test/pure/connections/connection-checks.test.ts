@@ -273,6 +273,15 @@ it('a datagram with few hops left refuses its flow', () => {
   expect(refused).toEqual(['quic']);
 });
 
+it('each datagram of a flow that was refused is answered, and the flow recorded once', () => {
+  const dcid = Buffer.alloc(8, 1);
+  const payload = initialPacket({ dcid, frames: cryptoFrame(0, helloMessage(serverNames('evil.example'))) });
+  const { sendDatagram, refused, checks } = started();
+  expect([1, 2, 3].map(() => sendDatagram({ payload }))).toEqual(['refuse', 'refuse', 'refuse']);
+  expect(refused).toEqual(['server-name evil.example']);
+  expect(checks.counts?.refused).toBe(1);
+});
+
 it('a short header goes on only on a flow that the kernel knows as one that has ended its handshake', () => {
   const payload = Buffer.concat([Buffer.from([0x40]), Buffer.alloc(40)]);
   expect(started().sendDatagram({ payload })).toBe('refuse');
