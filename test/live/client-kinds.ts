@@ -34,6 +34,16 @@ const curl = (name: string, flags: string, version: string, missing: string | fa
   prints: (site) => `${content(site)} ${version}`,
   missing,
 });
+/**
+ * On a busy host, curl 8.14 with OpenSSL's QUIC sometimes sends no request after its handshake, also where nothing filters. Its own --retry
+ * uses the same connection again.
+ */
+const http3 = (name: string): Client => {
+  const once = curl(name, '--http3-only --max-time 10', '3', noQuic);
+  const script = (site: string): string =>
+    `for i in 1 2 3 4 5; do ${once.script(site)}; code=$?; [ $code = 28 ] || exit $code; done; exit 28`;
+  return { ...once, script };
+};
 const node = (name: string, words: (site: string) => string, prints: Client['prints']): Client => ({
   name: `node, ${name}`,
   script: (site) => `/opt/node --experimental-websocket /programs.mjs ${words(site)}`,
@@ -151,8 +161,8 @@ export const CLIENTS: readonly Client[] = [
   curl('TLS 1.2', '--tls-max 1.2 --http1.1', '1.1'),
   curl('TLS 1.3', '--tlsv1.3 --http1.1', '1.1'),
   curl('HTTP/2', '--http2', '2'),
-  curl('HTTP/3', '--http3-only', '3', noQuic),
-  { ...curl('HTTP/3 after a Retry', '--http3-only', '3', noQuic), site: QUIC_RETRY },
+  http3('HTTP/3'),
+  { ...http3('HTTP/3 after a Retry'), site: QUIC_RETRY },
   ...both((scheme) => ({
     name: `curl, one connection and uploads over ${scheme}`,
     script: (site) =>
