@@ -73,7 +73,11 @@ export interface Limits {
   readonly quota?: { readonly bytes: number; readonly periodMs: number };
 }
 
-const PERIODS: Readonly<Record<string, number>> = { hour: HOUR_MS, day: DAY_MS, week: WEEK_MS };
+const PERIODS = new Map([
+  ['hour', HOUR_MS],
+  ['day', DAY_MS],
+  ['week', WEEK_MS],
+]);
 const REMEDY = 'write it like rate=20mbit, connections=200, quota=5GB/day';
 
 const refuse = (detail: string, remedy = REMEDY): Parsed<never> => ({
@@ -89,7 +93,7 @@ function parseConnections(text: string): Parsed<number> {
 function parseQuota(text: string): Parsed<{ bytes: number; periodMs: number }> {
   const [amount = '', period = '', more] = text.split('/');
   const bytes = parseSize(amount);
-  const periodMs = PERIODS[period];
+  const periodMs = PERIODS.get(period);
   if (!bytes.ok) return bytes;
   if (periodMs === undefined || more !== undefined || bytes.value === 0)
     return refuse(`"${text}" is not a quota`, 'write it like 5GB/day; periods are hour, day and week');

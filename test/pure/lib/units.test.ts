@@ -84,6 +84,9 @@ describe('limits', () => {
   it.each([
     '',
     'rate',
+    'quota=5GB/constructor',
+    'rate=5constructor',
+    'quota=5constructor/day',
     'rate=',
     'rate=5',
     'connections=0',
