@@ -7,6 +7,7 @@ import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
 import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
+import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
@@ -15,26 +16,16 @@ import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
-import type { FlowState, NameJudge, Outcome, Refusal, Segment } from './flow-check.js';
+import type { CheckedName, FlowState, NameJudge, Outcome, Segment } from './flow-check.js';
 import { FlowEnd, type Resets } from './flow-end.js';
 import { type CheckCounts, endsOf, FlowTable, type OpenFlow, openFlow, reversedEnds } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
+import { LargeBodies } from './large-bodies.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
-import { doubtOfHops, readSegment } from './tcp-segment.js';
+import { doubtOfHops, readSegment, sequenceOf } from './tcp-segment.js';
 import { TlsFlow } from './tls-flow.js';
 import { denialsOf, type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
-
-/** A flow that was refused, or a name that was permitted. */
-export interface CheckedName {
-  readonly container: string;
-  readonly proto: 'tcp' | 'udp';
-  readonly address: string;
-  readonly port: number;
-  readonly name: string;
-  /** Undefined: it was permitted. */
-  readonly refusal?: Refusal;
-}
 
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
@@ -53,6 +44,7 @@ type Log = Pick<PacketLog, 'drain' | 'losses' | typeof Symbol.dispose>;
 export interface Sources {
   readonly queue: (proto: 'tcp' | 'udp', receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
   readonly log: (receive: ConstructorParameters<typeof PacketLog>[1]) => Log;
+  readonly bodies: ConstructorParameters<typeof LargeBodies>[0];
 }
 
 /** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
@@ -82,6 +74,7 @@ export class ConnectionChecks implements Disposable {
   /** One for each protocol: the numbers of packets are unique within a queue. */
   #queues: Readonly<Record<'tcp' | 'udp', Queue>> | undefined;
   #log: Log | undefined;
+  #bodies: LargeBodies | undefined;
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
   #resets: Resets | undefined;
@@ -108,6 +101,7 @@ export class ConnectionChecks implements Disposable {
     if (!names.verify || !marks.check) return;
     this.#resets = resets ?? new ResetSender();
     this.#log = sources.log((packet) => this.#reported(packet));
+    this.#bodies = new LargeBodies(sources.bodies, marks, this.#o.log);
     const queue = (proto: 'tcp' | 'udp'): Queue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
@@ -123,6 +117,7 @@ export class ConnectionChecks implements Disposable {
       queue: (proto, receive) =>
         new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
       log: (receive) => new PacketLog({ ...LOG, group: checkQueue }, receive),
+      bodies: new PassedBytes(this.#o.shape.marks),
     };
   }
 
@@ -131,6 +126,7 @@ export class ConnectionChecks implements Disposable {
     clearTimeout(this.#idleTimer);
     for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
     this.#log?.[Symbol.dispose]();
+    this.#bodies?.[Symbol.dispose]();
     this.#resets?.[Symbol.dispose]();
   }
 
@@ -156,9 +152,9 @@ export class ConnectionChecks implements Disposable {
       this.#answered(packet.payload, header.value);
       return;
     }
-    const at = header.value.upperOffset + SEQUENCE_AT;
-    if (packet.payload.length < at + 4) return;
-    const start = (packet.payload.readUInt32BE(at) + 1) >>> 0;
+    const seq = sequenceOf(packet.payload, header.value);
+    if (seq === undefined) return;
+    const start = (seq + 1) >>> 0;
     const ends = endsOf('tcp', header.value);
     const known = this.#flows.get(keyOfEnds(ends));
     const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
@@ -215,13 +211,13 @@ export class ConnectionChecks implements Disposable {
     const isHeld = flow !== undefined && this.#flows.hold(flow, packet);
     if (flow && !isHeld) this.#counts.beyondBounds += 1;
     if (!header.ok || !flow || !isHeld) {
-      this.#counts.dropped += 1;
-      this.#queues?.[proto].verdict(packet.id, 'drop');
+      this.#dropPacket(proto, packet.id);
       return;
     }
     const now = this.#o.now();
     this.#flows.use(flow, now);
     this.#settle(flow, this.#take(flow, packet, header.value, now));
+    this.#bodies?.follow(flow, this.#subjectOf(packet.mark), now);
     if (this.#timer) return;
     optimizeEarly(true);
     this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
@@ -272,6 +268,7 @@ export class ConnectionChecks implements Disposable {
     const subject = this.#subjectOf(mark);
     if (!subject) return undefined;
     const { proto, port } = ends;
+    this.#bodies?.end(keyOfEnds(ends));
     const judge = this.#judge(subject.id, ends);
     const check =
       proto === 'udp'
@@ -360,16 +357,17 @@ export class ConnectionChecks implements Disposable {
   }
 
   #drop(flow: OpenFlow, id: number): void {
-    if (this.#flows.take(flow, id) === undefined) return;
+    if (this.#flows.take(flow, id) !== undefined) this.#dropPacket(flow.proto, id);
+  }
+
+  #dropPacket(proto: 'tcp' | 'udp', id: number): void {
     this.#counts.dropped += 1;
-    this.#queues?.[flow.proto].verdict(id, 'drop');
+    this.#queues?.[proto].verdict(id, 'drop');
   }
 
   #forget(flow: OpenFlow): void {
-    for (const id of this.#flows.forget(flow)) {
-      this.#counts.dropped += 1;
-      this.#queues?.[flow.proto].verdict(id, 'drop');
-    }
+    this.#bodies?.end(flow.key);
+    for (const id of this.#flows.forget(flow)) this.#dropPacket(flow.proto, id);
   }
 
   #sweep(): void {
@@ -391,6 +389,3 @@ export class ConnectionChecks implements Disposable {
       : setTimeout(() => this.#sweepIdle(), IDLE_SWEEP_MS).unref();
   }
 }
-
-/** Offset in the header of TCP (RFC 9293 3.1). */
-const SEQUENCE_AT = 4;

@@ -25,6 +25,17 @@ export interface Refusal {
   readonly isThreat?: true;
 }
 
+/** A flow that was refused, or a name that was permitted. */
+export interface CheckedName {
+  readonly container: string;
+  readonly proto: 'tcp' | 'udp';
+  readonly address: string;
+  readonly port: number;
+  readonly name: string;
+  /** Undefined: it was permitted. */
+  readonly refusal?: Refusal;
+}
+
 export type Decision =
   | { readonly allow: true; readonly name: string; readonly entry: string }
   | { readonly allow: false; readonly refusal: Refusal };

@@ -18,6 +18,19 @@ const MAX_HELD = 256;
 const MAX_KEPT = 32 * 1024;
 const STRETCH_COST = 128;
 
+/** Content of a request passes once this much of it has come, so that no head alone costs an entry in the kernel, if as much more is left. */
+const BEGUN = 1024 * 1024;
+const LEAST = 4 * 1024 * 1024;
+/** Longer than any packet: with BIG TCP a packet of IPv6 may have 512 KiB (GSO_MAX_SIZE). */
+const LARGEST_SEGMENT = 1024 * 1024;
+/** Less than half of the sequence numbers. */
+const MOST_PASSABLE = 2 ** 30;
+/** Of the client's stream: the sequence number of its first byte (32 bits), and the number of bytes. */
+export interface Passable {
+  readonly seq: number;
+  readonly length: number;
+}
+
 /** As it was sent: parts of it may have been there before. */
 interface HeldSegment {
   readonly id: number;
@@ -83,6 +96,16 @@ export class HttpFlow {
     return this.#waiting === 0 && this.#reader.isBetweenRequests;
   }
 
+  /** What may pass without being read: content that is large, and has begun to come. Not its end, behind which the next head begins. */
+  get passable(): Passable | undefined {
+    const { left, come } = this.#reader.content ?? { left: 0, come: 0 };
+    if (this.#refusal || this.#waiting > 0 || come < BEGUN || left < LEAST) return undefined;
+    return {
+      seq: (this.#start + this.#next) >>> 0,
+      length: Math.min(left - LARGEST_SEGMENT, MOST_PASSABLE),
+    };
+  }
+
   expire(now: number): Outcome | undefined {
     if (this.#refusal || this.#waiting === 0) return undefined;
     if (now - this.#since < HELLO_MS) return undefined;
@@ -101,13 +124,20 @@ export class HttpFlow {
     if (offset < 0) return this.#refuse(host('it sent bytes before its first request'), id);
     if (this.#upgrade === 'asked' && offset + payload.length > this.#next)
       return this.#refuse(host('it sent more before the server had agreed to WebSocket'), id);
-    if (offset > this.#next) return this.#hold({ id, offset, payload });
+    if (offset > this.#next && !this.#passed(offset)) return this.#hold({ id, offset, payload });
     const again = payload.subarray(0, this.#next - offset);
     if (!this.#isSame(offset, again))
       return this.#refuse(host('it sent other bytes in the place of some that it had sent'), id);
     if (again.length === payload.length)
       return offset + payload.length > this.#released ? this.#outcome([], [id]) : this.#outcome([id]);
     return this.#read({ id, offset, payload });
+  }
+
+  /** Bytes of content before this offset need not be read: where it ends is known. They pass in the kernel, or come later. */
+  #passed(offset: number): boolean {
+    if (this.#waiting > 0 || !this.#reader.skip(offset - this.#next)) return false;
+    this.#next = offset;
+    return true;
   }
 
   #hold(segment: HeldSegment): Outcome {

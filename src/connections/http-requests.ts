@@ -25,9 +25,9 @@ const MAX_CHUNK_LINE = 256;
 
 type State =
   | { readonly in: 'head' }
-  | { readonly in: 'body'; left: number }
+  | { readonly in: 'body'; readonly length: number; left: number }
   | { readonly in: 'chunk-line' }
-  | { readonly in: 'chunk'; left: number }
+  | { readonly in: 'chunk'; readonly length: number; left: number }
   | { readonly in: 'chunk-end' }
   | { readonly in: 'trailers' }
   | { readonly in: 'refused' };
@@ -72,6 +72,20 @@ export class RequestReader {
     return this.#state.in !== 'refused' && this.#pending.length === 0;
   }
 
+  /** Bytes of the content that is being read, a body or a chunk: what is left, and what has come. Undefined between them. */
+  get content(): { readonly left: number; readonly come: number } | undefined {
+    const state = this.#state;
+    if (state.in !== 'body' && state.in !== 'chunk') return undefined;
+    return { left: state.left, come: state.length - state.left };
+  }
+
+  /** Reads so many bytes of that content without seeing them. False: it has fewer, and nothing was read. */
+  skip(bytes: number): boolean {
+    if ((this.content?.left ?? 0) < bytes) return false;
+    this.#content(bytes);
+    return true;
+  }
+
   takeFraming(): readonly Framing[] {
     const framing = this.#framing;
     this.#framing = [];
@@ -97,9 +111,7 @@ export class RequestReader {
     const state = this.#state;
     if (state.in === 'body' || state.in === 'chunk') {
       const taken = Math.min(state.left, bytes.length);
-      state.left -= taken;
-      this.#at += taken;
-      if (state.left === 0) this.#state = state.in === 'body' ? { in: 'head' } : { in: 'chunk-end' };
+      this.#content(taken);
       return bytes.subarray(taken);
     }
     const end = this.#findEnd(state.in, bytes);
@@ -116,6 +128,14 @@ export class RequestReader {
     else if (state.in === 'chunk-end') this.#chunkEnd(text);
     else this.#state = trailers(text);
     return bytes.subarray(end);
+  }
+
+  #content(bytes: number): void {
+    const state = this.#state;
+    if (state.in !== 'body' && state.in !== 'chunk') return;
+    state.left -= bytes;
+    this.#at += bytes;
+    if (state.left === 0) this.#state = state.in === 'body' ? { in: 'head' } : { in: 'chunk-end' };
   }
 
   /** Where the head or line ends in `bytes`; undefined: further on. */
@@ -161,14 +181,14 @@ export class RequestReader {
     const { head, body } = readHead(text, this.#port);
     events.push({ kind: 'request', head });
     if (body === 'chunked') this.#state = { in: 'chunk-line' };
-    else if (body > 0) this.#state = { in: 'body', left: body };
+    else if (body > 0) this.#state = { in: 'body', length: body, left: body };
   }
 
   #chunkLine(text: Buffer): void {
     const size = /^([0-9a-f]{1,8})(?:;[\x20-\x7e\t]*)?\r\n$/i.exec(text.toString('latin1'))?.[1];
     if (size === undefined) throw new Refused('malformed', 'the size of a chunk is not readable');
     const left = Number.parseInt(size, 16);
-    this.#state = left === 0 ? { in: 'trailers' } : { in: 'chunk', left };
+    this.#state = left === 0 ? { in: 'trailers' } : { in: 'chunk', length: left, left };
   }
 
   #chunkEnd(text: Buffer): void {

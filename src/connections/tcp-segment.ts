@@ -11,6 +11,7 @@ export interface TcpSegment {
 
 const FLAG = { syn: 2, rst: 4, ack: 16, urg: 32 } as const;
 const OPTION = { end: 0, none: 1, md5: 19, authentication: 29 } as const;
+const SEQUENCE_AT = 4;
 const MIN_HEADER = 20;
 /**
  * Routers between a host and a server: hardly more than 30. A packet with fewer hops left may end on its way, and the server would
@@ -42,11 +43,17 @@ export function readSegment({ bytes, header, length, isUnchecked }: TcpPacket): 
       : (doubtOf(bytes, header, payloadAt) ??
         (isUnchecked || hasChecksum(bytes.subarray(0, end), header) ? undefined : 'a wrong checksum'));
   return {
-    seq: bytes.readUInt32BE(at + 4),
+    seq: bytes.readUInt32BE(at + SEQUENCE_AT),
     ack: bytes.readUInt32BE(at + 8),
     payload: bytes.subarray(payloadAt, end),
     ...(doubt === undefined ? {} : { doubt }),
   };
+}
+
+/** Of a copy that may have no more than the header. Undefined: it has less. */
+export function sequenceOf(bytes: Buffer, { upperOffset }: PacketHeader): number | undefined {
+  const at = upperOffset + SEQUENCE_AT;
+  return at + 4 > bytes.length ? undefined : bytes.readUInt32BE(at);
 }
 
 /** Of IPv4; the bytes behind it are padding of a short frame. */

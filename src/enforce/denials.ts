@@ -1,4 +1,4 @@
-import type { CheckedName } from '../connections/connection-checks.js';
+import type { CheckedName } from '../connections/flow-check.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';

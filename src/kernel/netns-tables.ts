@@ -15,14 +15,11 @@ import {
   deleteElement,
   deleteTable,
   generationOf,
-  HOOK,
-  icmpv6Message,
-  leavesThrough,
   newChain,
   newRule,
   newTable,
-  verdict,
 } from './netlink/nft-codec.js';
+import { HOOK, icmpv6Message, leavesThrough, verdict } from './netlink/nft-expressions.js';
 
 /** The container's end of a macvlan or ipvlan link. */
 export interface LanEnd {

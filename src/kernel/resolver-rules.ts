@@ -22,25 +22,27 @@ import {
   batchBegin,
   batchEnd,
   deleteTable,
-  destination,
-  destinationPort,
-  dnatIpv4,
   getTable,
-  HOOK,
-  isIpv4,
   listRules,
   newChain,
   newRule,
   newTable,
+  ruleOf,
+  stateOfTable,
+} from './netlink/nft-codec.js';
+import {
+  destination,
+  destinationPort,
+  dnatIpv4,
+  HOOK,
+  isIpv4,
   notFrom,
   protocol,
   rejectIpv4,
   rejectTcp,
-  ruleOf,
   source,
-  stateOfTable,
   verdict,
-} from './netlink/nft-codec.js';
+} from './netlink/nft-expressions.js';
 
 /** Our resolver's sockets inside a container's network namespace. */
 

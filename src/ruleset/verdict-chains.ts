@@ -89,16 +89,14 @@ export function checkedChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host
   return m.host ? names.hostChecked : names.checked;
 }
 
-const HTTP: Match = { k: 'dports', ports: [{ lo: 80, hi: 80 }] };
-
 /** Ends the prefix of a SYN for whose connection conntrack had an entry already. */
 export const BEGUN_AGAIN = 'again';
 /** Ends the prefix of what a server has sent to a container in the host's network. */
 export const ANSWERED = 'answer';
 
 /**
- * New flows that only a name permits. The service gets a copy of each SYN, because its sequence number shows where the client's bytes begin. The connmark of a TCP connection lets its later packets be queued (`checking`): in both directions, or
- * on port 80 what the client sends. A datagram is queued at once, and comes again with the next state of its flow in its mark. A connection
+ * New flows that only a name permits. The service gets a copy of each SYN, because its sequence number shows where the client's bytes begin. The connmark of a TCP connection lets its later packets be queued (`checking`), in
+ * both directions until the service has released one. A datagram is queued at once, and comes again with the next state of its flow in its mark. A connection
  * whose beginning was not seen cannot be checked.
  */
 function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
@@ -116,7 +114,6 @@ function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
     rule([tcp, { k: 'connmark', value: 0, mask: check.mask }], begun('syn')),
     rule([tcp, { k: 'connmark', value: 0, mask: check.mask, not: true }], begun(BEGUN_AGAIN)),
     rule([tcp], { k: 'connMark', bits: check.open }),
-    rule([tcp, HTTP], { k: 'connMark', bits: check.requests }),
     rule([tcp], { k: 'goto', chain: next }),
     ...wasQueued(shape).flatMap((when) => [
       rule(when, { k: 'saveMark', mask: check.mask }),

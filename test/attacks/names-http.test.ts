@@ -369,4 +369,53 @@ const reopened: readonly NameAttack[] = [
     },
   },
 ];
-namesSuite('names in requests', { prepare: distance }, [...heads, ...later, ...smuggling, ...reopened]);
+
+const MiB = 2 ** 20;
+/** An upload of which the kernel lets the rest pass without the service. Returns the connection, and the length of its head. */
+async function uploading(t: Try): Promise<{ c: RawTcp; head: number }> {
+  const head = post('', `Content-Length: ${64 * MiB}`);
+  const c = await t.open();
+  c.segment(head);
+  if (!(await c.upload(1.25 * MiB))) throw new Error('the server does not take the upload');
+  if (t.side === 'held') {
+    const { stdout } = await t.lab.inHost(['nft', 'list', 'table', 'inet', 'drawbridge_bodies']);
+    if (!stdout.includes(`. ${c.fromPort} .`))
+      throw new Error(`the kernel lets nothing of it pass: ${stdout}`);
+  }
+  return { c, head: head.length };
+}
+const uploads: readonly NameAttack[] = [
+  {
+    id: 'host-upload-reopen',
+    title: 'the same in an upload that passes in the kernel, within the bytes that pass',
+    families: BOTH,
+    port: 80,
+    hasPermitted: true,
+    stoppedBy: 'bytes pass in the kernel only on the connection whose request has announced them',
+    attack: async (t) => {
+      const { c, head } = await uploading(t);
+      c.segment('', { flags: 'R' });
+      const again = await t.open({ fromPort: c.fromPort, isn: c.isn + head + 2 * MiB });
+      again.segment(get(t.evil));
+    },
+  },
+  {
+    id: 'host-upload-urgent',
+    title: 'urgent data in an upload that passes in the kernel: servers read a byte less than were sent',
+    families: BOTH,
+    port: 80,
+    hasPermitted: true,
+    stoppedBy: 'only ordinary segments pass in the kernel; urgent data refuse the flow',
+    attack: async (t) => {
+      const { c } = await uploading(t);
+      c.segment(get(t.evil), { flags: 'PAU', urgent: 1 });
+    },
+  },
+];
+namesSuite('names in requests', { prepare: distance }, [
+  ...heads,
+  ...later,
+  ...smuggling,
+  ...reopened,
+  ...uploads,
+]);

@@ -163,6 +163,7 @@ export interface Sent extends Header {
   /** Makes packets of the segment: fragments, extension headers. */
   readonly wrap?: (e: Ends, segment: Bytes) => readonly Bytes[];
 }
+const BURST = 28_000;
 const FLAG = { fin: 1, syn: 2, rst: 4, ack: 16 } as const;
 
 export class RawTcp {
@@ -181,6 +182,8 @@ export class RawTcp {
   /** The server's bytes, as they came in order. */
   received = Buffer.alloc(0);
   lastSent = 0;
+  /** Bytes of this client that the server has acknowledged. */
+  acknowledged = 0;
   #at = 0;
   /** Set: nothing is acknowledged by itself. */
   isSilent = false;
@@ -239,8 +242,19 @@ export class RawTcp {
     const all = bytes(data);
     for (let at = 0; at < all.length; at += size) this.segment(all.subarray(at, at + size));
   }
-  take({ sport, seq, flags, options, data }: Received): void {
+  /** So many bytes, in bursts that fit the window of the server. Returns false when it does not acknowledge them. */
+  async upload(length: number): Promise<boolean> {
+    for (let sent = 0; sent < length; sent += BURST) {
+      this.stream('u'.repeat(Math.min(BURST, length - sent)));
+      const isThere = async (): Promise<boolean> => this.acknowledged >= this.#at || this.isReset;
+      await waitFor('an acknowledgement', isThere, 3_000, 5).catch(() => undefined);
+      if (this.acknowledged < this.#at) return false;
+    }
+    return true;
+  }
+  take({ sport, seq, ack, flags, options, data }: Received): void {
     if (sport !== this.#port) return;
+    if (flags & FLAG.ack) this.acknowledged = Math.max(this.acknowledged, (ack - this.isn - 1) | 0);
     if (flags & FLAG.rst) {
       // RFC 9293 3.10.7: a reset that answers a packet of an earlier connection of these ports is none of this one
       const isOfThis = this.serverIsn === undefined ? (flags & FLAG.ack) !== 0 : seq === this.next;

@@ -15,12 +15,12 @@ import {
   readU32be,
   ruleCounterOf,
   u8,
-  u16be,
   u32be,
   u32le,
 } from './netlink-codec.js';
 import { isRefusal } from './netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
+import { type Expression, expression, VERDICT } from './nft-expressions.js';
 
 const SUBSYSTEM = 10;
 const MESSAGE = {
@@ -40,106 +40,6 @@ const BATCH = { begin: 0x10, end: 0x11 } as const;
 const FLAG_APPEND = 0x800;
 const FAMILY = { inet: 1, ip: 2, netdev: 5, bridge: 7, ip6: 10 } as const;
 type Family = keyof typeof FAMILY;
-const NFPROTO_IPV4 = 2;
-const NFPROTO_IPV6 = 10;
-const VERDICT_REGISTER = 0;
-const META = { iif: 4, nfproto: 15, l4proto: 16, oifkind: 27 } as const;
-const IFNAMSIZ = 16;
-const PAYLOAD = { network: 1, transport: 2 } as const;
-const IPV4_SOURCE = 12;
-const IPV4_DESTINATION = 16;
-/** Offsets in the IPv6 header (RFC 8200 3). */
-const IPV6 = { length: 4, nextHeader: 6, hopLimit: 7, destination: 24 } as const;
-const ICMPV6 = 58;
-const REJECT = { icmp: 0, tcpReset: 1 } as const;
-const PORT_UNREACHABLE = 3;
-const VERDICT = { drop: 0, accept: 1 } as const;
-const DNAT = 1;
-
-export const HOOK = { input: 1, forward: 2, output: 3 } as const;
-/** One expression of a rule. A rule is evaluated up to the first expression that does not match. */
-type Expression = readonly Buffer[];
-
-const expression = (name: string, ...data: readonly Buffer[]): Buffer =>
-  nested(1, attribute(1, cString(name)), nested(2, ...data));
-const cmp = (register: number, value: Buffer, not = false): Buffer =>
-  expression(
-    'cmp',
-    attribute(1, u32be(register)),
-    attribute(2, u32be(not ? 1 : 0)),
-    nested(3, attribute(1, value)),
-  );
-const meta = (key: number, value: Buffer, not = false): Expression => [
-  expression('meta', attribute(1, u32be(1)), attribute(2, u32be(key))),
-  cmp(1, value, not),
-];
-const payload = (base: number, offset: number, value: Buffer, not = false): Expression => [
-  expression(
-    'payload',
-    attribute(1, u32be(1)),
-    attribute(2, u32be(base)),
-    attribute(3, u32be(offset)),
-    attribute(4, u32be(value.length)),
-  ),
-  cmp(1, value, not),
-];
-const immediate = (register: number, value: Buffer): Buffer =>
-  expression('immediate', attribute(1, u32be(register)), nested(2, attribute(1, value)));
-
-const ipv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number));
-
-export const isIpv4 = (): Expression => meta(META.nfproto, u8(NFPROTO_IPV4));
-export const source = (address: string, not = false): Expression =>
-  payload(PAYLOAD.network, IPV4_SOURCE, ipv4(address), not);
-export const destination = (address: string): Expression =>
-  payload(PAYLOAD.network, IPV4_DESTINATION, ipv4(address));
-/** An ICMPv6 message without extension headers, by its type, hop limit, destination and length. */
-export const icmpv6Message = (
-  type: number,
-  hopLimit: number,
-  destination: Buffer,
-  length: number,
-): Expression => [
-  ...meta(META.nfproto, u8(NFPROTO_IPV6)),
-  ...payload(PAYLOAD.network, IPV6.length, u16be(length)),
-  ...payload(PAYLOAD.network, IPV6.nextHeader, u8(ICMPV6)),
-  ...payload(PAYLOAD.network, IPV6.hopLimit, u8(hopLimit)),
-  ...payload(PAYLOAD.network, IPV6.destination, destination),
-  ...payload(PAYLOAD.transport, 0, u8(type)),
-];
-export const protocol = (number: number): Expression => meta(META.l4proto, u8(number));
-/** The offset is the same for TCP and UDP. */
-export const destinationPort = (port: number): Expression => payload(PAYLOAD.transport, 2, u16be(port));
-export const notFrom = (ifindex: number): Expression => meta(META.iif, u32le(ifindex), true);
-/** It leaves through a device of this kind: "macvlan", "ipvlan" … */
-export const leavesThrough = (kind: string): Expression => {
-  const padded = Buffer.alloc(IFNAMSIZ);
-  padded.write(kind);
-  return meta(META.oifkind, padded);
-};
-export const verdict = (what: keyof typeof VERDICT): Expression => [
-  expression(
-    'immediate',
-    attribute(1, u32be(VERDICT_REGISTER)),
-    nested(2, nested(2, attribute(1, u32be(VERDICT[what])))),
-  ),
-];
-export const rejectTcp = (): Expression => [expression('reject', attribute(1, u32be(REJECT.tcpReset)))];
-export const rejectIpv4 = (): Expression => [
-  expression('reject', attribute(1, u32be(REJECT.icmp)), attribute(2, u8(PORT_UNREACHABLE))),
-];
-export const dnatIpv4 = (address: string, port: number): Expression => [
-  immediate(1, ipv4(address)),
-  immediate(2, u16be(port)),
-  expression(
-    'nat',
-    attribute(1, u32be(DNAT)),
-    attribute(2, u32be(NFPROTO_IPV4)),
-    attribute(3, u32be(1)),
-    attribute(5, u32be(2)),
-  ),
-];
-
 const messageOf = (
   family: Family,
   type: number,
@@ -150,7 +50,7 @@ const messageOf = (
   flags,
   body: netfilterBody(FAMILY[family], 0, ...attributes),
 });
-const message = (type: number, flags: number, ...attributes: readonly Buffer[]): Outgoing =>
+export const message = (type: number, flags: number, ...attributes: readonly Buffer[]): Outgoing =>
   messageOf('inet', type, flags, ...attributes);
 
 /** Makes sure that the table is there; `only`: refused with EEXIST when it is there already. */

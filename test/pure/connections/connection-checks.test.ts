@@ -4,6 +4,7 @@ import { ConnectionChecks, type Sources } from '../../../src/connections/connect
 import { VerifiedNames } from '../../../src/connections/verified-names.js';
 import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
+import type { Stretch } from '../../../src/kernel/netlink/passed-bytes.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
@@ -96,6 +97,7 @@ function started() {
   let begun: (p: LoggedPacket) => void = () => undefined;
   let reported: LoggedPacket[] = [];
   const kernel = { losses: 0 };
+  const passing: Stretch[] = [];
   const sources: Sources = {
     queue: (proto, handler) => {
       receive.set(proto, handler);
@@ -110,6 +112,11 @@ function started() {
         }),
         [Symbol.dispose]: () => undefined,
       };
+    },
+    bodies: {
+      add: (stretch) => void passing.push(stretch),
+      remove: (stretch) => void passing.splice(passing.indexOf(stretch), 1),
+      [Symbol.dispose]: () => void passing.splice(0),
     },
     log: (handler) => {
       begun = handler;
@@ -155,6 +162,7 @@ function started() {
     resets,
     warnings,
     kernel,
+    passing,
     syn: (sent: Sent, word = 'syn') => {
       const payload = bytesOf({ ...sent, flags: SYN });
       reported = [...reported, { prefix: `DB:${word}`, mark: markOf(sent), payload } as LoggedPacket];

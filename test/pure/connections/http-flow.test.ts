@@ -396,3 +396,61 @@ describe('WebSocket', () => {
     expect(refusalOf(run(stream(get(), ask)))).toMatch(/other requests/);
   });
 });
+
+describe('a large body', () => {
+  const MiB = 2 ** 20;
+  const LENGTH = 1.5 * 2 ** 30;
+  const head = `POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${LENGTH}\r\n\r\n`;
+  const begun = (bytes: number): { flow: HttpFlow; at: number } => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    flow.take(segment(0, head), 0);
+    let at = head.length;
+    for (const end = head.length + bytes; at < end; at += 2 ** 16)
+      flow.take(segment(at, Buffer.alloc(2 ** 16)), 0);
+    return { flow, at };
+  };
+
+  it('may pass once a MiB of it has come, up to a MiB before its end, a GiB at a time', () => {
+    expect(begun(MiB - 2 ** 16).flow.passable).toBeUndefined();
+    const { flow, at } = begun(MiB);
+    expect(flow.passable).toEqual({ seq: (ISN + at) >>> 0, length: 2 ** 30 });
+    const near = head.length + LENGTH - 5 * MiB;
+    expect(released([flow.take(segment(near, 'b'), 0)])).toHaveLength(1);
+    expect(flow.passable).toEqual({ seq: (ISN + near + 1) >>> 0, length: 4 * MiB - 1 });
+    flow.take(segment(near + MiB + 1, 'b'), 0);
+    expect(flow.passable).toBeUndefined();
+  });
+
+  it('may not pass while a segment waits, or once the flow was refused', () => {
+    const { flow, at } = begun(MiB);
+    flow.refuse('why', { id: 1, ack: 0 });
+    expect(flow.passable).toBeUndefined();
+    const short = new HttpFlow(judge, 80, ISN);
+    short.take(segment(0, head.slice(0, 20)), 0);
+    short.take(segment(at, 'ahead'), 0);
+    expect(short.passable).toBeUndefined();
+  });
+
+  it('has its end read where it is, though some of it did not come', () => {
+    const { flow, at } = begun(MiB);
+    const end = head.length + LENGTH;
+    expect(released([flow.take(segment(end - 10, `${'b'.repeat(10)}${get()}`), 0)])).toHaveLength(1);
+    // what was lost on its way comes again
+    expect(released([flow.take(segment(at, 'late'), 0)])).toHaveLength(1);
+    expect(refusalOf([flow.take(segment(end + get().length, get('evil.example')), 0)])).toBe('no');
+  });
+
+  it('ends where its length says: what is behind a gap that is longer is not read', () => {
+    const { flow } = begun(MiB);
+    const behind = flow.take(segment(head.length + LENGTH + 1, get('evil.example')), 0);
+    expect(behind).toMatchObject({ release: [], drop: [] });
+    expect(flow.passable).toBeUndefined();
+  });
+
+  it('in chunks may pass chunk by chunk', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const text = `${CHUNKED}${(8 * MiB).toString(16)}\r\n${'b'.repeat(MiB)}`;
+    flow.take(segment(0, text), 0);
+    expect(flow.passable).toEqual({ seq: (ISN + text.length) >>> 0, length: 6 * MiB });
+  });
+});
