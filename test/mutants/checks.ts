@@ -16,7 +16,12 @@ const [table, queue] = [of('connections/flow-table'), of('connections/connection
 const [verified, packetLog] = [of('connections/verified-names'), of('kernel/netlink/packet-log')];
 const [chains, backstop] = [of('ruleset/verdict-chains'), of('ruleset/backstop-table')];
 const checkedFlows = of('ruleset/checked-flows');
+const passed = of('kernel/netlink/passed-bytes');
 const CHECKS_TEST = 'connections/connection-checks';
+const LISTED: By = {
+  file: 'test/kernel/netlink/passed-bytes.test.ts',
+  test: 'an ordinary segment of the client on an established flow that is in the state of requests gets the evaluated bit',
+};
 const RULES_TEST = 'ruleset/name-checks';
 const RELEASED = "rule([{ k: 'connmark', value: check.verified, mask: check.mask, not: true }], {";
 
@@ -86,6 +91,51 @@ const QUEUE: readonly Mutant[] = [
     'SYNs that did not fit into the socket of the log are noticed when the next one comes',
     ['receiveBuffer: 16 << 20,', 'receiveBuffer: 16 << 20, silentOverrun: true,'],
     { file: 'test/kernel/netlink/log.test.ts', test: 'known at once' },
+  ),
+  queue(
+    'check-body-reopened',
+    'bytes of an upload pass on the next connection of the same ends',
+    ['    this.#bodies?.end(keyOfEnds(ends));\n', ''],
+    pure(CHECKS_TEST, 'or another one has its ends'),
+  ),
+  queue(
+    'check-body-forgotten',
+    'bytes of an upload pass when its connection was forgotten',
+    ['    this.#bodies?.end(flow.key);\n', ''],
+    pure(CHECKS_TEST, 'the middle of a large body passes in the kernel'),
+  ),
+  passed(
+    'check-body-neighbour',
+    'another container passes on the bytes of an upload',
+    ["{ of: 'mark', mask: identity }", "{ of: 'mark', mask: 0 }"],
+    LISTED,
+  ),
+  passed(
+    'check-body-state',
+    'a connection that has sent no permitted request yet passes on the bytes of an upload',
+    [
+      'connmarkIs(check?.requests ?? 0, check?.mask ?? 0)',
+      'connmarkIs(check?.queued ?? 0, check?.queued ?? 0)',
+    ],
+    LISTED,
+  ),
+  passed(
+    'check-body-options',
+    'packets with options of IP pass on the bytes of an upload',
+    [', ...networkBytes(0, Buffer.from([0x45]))', ''],
+    LISTED,
+  ),
+  chains(
+    'check-body-begin',
+    'a connection to port 80 passes on the bytes of an earlier upload from its first packet on',
+    ['bits: check.open }),', 'bits: check.requests }),'],
+    pure(RULES_TEST, 'to port 80: a SYN begins a check, and is reported'),
+  ),
+  passed(
+    'check-body-urgent',
+    'urgent data pass with the body of an upload',
+    ['mask: 0x37, ack: 0x10', 'mask: 0x17, ack: 0x10'],
+    attack('names-http', 'host-upload-urgent'),
   ),
   queue(
     'check-answer-unknown',

@@ -15,6 +15,7 @@ const [hello, reassembly, tls] = [of('client-hello'), of('reassembly'), of('tls-
 const [http, httpFlow] = [of('http-requests'), of('http-flow')];
 const [initial, quic, segment] = [of('quic-initial'), of('quic-flow'), of('tcp-segment')];
 const rules = of('name-rules');
+const bodies = of('large-bodies');
 
 const HELLOS: readonly Mutant[] = [
   hello(
@@ -220,6 +221,48 @@ const REQUESTS: readonly Mutant[] = [
     'any answer of the server ends the check of a request for WebSocket',
     ['/^HTTP\\/1\\.1 101 /', '/^HTTP\\/1\\.1 /'],
     pure('http-flow', 'goes on with requests when the server does not agree'),
+  ),
+  httpFlow(
+    'read-body-end',
+    'the last bytes of a body may pass with the beginning of the next request',
+    ['Math.min(left - LARGEST_SEGMENT, MOST_PASSABLE)', 'Math.min(left, MOST_PASSABLE)'],
+    pure('http-flow', 'up to a MiB before its end'),
+  ),
+  httpFlow(
+    'read-body-short',
+    'each head of a request with a body changes a set of the kernel',
+    ['come < BEGUN || ', ''],
+    pure('http-flow', 'once a MiB of it has come'),
+  ),
+  httpFlow(
+    'read-body-waiting',
+    'a body may pass that is behind a gap',
+    ['this.#waiting > 0 || !this.#reader.skip', '!this.#reader.skip'],
+    pure('http-flow', 'keeps its order behind segments that wait'),
+  ),
+  http(
+    'read-body-gap',
+    'a gap that ends behind a body counts as part of it',
+    ['if ((this.content?.left ?? 0) < bytes) return false;', ''],
+    pure('http-flow', 'when the first segments come in another order'),
+  ),
+  bodies(
+    'body-container',
+    'one container takes all places of uploads that pass',
+    [' && all.filter((p) => p.container === container).length < MOST.ofOne', ''],
+    pure('large-bodies', 'of one container some uploads pass at once'),
+  ),
+  bodies(
+    'body-stays',
+    'sequence numbers of a body pass after its end',
+    ['if (known) this.end(flow.key);', ''],
+    pure('large-bodies', 'it ends when the end of the body was read'),
+  ),
+  bodies(
+    'body-broken',
+    'what the kernel refuses to take away goes on passing',
+    ['    this[Symbol.dispose]();\n    this.#log', '    this.#log'],
+    pure('large-bodies', 'when the kernel refuses a change'),
   ),
   httpFlow(
     'read-http-websocket-split',

@@ -31,17 +31,21 @@ const EVIL = helloFor('evil.example');
 const ACK = 0x18;
 const SYN = 2;
 
+const NONE = Buffer.alloc(0);
+
 interface Sent {
   readonly from?: 1 | 2;
   /** Its sender, where that has the addresses of another one; default: `from`. */
   readonly as?: 1 | 2;
   readonly sport?: number;
+  /** Default: 443. */
+  readonly dport?: number;
   readonly seq: number;
   readonly payload?: Buffer;
   readonly flags?: number;
 }
 /** IPv4 and TCP, without checksums. */
-function bytesOf({ from = 1, sport = 40_000, seq, payload = Buffer.alloc(0), flags = ACK }: Sent): Buffer {
+function bytesOf({ from = 1, sport = 40_000, dport = 443, seq, payload = NONE, flags = ACK }: Sent): Buffer {
   const header = Buffer.alloc(40);
   header.writeUInt8(0x45, 0);
   header.writeUInt16BE(40 + payload.length, 2);
@@ -49,7 +53,7 @@ function bytesOf({ from = 1, sport = 40_000, seq, payload = Buffer.alloc(0), fla
   header.writeUInt8(6, 9);
   Buffer.from([10, 0, 0, from, 192, 0, 2, 1]).copy(header, 12);
   header.writeUInt16BE(sport, 20);
-  header.writeUInt16BE(443, 22);
+  header.writeUInt16BE(dport, 22);
   header.writeUInt32BE(seq, 24);
   header.writeUInt32BE(9_000, 28);
   header.writeUInt8(5 << 4, 32);
@@ -270,6 +274,36 @@ it('marks what it releases with the next state of the flow', () => {
   expect(send({ seq: begun, payload: Buffer.from([23, 3]) })).toBeUndefined();
   expect(send({ seq: 100, payload: GOOD })).toBe('release');
   expect(lastState()).toBe(check?.open);
+});
+
+it('the middle of a large body passes in the kernel until its connection ends, or another one has its ends', () => {
+  const LENGTH = 9 * 2 ** 20;
+  const PIECE = Buffer.alloc(2 ** 15);
+  const head = Buffer.from(`POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${LENGTH}\r\n\r\n`);
+  for (const [end, ended] of [
+    [(c: ReturnType<typeof started>) => c.syn({ seq: 70_000, dport: 80 }), 0],
+    [(c: ReturnType<typeof started>) => c.syn({ seq: 70_000, dport: 80 }, 'again'), 0],
+    [(c: ReturnType<typeof started>) => void (c.kernel.losses += 1), 0],
+    [() => undefined, 1],
+  ] as const) {
+    const c = started();
+    c.syn({ seq: 99, dport: 80 });
+    expect(c.send({ seq: 100, dport: 80, payload: head })).toBe('release');
+    let seq = 100 + head.length;
+    for (let come = 0; come < 2 ** 20; come += PIECE.length, seq += PIECE.length)
+      expect(c.send({ seq, dport: 80, payload: PIECE })).toBe('release');
+    expect(c.passing).toMatchObject([{ source: '10.0.0.1', sourcePort: 40_000, seq }]);
+    end(c);
+    // of another connection: the log is read before each packet
+    c.send({ seq: 1, sport: 1, payload: GOOD });
+    expect(c.passing).toHaveLength(ended);
+    if (ended === 0) continue;
+    // others take its place in the table
+    for (let sport = 1; sport <= 4_096; sport++) c.syn({ seq: 99, sport });
+    c.syn({ seq: 70_000, dport: 80 });
+    c.send({ seq: 1, sport: 1, payload: GOOD });
+    expect(c.passing).toEqual([]);
+  }
 });
 
 it('a datagram with few hops left refuses its flow', () => {

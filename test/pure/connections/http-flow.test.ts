@@ -431,6 +431,15 @@ describe('a large body', () => {
     expect(short.passable).toBeUndefined();
   });
 
+  it('keeps its order behind segments that wait for its beginning', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const at = (offset: number): Segment => segment(head.length + offset, 'b'.repeat(100));
+    const [first, second, third] = [at(0), at(100), at(200)];
+    run([segment(0, head.slice(0, 20)), second, segment(20, head.slice(20))], flow);
+    expect(released(run([third], flow))).toEqual([]);
+    expect(released(run([first], flow))).toEqual([first.id, second.id, third.id]);
+  });
+
   it('has its end read where it is, though some of it did not come', () => {
     const { flow, at } = begun(MiB);
     const end = head.length + LENGTH;
