@@ -53,7 +53,7 @@ const RESOLVER = '198.51.100.53';
 const CORE = availableParallelism() - 1;
 const CLIENTS = 4;
 /** Of 128 KiB. */
-const [STREAM_BLOCKS, UPLOAD_BLOCKS] = [4_000, 200];
+const STREAM_BLOCKS = 4_000;
 
 /** What the servers do, by the addresses to which the names lead; `port` is where they listen. */
 const SITES = {
@@ -274,9 +274,9 @@ const MEASUREMENTS: Readonly<
       const { ns } = await ask(side.senders.pinned, {
         kind: 'post',
         site: SITES.http,
-        blocks: UPLOAD_BLOCKS,
+        blocks: STREAM_BLOCKS,
       });
-      return { rate: gigabits(ns, UPLOAD_BLOCKS) };
+      return { rate: gigabits(ns, STREAM_BLOCKS) };
     },
   },
 };
