@@ -18,7 +18,7 @@ const MAX_HELD = 256;
 const MAX_KEPT = 32 * 1024;
 const STRETCH_COST = 128;
 
-/** Content of a request passes once this much of it has come, so that no head alone costs an entry in the kernel, if as much more is left. */
+/** Content of a request may pass once this much of it has come, so that no head alone changes the kernel, and while at least `LEAST` bytes are left. */
 const BEGUN = 1024 * 1024;
 const LEAST = 4 * 1024 * 1024;
 /** Longer than any packet: with BIG TCP a packet of IPv6 may have 512 KiB (GSO_MAX_SIZE). */

@@ -9,7 +9,7 @@ import { HttpFlow, type Passable } from './http-flow.js';
 
 /** A segment comes to the queue at least this often, so that the flow counts as used. */
 const TIMEOUT_MS = 60_000;
-/** At once. Others are read as before. */
+/** At once. All others are read. */
 const MOST = { ofOne: 64, ofAll: 512 } as const;
 
 interface Passing {
@@ -50,8 +50,8 @@ export class LargeBodies implements Disposable {
   }
 
   /**
-   * Segments of these ends are read from now on. Before the first packet of a connection is released that may be another one: sequence numbers of the
-   * earlier one are nothing to it.
+   * Segments of these ends are read from now on. To be called before the first packet of another connection with these ends is released: the sequence
+   * numbers of the earlier one must not count for it.
    */
   end(key: string): void {
     const known = this.#passing.get(key);
@@ -85,7 +85,10 @@ export class LargeBodies implements Disposable {
   #fail(err: unknown): void {
     this.#isOff = true;
     this[Symbol.dispose]();
-    this.#log.warn({ err: String(err) }, 'the kernel lets no body of a request pass: all of it is read');
+    this.#log.warn(
+      { err: String(err) },
+      'large uploads to port 80 are slower: the kernel cannot let them pass (this needs Linux 5.12), and the service reads them',
+    );
   }
 
   #hasRoom(container: string, now: number): boolean {

@@ -23,7 +23,7 @@ import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
 import { type Expression, expression, VERDICT } from './nft-expressions.js';
 
 const SUBSYSTEM = 10;
-const MESSAGE = {
+export const MESSAGE = {
   newTable: 0,
   getTable: 1,
   delTable: 2,
@@ -31,6 +31,7 @@ const MESSAGE = {
   newRule: 6,
   getRule: 7,
   delRule: 8,
+  newSet: 9,
   newElement: 12,
   delElement: 14,
   generation: 16,

@@ -3,7 +3,7 @@ import type { Marks } from '../../ruleset/marks.js';
 import { addressBytes, attribute, cString, FLAG, nested, u16be, u32be, u32le } from './netlink-codec.js';
 import { isRefusal } from './netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink-socket.js';
-import { batchBegin, batchEnd, message, newChain, newRule } from './nft-codec.js';
+import { batchBegin, batchEnd, MESSAGE, message, newChain, newRule } from './nft-codec.js';
 import {
   connmarkIs,
   destinationPort,
@@ -26,7 +26,6 @@ const TABLE = 'drawbridge_bodies';
 const CHAIN = 'forward';
 /** Before `early` of the backstop, which takes packets of such flows to their check. */
 const PRIORITY = -11;
-const MESSAGE = { newTable: 0, newSet: 9, newElement: 12, delElement: 14 } as const;
 /** The table is removed with the socket that has made it (since Linux 5.12), and no other process can change it. */
 const TABLE_OWNER = 2;
 const SET_FLAGS = { interval: 4, timeout: 0x10, concatenation: 0x80 } as const;
