@@ -92,6 +92,8 @@ export async function writeResult(
 ): Promise<void> {
   console.log(resultTable(bench, rows, keptRuns(bench)[0]));
   for (const curve of curves) console.log(curveTable(curve));
+  if (!isBuilt())
+    console.log('dist is older than src: the service ran through tsx, starts slowly and takes more memory');
   if (!process.argv.includes('--keep')) return;
   const changed = git('status', '--porcelain', '--', 'src', 'bench', ':!bench/results');
   if (changed !== '') {
