@@ -376,7 +376,9 @@ async function uploading(t: Try): Promise<{ c: RawTcp; head: number }> {
   const head = post('', `Content-Length: ${64 * MiB}`);
   const c = await t.open();
   c.segment(head);
-  if (!(await c.upload(1.25 * MiB))) throw new Error('the server does not take the upload');
+  await t.until(() => c.acknowledged >= head.length);
+  if (!(await c.upload(1.25 * MiB)))
+    throw new Error(`the server takes ${c.acknowledged} bytes of the upload, reset: ${c.isReset}`);
   if (t.side === 'held') {
     const { stdout } = await t.lab.inHost(['nft', 'list', 'table', 'inet', 'drawbridge_bodies']);
     if (!stdout.includes(`. ${c.fromPort} .`))

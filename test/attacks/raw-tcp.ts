@@ -163,7 +163,8 @@ export interface Sent extends Header {
   /** Makes packets of the segment: fragments, extension headers. */
   readonly wrap?: (e: Ends, segment: Bytes) => readonly Bytes[];
 }
-const BURST = 28_000;
+const SEGMENT = 1_400;
+const BURST = 20 * SEGMENT;
 const FLAG = { fin: 1, syn: 2, rst: 4, ack: 16 } as const;
 
 export class RawTcp {
@@ -237,20 +238,23 @@ export class RawTcp {
     for (const p of packets) this.#host.send(how.change ? how.change(p) : p);
     this.lastSent = performance.now();
   }
-  /** Segments of at most 1,400 bytes. */
-  stream(data: Bytes | string, size = 1_400): void {
+  stream(data: Bytes | string, size = SEGMENT): void {
     const all = bytes(data);
     for (let at = 0; at < all.length; at += size) this.segment(all.subarray(at, at + size));
   }
-  /** So many bytes, in bursts that fit the window of the server. Returns false when it does not acknowledge them. */
-  async upload(length: number): Promise<boolean> {
-    for (let sent = 0; sent < length; sent += BURST) {
-      this.stream('u'.repeat(Math.min(BURST, length - sent)));
-      const isThere = async (): Promise<boolean> => this.acknowledged >= this.#at || this.isReset;
-      await waitFor('an acknowledgement', isThere, 3_000, 5).catch(() => undefined);
-      if (this.acknowledged < this.#at) return false;
+  /** So many bytes, in bursts that fit the window of the server, and again what is lost. False: it does not acknowledge them. */
+  async upload(length: number, ms = 30_000): Promise<boolean> {
+    const [begin, end, deadline] = [this.#at, this.#at + length, performance.now() + ms];
+    this.#at = end;
+    while (this.acknowledged < end && !this.isReset && performance.now() < deadline) {
+      const from = Math.max(begin, this.acknowledged);
+      const burst = Math.min(from + BURST, end);
+      for (let at = from; at < burst; at += SEGMENT)
+        this.segment('u'.repeat(Math.min(SEGMENT, burst - at)), { at });
+      const isThere = async (): Promise<boolean> => this.acknowledged >= burst || this.isReset;
+      await waitFor('an acknowledgement', isThere, 500, 5).catch(() => undefined);
     }
-    return true;
+    return this.acknowledged >= end;
   }
   take({ sport, seq, ack, flags, options, data }: Received): void {
     if (sport !== this.#port) return;
