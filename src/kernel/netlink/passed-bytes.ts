@@ -50,22 +50,21 @@ interface Half {
   /** No options and no extension headers: those packets are evaluated by other rules. */
   readonly plain: Expression;
 }
+/** Both addresses follow each other in the header. */
+const addressesAt = (offset: number, length: number): readonly KeyField[] => [
+  { of: 'network', offset, length },
+  { of: 'network', offset: offset + length, length },
+];
 const HALVES: Readonly<Record<4 | 6, Half>> = {
   4: {
     set: 'bodies4',
-    addresses: [
-      { of: 'network', offset: 12, length: 4 },
-      { of: 'network', offset: 16, length: 4 },
-    ],
+    addresses: addressesAt(12, 4),
     shownAs: SHOWN_AS.ipv4,
     plain: [...isIpv4(), ...networkBytes(0, Buffer.from([0x45]))],
   },
   6: {
     set: 'bodies6',
-    addresses: [
-      { of: 'network', offset: 8, length: 16 },
-      { of: 'network', offset: 24, length: 16 },
-    ],
+    addresses: addressesAt(8, 16),
     shownAs: SHOWN_AS.ipv6,
     plain: [...isIpv6(), ...networkBytes(6, Buffer.from([TCP]))],
   },
