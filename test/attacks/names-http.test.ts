@@ -402,6 +402,23 @@ const uploads: readonly NameAttack[] = [
     },
   },
   {
+    id: 'host-upload-reopen-later',
+    title: 'the same, and the other connection sends a permitted request first',
+    families: BOTH,
+    port: 80,
+    hasPermitted: true,
+    stoppedBy:
+      'what passes in the kernel ends before anything of another connection with its ends is released',
+    attack: async (t) => {
+      const { c, head } = await uploading(t);
+      c.segment('', { flags: 'R' });
+      const again = await t.open({ fromPort: c.fromPort, isn: c.isn + head + 2 * MiB });
+      again.segment(get(GOOD));
+      await t.until(() => again.acknowledged >= get(GOOD).length);
+      again.segment(get(t.evil));
+    },
+  },
+  {
     id: 'host-upload-urgent',
     title: 'urgent data in an upload that passes in the kernel: servers read a byte less than were sent',
     families: BOTH,

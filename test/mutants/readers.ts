@@ -259,6 +259,12 @@ const REQUESTS: readonly Mutant[] = [
     pure('large-bodies', 'it ends when the end of the body was read'),
   ),
   bodies(
+    'body-next',
+    'after a permitted request, another connection of the same ends passes on the bytes of an upload',
+    ['this.#kernel.remove(known.stretch);', ''],
+    { file: 'test/attacks/names-http.test.ts', test: 'host-upload-reopen-later' },
+  ),
+  bodies(
     'body-broken',
     'what the kernel refuses to take away goes on passing',
     ['    this[Symbol.dispose]();\n    this.#log', '    this.#log'],
