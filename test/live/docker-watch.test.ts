@@ -1,4 +1,4 @@
-/** The watch against a real engine: right after every rearrangement, and not to be fooled (fast enough: timing.test.ts). */
+/** The watch against a real engine: right after every rearrangement, and not to be fooled. */
 import { existsSync, mkdtempSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -88,6 +88,20 @@ describe('what containers and networks do', () => {
     await lab.docker('network', 'disconnect', 'six', 'multi');
     await until(w, 'two endpoints', (v) => named(v, 'multi')?.endpoints.length === 2);
     await expectTruth(lab, w, 'multi');
+  });
+
+  it('twenty containers started at once: each with its addresses and labels', async () => {
+    const w = await watching(lab.socketPath);
+    const spec = { network: 'six', node: false, labels: { burst: 'yes' } };
+    const started = await Promise.all(Array.from({ length: 20 }, () => lab.start(spec)));
+    const isWhole = ({ containers, starting }: DockerView): boolean =>
+      starting.size === 0 &&
+      started.every(({ id }) => {
+        const c = containers.get(id);
+        return c?.imageLabels !== undefined && c.labels.burst === 'yes' && c.endpoints.length === 1;
+      });
+    await until(w, 'all of them', isWhole);
+    for (const { id } of started) await expectTruth(lab, w, w.view().containers.get(id)?.name ?? '');
   });
 
   it('a network made and removed', async () => {
