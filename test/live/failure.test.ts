@@ -54,14 +54,14 @@ async function firstInstructions(labels: Readonly<Record<string, string>>): Prom
     tries.map(async (t) => (await lab.runProbe({ network: 'fail', labels }, ...t, '--timeout', 4_000)).code),
   );
 }
-/** What left this host for anybody but a resolver of others. */
-const seen = async (): Promise<string[]> => {
-  const packets = await lab.sniffer.packets({ direction: 'out' });
-  const all = packets.filter(
-    (p) => Object.values({ ...OPEN, ...CLOSED }).includes(p.dst as never) && p.dport !== OBSERVED_PORT,
-  );
-  return [...new Set(all.map((p) => p.dst))].sort();
-};
+/** Packets that left this host for an address that only the containers of these tests know, in words. */
+async function seen(): Promise<string[]> {
+  const dst = Object.values({ ...OPEN, ...CLOSED });
+  const packets = await lab.sniffer.packets({ direction: 'out', dst });
+  return packets
+    .filter((p) => p.dport !== OBSERVED_PORT)
+    .map((p) => `${p.proto} ${p.src}:${p.sport} > ${p.dst}:${p.dport} ${p.flags ?? ''}`);
+}
 const asks = async (c: Container): Promise<boolean> =>
   (await c.probe('dns', RESOLVER, 'any.fail.test', 'A', '--timeout', 1_000)).ok;
 
