@@ -20,11 +20,8 @@ export const INGRESS_BLOCK = 0x00db_5eed;
 /** The longest time for which a service that hangs or has crashed leaves packets to the program. */
 const LEASE_MS = 3_000;
 const RETRY_MS = 60_000;
-/** A veth that is in use all the time loses a packet rather than waiting for more checks (10 s). */
-const MOST_CHECKS = 12;
-/** So many get their discipline between two checks. */
+/** Veths that are read in one check, and that get their discipline before the next one. */
 const AT_ONCE = 64;
-const NOT_READ = { sent: undefined, checks: 0 } as const;
 const FORWARDING = 3;
 /** The veth was removed in the meantime. */
 const GONE = 'ENODEV';
@@ -75,8 +72,8 @@ export class PastBridge {
   readonly #fresh = new Set<number>();
   /** Veths to which nothing is on its way: between two checks they have sent nothing. */
   readonly #quiet = new Set<number>();
-  /** Veths that wait for a moment at which nothing is on its way to them: what they had sent, and for how many checks. */
-  readonly #waiting = new Map<number, { readonly sent: bigint | undefined; readonly checks: number }>();
+  /** Veths that wait for a moment at which nothing is on its way to them, and what they had sent when they were last read. */
+  readonly #waiting = new Map<number, bigint | undefined>();
   /** Ports that their bridge does not let forward. */
   readonly #blocked = new Set<number>();
   readonly #settings = new Map<number, Filtering>();
@@ -207,24 +204,24 @@ export class PastBridge {
   }
 
   /**
-   * To give a veth an ingress discipline, the kernel takes its device out of use for some 0.3 ms (net/sched/sch_api.c, qdisc_graft): what is
-   * sent to it meanwhile is lost. A lost answer to the first packet of a connection costs a second.
+   * To give a veth an ingress discipline, the kernel takes its device out of use for 0.3 ms, or for some ms on a busy host (net/sched/sch_api.c,
+   * qdisc_graft): what is sent to it meanwhile is lost. A lost answer to the first packet of a connection costs a second, one to a DNS
+   * query five. So a veth that is in use without a pause waits, however long. Those that were read go to the end.
    */
   #findQuiet(): void {
-    for (const [index, { sent, checks }] of this.#waiting) {
-      if (this.#quiet.size >= AT_ONCE) return;
-      const now = this.#o.linkTable.sent(index);
-      const isReady = (sent !== undefined && now === sent) || checks >= MOST_CHECKS;
-      if (isReady) this.#quiet.add(index);
-      if (isReady || now === undefined) this.#waiting.delete(index);
-      else this.#waiting.set(index, { sent: now, checks: checks + 1 });
+    for (const [index, before] of [...this.#waiting].slice(0, AT_ONCE - this.#quiet.size)) {
+      this.#waiting.delete(index);
+      const sent = this.#o.linkTable.sent(index);
+      if (sent === undefined) continue;
+      if (sent === before) this.#quiet.add(index);
+      else this.#waiting.set(index, sent);
     }
   }
 
   /** No news tells that another program has given or taken an ingress discipline, or has removed the filter. */
   #lookAgain(): void {
     if (performance.now() - this.#listedAt < RETRY_MS) return;
-    for (const index of this.#refused.keys()) this.#waiting.set(index, NOT_READ);
+    for (const index of this.#refused.keys()) this.#waiting.set(index, undefined);
     this.#shared = undefined;
     this.#wake();
   }
@@ -281,7 +278,7 @@ export class PastBridge {
     this.#quiet.clear();
     for (const [, { ifindex }] of this.#missing()) {
       const isKnown = shared.has(ifindex) || this.#refused.has(ifindex) || others.includes(ifindex);
-      if (!isKnown && !this.#waiting.has(ifindex)) this.#waiting.set(ifindex, NOT_READ);
+      if (!isKnown && !this.#waiting.has(ifindex)) this.#waiting.set(ifindex, undefined);
     }
     if (others.length === 0 && !isNew) return;
     const refused = await this.#ingress.add(others);

@@ -242,4 +242,12 @@ export const BRIDGE: readonly Mutant[] = [
     to: '    if (!this.#o.isWanted)',
     killedBy: past('a new start ends the program'),
   },
+  {
+    id: 'past-busy',
+    what: 'a veth gets its ingress discipline while packets are on their way to it, and loses them',
+    file: PAST,
+    from: 'if (sent === before) this.#quiet',
+    to: 'if (before !== undefined) this.#quiet',
+    killedBy: past('a veth to which packets are on their way'),
+  },
 ];
