@@ -160,7 +160,8 @@ export class PastBridge {
 
   #portMoved(now: Link, before: Link | undefined): void {
     const isMoved = now.master !== before?.master;
-    const isFresh = isMoved && now.kind === 'veth' && this.#settings.has(now.master ?? 0);
+    const isIdle = isMoved && now.kind === 'veth' && this.#why === undefined;
+    const isFresh = isIdle && this.#settings.has(now.master ?? 0);
     if (isFresh) this.#fresh.add(now.index);
     else if (!before || (!isMoved && now.mtu === before.mtu)) return;
     this.#dropWhere((r) => r.ifindex === now.index);
@@ -199,6 +200,8 @@ export class PastBridge {
     this.#why = why;
     this.#program?.hold(why === undefined ? LEASE_MS : 0);
     if (why === undefined) this.#findQuiet();
+    // later they may be in use
+    else for (const idle of [this.#fresh, this.#quiet]) idle.clear();
     if (isOther || this.#quiet.size > 0) this.#wake();
     if (why === undefined) this.#lookAgain();
   }

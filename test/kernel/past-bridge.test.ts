@@ -393,6 +393,24 @@ describe('on a host', () => {
     host.ns.run('ip', 'link', 'del', 'late');
   });
 
+  it('a veth that came while all packets took the rules may be in use since, and waits for a pause', async () => {
+    await isOn();
+    nft('table bridge other { chain c { type filter hook prerouting priority 0; counter; }; }');
+    await check();
+    host.ns.run('ip', 'link', 'add', 'late', 'type', 'veth', 'peer', 'name', 'late-far');
+    linkSet('late', 'master', 'br1');
+    linkSet('late', 'master', 'br0');
+    const isReported = async (): Promise<boolean> =>
+      (await kernel.links()).some((l) => l.name === 'late' && l.master === host.indexOf('br0'));
+    await waitFor('the report of the link', isReported, 5_000, 20);
+    nft('delete', 'table', 'bridge', 'other');
+    await check();
+    await kernel.pastBridge.settled();
+    expect(shares('late')).toBe(false);
+    host.ns.run('ip', 'link', 'del', 'late');
+    await isOn();
+  });
+
   it('the discipline of another program at a veth stays, and its packets take all rules', async () => {
     await kernel[Symbol.asyncDispose]();
     expect(await release()).toEqual(['the ingress disciplines of 2 veths']);
