@@ -1,6 +1,7 @@
 /** Bottom first: a module may import only itself and those before it (docs/architecture.md). Types count. */
 const ORDER = [
   'lib',
+  'events',
   'policy',
   'config',
   'ruleset',

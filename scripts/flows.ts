@@ -13,6 +13,9 @@ const ROOT = join(import.meta.dirname, '..');
 const PAGE = join(ROOT, 'docs', 'architecture.md');
 const [BEGIN, END] = ['<!-- flows: written by npm run flows -- --write -->', '<!-- end of flows -->'];
 
+/** They build the parts of the service and connect them. */
+const WIRING = ['src/app.ts', 'src/subscriptions.ts'];
+
 const moduleOf = (file: string): string => (file.split('/')[1] ?? '').replace(/\.ts$/, '');
 const changesOf = ({ steps }: Flow): number =>
   steps.filter(({ file }, i) => i > 0 && moduleOf(file) !== moduleOf(steps[i - 1]?.file ?? '')).length;
@@ -29,8 +32,8 @@ function problemsOf(flow: Flow, imports: ReadonlyMap<string, ReadonlySet<string>
   const isLinked = (a: string, b: string): boolean =>
     imports.get(a)?.has(b) === true || imports.get(b)?.has(a) === true;
   files.forEach((file, i) => {
-    const before = [...files.slice(0, i), 'src/app.ts'];
-    if (i > 0 && file !== 'src/app.ts' && !before.some((b) => isLinked(b, file)))
+    const before = [...files.slice(0, i), ...WIRING];
+    if (i > 0 && !WIRING.includes(file) && !before.some((b) => isLinked(b, file)))
       found.push(`${file} neither imports nor is imported by a file before it`);
   });
   return found.map((problem) => `${flow.name}: ${problem}`);

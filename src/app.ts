@@ -1,6 +1,6 @@
 /**
- * The only place where the parts of the service are put together: first every part in the order of what it needs, then the
- * few subscriptions between them. A part is handed only to parts that are built after it.
+ * The only place where the parts of the service that enforce are put together: every part in the order of what it needs. A part
+ * is handed only to parts that are built after it. The subscriptions between them are in subscriptions.ts.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -22,13 +22,12 @@ import { DnsService, dnsConfig } from './dns/dns-service.js';
 import { type NameEvent, NamesPolicy } from './dns/names-policy.js';
 import { NamespaceDns } from './dns/namespace-dns.js';
 import { SandboxFolders } from './dns/sandbox-folders.js';
-import { mayRemoveContainers } from './docker/docker-events.js';
 import { DockerWatch } from './docker/watch.js';
 import { Classifier } from './enforce/classify.js';
 import { Denials } from './enforce/denials.js';
 import { Health } from './enforce/health.js';
 import { HostMode } from './enforce/host-cgroups.js';
-import { containersToRecheck, LearnedSetWriters } from './enforce/learned-sets.js';
+import { LearnedSetWriters } from './enforce/learned-sets.js';
 import { LinkEvents } from './enforce/link-events.js';
 import { Maintenance } from './enforce/maintenance.js';
 import { PacketHold } from './enforce/packet-hold.js';
@@ -51,7 +50,6 @@ import { NetnsRules } from './netns-rules/netns-rules.js';
 import { formerPrefixes } from './ops/teardown.js';
 import type { ThreatLook } from './policy/threat.js';
 import type { AppliedState } from './ruleset/applied-state.js';
-import { UNATTRIBUTED_ID } from './ruleset/desired-state.js';
 import { shapeOf } from './ruleset/kernel-config.js';
 import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
@@ -311,88 +309,5 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     overrides,
     ignored: new IgnoredLabels(audit, log),
   };
-  subscribe(app);
   return app;
 }
-
-/** What one part does when another one has changed. The parts are all built, and none of them works yet. */
-function subscribe(app: App): void {
-  const { log, reconciler, docker, dns, pass, trust, sandboxes, folders, namespaces, namespaceDns, changes } =
-    app;
-  // docker → feeds, changes, new namespaces, reconcile, DNS
-  docker.onChange((view, change) => {
-    app.feeds.hostChanged();
-    if (mayRemoveContainers(change)) void changes.forget((id) => !view.containers.has(id));
-  });
-  docker.onChange((view) => app.ignored.check(view));
-  docker.onChange((view, change) => {
-    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket, sandboxes);
-    // While Docker is away, its new macvlan and ipvlan networks are not reported either.
-    app.isAway.set(change.kind === 'disconnected' || (app.isAway.value === true && !view.connected));
-    sandboxes.arm({ close: app.isAway.value || [...view.networks.values()].some(app.policies.isLan) });
-    namespaceDns.reported();
-    reconciler.trigger({ kind: 'docker', change });
-    if (!view.connected) return;
-    for (const id of dns.ledger.containers())
-      if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) dns.forget(id);
-  });
-  app.foreign.newlyUnproven.subscribe(() => {
-    if (docker.view().listings === 0) return; // the list of the first connection decides
-    docker.refresh().then(
-      () => reconciler.trigger({ kind: 'unknown bridge' }),
-      (error: unknown) =>
-        log.warn({ err: String(error) }, 'a veth on an unknown bridge stays closed until Docker answers'),
-    );
-  });
-  // folder, store and quotas → reconcile
-  app.folderChanged.subscribe((folder) => {
-    app.listProblems.report([...folder.problems, ...nameConflicts(folder.lists, app.state)]);
-    changes.rearm();
-    reconciler.trigger({ kind: 'lists folder' });
-  });
-  app.trustChanged.subscribe(() => reconciler.trigger({ kind: 'store' }));
-  app.quotas.changed.subscribe(() => reconciler.trigger({ kind: 'quota' }));
-  // pass → trust, held packets, links, namespaces, DNS
-  pass.restored.subscribe((modes) => trust.takeOver(modes));
-  pass.installed.subscribe((now) => {
-    if (now.repaired) {
-      app.onRepaired();
-      log.warn({}, 'rules of Drawbridge were missing or changed: repaired');
-    }
-    app.hold.settle();
-    app.links.askAgain(now.vethMap.outdated);
-    folders.noteAll(now.view.containers);
-    namespaceDns.applied(now);
-    app.names.refreshSearchDomains(now.view.containers);
-    app.appliedRevision.applied();
-    app.denials.retain(now.view.containers);
-  });
-  // names → denials, sets in namespaces
-  app.nameEvents.subscribe((event) => app.denials.name(event));
-  app.checks.names.subscribe((checked) => app.denials.checked(checked));
-  app.setWriters.also(app.lan);
-  // threats → recheck
-  app.threatsPublished.subscribe(async (look) => {
-    const containers = await containersToRecheck(dns, look);
-    if (containers.size === 0 || !app.applied.value) return;
-    pass.recheck(containers);
-    await reconciler.inForce(RECHECK_MS);
-  });
-  // new namespaces → DNS, rules in namespaces
-  app.attached.subscribe(() => void app.lan.applied());
-  sandboxes.prepared.subscribe(({ path, sockets }) =>
-    namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
-  );
-  sandboxes.queriedBefore.subscribe(({ path, error }) => namespaceDns.askedBefore(path, error));
-  sandboxes.polling.subscribe(({ folder, isPolling }) => folders.polling.note(folder, isPolling, 'thread'));
-  // maintenance → host watch, trust
-  app.maintenance.rulesChanged.subscribe(() => app.hostWatch.changed());
-  app.maintenance.recordLost.subscribe(() => {
-    app.onRepaired();
-    log.warn({}, 'the record of the store in the kernel was removed: it is written again');
-    trust.rewrite();
-  });
-}
-
-/** For the pass that rechecks resolved names. */
-const RECHECK_MS = 10_000;

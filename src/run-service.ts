@@ -25,9 +25,11 @@ import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
+import { buildReporting, type Reporting } from './reporting.js';
 import { openStore } from './store/shared-store.js';
 import { closedCause } from './store/store-error.js';
 import type { SharedStore } from './store/store-interface.js';
+import { subscribe } from './subscriptions.js';
 import type { Feeds } from './threats/feed-service.js';
 
 export interface RunOptions {
@@ -73,7 +75,9 @@ async function startOrStayClosed(
 ): Promise<Service> {
   const parts = new DisposalStack();
   try {
-    return await start(await buildApp({ config, log, shared, parts }, former));
+    const app = await buildApp({ config, log, shared, parts }, former);
+    subscribe(app);
+    return await start(app, buildReporting(app));
   } catch (e) {
     await parts
       .end()
@@ -99,18 +103,18 @@ function raisePriority(log: Logger): void {
 }
 
 /** Resolves once the rules are in force and the API listens. */
-async function start(app: App): Promise<Service> {
+async function start(app: App, reporting: Reporting): Promise<Service> {
   refuseWithoutTokens(app.config.api.listen, app.changes.tokens.count);
   await threatsFirst(app.feeds, app.log);
   let api: Promise<Api> | undefined;
   await begin(app, () => {
-    api = buildApi(app);
+    api = buildApi(app, reporting);
     api.catch(() => undefined); // awaited below, unless the start fails
   });
   app.trust.changed();
   const removed = await leavePrefix(app.config);
   if (removed.length > 0) app.log.info({ removed }, 'removed the rules of the previous kernel.prefix');
-  return serve(app, await (api ?? buildApi(app)));
+  return serve(app, await (api ?? buildApi(app, reporting)));
 }
 
 /**
@@ -226,7 +230,7 @@ async function isDockerThere({ docker, policies, sandboxes }: App): Promise<bool
 type Api = Awaited<ReturnType<typeof buildApi>>;
 
 /** Builds the API over all parts. It does not listen yet. */
-async function buildApi(app: App) {
+async function buildApi(app: App, reporting: Reporting) {
   const { config, log, shared, parts, node, trust, feeds, audit, changes } = app;
   const { reconciler, pass, docker, denials, threats, quotas, namespaceDns, lan, sandboxes, shape } = app;
   const { store, kind, beats } = shared;
@@ -302,6 +306,7 @@ async function buildApi(app: App) {
     reconciler,
     views,
     teardown,
+    ...reporting,
   };
   const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
   parts.add(() => server.close());

@@ -4,6 +4,7 @@ import type { Logger } from '../lib/log.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
+import { eventRoutes } from './event-routes.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
@@ -19,14 +20,7 @@ import {
   teardownRoutes,
   tokenRoutes,
 } from './service-routes.js';
-import {
-  eventRoutes,
-  explainRoutes,
-  feedRoutes,
-  flowRoutes,
-  planRoutes,
-  scanRoutes,
-} from './traffic-routes.js';
+import { explainRoutes, feedRoutes, flowRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
 
 export interface ApiOptions {
   readonly context: Context;

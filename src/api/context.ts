@@ -6,6 +6,7 @@ import type { StoreTrust } from '../changes/store-trust.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Denials } from '../enforce/denials.js';
 import type { Reconciler } from '../enforce/reconciler.js';
+import type { EventLog } from '../events/event-log.js';
 import type { Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import type { Durability } from './schemas.js';
@@ -25,6 +26,7 @@ export interface Context {
   readonly denials: Denials;
   readonly reconciler: Reconciler;
   readonly views: Views;
+  readonly events: EventLog;
   /** Stop enforcing, remove everything from the kernel, and end the service. */
   readonly teardown: () => Promise<void>;
 }

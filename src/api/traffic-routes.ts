@@ -1,4 +1,3 @@
-import { PassThrough } from 'node:stream';
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
@@ -85,62 +84,6 @@ const withName = ({ docker }: Context, e: DenialEvent): DenialEvent => ({
   ...e,
   container: docker.view().containers.get(e.container)?.name ?? e.container,
 });
-
-const EventQuery = Type.Object(
-  { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
-  { additionalProperties: false },
-);
-/** Bytes that may wait for a slow reader. Beyond this, events are dropped and the reader gets their count. */
-const MAX_BEHIND = 1024 * 1024;
-const HEARTBEAT_MS = 15_000;
-const STREAM = {
-  description: 'server-sent events, until the client closes the connection',
-  content: { 'text/event-stream': { schema: Type.String() } },
-};
-
-export function eventRoutes(server: FastifyInstance, ctx: Context): void {
-  const schema = {
-    summary:
-      'Denials as they come: server-sent events "flow", data as in GET /v1/flows; "missed" with a count',
-    querystring: EventQuery,
-    response: { 200: STREAM },
-  };
-  // HEAD would begin a stream that is never read.
-  const options = { schema, exposeHeadRoute: false, config: { isStream: true } };
-  server.get<{ Querystring: Static<typeof EventQuery> }>('/v1/events', options, (request, reply) => {
-    const { container } = request.query;
-    const only = container === undefined ? undefined : ctx.views.container(container);
-    const names = only && [only.id, only.name];
-    const stream = eventStream(ctx, (name) => !names || names.includes(name));
-    request.raw.socket.once('close', () => stream.destroy());
-    return reply.type('text/event-stream').header('cache-control', 'no-store').send(stream);
-  });
-}
-
-function eventStream(ctx: Context, wanted: (container: string) => boolean): PassThrough {
-  const stream = new PassThrough();
-  let missed = 0;
-  const send = (event: string, data: unknown) =>
-    stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-  const listening = ctx.denials.onEvent((event) => {
-    const flow = withName(ctx, event);
-    if (!wanted(flow.container)) return;
-    if (stream.writableLength + stream.readableLength > MAX_BEHIND) {
-      missed++;
-      return;
-    }
-    if (missed > 0) send('missed', { missed });
-    missed = 0;
-    send('flow', flow);
-  });
-  const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS).unref();
-  stream.on('close', () => {
-    clearInterval(heartbeat);
-    listening[Symbol.dispose]();
-  });
-  stream.write(': drawbridge events\n\n');
-  return stream;
-}
 
 const ExplainQuery = Type.Object(
   {

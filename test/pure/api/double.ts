@@ -15,6 +15,7 @@ import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
+import { EventLog } from '../../../src/events/event-log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
@@ -30,7 +31,6 @@ type Public<T> = { [K in keyof T]: T[K] };
 export class MemoryService {
   readonly calls: unknown[][] = [];
   readonly store = new Map<string, ListView>();
-  readonly listeners = new Set<(e: DenialEvent) => void>();
   readonly denied: DenialEvent[] = [];
   planned: string[] = [];
   isReady = true;
@@ -48,6 +48,7 @@ export class MemoryService {
   scanned: ScanView[] = [];
   mode: ContainerBody['mode'] = 'observe';
   wouldDeny: PreviewView['destinations'] = [];
+  readonly events = new EventLog();
   alerts: string[] = [];
   warnings: string[] = [];
   accepted: string[] = [];
@@ -300,10 +301,6 @@ export class MemoryService {
   async teardown(): Promise<void> {
     this.tornDown++;
   }
-  onEvent(listener: (e: DenialEvent) => void): Disposable {
-    this.listeners.add(listener);
-    return { [Symbol.dispose]: () => void this.listeners.delete(listener) };
-  }
 
   /** The parts that the routes use. They call the methods of this object, so that a test can replace one. */
   get context(): Context {
@@ -326,9 +323,9 @@ export class MemoryService {
       changes: this.#changes,
       audit: this.#audit,
       docker: { view: () => ({ containers: new Map(this.containers().map((c) => [c.id, c])) }) },
+      events: this.events,
       denials: {
         recent: () => this.denied,
-        onEvent: (listener) => this.onEvent(listener),
       } satisfies Partial<Public<Denials>>,
       feeds: {
         views: () => this.feedsKnown,

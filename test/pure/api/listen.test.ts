@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
 import { ApiClient, ApiError, UnreachableError } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
+import type { EventData } from '../../../src/events/service-events.js';
 import { denial, MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -198,6 +199,11 @@ it('the client tells problems from silence', async () => {
   expect(silence).toMatchObject({ code: 'ENOENT' });
 });
 
+const flow = (more: Partial<EventData['flow']>): EventData['flow'] => {
+  const { time: _, ...rest } = denial();
+  return { ...rest, owner: 'name:web', entry: null, list: null, feed: null, packets: 1, bytes: 0, ...more };
+};
+
 it('streams events as they come, of one container or all, and lets go of readers', async () => {
   await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
   let heard = '';
@@ -213,11 +219,38 @@ it('streams events as they come, of one container or all, and lets go of readers
     });
   await until(': drawbridge events');
   const next = until('192.0.2.9');
-  for (const listener of controller.listeners) listener(denial({ container: 'other', address: '192.0.2.8' }));
-  for (const listener of controller.listeners) listener(denial({ address: '192.0.2.9' }));
+  controller.events.emit('repair', { detail: 'of no container' });
+  controller.events.emit('flow', flow({ container: 'other', address: '192.0.2.8' }));
+  controller.events.emit('flow', flow({ address: '192.0.2.9' }));
   await next;
   expect(heard).toMatch(/text\/event-stream.*event: flow\ndata: \{.*"192.0.2.9"/s);
   expect(heard).not.toContain('192.0.2.8');
+  expect(heard).not.toContain('event: repair');
   socket.destroy();
-  while (controller.listeners.size > 0) await new Promise((resolve) => setImmediate(resolve));
+  while (controller.events.readers > 0) await new Promise((resolve) => setImmediate(resolve));
+});
+
+it('sends what a reader has missed after the event that it names, and the count of what is no longer kept', async () => {
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
+  for (const port of [1, 2, 3]) controller.events.emit('flow', flow({ port }));
+  const first = controller.events.after('').events.at(-3);
+  const read = async (query: string, header: string, last: string): Promise<string> => {
+    const socket = connect(path, () =>
+      socket.write(`GET /v1/events${query} HTTP/1.1\r\nhost: x\r\n${header}\r\n`),
+    );
+    let heard = '';
+    for await (const chunk of socket) {
+      heard += String(chunk);
+      if (heard.includes(last)) break;
+    }
+    return heard;
+  };
+  const seen = await read('', `last-event-id: ${first?.id}\r\n`, '"port":3');
+  expect(seen).toMatch(/id: \d+\.\d+\nevent: flow\ndata: \{"time":"[^"]+".*"port":2,.*"port":3,/s);
+  expect(seen).not.toContain('"port":1,');
+  expect(seen).not.toContain('event: missed');
+  expect(await read('?after=12.1&kind=flow', '', '"port":3')).toMatch(
+    /event: missed\ndata: \{"missed":null\}\n\nid: \d+\.\d+\n/,
+  );
+  expect(await read('?kind=flow,flows', '', 'kinds are')).toMatch(/ 400 .*"flows\\" is not a kind of event/s);
 });

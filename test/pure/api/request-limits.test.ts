@@ -165,9 +165,9 @@ describe('event streams', () => {
     expect(new Set(first.map((a) => a.status))).toEqual(new Set([200]));
     expect((await open('secret-of-read')).status).toBe(429);
     expect((await open('secret-of-read-2')).status).toBe(200);
-    expect(controller.listeners.size).toBe(9);
+    expect(controller.events.readers).toBe(9);
     ends.abort();
-    await vi.waitFor(() => expect(controller.listeners.size).toBe(0));
+    await vi.waitFor(() => expect(controller.events.readers).toBe(0));
     const again = new AbortController();
     const answer = await fetch(`http://127.0.0.1:${port}/v1/events`, {
       signal: again.signal,
@@ -182,7 +182,7 @@ describe('event streams', () => {
       const answer = await ask('/v1/events', 'secret-of-read', 'HEAD');
       expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'GET']);
     }
-    expect(controller.listeners.size).toBe(0);
+    expect(controller.events.readers).toBe(0);
   });
 });
 

@@ -58,7 +58,7 @@ it('an unknown key of the query is a 400 on every route, and nothing happens', a
   }
   expect(controller.calls).toEqual([]);
   expect(controller.tornDown).toBe(0);
-  expect(controller.listeners.size).toBe(0);
+  expect(controller.events.readers).toBe(0);
 });
 
 /** Bodies that fit, so that the query alone is wrong. */
