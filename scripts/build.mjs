@@ -21,7 +21,13 @@ import { build } from 'esbuild';
 const ROOT = join(import.meta.dirname, '..');
 const DIST = join(ROOT, 'dist');
 /** Started by path: see startThread (lib/thread.ts) and kernel/tool-process.ts. */
-const STARTED = ['config/list-thread', 'kernel/sandbox-thread', 'kernel/tool-runner', 'threats/feed-worker'];
+const STARTED = [
+  'config/list-thread',
+  'flows/flow-thread',
+  'kernel/sandbox-thread',
+  'kernel/tool-runner',
+  'threats/feed-worker',
+];
 /** Commands of quick.cjs. They use nothing of the host, because an error of a module of its own would be of another class there. */
 const QUICK = [
   'status',
@@ -46,8 +52,10 @@ const ON_USE = ['undici', 'ioredis'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';
-/** Packages that are not inside dist, as they have a library of their own for each platform. The service loads all of them. */
-const EXTERNAL = ['koffi'];
+/** Packages that are not inside dist, as they have a library of their own for each platform. */
+const EXTERNAL = ['koffi', 'libsql'];
+/** Those that a start of the service loads. */
+const AT_START = ['koffi'];
 /** What a start of the service does not load. */
 const LATER = ['node:inspector', 'node:readline/promises', 'https', 'node:https', 'node:http2', 'node:tls'];
 /** For packages in the form of CommonJS. */
@@ -193,7 +201,7 @@ for (const list of [NO_COMMANDS, NO_BUILTINS, NO_PACKAGES])
 const main = launcher
   .replace(NO_COMMANDS, commands)
   .replace(NO_BUILTINS, `const BUILTINS = ${JSON.stringify(builtins)};`)
-  .replace(NO_PACKAGES, `const PACKAGES = ${JSON.stringify(EXTERNAL)};`);
+  .replace(NO_PACKAGES, `const PACKAGES = ${JSON.stringify(AT_START)};`);
 writeFileSync(join(DIST, 'main.js'), main, { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');

@@ -3,29 +3,64 @@ import type { App } from './app.js';
 import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
+import { FlowStore } from './flows/flow-store.js';
 import { ownerKey } from './policy/own-labels.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
 
 /** Builds them, before the start. */
 export function buildReporting(app: App) {
+  const { config, log, parts } = app;
   const events = new EventLog();
-  reportFlows(app, events);
+  const flows = parts.use(new FlowStore({ ...config.flows, folder: config.state, log, now: Date.now }));
+  flows.firstContact.subscribe((contact) => events.emit('first-contact', contact));
+  reportStarts(app, flows);
+  reportDenials(app, { events, flows });
   reportContainers(app, events);
   reportRepairs(app, events);
-  return { events };
+  return { events, flows };
 }
 
-function reportFlows(app: App, events: EventLog): void {
-  app.denials.onEvent((denial) => events.emit('flow', { ...contactOf(app, denial), packets: 1, bytes: 0 }));
+/** Begins what has work of its own: the service is ready, and waits for none of it. */
+export function beginReporting({ flows }: Reporting): void {
+  flows.begin();
+}
+
+/** The owner of a container is recorded since its first start, or since the service has found it running. */
+function reportStarts({ docker }: App, flows: FlowStore): void {
+  const seen = new Set<string>();
+  docker.onChange((view, change) => {
+    const started =
+      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
+        ? change.event.id
+        : undefined;
+    for (const facts of view.containers.values()) {
+      const isStart = facts.id === started;
+      if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
+      seen.add(facts.id);
+      flows.started({ owner: ownerKey(facts), id: facts.id, isStart });
+    }
+    for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
+  });
+}
+
+function reportDenials(app: App, { events, flows }: Pick<Reporting, 'events' | 'flows'>): void {
+  app.denials.onEvent((denial) => {
+    const contact = contactOf(app, denial);
+    const seen = { ...contact, packets: denial.proto === 'dns' ? 0 : 1, bytes: 0 };
+    events.emit('flow', seen);
+    flows.add({ ...seen, id: denial.container, time: Date.parse(denial.time), count: 1 });
+  });
 }
 
 /** Events carry the id of the container; readers know its name. */
-function contactOf({ docker }: App, { container, time: _, ...denial }: DenialEvent): Contact {
+function contactOf({ docker }: App, denial: DenialEvent): Contact {
+  const { container, verdict, proto, address, port, name, reason, decidedBy = {} } = denial;
   const facts = docker.view().containers.get(container);
-  const name = facts?.name ?? container;
   const owner = facts ? ownerKey(facts) : `id:${container}`;
-  return { ...denial, container: name, owner, entry: null, list: null, feed: null };
+  const { entry = null, list = null, feed = null } = decidedBy;
+  const shown = facts?.name ?? container;
+  return { container: shown, owner, verdict, proto, address, port, name, reason, entry, list, feed };
 }
 
 function reportContainers({ docker }: App, events: EventLog): void {

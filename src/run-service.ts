@@ -25,7 +25,7 @@ import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
 import { VERSION } from './lib/version.js';
 import { layClosedFirst, stayClosed } from './ops/guard.js';
 import { leavePrefix, teardownKernel } from './ops/teardown.js';
-import { buildReporting, type Reporting } from './reporting.js';
+import { beginReporting, buildReporting, type Reporting } from './reporting.js';
 import { openStore } from './store/shared-store.js';
 import { closedCause } from './store/store-error.js';
 import type { SharedStore } from './store/store-interface.js';
@@ -313,11 +313,12 @@ async function buildApi(app: App, reporting: Reporting) {
   const watchFaults = (): void => {
     watched = faults.watch();
   };
-  return { server, views, fleet, watchFaults, stop, done };
+  return { server, views, fleet, watchFaults, stop, done, reporting };
 }
 
 /** Opens the API. */
-async function serve(app: App, { server, views, fleet, watchFaults, stop, done }: Api): Promise<Service> {
+async function serve(app: App, api: Api): Promise<Service> {
+  const { server, views, fleet, watchFaults, stop, done } = api;
   const { config, log, shared, parts, changes, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
   watchFaults();
@@ -337,6 +338,7 @@ async function serve(app: App, { server, views, fleet, watchFaults, stop, done }
     tools.begin();
     docker.inspectRest();
     app.hostWatch.followMounts();
+    beginReporting(api.reporting);
   }, FOLLOW_MS);
   parts.add(async () => clearTimeout(following));
   const resting = setTimeout(() => void releaseMemory(log), REST_MS).unref();

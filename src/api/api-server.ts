@@ -5,6 +5,7 @@ import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
 import { eventRoutes } from './event-routes.js';
+import { flowRoutes, knownRoutes } from './flow-routes.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
@@ -20,7 +21,7 @@ import {
   teardownRoutes,
   tokenRoutes,
 } from './service-routes.js';
-import { explainRoutes, feedRoutes, flowRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
+import { explainRoutes, feedRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
 
 export interface ApiOptions {
   readonly context: Context;
@@ -58,6 +59,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   planRoutes,
   scanRoutes,
   flowRoutes,
+  knownRoutes,
   eventRoutes,
   auditRoutes,
   tokenRoutes,

@@ -18,7 +18,14 @@ import type {
   Status,
 } from './schemas.js';
 import type { ExportBody, NewToken, NodeBody, PlanBody, TokenBody } from './schemas-fleet.js';
-import type { FeedBody, FeedSyncBody, Flow, PreviewBody, ThreatBody } from './schemas-traffic.js';
+import type {
+  FeedBody,
+  FeedSyncBody,
+  FlowsBody,
+  KnownBody,
+  PreviewBody,
+  ThreatBody,
+} from './schemas-traffic.js';
 
 /** The service answered with a problem. */
 export class ApiError extends Error {
@@ -161,9 +168,33 @@ export class ApiClient {
   async plan(): Promise<readonly string[]> {
     return (await this.#json<Page<string>>('GET', '/v1/plan')).items;
   }
-  async denials(idOrName: string, since: string): Promise<readonly Flow[]> {
-    const query = new URLSearchParams({ container: idOrName, verdict: 'denied', since, limit: '9999' });
-    return (await this.#json<Page<Flow>>('GET', `/v1/flows?${query}`)).items;
+  /** One page of flows, the newest first. */
+  flows(query: Readonly<Record<string, string>>): Promise<FlowsBody> {
+    return this.#json('GET', `/v1/flows?${new URLSearchParams(query)}`);
+  }
+  async known(): Promise<readonly KnownBody[]> {
+    return (await this.#json<Page<KnownBody>>('GET', '/v1/known')).items;
+  }
+  markKnown(idOrName: string, destination: string, isKnown: boolean): Promise<KnownBody> {
+    const path = `/v1/containers/${encodeURIComponent(idOrName)}/known/${encodeURIComponent(destination)}`;
+    return this.#json(isKnown ? 'PUT' : 'DELETE', path);
+  }
+  /** Events as they come, until `signal` is aborted or the service ends. `query` as of GET /v1/events. */
+  async *events(
+    query: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly id: string; readonly kind: string; readonly data: unknown }> {
+    const response = await this.#open(`/v1/events?${new URLSearchParams(query)}`, signal);
+    if (response.statusCode !== 200) throw new ApiError(problemOf(response, await text(response)));
+    let rest = '';
+    for await (const chunk of untilItBreaks(response.setEncoding('utf8'))) {
+      const blocks = `${rest}${chunk}`.split('\n\n');
+      rest = blocks.pop() ?? '';
+      for (const block of blocks) {
+        const event = eventOf(block);
+        if (event) yield event;
+      }
+    }
   }
   exportAll(): Promise<ExportBody> {
     return this.#json('GET', '/v1/export');
@@ -248,6 +279,21 @@ export class ApiClient {
     });
   }
 
+  /** A response that is read as it comes, without an end in time. */
+  #open(path: string, signal: AbortSignal): Promise<IncomingMessage> {
+    const { socket } = this.#options;
+    return new Promise((resolve, reject) => {
+      const fail = (e: NodeJS.ErrnoException) => reject(new UnreachableError(socket, e.code ?? e.message, e));
+      const options = {
+        createConnection: () => connect(socket),
+        path,
+        headers: this.#headers(undefined, undefined),
+        signal,
+      };
+      request(options, resolve).on('error', fail).end();
+    });
+  }
+
   #headers(body: string | undefined, ifRevision: number | undefined): Record<string, string> {
     const { user } = this.#options;
     return {
@@ -259,6 +305,28 @@ export class ApiClient {
       ...(ifRevision === undefined ? {} : guard(ifRevision)),
     };
   }
+}
+
+/** A stream ends, too, when the service is killed. */
+async function* untilItBreaks(stream: IncomingMessage): AsyncGenerator<string> {
+  try {
+    for await (const chunk of stream) yield String(chunk);
+  } catch (e) {
+    if (!stream.destroyed || (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e;
+  }
+}
+
+/** A block of a stream of server-sent events; undefined: a comment. */
+function eventOf(
+  block: string,
+): { readonly id: string; readonly kind: string; readonly data: unknown } | undefined {
+  const fields = new Map(
+    block.split('\n').map((line) => [line.split(': ', 1)[0] ?? '', line.slice(line.indexOf(': ') + 2)]),
+  );
+  const [kind, data] = [fields.get('event'), fields.get('data')];
+  return kind === undefined || data === undefined
+    ? undefined
+    : { id: fields.get('id') ?? '', kind, data: JSON.parse(data) };
 }
 
 const pausePath = (idOrName: string | undefined): string =>

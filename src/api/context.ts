@@ -4,9 +4,9 @@ import type { Changes } from '../changes/changes.js';
 import type { Fleet } from '../changes/fleet.js';
 import type { StoreTrust } from '../changes/store-trust.js';
 import type { DockerWatch } from '../docker/watch.js';
-import type { Denials } from '../enforce/denials.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { EventLog } from '../events/event-log.js';
+import type { FlowStore } from '../flows/flow-store.js';
 import type { Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import type { Durability } from './schemas.js';
@@ -23,10 +23,10 @@ export interface Context {
   readonly fleet: Fleet;
   readonly feeds: Feeds;
   readonly docker: DockerWatch;
-  readonly denials: Denials;
   readonly reconciler: Reconciler;
   readonly views: Views;
   readonly events: EventLog;
+  readonly flows: FlowStore;
   /** Stop enforcing, remove everything from the kernel, and end the service. */
   readonly teardown: () => Promise<void>;
 }

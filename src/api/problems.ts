@@ -61,6 +61,7 @@ export const KINDS = {
   internal: { status: 500, title: 'Internal error of the service' },
   'not-in-force': { status: 503, title: 'Not in force, and undone' },
   closed: { status: 503, title: 'The service runs closed' },
+  unavailable: { status: 503, title: 'Not available now' },
 } as const satisfies Record<Refusal['kind'] | string, Kind>;
 
 function problemDocument(kind: keyof typeof KINDS, problems: readonly Problem[]): ProblemDocument {

@@ -88,20 +88,58 @@ export const ThreatSchema = Type.Object(
 );
 export type ThreatBody = View<typeof ThreatSchema>;
 
+export const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
+const Contact = {
+  container: Text('the name of the container'),
+  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME'),
+  verdict: Words(FLOW_VERDICTS),
+  proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved'),
+  address: Text('empty where a name was only resolved'),
+  port: Type.Integer({ description: '0: the protocol has none' }),
+  name: Nullable(Text('as the container resolved it or asked for it; null: not known')),
+  reason: Text('why'),
+  entry: Nullable(Text('the entry that permits or denies it')),
+  list: Nullable(Text('the list that has the entry')),
+  feed: Nullable(Text('the threat feed that lists it')),
+};
 export const FlowSchema = Type.Object(
   {
-    time: Time,
-    container: Type.String(),
-    verdict: Words(['allow', 'deny', 'threat', 'would-deny']),
-    proto: Type.String(),
-    address: Type.String(),
-    port: Type.Integer(),
-    name: Nullable(Type.String()),
-    reason: Type.String(),
+    time: { ...Time, description: 'of the first connection of this record' },
+    last: { ...Time, description: 'of the last one, at most a minute later' },
+    ...Contact,
+    packets: Type.Integer({
+      minimum: 0,
+      description: 'of both directions; of a denial: those that were logged',
+    }),
+    bytes: Type.Integer({ minimum: 0, description: 'of both directions, with IP headers' }),
+    count: Type.Integer({ minimum: 0, description: 'connections, or queries for the name' }),
   },
   closed,
 );
 export type Flow = View<typeof FlowSchema>;
+export const FlowsSchema = Type.Object(
+  {
+    items: Type.Array(FlowSchema, { description: 'the newest first, by `time`' }),
+    next: Nullable(Text('the cursor of the next page; null: there is none')),
+    recordingSince: { ...Time, description: 'the oldest time of which records are kept' },
+    gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
+      description: 'times since then in which nothing was recorded',
+    }),
+    dropped: Type.Integer({ minimum: 0, description: 'flows that are in no record, of all containers' }),
+  },
+  closed,
+);
+export type FlowsBody = View<typeof FlowsSchema>;
+
+export const KnownSchema = Type.Object(
+  {
+    owner: Contact.owner,
+    target: Text('a name or an address; * and ? match in it'),
+    port: Nullable(Type.Integer({ minimum: 0, maximum: 65_535, description: 'null: all' })),
+  },
+  closed,
+);
+export type KnownBody = View<typeof KnownSchema>;
 
 const KINDS = ['name', 'address', 'neighbour', 'host', 'published'] as const;
 const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no entry can'));

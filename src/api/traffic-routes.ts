@@ -1,89 +1,13 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
-import { findContainer } from '../changes/container-changes.js';
 import { syncAudited } from '../changes/service-records.js';
 import type { ScanView } from '../coverage/scan.js';
-import type { DenialEvent } from '../enforce/denials.js';
-import { parseTime } from '../lib/units.js';
 import { mayAct } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';
-import { BadRequestError, badRequest, ForbiddenError } from './problems.js';
+import { ForbiddenError } from './problems.js';
 import { SharedBody } from './requests.js';
 import { Collection, ExplainSchema, ScanSchema } from './schemas.js';
-import {
-  FeedSchema,
-  FeedSyncRequestSchema,
-  FeedSyncSchema,
-  FlowSchema,
-  ThreatSchema,
-} from './schemas-traffic.js';
-
-const FlowQuery = Type.Object(
-  {
-    container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })),
-    verdict: Type.Optional(
-      Type.String({
-        pattern: '^(denied|deny|threat|would-deny|allow)$',
-        description: 'denied (all three), deny, threat or would-deny',
-        examples: ['denied'],
-      }),
-    ),
-    since: Type.Optional(Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] })),
-    limit: Type.Optional(
-      Type.String({ pattern: '^[1-9]\\d{0,3}$', description: '1 to 9999', examples: ['100'] }),
-    ),
-  },
-  { additionalProperties: false },
-);
-type FlowQuery = Static<typeof FlowQuery>;
-
-const DEFAULT_LIMIT = 100;
-
-export function flowRoutes(server: FastifyInstance, ctx: Context): void {
-  const schema = {
-    summary: 'Denied flows, newest first (this version keeps denials only)',
-    querystring: FlowQuery,
-    response: { 200: Collection(FlowSchema) },
-  };
-  server.get<{ Querystring: FlowQuery }>('/v1/flows', { schema, config: { cost: 5 } }, ({ query }) => {
-    const wanted = filterOf(query);
-    const items = recentDenials(ctx, query.container, Number(query.limit ?? DEFAULT_LIMIT), wanted);
-    return { items, next: null };
-  });
-}
-
-function filterOf({ verdict = 'denied', since }: FlowQuery): (flow: DenialEvent) => boolean {
-  if (verdict === 'allow') badRequest('allowed flows are not kept in this version', 'ask for verdict=denied');
-  const from = since === undefined ? Number.NEGATIVE_INFINITY : timeOf(since);
-  return (flow) => (verdict === 'denied' || flow.verdict === verdict) && Date.parse(flow.time) >= from;
-}
-
-function timeOf(since: string): number {
-  const parsed = parseTime(since);
-  if (parsed.ok) return parsed.value;
-  throw new BadRequestError(parsed.problems.map((p) => ({ ...p, pointer: '/since' })));
-}
-
-/** The filter of a request chooses among this many of the newest denials of all containers. */
-const MOST_DENIALS = 10_000;
-
-function recentDenials(
-  ctx: Context,
-  idOrName: string | undefined,
-  limit: number,
-  isWanted: (e: DenialEvent) => boolean,
-): readonly DenialEvent[] {
-  const { containers } = ctx.docker.view();
-  const id = idOrName === undefined ? undefined : findContainer(containers.values(), idOrName).id;
-  const wanted = ctx.denials.recent(id, MOST_DENIALS).filter(isWanted);
-  return wanted.slice(0, limit).map((e) => withName(ctx, e));
-}
-
-/** Events carry the id of the container; the API shows its name. */
-const withName = ({ docker }: Context, e: DenialEvent): DenialEvent => ({
-  ...e,
-  container: docker.view().containers.get(e.container)?.name ?? e.container,
-});
+import { FeedSchema, FeedSyncRequestSchema, FeedSyncSchema, ThreatSchema } from './schemas-traffic.js';
 
 const ExplainQuery = Type.Object(
   {

@@ -104,6 +104,19 @@ export async function syncAudited(
   return done;
 }
 
+/** The record of a destination that a person has marked as known, or no longer. */
+export async function knownAudited(
+  audit: Audit,
+  { owner, target, port }: { readonly owner: string; readonly target: string; readonly port: number | null },
+  isKnown: boolean,
+  who: string,
+): Promise<void> {
+  const mark = { destination: target, port };
+  const [before, after] = isKnown ? [null, mark] : [mark, null];
+  const action = isKnown ? 'known.add' : 'known.remove';
+  await audit.record({ who, action, target: owner, before, after, outcome: 'done' });
+}
+
 /** Labels of images are untrusted: they must not displace the records of changes. */
 const MOST = 100;
 

@@ -3,7 +3,7 @@ import type { ClosedStatus, ContainerBody, Explain, ScanBody, Status } from '../
 import type { Flow } from '../api/schemas-traffic.js';
 import type { Registry } from './command.js';
 import { containersOf, withContainer } from './named-containers.js';
-import { counted, modeReason, type Output } from './output.js';
+import { counted, destinationText, modeReason, type Output } from './output.js';
 
 export function statusCommand(program: Command, registry: Registry): void {
   registry.add(program, {
@@ -167,7 +167,8 @@ export function inspectCommand(program: Command, registry: Registry): void {
     run: async (session, [text]) => {
       const client = await session.client();
       const container = await withContainer(client, text, (name) => client.container(name));
-      const denials = (await client.denials(container.id, new Date(0).toISOString())).slice(0, LAST_DENIALS);
+      const wanted = { container: container.id, verdict: 'denied', limit: String(LAST_DENIALS) };
+      const denials = (await client.flows(wanted)).items;
       session.out.show({ ...container, denials }, () => inspectPrint(session.out, container, denials));
       return 0;
     },
@@ -199,9 +200,9 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
   section(
     out,
     'last denials',
-    denials.length === 0 ? 'none kept (the last 200 since the service started are)' : undefined,
+    denials.length === 0 ? 'none recorded (drawbridge flows shows since when)' : undefined,
     ['TIME', 'VERDICT', 'TO', 'REASON'],
-    denials.map((f) => [out.time(f.time), f.verdict, destination(f), f.reason]),
+    denials.map((f) => [out.time(f.time), f.verdict, destinationText(f), f.reason]),
   );
 }
 
@@ -237,13 +238,6 @@ function section(
 ): void {
   out.line(none === undefined ? `${title}:` : `${title}: ${none}`);
   if (none === undefined) out.table(head, rows);
-}
-
-function destination({ name, address, port, proto }: Flow): string {
-  if (proto === 'dns') return `${name ?? address} (DNS)`;
-  const host = address.includes(':') ? `[${address}]` : address;
-  const at = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
-  return name === null ? at : `${name} ${at}`;
 }
 
 interface Options {

@@ -182,3 +182,17 @@ export function modeReason(modeFrom: string): string {
   const claim = /^claim:(.*)$/.exec(modeFrom)?.[1];
   return claim === undefined ? (REASONS[modeFrom] ?? modeFrom) : `list ${claim}, which claims it`;
 }
+
+interface Destination {
+  readonly name: string | null;
+  readonly address: string;
+  readonly port: number;
+  readonly proto: string;
+}
+/** The name if there is one, the address, and the port and protocol. */
+export function destinationText({ name, address, port, proto }: Destination): string {
+  if (proto === 'dns') return `${name ?? address} (DNS)`;
+  const host = address.includes(':') ? `[${address}]` : address;
+  const at = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
+  return name === null ? at : `${name} ${at}`;
+}

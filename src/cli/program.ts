@@ -89,6 +89,7 @@ const SERVICE = 'Service:';
 
 /** Importing a group loads its commands and nothing that only other groups need. */
 const inspect = () => import('./inspect-commands.js');
+const flow = () => import('./flow-commands.js');
 const access = () => import('./access-commands.js');
 const list = () => import('./list-commands.js');
 const store = () => import('./store-commands.js');
@@ -102,6 +103,7 @@ const COMMANDS: readonly Listed[] = [
   { name: 'ps', group: DAILY, load: async () => (await inspect()).psCommand },
   { name: 'inspect', group: DAILY, load: async () => (await inspect()).inspectCommand },
   { name: 'explain', group: DAILY, load: async () => (await inspect()).explainCommand },
+  { name: 'flows', group: DAILY, load: async () => (await flow()).flowsCommand },
   { name: 'allow', group: DAILY, load: async () => (await access()).allowCommand },
   { name: 'revoke', group: DAILY, load: async () => (await access()).revokeCommand },
   { name: 'mode', group: DAILY, load: async () => (await access()).modeCommand },

@@ -7,6 +7,7 @@ import type { Current } from '../lib/current.js';
 import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
+import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { SYN_DATA } from '../ruleset/checked-flows.js';
@@ -88,19 +89,16 @@ const LATE = 'it begins no connection: the one that it belongs to has ended, was
 const PASSED: readonly string[] = ['would', 'near', 'seen'];
 /** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
 const NEAR = 'near';
-const KEPT_PER_CONTAINER = 200;
-const MAX_CONTAINERS = 2_000;
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
 const PAIR_MS = 2_000;
 const MAX_PAIRS = 4_096;
 /** The address is in the kernel's set from an earlier run, or from a version of the feeds that was just replaced. */
 const UNKNOWN_FEED = 'a threat feed lists it';
 
-/** Recent denials, bounded for each container, and their totals. Each denial has the name that the container resolved. */
+/** Denials as they happen, and their totals. Each denial has the name that the container resolved. */
 export class Denials {
   readonly #o: DenialsParts;
   readonly #now: () => number;
-  readonly #kept = new Map<string, DenialEvent[]>();
   /** Names denied a moment ago, with the types that were asked for. */
   readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
@@ -123,6 +121,9 @@ export class Denials {
     if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
     const name = this.#o.dns.namesFor(container, address)[0] ?? null;
     const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
+    const denial = this.#deniedBy(word, p, subject);
+    const hit = this.#hit(word, address, isIn);
+    const limit = limitReason(word, subject);
     const event: DenialEvent = {
       time: new Date(this.#now()).toISOString(),
       container,
@@ -132,10 +133,12 @@ export class Denials {
       port: p.dport,
       name,
       reason:
-        limitReason(word, subject) ??
-        this.#deniedBy(word, p, subject) ??
+        limit ??
+        (denial &&
+          (word === 'would' ? `${denialText(denial)}; observed, so it passed` : denialText(denial))) ??
         late ??
-        this.#reason(word, address, isIn),
+        reasonOf(word, hit, isIn),
+      ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
     };
     if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
     this.#add(event);
@@ -147,33 +150,24 @@ export class Denials {
     return subjects.find((m) => m.identity === identity)?.id ?? this.#o.names.containerAt(address);
   }
 
-  /** The deny entry that decides about the packet, in words. */
+  /** The deny entry that decides about the packet. */
   #deniedBy(
     word: string,
     { proto, src, dst, dport }: LoggedFacts,
     subject: Subject | undefined,
-  ): string | undefined {
+  ): PolicyEntry | undefined {
     const evaluator = this.#o.applied.value?.evaluator;
     if (!subject?.denied || !evaluator || (word !== 'deny' && word !== 'would')) return undefined;
     const family = dst.includes(':') ? 6 : 4;
     const flow = { src, dst, dport, states: ['NEW'], syn: proto === 'tcp', echo: true } as const;
-    const denial = evaluator.denialOf(subject, { family, proto: traced(proto), ...flow });
-    return (
-      denial && (word === 'would' ? `${denialText(denial)}; observed, so it passed` : denialText(denial))
-    );
+    return evaluator.denialOf(subject, { family, proto: traced(proto), ...flow });
   }
 
-  #reason(word: string, address: string, isIn: boolean): string {
+  #hit(word: string, address: string, isIn: boolean): ThreatHit | undefined {
     const { threats } = this.#o;
-    const from = isIn ? 'from outside: ' : '';
-    const text = (hit: ThreatHit | undefined): string => `${from}${hit ? hitText(hit) : UNKNOWN_FEED}`;
-    if (word === 'threat')
-      return text(isIn ? threats.blockedSource(address) : threats.blockedAddress(address));
-    if (word === 'seen') {
-      const hit = isIn ? threats.observedSource(address) : threats.observedAddress(address);
-      return `${text(hit)}, action observe: it passed`;
-    }
-    return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
+    if (word === 'threat') return isIn ? threats.blockedSource(address) : threats.blockedAddress(address);
+    if (word === 'seen') return isIn ? threats.observedSource(address) : threats.observedAddress(address);
+    return undefined;
   }
 
   /** A connection that the check of names has refused. */
@@ -191,6 +185,7 @@ export class Denials {
       port,
       name: refusal.name || name || null,
       reason,
+      ...this.#listedBy(isThreat ? refusal.name || name : undefined),
     });
   }
 
@@ -209,7 +204,13 @@ export class Denials {
       port: 53,
       name: e.name,
       reason: e.reason,
+      ...this.#listedBy(e.verdict === 'threat' ? e.name : undefined),
     });
+  }
+
+  #listedBy(name: string | undefined): Pick<DenialEvent, 'decidedBy'> {
+    const hit = name === undefined ? undefined : this.#o.threats.blockedName(name);
+    return hit ? { decidedBy: { feed: hit.feed } } : {};
   }
 
   /** Resolvers ask for A and AAAA together: one lookup of a program is one event with one query of each type. */
@@ -236,31 +237,32 @@ export class Denials {
     return this.#o.recording.tallies.total(container, 'names');
   }
 
-  /** Newest first. */
-  recent(container: string | undefined, limit: number): DenialEvent[] {
-    const all = container === undefined ? [...this.#kept.values()].flat() : (this.#kept.get(container) ?? []);
-    return [...all].sort((a, b) => (a.time < b.time ? 1 : -1)).slice(0, limit);
-  }
-
   onEvent(listener: (e: DenialEvent) => void): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
-    for (const id of this.#kept.keys()) if (!containers.has(id)) this.#kept.delete(id);
     this.#o.recording.tallies.retain(containers);
   }
 
   #add(e: DenialEvent): void {
-    const events = this.#kept.get(e.container) ?? [];
-    if (!this.#kept.has(e.container) && this.#kept.size >= MAX_CONTAINERS) return;
-    events.push(e);
-    if (events.length > KEPT_PER_CONTAINER) events.splice(0, events.length - KEPT_PER_CONTAINER);
-    this.#kept.set(e.container, events);
     for (const listener of this.#listeners) listener(e);
   }
 }
+
+function reasonOf(word: string, hit: ThreatHit | undefined, isIn: boolean): string {
+  const text = `${isIn ? 'from outside: ' : ''}${hit ? hitText(hit) : UNKNOWN_FEED}`;
+  if (word === 'threat') return text;
+  if (word === 'seen') return `${text}, action observe: it passed`;
+  return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
+}
+
+const decidedBy = (denial: PolicyEntry | undefined, hit: ThreatHit | undefined): DecidedBy => ({
+  ...(denial ? { entry: denial.entry.canonical } : {}),
+  ...(denial && 'list' in denial.source ? { list: denial.source.list } : {}),
+  ...(hit ? { feed: hit.feed } : {}),
+});
 
 const traced = (proto: string): TracePacket['proto'] =>
   proto === 'tcp' || proto === 'udp' || proto === 'icmp'
@@ -276,4 +278,12 @@ export interface DenialEvent {
   readonly port: number;
   readonly name: string | null;
   readonly reason: string;
+  /** What decided; absent: no entry, no list, no feed. */
+  readonly decidedBy?: DecidedBy;
+}
+interface DecidedBy {
+  /** The canonical deny entry. */
+  readonly entry?: string;
+  readonly list?: string;
+  readonly feed?: string;
 }

@@ -46,7 +46,8 @@ export type Refusal =
   | { readonly kind: 'too-large'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'read-only'; readonly detail: string; readonly remedy: string }
   | { readonly kind: 'not-in-force'; readonly detail: string; readonly remedy: string }
-  | { readonly kind: 'closed'; readonly detail: string; readonly remedy: string };
+  | { readonly kind: 'closed'; readonly detail: string; readonly remedy: string }
+  | { readonly kind: 'unavailable'; readonly detail: string; readonly remedy: string };
 
 /** An error that carries what to do about it. Its message is the detail and the remedy, for the log. */
 export class RemedyError extends Error {

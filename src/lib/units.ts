@@ -68,3 +68,16 @@ export function parseTime(text: string): Parsed<number> {
     ? { ok: true, value }
     : refuse(`"${text}" is not a time`, 'write it in UTC, like 2030-12-31T23:59:59Z');
 }
+
+/** RFC 3339 in UTC, or a duration before `now`, such as 1h, to milliseconds since the epoch. */
+export function parseSince(text: string, now: number): Parsed<number> {
+  const duration = parseDuration(text);
+  if (duration.ok) return { ok: true, value: now - duration.value };
+  const time = parseTime(text);
+  return time.ok
+    ? time
+    : refuse(
+        `"${text}" is neither a time nor a duration`,
+        'write 1h, 2d12h, or a time in UTC like 2030-12-31T23:59:59Z',
+      );
+}

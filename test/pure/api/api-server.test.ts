@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
 import * as schemas from '../../../src/api/schemas.js';
 import * as feedSchemas from '../../../src/api/schemas-traffic.js';
-import { FlowSchema } from '../../../src/api/schemas-traffic.js';
+import { FlowsSchema } from '../../../src/api/schemas-traffic.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { schemaProblems } from '../../../src/lib/schema-check.js';
@@ -52,7 +52,7 @@ describe('reading', () => {
     ['/v1/lists', schemas.Collection(schemas.ListBodySchema)],
     ['/v1/lists/npm', schemas.ListBodySchema],
     ['/v1/explain?container=web&to=a.org:443', schemas.ExplainSchema],
-    ['/v1/flows', schemas.Collection(FlowSchema)],
+    ['/v1/flows', FlowsSchema],
     ['/v1/feeds', schemas.Collection(feedSchemas.FeedSchema)],
     ['/v1/threats/2001:db8::7', feedSchemas.ThreatSchema],
     ['/healthz', schemas.HealthSchema],
@@ -71,14 +71,59 @@ describe('reading', () => {
     expect((await ask('GET', '/healthz')).status).toBe(200);
   });
 
-  it('filters flows and refuses what it does not keep', async () => {
+  it('filters flows, pages them and refuses what it does not know', async () => {
     controller.denied.push(denial({ time: '2030-01-02T00:00:00Z' }), denial({ verdict: 'would-deny' }));
-    expect((await ask('GET', '/v1/flows?verdict=would-deny')).body.items).toHaveLength(1);
-    expect((await ask('GET', '/v1/flows?since=2030-01-01T12:00:00Z')).body.items).toHaveLength(1);
-    expect((await ask('GET', '/v1/flows?limit=1')).body.items).toHaveLength(1);
-    for (const query of ['verdict=allow', 'since=yesterday', 'limit=0', 'contianer=web']) {
-      expect((await ask('GET', `/v1/flows?${query}`)).status).toBe(400);
+    const flows = async (query: string) => (await ask('GET', `/v1/flows?${query}`)).body;
+    expect((await flows('verdict=would-deny')).items).toHaveLength(1);
+    expect((await flows('verdict=denied')).items).toHaveLength(2);
+    expect((await flows('verdict=allow,threat')).items).toHaveLength(0);
+    expect((await flows('since=2030-01-01T12:00:00Z')).items).toHaveLength(1);
+    expect((await flows('container=abc123')).items).toHaveLength(2);
+    const page = await flows('limit=1');
+    expect(page).toMatchObject({
+      items: [{ container: 'web', count: 1 }],
+      next: '1764547200000-12',
+      recordingSince: '2030-01-01T00:00:00.000Z',
+      dropped: 3,
+    });
+    expect((await flows(`limit=1&cursor=${page.next}`)).items).toHaveLength(1);
+    for (const query of [
+      'verdict=refused',
+      'since=yesterday',
+      'limit=0',
+      'contianer=web',
+      'cursor=x',
+      'name=',
+    ]) {
+      expect([query, (await ask('GET', `/v1/flows?${query}`)).status]).toEqual([query, 400]);
     }
+  });
+
+  it('shows flows of a container that was removed, and refuses one that never was', async () => {
+    controller.denied.push(denial({ container: 'gone' }));
+    expect((await ask('GET', '/v1/flows?container=gone')).body.items).toHaveLength(1);
+    expect((await ask('GET', '/v1/flows?container=never')).status).toBe(404);
+  });
+
+  it('marks destinations as known, and takes the mark away', async () => {
+    const path = (destination: string) => `/v1/containers/web/known/${encodeURIComponent(destination)}`;
+    expect(await ask('PUT', path('*.Telemetry.example.com:443'))).toMatchObject({
+      status: 200,
+      body: { owner: 'name:web', target: '*.telemetry.example.com', port: 443 },
+    });
+    expect((await ask('GET', '/v1/known')).body.items).toHaveLength(1);
+    expect((await ask('PUT', path('*.telemetry.example.com:443'))).status).toBe(200);
+    expect(controller.calls).toHaveLength(1);
+    expect((await ask('DELETE', path('*.telemetry.example.com:80'))).status).toBe(404);
+    expect((await ask('DELETE', path('*.telemetry.example.com:443'))).status).toBe(200);
+    for (const [text, known] of [
+      ['[2001:db8::7]:443', { target: '2001:db8::7', port: 443 }],
+      ['2001:db8::7', { target: '2001:db8::7', port: null }],
+      ['192.0.2.7', { target: '192.0.2.7', port: null }],
+    ] as const)
+      expect((await ask('PUT', path(text))).body).toMatchObject(known);
+    for (const bad of ['a b', 'a.org:99999', 'https://a.org', '[::1'])
+      expect([bad, (await ask('PUT', path(bad))).status]).toEqual([bad, 400]);
   });
 
   it('serves its OpenAPI document and a page without anything from elsewhere', async () => {

@@ -1,6 +1,7 @@
 import { grantBody } from '../../../src/api/container-body.js';
 import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
+import type { KnownBody } from '../../../src/api/schemas-traffic.js';
 import { nodeCensus, type Views } from '../../../src/api/views.js';
 import type { Audit, AuditView } from '../../../src/changes/audit.js';
 import type { Changes } from '../../../src/changes/changes.js';
@@ -13,9 +14,10 @@ import type { PlannedChange, TransferChanges } from '../../../src/changes/transf
 import type { UnwrittenChange, UnwrittenChanges } from '../../../src/changes/unwritten-changes.js';
 import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
-import type { DenialEvent, Denials } from '../../../src/enforce/denials.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
+import type { FlowQuery, FlowRecord } from '../../../src/flows/flow-record.js';
+import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
@@ -31,7 +33,8 @@ type Public<T> = { [K in keyof T]: T[K] };
 export class MemoryService {
   readonly calls: unknown[][] = [];
   readonly store = new Map<string, ListView>();
-  readonly denied: DenialEvent[] = [];
+  readonly denied: FlowRecord[] = [];
+  readonly marked: KnownBody[] = [];
   planned: string[] = [];
   isReady = true;
   verdict: 'allow' | 'deny' = 'deny';
@@ -298,6 +301,18 @@ export class MemoryService {
   async plan(): Promise<readonly string[]> {
     return this.planned;
   }
+  flowPage({ container, verdicts, since = 0, limit }: FlowQuery) {
+    const items = this.denied.filter(
+      (f) =>
+        (container === undefined || f.container === container) &&
+        (verdicts === undefined || verdicts.includes(f.verdict)) &&
+        Date.parse(f.last) >= since,
+    );
+    return {
+      items: items.slice(0, limit),
+      next: items.length > limit ? { time: 1_764_547_200_000, id: 12 } : null,
+    };
+  }
   async teardown(): Promise<void> {
     this.tornDown++;
   }
@@ -322,11 +337,29 @@ export class MemoryService {
       views,
       changes: this.#changes,
       audit: this.#audit,
-      docker: { view: () => ({ containers: new Map(this.containers().map((c) => [c.id, c])) }) },
+      docker: {
+        view: () => ({ containers: new Map(this.containers().map((c) => [c.id, { ...c, labels: {} }])) }),
+      },
       events: this.events,
-      denials: {
-        recent: () => this.denied,
-      } satisfies Partial<Public<Denials>>,
+      flows: {
+        page: async (query) => this.flowPage(query),
+        facts: async () => ({
+          since: Date.parse('2030-01-01T00:00:00Z'),
+          gaps: [],
+          dropped: 3,
+          rows: 0,
+          destinations: 0,
+          forgotten: 0,
+          bytes: 0,
+        }),
+        marks: async () => this.marked,
+        mark: async (mark, isKnown) => {
+          this.#call('markKnown', mark, isKnown);
+          if (isKnown) this.marked.push(mark);
+          else this.marked.length = 0;
+          return 1;
+        },
+      } satisfies Partial<Public<FlowStore>>,
       feeds: {
         views: () => this.feedsKnown,
         sync: (name, how) => this.syncFeed(name, how),
@@ -431,15 +464,23 @@ export class MemoryService {
   }
 }
 
-export const denial = (more: Partial<DenialEvent> = {}): DenialEvent => ({
+export const denial = (more: Partial<FlowRecord> = {}): FlowRecord => ({
   time: '2030-01-01T00:00:00.000Z',
+  last: more.time ?? '2030-01-01T00:00:00.000Z',
   container: 'web',
+  owner: 'name:web',
   verdict: 'deny',
   proto: 'tcp',
   address: '192.0.2.1',
   port: 443,
   name: null,
   reason: 'no entry covers it',
+  entry: null,
+  list: null,
+  feed: null,
+  packets: 1,
+  bytes: 0,
+  count: 1,
   ...more,
 });
 

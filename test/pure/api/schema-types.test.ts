@@ -17,7 +17,7 @@ import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js'
 import type { ExplainView } from '../../../src/coverage/explain-request.js';
 import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
-import type { DenialEvent } from '../../../src/enforce/denials.js';
+import type { FlowRecord } from '../../../src/flows/flow-record.js';
 import type { Pause } from '../../../src/policy/policy.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
@@ -26,7 +26,7 @@ it('every view fits its schema', () => {
   expectTypeOf<FeedSync>().toExtend<FeedSyncBody>();
   expectTypeOf<ThreatView>().toExtend<ThreatBody>();
   expectTypeOf<ThreatsStatus>().toExtend<Status['threats']>();
-  expectTypeOf<DenialEvent>().toExtend<Flow>();
+  expectTypeOf<FlowRecord>().toExtend<Flow>();
   expectTypeOf<PreviewView>().toExtend<PreviewBody>();
   expectTypeOf<ScanView>().toExtend<ScanBody>();
   expectTypeOf<ExplainView>().toExtend<Explain>();

@@ -432,6 +432,7 @@ describe('usage', () => {
       'ps',
       'inspect',
       'explain',
+      'flows',
       'allow',
       'revoke',
       'mode',

@@ -113,7 +113,7 @@ it('no JSON pointer of a request reaches the command line', async () => {
 describe('an unknown command', () => {
   it.each([
     [['statsu'], /unknown command "statsu"\n {2}→ did you mean status\?/],
-    [['flows', '--help'], /unknown command "flows"\n {2}→ there are: status, ps/],
+    [['flow-list', '--help'], /unknown command "flow-list"\n {2}→ there are: status, ps/],
     [['lists', 'shwo', '--help'], /unknown command of lists "shwo"\n {2}→ did you mean show\?/],
   ])('%j is wrong usage, with --help too', async (argv, said) => {
     expect(await bench.run(...argv)).toMatchObject({ code: 2, out: '', err: expect.stringMatching(said) });

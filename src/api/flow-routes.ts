@@ -1,0 +1,201 @@
+import { type Static, Type } from '@sinclair/typebox';
+import type { FastifyInstance } from 'fastify';
+import { findContainer } from '../changes/container-changes.js';
+import { knownAudited } from '../changes/service-records.js';
+import type { FlowPlace, FlowQuery } from '../flows/flow-record.js';
+import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
+import { parseSince } from '../lib/units.js';
+import { ownerKey } from '../policy/own-labels.js';
+import { type Context, whoIs } from './context.js';
+import { BadRequestError, badRequest } from './problems.js';
+import { Collection } from './schemas.js';
+import {
+  FLOW_VERDICTS,
+  type FlowsBody,
+  FlowsSchema,
+  type KnownBody,
+  KnownSchema,
+} from './schemas-traffic.js';
+
+/** All that did not pass, or would not. */
+const DENIED = ['deny', 'would-deny', 'threat'] as const;
+
+const Query = Type.Object(
+  {
+    container: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'id or name; of a removed container its name',
+        examples: ['web'],
+      }),
+    ),
+    verdict: Type.Optional(
+      Type.String({
+        pattern: '^[a-z-]+(,[a-z-]+)*$',
+        description: `${FLOW_VERDICTS.join(', ')}, with commas; denied: ${DENIED.join(', ')}; default: all`,
+        examples: ['denied', 'deny,threat'],
+      }),
+    ),
+    name: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 253,
+        description: 'a name, or an address without one; * and ? match in it',
+        examples: ['*.example.com'],
+      }),
+    ),
+    since: Type.Optional(
+      Type.String({
+        description: 'RFC 3339 in UTC, or a duration before now',
+        examples: ['1h', '2030-12-31T23:59:59Z'],
+      }),
+    ),
+    limit: Type.Optional(
+      Type.String({ pattern: '^[1-9]\\d{0,3}$', description: '1 to 9999; default 100', examples: ['100'] }),
+    ),
+    cursor: Type.Optional(
+      Type.String({
+        maxLength: 64,
+        description: '`next` of the page before',
+        examples: ['1764547200000-12'],
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);
+type Query = Static<typeof Query>;
+const DEFAULT_LIMIT = 100;
+
+export function flowRoutes(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'Flows by minute, newest first: what passed, what did not, and what decided',
+    querystring: Query,
+    response: { 200: FlowsSchema },
+  };
+  server.get<{ Querystring: Query }>('/v1/flows', { schema, config: { cost: 5 } }, ({ query }) =>
+    flows(ctx, query),
+  );
+}
+
+async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
+  const { container, known } = containerOf(ctx, query.container);
+  const page = await ctx.flows.page({
+    ...(container === undefined ? {} : { container }),
+    ...verdictsOf(query.verdict),
+    ...(query.name === undefined ? {} : { name: query.name.toLowerCase() }),
+    ...(query.since === undefined ? {} : { since: sure(parseSince(query.since, Date.now()), '/since') }),
+    ...(query.cursor === undefined ? {} : { before: placeOf(query.cursor) }),
+    limit: Number(query.limit ?? DEFAULT_LIMIT),
+  });
+  if (known instanceof RefusedError && page.items.length === 0 && query.cursor === undefined) throw known;
+  const { since, gaps, dropped } = await ctx.flows.facts();
+  const text = (ms: number): string => new Date(ms).toISOString();
+  return {
+    items: page.items,
+    next: page.next && `${page.next.time}-${page.next.id}`,
+    recordingSince: text(since),
+    gaps: gaps.map(({ from, to, reason }) => ({ from: text(from), to: text(to), reason })),
+    dropped,
+  };
+}
+
+/** The name under which its flows are; `known`: why there is no such container now. */
+function containerOf({ docker }: Context, idOrName: string | undefined) {
+  if (idOrName === undefined) return { container: undefined, known: undefined };
+  try {
+    return { container: findContainer(docker.view().containers.values(), idOrName).name, known: undefined };
+  } catch (e) {
+    if (!(e instanceof RefusedError) || e.refusal.kind !== 'not-found') throw e;
+    return { container: idOrName, known: e };
+  }
+}
+
+function verdictsOf(text: string | undefined): Pick<FlowQuery, 'verdicts'> {
+  if (text === undefined) return {};
+  const words = text.split(',');
+  const unknown = words.find((w) => w !== 'denied' && !FLOW_VERDICTS.some((v) => v === w));
+  if (unknown !== undefined)
+    badRequest(
+      `"${unknown}" is not a verdict`,
+      `verdicts are ${FLOW_VERDICTS.join(', ')}, and denied`,
+      '/verdict',
+    );
+  return { verdicts: [...new Set(words.flatMap((w) => (w === 'denied' ? DENIED : [w])))] };
+}
+
+function placeOf(cursor: string): FlowPlace {
+  const [time, id] = /^(\d{1,16})-(\d{1,16})$/.exec(cursor)?.slice(1).map(Number) ?? [];
+  if (time === undefined || id === undefined)
+    badRequest(`"${cursor}" is not a cursor`, 'pass `next` of the page before, as it is', '/cursor');
+  return { time, id };
+}
+
+function sure<T>(parsed: Parsed<T>, pointer: string): T {
+  if (parsed.ok) return parsed.value;
+  throw new BadRequestError(parsed.problems.map((p) => ({ ...p, pointer })));
+}
+
+const KnownParams = Type.Object({
+  container: Type.String({ description: 'id or name' }),
+  destination: Type.String({
+    maxLength: 280,
+    description: 'a name or an address, with * and ?, and :PORT for one port only',
+    examples: ['telemetry.example.com', '*.example.com:443', '[2001:db8::7]:443'],
+  }),
+});
+type KnownParams = Static<typeof KnownParams>;
+
+export function knownRoutes(server: FastifyInstance, ctx: Context): void {
+  const all = {
+    summary: 'Destinations that are marked as known, by the owner of their container',
+    response: { 200: Collection(KnownSchema) },
+  };
+  server.get('/v1/known', { schema: all }, async () => ({ items: await ctx.flows.marks(), next: null }));
+
+  const set = {
+    summary: 'Mark a destination of a container as known: its denials raise no alert',
+    params: KnownParams,
+    response: { 200: KnownSchema },
+  };
+  server.put<{ Params: KnownParams }>(
+    '/v1/containers/:container/known/:destination',
+    { schema: set },
+    (request) => mark(ctx, request.params, true, whoIs(request)),
+  );
+  const unset = { summary: 'Take this mark away', params: KnownParams, response: { 200: KnownSchema } };
+  server.delete<{ Params: KnownParams }>(
+    '/v1/containers/:container/known/:destination',
+    { schema: unset },
+    (request) => mark(ctx, request.params, false, whoIs(request)),
+  );
+}
+
+async function mark(ctx: Context, params: KnownParams, isKnown: boolean, who: string): Promise<KnownBody> {
+  const facts = findContainer(ctx.docker.view().containers.values(), params.container);
+  const known = { owner: ownerKey(facts), ...destinationOf(params.destination) };
+  const marks = await ctx.flows.marks();
+  const isMarked = marks.some(
+    (m) => m.owner === known.owner && m.target === known.target && m.port === known.port,
+  );
+  if (!isKnown && !isMarked)
+    refuse('not-found', `${params.destination} of ${facts.name} is not marked as known`, 'see GET /v1/known');
+  if (isKnown !== isMarked) {
+    await ctx.flows.mark(known, isKnown);
+    await knownAudited(ctx.audit, known, isKnown, who);
+  }
+  return known;
+}
+
+/** `[v6]:port`, `name:port`, `v4:port`, or each of them without a port; a bare IPv6 address has none. */
+function destinationOf(text: string): Pick<KnownBody, 'target' | 'port'> {
+  const bracketed = /^\[([0-9a-f:.*?]+)\](?::(\d{1,5}))?$/i.exec(text);
+  const [, target, port] =
+    bracketed ?? /^([^:[\]\s]+)(?::(\d{1,5}))?$/.exec(text) ?? /^([0-9a-f:.*?]+)$/i.exec(text) ?? [];
+  if (target === undefined || Number(port ?? 0) > 65_535)
+    badRequest(
+      `"${text}" is not a destination`,
+      'write a name or an address, with :PORT for one port, and an IPv6 address with a port in brackets',
+      '/destination',
+    );
+  return { target: target.toLowerCase(), port: port === undefined ? null : Number(port) };
+}

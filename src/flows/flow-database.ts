@@ -1,0 +1,277 @@
+/**
+ * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
+ * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a thread of its own (flow-thread.ts).
+ */
+import { FlowFile } from './flow-file.js';
+import { FlowPages } from './flow-pages.js';
+import type { FlowFacts, FlowGap, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import { ANY_PORT, FlowWriter } from './flow-writer.js';
+
+export interface DatabaseOptions {
+  readonly file: string;
+  /** ms. */
+  readonly keepMs: number;
+  readonly maxSizeBytes: number;
+  /** ms since the epoch. */
+  readonly now: number;
+  /** The service has just started: it has recorded nothing since the last write. */
+  readonly isStart: boolean;
+  /** Default MOST_DESTINATIONS. */
+  readonly mostDestinations?: number;
+}
+/** What was written. */
+export interface Written {
+  /** Positions in the batch of flows to destinations that were seen for the first time; true: a person has marked it as known. */
+  readonly first: readonly (readonly [position: number, known: boolean])[];
+}
+export interface StartedContainer {
+  readonly owner: string;
+  readonly id: string;
+  /** It has started now; false: it was found running. */
+  readonly isStart: boolean;
+}
+/** Marks a destination of an owner, so that it raises no alert. */
+export interface KnownMark {
+  readonly owner: string;
+  /** A name or an address; * and ? match in names. */
+  readonly target: string;
+  /** null: all. */
+  readonly port: number | null;
+}
+
+/** Destinations of all owners. Each takes some 250 bytes. */
+const MOST_DESTINATIONS = 200_000;
+/** Containers of which the starts are counted. */
+const MOST_STARTS = 50_000;
+const MOST_OWNERS = 50_000;
+/** Marks of all owners. */
+const MOST_MARKS = 10_000;
+const MOST_GAPS = 200;
+/** Rows that one step deletes: some 50 ms. */
+const STEP_ROWS = 20_000;
+
+export class FlowDatabase {
+  readonly #file: FlowFile;
+  readonly #pages: FlowPages;
+  readonly #o: DatabaseOptions;
+  readonly #writer: FlowWriter;
+
+  /** Throws UnusableFlowsError when the file is none of ours, and what SQLite throws when it cannot be read. */
+  constructor(options: DatabaseOptions) {
+    this.#o = options;
+    this.#file = new FlowFile(options.file);
+    this.#pages = new FlowPages(this.#file);
+    this.#writer = new FlowWriter(this.#file);
+    const { now, isStart } = options;
+    if (this.#file.fact('since') === undefined) this.#file.setFact('since', now);
+    const alive = this.#file.fact('alive') ?? now;
+    if (isStart && alive < now) this.#addGap({ from: alive, to: now, reason: AWAY });
+    this.#file.setFact('alive', now);
+  }
+
+  /** Write flows, and that recording went on until `now`. A flow whose container is unknown still counts. */
+  write(flows: readonly SeenFlow[], lost: number, now: number): Written {
+    return this.#write(() => {
+      const first: [number, boolean][] = [];
+      this.#writer.beginMinute(now);
+      flows.forEach((flow, position) => {
+        const known = this.#writer.add(flow);
+        if (known !== undefined) first.push([position, known]);
+      });
+      if (lost > 0) this.#drop(lost);
+      this.#file.setFact('alive', now);
+      return { first };
+    });
+  }
+
+  /** Containers that have started, or that were found running. Their owners are recorded since the first time, at the latest. */
+  started(containers: readonly StartedContainer[], now: number): void {
+    this.#write(() => {
+      for (const { owner, id, isStart } of containers) {
+        const isNew = this.#file.get('SELECT 1 FROM start WHERE container = ?', id) === undefined;
+        if (!isNew && !isStart) continue;
+        this.#writer.forgetStart(id);
+        this.#file.run(
+          'INSERT INTO start VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET number = number + 1, last = excluded.last',
+          id,
+          now,
+        );
+        this.#file.run(
+          'INSERT INTO owner VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET starts = starts + 1',
+          owner,
+          now,
+          this.#file.fact('dropped') ?? 0,
+        );
+      }
+      this.#file.run('DELETE FROM start WHERE last < ?', now - this.#startKeepMs);
+      this.#file.run(
+        `DELETE FROM start WHERE container IN (SELECT container FROM start ORDER BY last DESC LIMIT -1 OFFSET ${MOST_STARTS})`,
+      );
+      this.#file.run(
+        `DELETE FROM owner WHERE name IN (SELECT name FROM owner ORDER BY since DESC LIMIT -1 OFFSET ${MOST_OWNERS})`,
+      );
+    });
+  }
+
+  page(query: FlowQuery): FlowPage {
+    return this.#pages.page(query);
+  }
+
+  record(owner: string): OwnerRecord | undefined {
+    const found = this.#file.get('SELECT since, starts, dropped FROM owner WHERE name = ?', owner);
+    if (!found) return undefined;
+    const [since, starts, before] = found as [number, number, number];
+    const { gaps, dropped } = this.facts();
+    return {
+      owner,
+      since,
+      gaps: gaps.filter((g) => g.to > since),
+      starts,
+      dropped: Math.max(0, dropped - before),
+      seen: this.#pages.seen(owner),
+    };
+  }
+
+  owners(): readonly string[] {
+    return this.#file.all('SELECT name FROM owner ORDER BY name').map(([name]) => String(name));
+  }
+
+  facts(): FlowFacts {
+    const gaps = this.#file.all('SELECT "from", "to", reason FROM gap ORDER BY "from"');
+    const count = (sql: string): number => Number(this.#file.get(sql)?.[0] ?? 0);
+    return {
+      since: this.#file.fact('since') ?? this.#o.now,
+      gaps: gaps.map(([from, to, reason]) => ({ from, to, reason }) as FlowGap),
+      dropped: this.#file.fact('dropped') ?? 0,
+      rows: count('SELECT count(*) FROM flow'),
+      destinations: count('SELECT count(*) FROM destination'),
+      forgotten: this.#file.fact('forgotten') ?? 0,
+      bytes: this.#file.bytes,
+    };
+  }
+
+  /** Mark destinations, or take the mark away. Returns the number of destinations that it changed. */
+  mark({ owner, target, port }: KnownMark, isKnown: boolean): number {
+    return this.#write(() => {
+      const at = port ?? ANY_PORT;
+      if (isKnown) {
+        const marks = Number(this.#file.get('SELECT count(*) FROM known')?.[0]);
+        if (marks >= MOST_MARKS) throw new Error(`there are ${MOST_MARKS} marks: remove some first`);
+        this.#file.run('INSERT OR IGNORE INTO known VALUES (?, ?, ?)', owner, target, at);
+      } else
+        this.#file.run('DELETE FROM known WHERE owner = ? AND target = ? AND port = ?', owner, target, at);
+      let changed = 0;
+      for (const [id, name, itsPort, known] of this.#file.all(
+        'SELECT id, target, port, known FROM destination WHERE owner = ?',
+        owner,
+      )) {
+        const now = this.#writer.isKnown(owner, String(name), Number(itsPort)) ? 1 : 0;
+        if (now === known) continue;
+        this.#file.run('UPDATE destination SET known = ? WHERE id = ?', now, id as number);
+        changed += 1;
+      }
+      return changed;
+    });
+  }
+
+  marks(): readonly KnownMark[] {
+    return this.#file
+      .all('SELECT owner, target, port FROM known ORDER BY owner, target, port')
+      .map(([owner, target, port]) => ({
+        owner: String(owner),
+        target: String(target),
+        port: port === ANY_PORT ? null : Number(port),
+      }));
+  }
+
+  /** Delete some of what is too old or too much. Returns whether there is more to delete. */
+  prune(now: number): boolean {
+    return this.#write(() => {
+      const tooOld = this.#file.run(
+        `DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE time < ? ORDER BY time LIMIT ${STEP_ROWS})`,
+        now - this.#o.keepMs,
+      );
+      const isTooLarge = this.#file.bytes > this.#o.maxSizeBytes;
+      const tooMany = isTooLarge
+        ? this.#file.run(
+            `DELETE FROM flow WHERE id IN (SELECT id FROM flow ORDER BY time LIMIT ${STEP_ROWS})`,
+          )
+        : 0;
+      const forgotten = this.#forget();
+      if (tooOld + tooMany > 0) this.#forgetBefore(tooMany > 0 ? undefined : now - this.#o.keepMs);
+      this.#file.shrink();
+      return tooOld === STEP_ROWS || tooMany === STEP_ROWS || forgotten === STEP_ROWS;
+    });
+  }
+
+  /** `now`: recording went on until then. */
+  close(now?: number): void {
+    try {
+      if (now !== undefined) this.#file.setFact('alive', now);
+    } finally {
+      this.#file.close();
+    }
+  }
+
+  #addGap({ from, to, reason }: FlowGap): void {
+    this.#file.run('INSERT INTO gap VALUES (?, ?, ?)', from, to, reason);
+    this.#file.run('DELETE FROM gap WHERE "to" < ?', this.#file.fact('since') ?? 0);
+    const many = Number(this.#file.get('SELECT count(*) FROM gap')?.[0]) - MOST_GAPS;
+    if (many <= 0) return;
+    // The two oldest become one, so that a time without records is never shown as one with them.
+    const [a, b] = this.#file.all('SELECT rowid, "from", "to" FROM gap ORDER BY "from" LIMIT 2') as [
+      number[],
+      number[],
+    ];
+    this.#file.run('DELETE FROM gap WHERE rowid = ?', b[0] as number);
+    this.#file.run(
+      'UPDATE gap SET "to" = ?, reason = ? WHERE rowid = ?',
+      b[2] as number,
+      SEVERAL,
+      a[0] as number,
+    );
+  }
+
+  /** A transaction. If it fails, rows that it has made are not there. */
+  #write<T>(work: () => T): T {
+    try {
+      return this.#file.transaction(work);
+    } catch (e) {
+      this.#writer.forget();
+      throw e;
+    }
+  }
+
+  /** The destinations with the oldest contact go when there are too many. */
+  #forget(): number {
+    const { mostDestinations = MOST_DESTINATIONS } = this.#o;
+    const many = Number(this.#file.get('SELECT count(*) FROM destination')?.[0]) - mostDestinations;
+    if (many <= 0) return 0;
+    const some = Math.min(many, STEP_ROWS);
+    const oldest = `SELECT id FROM destination ORDER BY last LIMIT ${some}`;
+    this.#writer.forget();
+    this.#file.run(`DELETE FROM flow WHERE destination IN (${oldest})`);
+    this.#file.run(`DELETE FROM destination WHERE id IN (${oldest})`);
+    this.#file.setFact('forgotten', (this.#file.fact('forgotten') ?? 0) + some);
+    return some;
+  }
+
+  /** Records before this time, or before the oldest row, are no longer kept. */
+  #forgetBefore(time: number | undefined): void {
+    const oldest = time ?? Number(this.#file.get('SELECT min(time) FROM flow')?.[0] ?? this.#o.now);
+    this.#file.setFact('since', Math.max(this.#file.fact('since') ?? 0, oldest));
+    this.#file.run('DELETE FROM gap WHERE "to" < ?', oldest);
+  }
+
+  /** A container that does not start again for so long is taken for a new one. */
+  get #startKeepMs(): number {
+    return Math.max(this.#o.keepMs, 90 * 86_400_000);
+  }
+
+  #drop(count: number): void {
+    this.#file.setFact('dropped', (this.#file.fact('dropped') ?? 0) + count);
+  }
+}
+
+const AWAY = 'the service was not running';
+const SEVERAL = 'the service was not running, several times';

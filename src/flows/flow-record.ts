@@ -1,0 +1,97 @@
+import type { Contact } from '../events/service-events.js';
+
+/** What passed, or did not, as one part of the service has seen it. Times are ms since the epoch. */
+export interface SeenFlow extends Contact {
+  readonly time: number;
+  /** Default: `time`. */
+  readonly last?: number;
+  /** The id of the container. */
+  readonly id: string;
+  readonly packets: number;
+  readonly bytes: number;
+  /** Connections, or queries for a name. 0: they are counted by another record. */
+  readonly count: number;
+}
+
+/** The connections of one container to one destination within one minute. */
+export interface FlowRecord extends Contact {
+  /** RFC 3339, UTC. */
+  readonly time: string;
+  readonly last: string;
+  readonly packets: number;
+  readonly bytes: number;
+  readonly count: number;
+}
+
+/** A destination of one container, since the first contact. Times are ms since the epoch. */
+export interface SeenDestination extends Contact {
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+  /** Starts of the container in which it was seen. */
+  readonly starts: number;
+  /** A person has marked it as known: it raises no alert. */
+  readonly known: boolean;
+}
+
+/** A time in which nothing was recorded. */
+export interface FlowGap {
+  readonly from: number;
+  readonly to: number;
+  readonly reason: string;
+}
+
+/** All that is known of an owner. Times are ms since the epoch. */
+export interface OwnerRecord {
+  readonly owner: string;
+  /** The first time at which it ran while flows were recorded. */
+  readonly since: number;
+  readonly gaps: readonly FlowGap[];
+  /** Starts of its containers since then. */
+  readonly starts: number;
+  /** Records that were lost since then, of all owners together. */
+  readonly dropped: number;
+  readonly seen: readonly SeenDestination[];
+}
+
+/** Chooses records. All that is given must fit. */
+export interface FlowQuery {
+  /** The name of a container. */
+  readonly container?: string;
+  readonly verdicts?: readonly string[];
+  /** With * and ?, of the name or the address. */
+  readonly name?: string;
+  /** ms since the epoch; compared with `last`. */
+  readonly since?: number;
+  /** At most 10,000. */
+  readonly limit: number;
+  /** As `FlowPage.next` has it. */
+  readonly before?: FlowPlace;
+}
+/** The place of a record among all, newest first. */
+export interface FlowPlace {
+  /** ms since the epoch. */
+  readonly time: number;
+  readonly id: number;
+}
+export interface FlowPage {
+  /** Newest first, by `time`. */
+  readonly items: readonly FlowRecord[];
+  /** Where the next page begins; null: there is no other. */
+  readonly next: FlowPlace | null;
+}
+
+/** What the store keeps and has lost. Times are ms since the epoch. */
+export interface FlowFacts {
+  /** The oldest time of which records are kept. */
+  readonly since: number;
+  /** Times since then in which nothing was recorded, oldest first. */
+  readonly gaps: readonly FlowGap[];
+  /** Flows that are in no record. */
+  readonly dropped: number;
+  readonly rows: number;
+  readonly destinations: number;
+  /** Destinations that were forgotten because there were too many. */
+  readonly forgotten: number;
+  readonly bytes: number;
+}

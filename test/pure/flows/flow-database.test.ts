@@ -1,0 +1,271 @@
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type DatabaseOptions, FlowDatabase } from '../../../src/flows/flow-database.js';
+import type { FlowPlace, FlowQuery, FlowRecord, SeenFlow } from '../../../src/flows/flow-record.js';
+import { glob } from '../../../src/lib/glob.js';
+
+const DAY = 86_400_000;
+const START = 1_800_000_000_000;
+let folder: string;
+let open: FlowDatabase[] = [];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'flows-'));
+});
+afterEach(() => {
+  for (const db of open) db.close();
+  open = [];
+  rmSync(folder, { recursive: true });
+});
+function database(more: Partial<DatabaseOptions> = {}): FlowDatabase {
+  const file = join(folder, 'flows.db');
+  const db = new FlowDatabase({
+    file,
+    keepMs: 7 * DAY,
+    maxSizeBytes: 1e9,
+    now: START,
+    isStart: true,
+    ...more,
+  });
+  open.push(db);
+  return db;
+}
+const close = (db: FlowDatabase, now?: number): void => {
+  db.close(now);
+  open = open.filter((other) => other !== db);
+};
+const flow = (more: Partial<SeenFlow> = {}): SeenFlow => ({
+  id: 'abc',
+  container: 'web',
+  owner: 'name:web',
+  verdict: 'allow',
+  proto: 'tcp',
+  address: '93.184.84.1',
+  port: 443,
+  name: 'api.exp.test',
+  reason: 'api.exp.test',
+  entry: 'api.exp.test',
+  list: null,
+  feed: null,
+  time: START,
+  packets: 10,
+  bytes: 1_000,
+  count: 1,
+  ...more,
+});
+const all = (db: FlowDatabase, query: Partial<FlowQuery> = {}): readonly FlowRecord[] =>
+  db.page({ limit: 10_000, ...query }).items;
+
+describe('flows on disk', () => {
+  it('adds up the connections of a minute, and counts a destination for ever', () => {
+    const db = database();
+    db.write([flow(), flow({ time: START + 500, address: '93.184.84.2' })], 0, START + 1_000);
+    db.write([flow({ time: START + 1_500 })], 0, START + 2_000);
+    db.write([flow({ time: START + 90_000 })], 0, START + 90_000);
+    expect(all(db)).toEqual([
+      expect.objectContaining({ time: '2027-01-15T08:01:30.000Z', address: '93.184.84.1', count: 1 }),
+      expect.objectContaining({ time: '2027-01-15T08:00:00.500Z', address: '93.184.84.2', count: 1 }),
+      {
+        time: '2027-01-15T08:00:00.000Z',
+        last: '2027-01-15T08:00:01.500Z',
+        container: 'web',
+        owner: 'name:web',
+        verdict: 'allow',
+        proto: 'tcp',
+        address: '93.184.84.1',
+        port: 443,
+        name: 'api.exp.test',
+        reason: 'api.exp.test',
+        entry: 'api.exp.test',
+        list: null,
+        feed: null,
+        packets: 20,
+        bytes: 2_000,
+        count: 2,
+      },
+    ]);
+    db.started([{ owner: 'name:web', id: 'abc', isStart: false }], START);
+    expect(db.record('name:web')?.seen).toEqual([
+      expect.objectContaining({ first: START, last: START + 90_000, count: 4, starts: 1, known: false }),
+    ]);
+    while (db.prune(START + 8 * DAY));
+    expect(all(db)).toEqual([]);
+    expect(db.record('name:web')?.seen).toMatchObject([{ first: START, count: 4 }]);
+  });
+
+  it('reports the first contact of each container, destination, port and verdict once', () => {
+    const db = database();
+    const first = (flows: SeenFlow[]) => db.write(flows, 0, START).first.map(([position]) => position);
+    expect(first([flow(), flow(), flow({ port: 80 }), flow({ verdict: 'deny' })])).toEqual([0, 2, 3]);
+    expect(
+      first([flow(), flow({ container: 'db' }), flow({ name: null }), flow({ address: '::1' })]),
+    ).toEqual([1, 2]);
+    close(db);
+    expect(database().write([flow()], 0, START).first).toEqual([]);
+  });
+
+  it('counts starts: those that Docker reported, not those of the service', () => {
+    const db = database();
+    const start = (isStart: boolean) => db.started([{ owner: 'name:web', id: 'abc', isStart }], START);
+    start(true);
+    db.write([flow()], 0, START);
+    close(db);
+    const later = database();
+    later.started([{ owner: 'name:web', id: 'abc', isStart: false }], START);
+    later.write([flow()], 0, START);
+    expect(later.record('name:web')).toMatchObject({ starts: 1, seen: [{ starts: 1 }] });
+    later.started([{ owner: 'name:web', id: 'abc', isStart: true }], START);
+    later.write([flow(), flow()], 0, START);
+    later.started([{ owner: 'name:web', id: 'def', isStart: true }], START);
+    later.write([flow({ id: 'def', port: 80 })], 0, START);
+    expect(later.record('name:web')).toMatchObject({ starts: 3 });
+    expect(later.record('name:web')?.seen.map((d) => [d.port, d.starts])).toEqual(
+      expect.arrayContaining([
+        [443, 2],
+        [80, 1],
+      ]),
+    );
+  });
+
+  it('knows since when it has recorded, when it did not, and what was lost', () => {
+    const db = database();
+    db.write([flow()], 3, START + 10_000);
+    close(db); // as SIGKILL does: nothing is written at the end
+    const later = database({ now: START + 60_000 });
+    later.write([], 4, START + 61_000);
+    expect(later.facts()).toMatchObject({
+      since: START,
+      gaps: [{ from: START + 10_000, to: START + 60_000, reason: 'the service was not running' }],
+      dropped: 7,
+      rows: 1,
+      destinations: 1,
+      forgotten: 0,
+    });
+    later.started([{ owner: 'name:web', id: 'abc', isStart: true }], START + 62_000);
+    later.write([], 1, START + 63_000);
+    expect(later.record('name:web')).toMatchObject({ since: START + 62_000, gaps: [], dropped: 1 });
+    expect(later.record('name:none')).toBeUndefined();
+    close(later, START + 64_000);
+    const again = database({ now: START + 64_500, isStart: false });
+    expect(again.facts().gaps).toHaveLength(1);
+  });
+
+  it('joins the oldest gaps when there are very many, so that none is shown as recorded', () => {
+    let now = START;
+    for (let n = 0; n < 210; n++) {
+      const db = database({ now });
+      db.write([], 0, now + 1_000);
+      close(db);
+      now += 2_000;
+    }
+    const { gaps } = database({ now, isStart: false }).facts();
+    expect(gaps).toHaveLength(200);
+    expect(gaps[0]).toMatchObject({
+      from: START + 1_000,
+      reason: 'the service was not running, several times',
+    });
+    expect(gaps.at(-1)?.to).toBe(now - 2_000);
+  });
+
+  it('keeps its size, and shows what it no longer keeps', () => {
+    const db = database({ maxSizeBytes: 2_000_000 });
+    let now = START;
+    for (let batch = 0; batch < 40; batch++) {
+      now += 61_000;
+      const at = (n: number) => `10.${batch}.${n >> 8}.${n & 255}`;
+      db.write(
+        Array.from({ length: 1_000 }, (_, n) => flow({ time: now, address: at(n) })),
+        0,
+        now,
+      );
+      while (db.prune(now));
+      expect(db.facts().bytes).toBeLessThan(2_000_000);
+    }
+    const { since, rows } = db.facts();
+    expect(rows).toBeGreaterThan(100);
+    expect(since).toBeGreaterThan(START);
+    expect(Date.parse(all(db).at(-1)?.time ?? '')).toBeGreaterThanOrEqual(since);
+    close(db);
+    expect(statSync(join(folder, 'flows.db')).size).toBeLessThan(4_000_000);
+  });
+
+  it('forgets the destinations with the oldest contact when there are too many, and counts them', () => {
+    const db = database({ mostDestinations: 100 });
+    for (let n = 0; n < 150; n++) db.write([flow({ port: n + 1, time: START + n })], 0, START + n);
+    while (db.prune(START + 200));
+    expect(db.facts()).toMatchObject({ destinations: 100, forgotten: 50, rows: 100 });
+    expect(db.write([flow({ port: 1 })], 0, START).first).toHaveLength(1);
+    expect(db.write([flow({ port: 150 })], 0, START).first).toHaveLength(0);
+  });
+
+  it('marks destinations as known, also those that come later', () => {
+    const db = database();
+    db.write([flow({ verdict: 'deny', name: 'telemetry.exp.test' }), flow()], 0, START);
+    expect(db.mark({ owner: 'name:web', target: '*.exp.test', port: 443 }, true)).toBe(2);
+    expect(db.write([flow({ name: 'new.exp.test' })], 0, START).first).toEqual([[0, true]]);
+    expect(db.write([flow({ name: 'new.exp.test', port: 80 })], 0, START).first).toEqual([[0, false]]);
+    expect(db.write([flow({ name: 'x.exp.test', owner: 'name:db' })], 0, START).first).toEqual([[0, false]]);
+    expect(db.marks()).toEqual([{ owner: 'name:web', target: '*.exp.test', port: 443 }]);
+    expect(db.mark({ owner: 'name:web', target: '*.exp.test', port: 443 }, false)).toBe(3);
+    expect(db.marks()).toEqual([]);
+  });
+
+  it('undoes a batch that fails, and writes the next one', () => {
+    const db = database();
+    const broken = { ...flow({ port: 80 }), verdict: null as never };
+    expect(() => db.write([flow(), broken], 5, START)).toThrow(/NOT NULL/);
+    expect(all(db)).toEqual([]);
+    db.write([flow()], 0, START);
+    expect(all(db)).toHaveLength(1);
+    expect(db.facts().dropped).toBe(0);
+  });
+
+  it('answers every query as a list of all records would, page by page', () => {
+    const pick = <T>(...of: readonly T[]) => fc.constantFrom(...of);
+    const flows = fc.array(
+      fc.record({
+        container: pick('web', 'db', 'job'),
+        verdict: pick('allow' as const, 'deny' as const, 'threat' as const),
+        name: pick('a.exp.test', 'b.exp.test', 'c.other.test', null),
+        address: pick('10.0.0.1', '10.0.0.2'),
+        at: fc.integer({ min: 0, max: 20 }),
+      }),
+      { minLength: 1, maxLength: 60 },
+    );
+    const queries = fc.record(
+      {
+        container: pick('web', 'db', 'none'),
+        verdicts: pick(['allow'], ['deny', 'threat']),
+        name: pick('*.exp.test', 'a.exp.test', '10.0.0.?', 'x[*'),
+        since: fc.integer({ min: 0, max: 20 }).map((n) => START + n * 20_000),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(flows, queries, pick(1, 3, 10_000), (seen, query, limit) => {
+        rmSync(join(folder, 'flows.db'), { force: true });
+        const db = database();
+        for (const { at, ...more } of [...seen].sort((a, b) => a.at - b.at))
+          db.write([flow({ ...more, time: START + at * 20_000 })], 0, START + at * 20_000);
+        const fits = ({ container, verdict, name, address, last }: FlowRecord): boolean =>
+          (query.container === undefined || container === query.container) &&
+          (query.verdicts === undefined || query.verdicts.includes(verdict)) &&
+          (query.name === undefined || glob(query.name)(name ?? address)) &&
+          (query.since === undefined || Date.parse(last) >= query.since);
+        const wanted = all(db).filter(fits);
+        const got: FlowRecord[] = [];
+        for (let before: FlowPlace | null | undefined, n = 0; before !== null && n < 100; n++) {
+          const page = db.page({ ...query, limit, ...(before && { before }) });
+          got.push(...page.items);
+          before = page.next;
+        }
+        expect(got).toEqual(wanted);
+        expect(all(db).reduce((sum, r) => sum + r.count, 0)).toBe(seen.length);
+        close(db);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
