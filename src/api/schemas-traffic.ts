@@ -102,7 +102,7 @@ const Contact = {
   list: Nullable(Text('the list that has the entry')),
   feed: Nullable(Text('the threat feed that lists it')),
 };
-export const FlowSchema = Type.Object(
+const FlowSchema = Type.Object(
   {
     time: { ...Time, description: 'of the first connection of this record' },
     last: { ...Time, description: 'of the last one, at most a minute later' },

@@ -2,8 +2,7 @@
  * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
  * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a thread of its own (flow-thread.ts).
  */
-import { FlowFile } from './flow-file.js';
-import { FlowPages } from './flow-pages.js';
+import { FlowFile, FlowPages } from './flow-file.js';
 import type { FlowFacts, FlowGap, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 import { ANY_PORT, FlowWriter } from './flow-writer.js';
 
