@@ -16,6 +16,7 @@ export function buildReporting(app: App) {
   flows.firstContact.subscribe((contact) => events.emit('first-contact', contact));
   reportStarts(app, flows);
   reportDenials(app, { events, flows });
+  app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
   reportRepairs(app, events);
   return { events, flows };

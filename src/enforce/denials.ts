@@ -48,8 +48,8 @@ export interface DenialsParts {
   readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
   /** Records what passes only because the container is observed. */
-  readonly recording: Pick<Recording, 'passed' | 'asked'> & {
-    readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
+  readonly recording: Pick<Recording, 'passed' | 'asked' | 'logged' | 'retain'> & {
+    readonly tallies: Pick<Tallies, 'add' | 'total'>;
   };
   /** ms since the epoch. */
   readonly now?: () => number;
@@ -119,6 +119,7 @@ export class Denials {
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
     if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
+    else if (!PASSED.includes(word)) this.#o.recording.logged(container);
     const name = this.#o.dns.namesFor(container, address)[0] ?? null;
     const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
     const denial = this.#deniedBy(word, p, subject);
@@ -243,7 +244,7 @@ export class Denials {
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
-    this.#o.recording.tallies.retain(containers);
+    this.#o.recording.retain(containers);
   }
 
   #add(e: DenialEvent): void {
