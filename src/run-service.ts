@@ -308,7 +308,7 @@ async function buildApi(app: App, reporting: Reporting) {
     teardown,
     ...reporting,
   };
-  const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
+  const server = await buildServer({ context, log, state: config.state, authenticate, peerOf, onRefused });
   parts.add(() => server.close());
   const watchFaults = (): void => {
     watched = faults.watch();

@@ -2,7 +2,8 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { grantBody } from './container-body.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
-import { bringIntoForce, durationMs, SharedBody } from './requests.js';
+import { PageQuery, type PageRoute, SharedBody } from './pagination.js';
+import { bringIntoForce, durationMs, etagOf, guardedRevision } from './requests.js';
 import {
   Collection,
   type ContainerBody,
@@ -13,21 +14,27 @@ import {
   LockdownRequestSchema,
   LockdownSchema,
   ModeRequestSchema,
+  ModeSchema,
   PauseRequestSchema,
   PauseSchema,
 } from './schemas.js';
 import { PreviewSchema } from './schemas-traffic.js';
 
 const ContainerParams = Type.Object({
-  container: Type.String({ description: 'id, name or id prefix' }),
+  container: Type.String({ description: 'id, name or id prefix', examples: ['web'] }),
 });
 
 export function containerRoutes(server: FastifyInstance, ctx: Context): void {
-  const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
-  const bodies = new SharedBody((body: ContainerBody) => body);
-  server.get('/v1/containers', { schema: all, config: { cost: 2 } }, async (_request, reply) => {
+  const all = {
+    summary: 'All containers',
+    querystring: PageQuery,
+    response: { 200: Collection(ContainerSchema) },
+  };
+  const bodies = new SharedBody<ContainerBody>('containers', ({ name }) => name);
+  const config = { cost: 2, etag: 'cache' } as const;
+  server.get<PageRoute>('/v1/containers', { schema: all, config }, async (request, reply) => {
     await counted(ctx, reply);
-    return bodies.send(reply, ctx.views.containers());
+    return bodies.send(request, reply, ctx.views.containers(), request.query);
   });
   const one = { summary: 'One container', params: ContainerParams, response: { 200: ContainerSchema } };
   server.get<{ Params: Static<typeof ContainerParams> }>(
@@ -47,7 +54,7 @@ async function counted(ctx: Context, reply: FastifyReply): Promise<void> {
 
 const GrantParams = Type.Object({
   ...ContainerParams.properties,
-  grant: Type.String({ description: 'id of the grant' }),
+  grant: Type.String({ description: 'id of the grant', examples: ['5d41402abc4b'] }),
 });
 
 export function grantRoutes(server: FastifyInstance, ctx: Context): void {
@@ -91,6 +98,7 @@ export function grantRoutes(server: FastifyInstance, ctx: Context): void {
   );
 }
 
+const GUARD = { etag: 'guard' } as const;
 const ModeQuery = Type.Object(
   {
     dryRun: Type.Optional(
@@ -115,12 +123,30 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
     Params: Static<typeof ContainerParams>;
     Querystring: Static<typeof ModeQuery>;
     Body: Static<typeof ModeRequestSchema>;
-  }>('/v1/containers/:container/mode', { schema }, async (request) => {
+  }>('/v1/containers/:container/mode', { schema, config: GUARD }, async (request) => {
     const { container } = request.params;
     if (request.query.dryRun === 'true') return ctx.views.preview(container, request.body.mode);
-    await ctx.changes.containers.setMode(container, request.body.mode, whoIs(request));
+    const { containers } = ctx.changes;
+    const revision = guardedRevision(request, () => containers.modeSet(container).revision);
+    await containers.setMode(container, request.body.mode, whoIs(request), revision);
     return ctx.views.container(container);
   });
+  const get = {
+    summary: 'The mode that is set through the API, with the ETag that guards a change of it',
+    params: ContainerParams,
+    response: { 200: ModeSchema },
+  };
+  const options = { schema: get, config: GUARD };
+  server.get<{ Params: Static<typeof ContainerParams> }>(
+    '/v1/containers/:container/mode',
+    options,
+    (request, reply) => {
+      const { container } = request.params;
+      const { owner, mode: set = null, revision } = ctx.changes.containers.modeSet(container);
+      const { mode, modeFrom } = ctx.views.container(container);
+      return reply.header('etag', etagOf(revision)).send({ mode, modeFrom, owner, set });
+    },
+  );
   const preview = {
     summary: 'What mode enforce would deny according to the recording in mode observe; changes nothing',
     params: ContainerParams,

@@ -8,9 +8,19 @@ import type { View } from './schemas.js';
 const Lines = Type.Object(
   {
     count: Count,
-    samples: Type.Array(Type.Object({ line: Count, text: Type.String(), reason: Type.String() }, closed), {
-      description: 'the first lines',
-    }),
+    samples: Type.Array(
+      Type.Object(
+        {
+          line: Count,
+          text: Type.String({ examples: ['10.0.0.300'] }),
+          reason: Type.String({ examples: ['not an address'] }),
+        },
+        closed,
+      ),
+      {
+        description: 'the first lines',
+      },
+    ),
   },
   closed,
 );
@@ -19,9 +29,9 @@ const Direction = Words(['outbound', 'inbound', 'both']);
 
 export const FeedSchema = Type.Object(
   {
-    name: Type.String(),
-    url: Text('URL without credentials and query'),
-    format: Type.String(),
+    name: Type.String({ examples: ['firehol-level1'] }),
+    url: Text('URL without credentials and query', 'https://feeds.example/level1.netset'),
+    format: Type.String({ examples: ['auto'] }),
     action: Action,
     direction: Direction,
     everySeconds: Count,
@@ -37,14 +47,28 @@ export const FeedSchema = Type.Object(
     failures: Type.Integer({ minimum: 0, description: 'consecutive attempts that brought no version' }),
     lines: Type.Object({ bad: Lines, unsupported: Lines, skipped: Lines, suffixes: Lines }, closed),
     spared: Type.Array(
-      Type.Object({ label: Type.String(), lines: Count, line: Count, listed: Type.String() }, closed),
+      Type.Object(
+        {
+          label: Type.String({ examples: ["the host's own network"] }),
+          lines: Count,
+          line: Count,
+          listed: Type.String({ examples: ['192.0.2.0/24'] }),
+        },
+        closed,
+      ),
       { description: 'listed destinations that no feed may block' },
     ),
-    known: Type.Array(Type.Object({ label: Type.String(), withheld: Count, inside: Count }, closed), {
-      description: 'shared ranges: withheld if listed as a whole, reported if a small part is listed',
-    }),
+    known: Type.Array(
+      Type.Object(
+        { label: Type.String({ examples: ["the host's own network"] }), withheld: Count, inside: Count },
+        closed,
+      ),
+      {
+        description: 'shared ranges: withheld if listed as a whole, reported if a small part is listed',
+      },
+    ),
   },
-  closed,
+  { ...closed, $id: 'Feed' },
 );
 export type FeedBody = View<typeof FeedSchema>;
 
@@ -55,26 +79,26 @@ export const FeedSyncRequestSchema = Type.Object(
     ),
     onlyDue: Type.Optional(Type.Boolean({ description: 'try the feed only if its schedule is due' })),
   },
-  closed,
+  { ...closed, $id: 'FeedSyncRequest' },
 );
 export const FeedSyncSchema = Type.Object(
   { outcome: Words(['attempted', 'not-due', 'too-soon', 'busy']), feed: FeedSchema },
-  closed,
+  { ...closed, $id: 'FeedSync' },
 );
 export type FeedSyncBody = View<typeof FeedSyncSchema>;
 
 export const ThreatSchema = Type.Object(
   {
-    query: Type.String(),
-    target: Text('the target in canonical form'),
+    query: Type.String({ examples: ['192.0.2.7'] }),
+    target: Text('the target in canonical form', 'npm'),
     verdict: Words(['block', 'observe', 'none']),
     hits: Type.Array(
       Type.Object(
         {
-          feed: Type.String(),
+          feed: Type.String({ examples: ['firehol-level1'] }),
           action: Action,
           direction: Direction,
-          listed: Text('the range or name as it is listed'),
+          listed: Text('the range or name as it is listed', '192.0.2.0/24'),
           line: Count,
           positions: Words(['line', 'item']),
           since: Time,
@@ -84,20 +108,20 @@ export const ThreatSchema = Type.Object(
       ),
     ),
   },
-  closed,
+  { ...closed, $id: 'Threat' },
 );
 export type ThreatBody = View<typeof ThreatSchema>;
 
 export const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
 const Contact = {
-  container: Text('the name of the container'),
-  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME'),
+  container: Text('the name of the container', 'web'),
+  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
   verdict: Words(FLOW_VERDICTS),
-  proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved'),
-  address: Text('empty where a name was only resolved'),
+  proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved', 'tcp'),
+  address: Text('empty where a name was only resolved', '192.0.2.7'),
   port: Type.Integer({ description: '0: the protocol has none' }),
   name: Nullable(Text('as the container resolved it or asked for it; null: not known')),
-  reason: Text('why'),
+  reason: Text('why', 'no entry covers it'),
   entry: Nullable(Text('the entry that permits or denies it')),
   list: Nullable(Text('the list that has the entry')),
   feed: Nullable(Text('the threat feed that lists it')),
@@ -114,7 +138,7 @@ const FlowSchema = Type.Object(
     bytes: Type.Integer({ minimum: 0, description: 'of both directions, with IP headers' }),
     count: Type.Integer({ minimum: 0, description: 'connections, or queries for the name' }),
   },
-  closed,
+  { ...closed, $id: 'Flow' },
 );
 export type Flow = View<typeof FlowSchema>;
 export const FlowsSchema = Type.Object(
@@ -127,17 +151,17 @@ export const FlowsSchema = Type.Object(
     }),
     dropped: Type.Integer({ minimum: 0, description: 'flows that are in no record, of all containers' }),
   },
-  closed,
+  { ...closed, $id: 'Flows' },
 );
 export type FlowsBody = View<typeof FlowsSchema>;
 
 export const KnownSchema = Type.Object(
   {
     owner: Contact.owner,
-    target: Text('a name or an address; * and ? match in it'),
+    target: Text('a name or an address; * and ? match in it', '*.example.com'),
     port: Nullable(Type.Integer({ minimum: 0, maximum: 65_535, description: 'null: all' })),
   },
-  closed,
+  { ...closed, $id: 'KnownDestination' },
 );
 export type KnownBody = View<typeof KnownSchema>;
 
@@ -145,17 +169,23 @@ const KINDS = ['name', 'address', 'neighbour', 'host', 'published'] as const;
 const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no entry can'));
 export const PreviewSchema = Type.Object(
   {
-    container: Type.String(),
-    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
+    container: Type.String({ examples: ['web'] }),
+    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
     mode: Mode,
     to: { ...Mode, description: 'the mode that is previewed' },
     recordingSince: Nullable({
       ...Time,
       description: 'start of the uninterrupted recording; null: not recorded now',
     }),
-    gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
-      description: 'earlier times during which it ran and was not recorded',
-    }),
+    gaps: Type.Array(
+      Type.Object(
+        { from: Time, to: Time, reason: Type.String({ examples: ['the service did not run'] }) },
+        closed,
+      ),
+      {
+        description: 'earlier times during which it ran and was not recorded',
+      },
+    ),
     dropped: Type.Integer({ minimum: 0, description: 'connections that were not recorded' }),
     notRecorded: Type.Array(Type.String({ description: 'traffic that cannot be recorded, and why' })),
     destinations: Type.Array(
@@ -164,9 +194,9 @@ export const PreviewSchema = Type.Object(
           entry: Entry,
           kind: Words(KINDS),
           name: Nullable(Text('the name, the neighbour, or the container that publishes the port')),
-          address: Text('empty where a name was only resolved'),
+          address: Text('empty where a name was only resolved', '192.0.2.7'),
           port: Type.Integer({ description: '0: the protocol has none' }),
-          proto: Text('tcp, udp, icmp or a number; dns: a name that was only resolved'),
+          proto: Text('tcp, udp, icmp or a number; dns: a name that was only resolved', 'tcp'),
           first: Time,
           last: Time,
           count: Count,
@@ -179,8 +209,8 @@ export const PreviewSchema = Type.Object(
     flows: Type.Array(
       Type.Object(
         {
-          proto: Type.String(),
-          address: Type.String(),
+          proto: Type.String({ examples: ['tcp'] }),
+          address: Type.String({ examples: ['192.0.2.7'] }),
           port: Type.Integer(),
           name: Nullable(Type.String()),
           entry: Entry,
@@ -191,6 +221,6 @@ export const PreviewSchema = Type.Object(
       { description: 'connections open now that mode enforce would end' },
     ),
   },
-  closed,
+  { ...closed, $id: 'Preview' },
 );
 export type PreviewBody = View<typeof PreviewSchema>;

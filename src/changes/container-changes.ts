@@ -93,11 +93,23 @@ export class ContainerChanges {
     });
   }
 
-  /** `auto`: labels, claims and the default decide again. */
-  async setMode(idOrName: string, mode: Mode | 'auto', who: string): Promise<void> {
+  /** The mode that is set for the owner of this container; undefined: none, and revision 0. */
+  modeSet(idOrName: string): {
+    readonly owner: string;
+    readonly mode: Mode | undefined;
+    readonly revision: number;
+  } {
+    const owner = ownerKey(this.holder(idOrName));
+    const { state } = this.#o;
+    return { owner, mode: state.modes.get(owner)?.value, revision: state.revisionOf(modeKey(owner)) };
+  }
+
+  /** `auto`: labels, claims and the default decide again. `ifMatch`: the revision that it is made for; 0: none is set yet. */
+  async setMode(idOrName: string, mode: Mode | 'auto', who: string, ifMatch?: number): Promise<void> {
     const facts = this.holder(idOrName);
     // While the owner of a mode is uncertain, the mode may only be tightened, as in the policy.
     const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
+    this.#checkRevision(owner, ifMatch);
     const stricter = this.#stricterElsewhere(facts, owner, mode);
     const change = (key: string, after: Mode | undefined): KeyChange | undefined => {
       const before = this.#o.state.modes.get(key)?.value;
@@ -114,11 +126,22 @@ export class ContainerChanges {
     const own = (): KeyChange | undefined => change(owner, mode === 'auto' ? undefined : mode);
     if (stricter.length === 0)
       return this.#o.committer.serial(modeKey(owner), async () => {
+        this.#checkRevision(owner, ifMatch);
         const one = own();
         if (one) await this.#o.committer.commit(one);
       });
     const all = [own(), ...stricter.map((key) => change(key, undefined))];
     await this.#o.committer.commitAll(all.filter((one) => one !== undefined));
+  }
+
+  #checkRevision(owner: string, ifMatch: number | undefined): void {
+    const revision = this.#o.state.revisionOf(modeKey(owner));
+    if (ifMatch === undefined || ifMatch === revision) return;
+    refuse(
+      'precondition',
+      `the mode of ${owner} is at revision ${revision}, not ${ifMatch}`,
+      'read the mode again, and repeat the change with its ETag',
+    );
   }
 
   /**

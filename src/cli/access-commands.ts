@@ -12,6 +12,7 @@ import { containersOf, containersOfProject, withContainer } from './named-contai
 import { counted, modeReason, type Output } from './output.js';
 
 const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
+type WantedMode = (typeof MODES)[number];
 
 interface Options {
   readonly project?: string;
@@ -21,7 +22,7 @@ interface Options {
 interface Wanted {
   /** Undefined: the containers of the project. */
   readonly container: string | undefined;
-  readonly mode: string;
+  readonly mode: WantedMode;
 }
 
 export function modeCommand(program: Command, registry: Registry): void {
@@ -56,9 +57,10 @@ function wantedOf(words: readonly string[], { project }: Options): Wanted {
       'mode needs a container and a mode, or --project and a mode',
       'write drawbridge mode web enforce, or drawbridge mode --project shop enforce',
     );
-  if (!MODES.some((mode) => mode === wanted.mode))
+  const mode = MODES.find((known) => known === wanted.mode);
+  if (mode === undefined)
     return wrongUsage(`invalid mode "${wanted.mode}"`, `write one of ${MODES.join(', ')}`);
-  return { container: wanted.container, mode: wanted.mode };
+  return { container: wanted.container, mode };
 }
 
 async function setMode(session: Session, { container, mode }: Wanted, options: Options): Promise<number> {
@@ -120,7 +122,7 @@ async function changed(
   { out }: Session,
   client: ApiClient,
   targets: readonly ContainerBody[],
-  mode: string,
+  mode: WantedMode,
 ): Promise<readonly ContainerBody[]> {
   const done: ContainerBody[] = [];
   for (const { id } of targets) {

@@ -138,13 +138,26 @@ describe('reading', () => {
       ]),
     );
     for (const path of Object.values<Record<string, { responses: object }>>(body.paths)) {
-      for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('default');
+      for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('429');
     }
     const page = await server.inject({ url: '/docs', headers: { authorization: `Bearer ${SECRET}` } });
     expect(page.headers['content-security-policy']).toContain("default-src 'none'");
     expect(page.body).toContain('/v1/containers/{container}/mode');
-    expect(page.body).not.toMatch(/<script|https?:\/\//);
+    expect(page.body).not.toMatch(/<script|<link|(href|src)="(?![#/][^/])/);
   });
+});
+
+it('shows what is enforced and what needs attention, with names as text only', async () => {
+  controller.warnings = ['the disk is <full>'];
+  const image = '<script>alert(1)</script>';
+  const shown = { ...controller.container('web'), image };
+  controller.containers = () => [shown];
+  const page = await server.inject({ url: '/', headers: { authorization: `Bearer ${SECRET}` } });
+  expect(page.headers['content-security-policy']).toContain("default-src 'none'");
+  expect(page.body).toContain('3 of 40 enforced');
+  expect(page.body).toContain('the disk is &lt;full&gt;');
+  expect(page.body).toContain('&lt;script&gt;');
+  expect(page.body).not.toContain('<script');
 });
 
 describe('changing', () => {

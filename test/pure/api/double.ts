@@ -163,6 +163,7 @@ export class MemoryService {
   }
   async setMode(idOrName: string, mode: ContainerBody['mode'] | 'auto', who: string): Promise<ContainerBody> {
     this.#call('setMode', idOrName, mode, who);
+    this.container(idOrName);
     this.mode = mode === 'auto' ? 'observe' : mode;
     return this.container(idOrName);
   }
@@ -396,6 +397,11 @@ export class MemoryService {
         grant: (idOrName, entry, forMs, who) => this.grant(idOrName, entry, forMs, who),
         revokeGrant: (idOrName, id, who) => this.revokeGrant(idOrName, id, who),
         setMode: async (idOrName, mode, who) => void (await this.setMode(idOrName, mode, who)),
+        modeSet: (idOrName) => ({
+          owner: `name:${this.container(idOrName).name}`,
+          mode: undefined,
+          revision: 0,
+        }),
       } satisfies Partial<Public<ContainerChanges>>,
       emergency: {
         pause: (idOrName, forMs, who) => this.pause(idOrName, forMs, who),

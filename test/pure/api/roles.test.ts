@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { apiDocument } from '../../../scripts/api-files.js';
 import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
 import { MemoryService } from './double.js';
@@ -15,6 +16,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /healthz': 'anyone',
   'GET /readyz': 'anyone',
   'GET /openapi.json': 'read',
+  'GET /': 'read',
   'GET /docs': 'read',
   'GET /v1/status': 'read',
   'GET /v1/scan': 'read',
@@ -22,6 +24,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /v1/containers/:container': 'read',
   'POST /v1/containers/:container/grants': 'write',
   'DELETE /v1/containers/:container/grants/:grant': 'write',
+  'GET /v1/containers/:container/mode': 'read',
   'PUT /v1/containers/:container/mode': 'write',
   'GET /v1/containers/:container/preview': 'read',
   'POST /v1/containers/:container/pause': 'write',
@@ -109,6 +112,15 @@ async function status(route: string, secret?: string): Promise<number> {
   ended.abort();
   return answer.status;
 }
+
+it('the description names the same roles', async () => {
+  const { paths } = await apiDocument();
+  for (const [path, methods] of Object.entries(paths))
+    for (const [method, operation] of Object.entries(methods)) {
+      const route = `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`;
+      expect([route, operation['x-role']]).toEqual([route, TABLE[route]]);
+    }
+});
 
 it('the table has every route, and no other', () => {
   expect(registered().sort()).toEqual(Object.keys(TABLE).sort());
