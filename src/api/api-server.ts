@@ -7,6 +7,7 @@ import type { Context } from './context.js';
 import { eventRoutes } from './event-routes.js';
 import { flowRoutes, knownRoutes } from './flow-routes.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
+import { metricsRoutes } from './metrics.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
 import { closeQuery, refuseUnreadBodies, validate } from './requests.js';
@@ -69,6 +70,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   storeRoutes,
   teardownRoutes,
   healthRoutes,
+  metricsRoutes,
   docsRoutes,
 ];
 
