@@ -48,7 +48,7 @@ const SHARED = ['config/load', 'lib/yaml'];
 const IMPORT_META_URL = "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;";
 const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[1]}` });
 /** Packages that the service loads on use only: files of their own next to service.cjs. */
-const ON_USE = ['undici', 'ioredis'];
+const ON_USE = ['undici', 'ioredis', 'prom-client'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';

@@ -49,7 +49,7 @@ import { nat64Ranges } from './lib/special-use.js';
 import { NetnsRules } from './netns-rules/netns-rules.js';
 import { formerPrefixes } from './ops/teardown.js';
 import type { ThreatLook } from './policy/threat.js';
-import type { AppliedState } from './ruleset/applied-state.js';
+import type { AppliedState, CanaryPlace } from './ruleset/applied-state.js';
 import { shapeOf } from './ruleset/kernel-config.js';
 import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
@@ -74,6 +74,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const now = (): number => performance.now();
   const applied = new Current<AppliedState>();
   const lastRepair = new Current<string>();
+  const canaryPlace = new Current<CanaryPlace | undefined>();
   const onRepaired = (): void => lastRepair.set(new Date().toISOString());
 
   // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
@@ -194,6 +195,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     quotas,
     reserved,
     foreign,
+    canary: canaryPlace,
     hostMode,
     names,
     dns,
@@ -286,6 +288,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     namespaceDns,
     lan,
     foreign,
+    canaryPlace,
     pass,
     reconciler,
     hold,

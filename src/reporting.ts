@@ -1,9 +1,12 @@
 /** The parts of the service that report what happens. They read the other parts and subscribe to them; no other part needs them. */
+import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
 import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
 import { FlowStore } from './flows/flow-store.js';
+import { exec } from './kernel/exec.js';
+import { Canary } from './ops/canary.js';
 import { ownerKey } from './policy/own-labels.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
@@ -19,12 +22,15 @@ export function buildReporting(app: App) {
   app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
   reportRepairs(app, events);
-  return { events, flows };
+  const canary = canaryOf(app, events);
+  const metrics = new Metrics({ ...app, events, flows, prefix: app.shape.prefix });
+  return { events, flows, canary, metrics };
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */
-export function beginReporting({ flows }: Reporting): void {
+export function beginReporting({ flows, canary }: Reporting): void {
   flows.begin();
+  canary.begin();
 }
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
@@ -62,6 +68,17 @@ function contactOf({ docker }: App, denial: DenialEvent): Contact {
   const { entry = null, list = null, feed = null } = decidedBy;
   const shown = facts?.name ?? container;
   return { container: shown, owner, verdict, proto, address, port, name, reason, entry, list, feed };
+}
+
+function canaryOf(app: App, events: EventLog): Canary {
+  const { config, shape, parts } = app;
+  const canary = parts.use(
+    new Canary({ ...app, prefix: shape.prefix, everyMs: config.canary.everyMs, run: exec }),
+  );
+  canary.changed.subscribe(({ ok, detail }) => {
+    if (ok !== null) events.emit('canary', { ok, detail });
+  });
+  return canary;
 }
 
 function reportContainers({ docker }: App, events: EventLog): void {

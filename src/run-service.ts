@@ -257,6 +257,7 @@ async function buildApi(app: App, reporting: Reporting) {
   const fleet = parts.use(new Fleet({ node, beats, log }));
   const views = new Views({
     ...app,
+    canary: reporting.canary,
     enforcer: pass,
     store,
     storeKind: kind,
@@ -266,6 +267,7 @@ async function buildApi(app: App, reporting: Reporting) {
     turns,
   });
   const teardown = async (): Promise<void> => {
+    await reporting.canary[Symbol.asyncDispose]();
     await trust.close();
     await reconciler.stop();
     await threats.close();

@@ -8,6 +8,7 @@ import { eventRoutes } from './event-routes.js';
 import { flowRoutes, knownRoutes } from './flow-routes.js';
 import { KeptAnswers, keepAnswers } from './idempotency.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
+import { metricsRoutes } from './metrics.js';
 import { ApiDescription } from './openapi.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
@@ -71,6 +72,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   teardownRoutes,
   healthRoutes,
   pageRoutes,
+  metricsRoutes,
 ];
 
 /** The API, not yet listening (see listen.ts). Its routes and rules are described in docs/api.md. */

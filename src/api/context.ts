@@ -7,6 +7,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { EventLog } from '../events/event-log.js';
 import type { FlowStore } from '../flows/flow-store.js';
+import type { Canary } from '../ops/canary.js';
 import type { Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import type { Durability } from './schemas.js';
@@ -27,6 +28,12 @@ export interface Context {
   readonly views: Views;
   readonly events: EventLog;
   readonly flows: FlowStore;
+  readonly canary: Pick<Canary, 'result'>;
+  /** What GET /metrics returns (metrics.ts), and the count of requests. */
+  readonly metrics: {
+    text(service: Context): Promise<{ readonly type: string; readonly body: string }>;
+    answered(status: number): void;
+  };
   /** Stop enforcing, remove everything from the kernel, and end the service. */
   readonly teardown: () => Promise<void>;
 }

@@ -121,6 +121,19 @@ export const StatusSchema = Type.Object(
       },
       closed,
     ),
+    canary: Type.Object(
+      {
+        ok: Nullable(
+          Type.Boolean({
+            description:
+              'true: of two addresses behind the rules, a namespace has reached the permitted one only; null: it could not run',
+          }),
+        ),
+        at: Nullable(Time),
+        detail: Type.String(),
+      },
+      closed,
+    ),
     connections: Nullable(ConnectionCounts),
     store: Type.Object(
       {

@@ -53,6 +53,7 @@ function print(out: Output, s: Status): void {
   const repaired =
     s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${out.time(s.kernel.lastRepair)}`;
   out.line(`kernel: ${s.kernel.inSync ? 'in sync' : 'NOT in sync'}, ${repaired}`);
+  if (s.canary) out.line(`canary: ${canaryText(out, s.canary)}`);
   out.line(`names of connections: ${checkedText(s.connections)}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
   for (const held of s.store.unwritten)
@@ -64,6 +65,11 @@ function print(out: Output, s: Status): void {
   for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
   const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
+}
+
+function canaryText(out: Output, { ok, at, detail }: Status['canary']): string {
+  const word = ok === null ? 'proves nothing' : ok ? 'ok' : 'FAILED';
+  return `${word}: ${detail}${at === null ? '' : ` (${out.time(at)})`}`;
 }
 
 /** `connections` is missing in the answer of an older service. */

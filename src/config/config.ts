@@ -217,7 +217,7 @@ function semanticProblems(raw: RawConfig): readonly Problem[] {
 /** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
-export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
+export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'canary'> {
   readonly dns: Pick<RawConfig['dns'], 'upstreams' | 'zones'> & {
     readonly minTtlMs: number;
     readonly maxTtlMs: number;
@@ -227,6 +227,8 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
     readonly feeds: readonly FeedConfig[];
   };
   readonly flows: { readonly keepMs: number; readonly maxSizeBytes: number };
+  /** Between two runs; 0: never. */
+  readonly canary: { readonly everyMs: number; readonly ready: boolean };
 }
 
 /** The name of this host in a fleet. */
@@ -248,7 +250,7 @@ function sure<T>(parsed: Parsed<T>): T {
 }
 
 function resolve(raw: RawConfig): Config {
-  const { dns, threats, flows, ...rest } = raw;
+  const { dns, threats, flows, canary, ...rest } = raw;
   const zones = Object.entries(dns.zones).map(
     ([name, zone]) => [sure(canonicalName(name, 1)), zone] as const,
   );
@@ -268,6 +270,7 @@ function resolve(raw: RawConfig): Config {
     },
     threats: { ...threats, feeds },
     flows: { keepMs: sure(parseDuration(flows.keep)), maxSizeBytes: sure(parseSize(flows.maxSize)) },
+    canary: { everyMs: sure(parseDuration(canary.every)), ready: canary.ready },
   };
 }
 
@@ -285,15 +288,17 @@ function withoutNulls(schema: TSchema, value: unknown): unknown {
   return Object.fromEntries(cleaned);
 }
 
-/** YAML 1.1 reads a bare `off` as false, where a mode is meant. */
+/** YAML 1.1 reads a bare `off` as false, where a mode is meant, and `0` is a number, where a duration is. */
 function wordsBack(value: unknown): unknown {
   if (!isRecord(value)) return value;
-  const { unattributed } = value;
+  const { unattributed, canary } = value;
   return {
     ...value,
     ...(value.default === false && { default: 'off' }),
     ...(isRecord(unattributed) &&
       unattributed.mode === false && { unattributed: { ...unattributed, mode: 'off' } }),
+    ...(isRecord(canary) &&
+      (canary.every === false || canary.every === 0) && { canary: { ...canary, every: '0' } }),
   };
 }
 

@@ -292,6 +292,19 @@ export const ConfigSchema = Type.Object(
       },
       closed,
     ),
+    canary: Type.Object(
+      {
+        every: duration(
+          '1m',
+          'how often a namespace tries a permitted and a forbidden address through the rules; 0: never',
+        ),
+        ready: Type.Boolean({
+          default: false,
+          description: '/readyz answers 200 only while the last try has shown that the rules work',
+        }),
+      },
+      closed,
+    ),
     log: Type.Object(
       {
         level: words(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], { default: 'info' }),

@@ -118,6 +118,11 @@ export class DnsService {
     );
   }
 
+  /** From the arrival of a query to its reply. */
+  get durations(): DnsServer['durations'] {
+    return this.#server.durations;
+  }
+
   /** Open UDP and TCP on one address of the host. Every query there belongs to `container`, when it is given. */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     this.#own.add(`${address}#${port}`);

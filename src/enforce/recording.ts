@@ -137,6 +137,11 @@ export class Recording implements AsyncDisposable {
     for (const id of this.#logged.keys()) if (!containers.has(id)) this.#logged.delete(id);
   }
 
+  /** Packets that the kernel could not log, since the start: they are in no record. */
+  get lostPackets(): number {
+    return this.#packets.lost;
+  }
+
   rows(owner: string): readonly RecordedRow[] {
     return this.flows.rows(owner);
   }

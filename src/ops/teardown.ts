@@ -22,6 +22,7 @@ import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import { isHostResolver } from '../ruleset/host-net.js';
 import { DNS_ADDRESSES, shapeOf } from '../ruleset/kernel-config.js';
 import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+import { removeCanary } from './canary.js';
 
 const foundFile = (state: string): string => join(state, 'kernel-found.json');
 
@@ -101,6 +102,7 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
+  await removeCanary(exec, []);
   removed.push(...(await releaseBridges()), ...(await removeRoutes()));
   removed.push(...(await tidyNamespaces(config.state)), ...removeParents(config.state));
   return removed;

@@ -34,6 +34,7 @@ const CASES: Readonly<Record<string, Case>> = {
   'GET /': { status: 200 },
   'GET /healthz': { status: 200 },
   'GET /readyz': { status: 200 },
+  'GET /metrics': { status: 200 },
   'GET /v1/status': { status: 200 },
   'GET /v1/containers': { status: 200, query: 'limit=1' },
   'GET /v1/containers/{container}': { status: 200, path: WEB },

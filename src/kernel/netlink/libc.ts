@@ -87,6 +87,13 @@ function connectSocket(fd: number, address: Buffer, what: string): void {
   checked(call.connect(fd, address, address.length), `connect to ${what}`);
 }
 
+const EINPROGRESS = 115;
+/** Begins to connect a non-blocking TCP socket. */
+export function beginConnect(fd: number, address: Buffer, what: string): void {
+  if (call.connect(fd, address, address.length) < 0 && koffi.errno() !== EINPROGRESS)
+    throw new NetlinkError(`connect to ${what}`, koffi.errno());
+}
+
 export function listenSocket(fd: number, backlog: number, what: string): void {
   checked(call.listen(fd, backlog), `listen on ${what}`);
 }

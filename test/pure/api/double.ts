@@ -76,6 +76,7 @@ export class MemoryService {
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
+      canary: { ok: true, at: '2026-07-01T07:02:00.000Z', detail: 'permitted reached, forbidden not' },
       connections: null,
       store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
@@ -361,6 +362,10 @@ export class MemoryService {
           return 1;
         },
       } satisfies Partial<Public<FlowStore>>,
+      metrics: {
+        answered: () => undefined,
+        text: async () => ({ type: 'text/plain', body: '' }),
+      } satisfies Context['metrics'],
       feeds: {
         views: () => this.feedsKnown,
         sync: (name, how) => this.syncFeed(name, how),

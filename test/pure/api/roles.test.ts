@@ -19,6 +19,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /': 'read',
   'GET /docs': 'read',
   'GET /v1/status': 'read',
+  'GET /metrics': 'read',
   'GET /v1/scan': 'read',
   'GET /v1/containers': 'read',
   'GET /v1/containers/:container': 'read',
