@@ -156,6 +156,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const sandboxes = new Sandboxes(log);
   const isAway = new Current<boolean>();
   const attached = new Signal<string>();
+  /** A container that is gone, before its names are forgotten. */
+  const departing = new Signal<string>();
   const namespaces = new ContainerNamespaces({
     kernel,
     dns,
@@ -282,6 +284,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     sandboxes,
     isAway,
     attached,
+    departing,
     namespaces,
     namespaceDns,
     lan,
@@ -289,6 +292,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     pass,
     reconciler,
     hold,
+    verified,
     checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,

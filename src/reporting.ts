@@ -4,6 +4,7 @@ import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
 import { FlowStore } from './flows/flow-store.js';
+import { PassedFlows } from './flows/passed-flows.js';
 import { ownerKey } from './policy/own-labels.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
@@ -19,12 +20,27 @@ export function buildReporting(app: App) {
   app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
   reportRepairs(app, events);
-  return { events, flows };
+  return { events, flows, passed: reportPassed(app, { events, flows }) };
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */
-export function beginReporting({ flows }: Reporting): void {
+export function beginReporting({ flows, passed }: Reporting): void {
   flows.begin();
+  setTimeout(() => passed.begin(), PASSED_MS).unref();
+}
+/** What the service does at its start, and requests that waited for it, go before another thread. */
+const PASSED_MS = 1_000;
+
+function reportPassed(app: App, { events, flows }: { events: EventLog; flows: FlowStore }): PassedFlows {
+  const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
+  passed.recorded.subscribe((contacts) => {
+    for (const { id, first, last, ...flow } of contacts) {
+      events.emit('flow', flow);
+      flows.add({ ...flow, id, time: first, last });
+    }
+  });
+  passed.missed.subscribe((count) => flows.lose(count));
+  return passed;
 }
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
