@@ -86,7 +86,8 @@ interface Cost {
   readonly passed: number;
 }
 const lab = await Lab.up({ sniffer: false, onDisk: true });
-const off = join(lab.dir, 'without-recording');
+/** In a folder that the service sees, too. */
+const off = join(import.meta.dirname, `../node_modules/.cache/without-recording-${process.pid}`);
 const drawbridge = lab.drawbridge({
   config: { log: { level: 'warn' } },
   env: {
@@ -133,8 +134,7 @@ async function turn(side: (typeof SIDES)[number]): Promise<void> {
   if (isOn) rmSync(off, { force: true });
   else writeFileSync(off, '');
   await drawbridge.restart();
-  await drawbridge.ready();
-  if (!isOn) await sleep(2_000); // it would have begun by then
+  await sleep(2_000); // it would have begun by then
   await waitFor(`the record to be ${side}`, async () => (await isListening()) === isOn);
   // the service has switched it on
   if (!isOn) await lab.inHost(['sysctl', '-qw', 'net.netfilter.nf_conntrack_acct=0'], { check: true });
@@ -209,6 +209,7 @@ try {
   });
   await writeResult('flows', `sudo npx tsx bench/flows.ts --rounds ${values.rounds} --count ${COUNT}`, rows);
 } finally {
+  rmSync(off, { force: true });
   for (const part of parts) part.kill('SIGKILL');
   await lab.down();
   for (const cgroup of [CLIENTS, SERVERS, OWN]) cgroups.remove(cgroup);
