@@ -24,6 +24,7 @@ const DIST = join(ROOT, 'dist');
 const STARTED = [
   'config/list-thread',
   'flows/flow-thread',
+  'flows/passed-thread',
   'kernel/sandbox-thread',
   'kernel/tool-runner',
   'threats/feed-worker',

@@ -157,6 +157,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const sandboxes = new Sandboxes(log);
   const isAway = new Current<boolean>();
   const attached = new Signal<string>();
+  /** A container that is gone, before its names are forgotten. */
+  const departing = new Signal<string>();
   const namespaces = new ContainerNamespaces({
     kernel,
     dns,
@@ -284,6 +286,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     sandboxes,
     isAway,
     attached,
+    departing,
     namespaces,
     namespaceDns,
     lan,
@@ -292,6 +295,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     pass,
     reconciler,
     hold,
+    verified,
     checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,

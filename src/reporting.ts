@@ -5,6 +5,7 @@ import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
 import { FlowStore } from './flows/flow-store.js';
+import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
 import { Canary } from './ops/canary.js';
 import { ownerKey } from './policy/own-labels.js';
@@ -23,14 +24,33 @@ export function buildReporting(app: App) {
   reportContainers(app, events);
   reportRepairs(app, events);
   const canary = canaryOf(app, events);
+  const passed = reportPassed(app, { events, flows });
   const metrics = new Metrics({ ...app, events, flows, prefix: app.shape.prefix });
-  return { events, flows, canary, metrics };
+  return { events, flows, canary, metrics, passed };
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */
-export function beginReporting({ flows, canary }: Reporting): void {
+export function beginReporting({ flows, canary, passed }: Reporting): void {
   flows.begin();
   canary.begin();
+  setTimeout(() => passed.begin(), PASSED_MS).unref();
+}
+/** What the service does at its start, and requests that waited for it, go before another thread. */
+const PASSED_MS = 1_000;
+/** A record is of less than a minute (flows/flow-file.ts). */
+const LONGEST_MS = 59_000;
+
+function reportPassed(app: App, { events, flows }: { events: EventLog; flows: FlowStore }): PassedFlows {
+  const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
+  passed.recorded.subscribe((contacts) => {
+    for (const { id, first, last, ...flow } of contacts) {
+      // What passes only because the container is observed was reported when its first packet was logged.
+      if (flow.verdict === 'allow') events.emit('flow', flow);
+      flows.add({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
+    }
+  });
+  passed.missed.subscribe((count) => flows.lose(count));
+  return passed;
 }
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
@@ -54,10 +74,18 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
 function reportDenials(app: App, { events, flows }: Pick<Reporting, 'events' | 'flows'>): void {
   app.denials.onEvent((denial) => {
     const contact = contactOf(app, denial);
-    const seen = { ...contact, packets: denial.proto === 'dns' ? 0 : 1, bytes: 0 };
-    events.emit('flow', seen);
-    flows.add({ ...seen, id: denial.container, time: Date.parse(denial.time), count: 1 });
+    // Conntrack counts what has passed (flows/passed-flows.ts), but for namespaces of macvlan, which it does not read.
+    const isCounted = denial.hasPassed && isOnBridge(app, denial.container);
+    const count = isCounted ? 0 : 1;
+    const packets = isCounted || denial.proto === 'dns' ? 0 : 1;
+    events.emit('flow', { ...contact, packets, bytes: 0 });
+    flows.add({ ...contact, packets, bytes: 0, id: denial.container, time: Date.parse(denial.time), count });
   });
+}
+
+function isOnBridge({ applied }: App, container: string): boolean {
+  const subject = applied.value?.subjects.get(container);
+  return subject !== undefined && (subject.veths.length > 0 || subject.host !== undefined);
 }
 
 /** Events carry the id of the container; readers know its name. */

@@ -174,6 +174,12 @@ export class DnsService {
     return this.ledger.namesFor(container, address, this.#now());
   }
 
+  /** Reads `namesFor` also after the container is forgotten. */
+  namesReader(container: string): (address: string) => readonly string[] {
+    const read = this.ledger.namesReader(container);
+    return (address) => read(address, this.#now());
+  }
+
   /** Names that were permitted when the address was returned to the container for them. */
   learnedNames(container: string, address: string): readonly string[] {
     return this.ledger.learnedNames(container, address, this.#now());

@@ -167,6 +167,7 @@ export class Denials {
         late ??
         reasonOf(word, hit, isIn),
       ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
+      ...(word === 'would' ? { hasPassed: true } : {}),
     };
     if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
     if (word === 'threat') this.totals.threat++;
@@ -313,6 +314,8 @@ export interface DenialEvent {
   readonly reason: string;
   /** What decided; absent: no entry, no list, no feed. */
   readonly decidedBy?: DecidedBy;
+  /** The connection has an entry in conntrack, by which it is counted. */
+  readonly hasPassed?: true;
 }
 interface DecidedBy {
   /** The canonical deny entry. */

@@ -29,8 +29,11 @@ export interface Contact {
 
 /** The payload of each kind of event. */
 export interface EventData {
-  /** One connection, or one query for a name. */
-  readonly flow: Contact & { readonly packets: number; readonly bytes: number };
+  /**
+   * One connection, or one query for a name; of what has passed, the connections of a second. `count`: those that are new; 0: more of
+   * connections that were reported before. Absent: one.
+   */
+  readonly flow: Contact & { readonly packets: number; readonly bytes: number; readonly count?: number };
   /** The first contact of an owner with this destination and verdict; `known`: a person has marked it, so that it raises no alert. */
   readonly 'first-contact': Contact & { readonly known: boolean };
   /** `state`: a request that waits, or how it ended. */

@@ -13,6 +13,7 @@ import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { parseSave } from '../kernel/iptables-text.js';
+import { countsTraffic } from '../kernel/netlink/conntrack.js';
 import { Links } from '../kernel/netlink/links.js';
 import { isRefusal } from '../kernel/netlink/netlink-error.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
@@ -184,6 +185,7 @@ export async function checkKernel(run: Exec, shape: KernelConfig): Promise<Docto
     ...(await checkCgroups(run)),
     await checkZones(run),
     await checkPastBridge(run, shape),
+    checkAccounting(),
   ];
 }
 
@@ -307,6 +309,21 @@ async function checkZones(run: Exec): Promise<DoctorCheck> {
     : 'no zones for datagrams (iptables-legacy, or no module xt_CT): a container in the host’s network that gets a UDP port which another, or the host, has used for the same server within two minutes is refused there, and the host may get its answer';
   const remedy = 'use iptables-nft and a kernel with xt_CT (every distribution’s has it)';
   return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
+}
+
+/** Whether records of what has passed have packets and bytes. */
+function checkAccounting(): DoctorCheck {
+  const counts = countsTraffic();
+  const detail = {
+    true: 'conntrack counts packets and bytes of connections',
+    false:
+      'conntrack does not count packets and bytes of connections: the service switches it on when it records',
+    undefined:
+      'this kernel does not count packets and bytes of connections: records of what has passed are without them',
+  }[`${counts}`];
+  const remedy = 'use a kernel with CONFIG_NF_CONNTRACK and its sysctls (every distribution’s has them)';
+  const ok = counts !== undefined;
+  return { name: 'accounting', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
 /** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
