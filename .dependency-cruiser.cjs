@@ -17,6 +17,7 @@ const ORDER = [
   'changes',
   'coverage',
   'ops',
+  'notify',
   'api',
   'cli',
 ];

@@ -448,6 +448,46 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v1/notify": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Receivers and other outputs of events: what they got, what waits, and the last error
+         * @description It needs the role read.
+         */
+        readonly get: operations["getNotify"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/notify/{name}/test": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Send a test message to a receiver at once; the answer has the outcome
+         * @description It needs the role write.
+         */
+        readonly post: operations["postNotifyNameTest"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v1/audit": {
         readonly parameters: {
             readonly query?: never;
@@ -2743,6 +2783,94 @@ export interface operations {
             readonly 409: components["responses"]["Problem409"];
             readonly 429: components["responses"]["Problem429"];
             readonly 500: components["responses"]["Problem500"];
+        };
+    };
+    readonly getNotify: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description done, or what was asked for */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": {
+                        readonly items: readonly {
+                            /** @description of the configuration; of the outputs: flows.file, flows.syslog, otlp */
+                            readonly name: string;
+                            /** @description json, slack, ntfy, gotify, exec, file, syslog, otlp */
+                            readonly kind: string;
+                            /** @description without credentials and paths of URLs */
+                            readonly target: string;
+                            /** @description events that wait */
+                            readonly queued: number;
+                            readonly delivered: number;
+                            /** @description attempts that failed */
+                            readonly failed: number;
+                            /** @description events that are lost */
+                            readonly dropped: number;
+                            /** @description events that repeat an earlier one */
+                            readonly suppressed: number;
+                            readonly lastDelivered: string | null;
+                            readonly lastError: string | null;
+                        }[];
+                        readonly next: string | null;
+                    };
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+        };
+    };
+    readonly postNotifyNameTest: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description executes the change once: the same request with the same key gets the same answer for 24 hours */
+                readonly "Idempotency-Key"?: string;
+            };
+            readonly path: {
+                /** @description the name of a receiver */
+                readonly name: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description done, or what was asked for */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": {
+                        readonly name: string;
+                        readonly ok: boolean;
+                        /** @description why it failed */
+                        readonly detail: string;
+                    };
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 403: components["responses"]["Problem403"];
+            readonly 404: components["responses"]["Problem404"];
+            readonly 409: components["responses"]["Problem409"];
+            readonly 412: components["responses"]["Problem412"];
+            readonly 413: components["responses"]["Problem413"];
+            readonly 415: components["responses"]["Problem415"];
+            readonly 422: components["responses"]["Problem422"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+            readonly 503: components["responses"]["Problem503"];
         };
     };
     readonly getAudit: {

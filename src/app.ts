@@ -308,6 +308,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     changes,
     trust,
     trustChanged,
+    lists,
     state,
     listProblems,
     folderChanged,

@@ -4,7 +4,7 @@ import { VERSION } from '../lib/version.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
-import { eventRoutes } from './event-routes.js';
+import { eventRoutes, notifyRoutes } from './event-routes.js';
 import { flowRoutes, knownRoutes } from './flow-routes.js';
 import { KeptAnswers, keepAnswers } from './idempotency.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
@@ -63,6 +63,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   flowRoutes,
   knownRoutes,
   eventRoutes,
+  notifyRoutes,
   auditRoutes,
   tokenRoutes,
   nodeRoutes,

@@ -209,6 +209,13 @@ export class ApiClient {
     const body = { accept, onlyDue };
     return this.#json('POST /v1/feeds/{name}/sync', { params: { name }, body, timeoutMs: SYNC_MS });
   }
+  outputs() {
+    return this.#items('GET /v1/notify', {});
+  }
+  /** Waits as long as a delivery may take. */
+  testReceiver(name: string) {
+    return this.#json('POST /v1/notify/{name}/test', { params: { name }, timeoutMs: SYNC_MS });
+  }
   threat(target: string) {
     return this.#json('GET /v1/threats/{target}', { params: { target } });
   }

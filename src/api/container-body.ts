@@ -32,7 +32,7 @@ export interface ContainerParts extends CoverageParts, PreviewParts {
 export const grantBody = (grant: Grant): GrantBody => ({ ...grant, expires: grant.expires ?? null });
 
 /** The container that owns the network namespace, and the policy that applies there. */
-function placeOf(parts: ContainerParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
+function placeOf(parts: CoverageParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
   const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
   const policy = parts.applied.value?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
   return { holder, policy };
@@ -40,7 +40,7 @@ function placeOf(parts: ContainerParts, c: ContainerFacts): { holder: ContainerF
 
 /** What a host counts of each of its containers. */
 export function containerState(
-  parts: ContainerParts,
+  parts: CoverageParts,
   c: ContainerFacts,
 ): { readonly mode: Mode; readonly findings: readonly Finding[] } {
   const { policy } = placeOf(parts, c);

@@ -7,6 +7,8 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { EventLog } from '../events/event-log.js';
 import type { FlowStore } from '../flows/flow-store.js';
+import type { Notifier } from '../notify/notifier.js';
+import type { Records } from '../notify/records.js';
 import type { Canary } from '../ops/canary.js';
 import type { Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
@@ -34,6 +36,8 @@ export interface Context {
     text(service: Context): Promise<{ readonly type: string; readonly body: string }>;
     answered(status: number): void;
   };
+  readonly notifier: Pick<Notifier, 'status' | 'test' | 'warnings'>;
+  readonly records: Pick<Records, 'status' | 'warnings'>;
   /** Stop enforcing, remove everything from the kernel, and end the service. */
   readonly teardown: () => Promise<void>;
 }

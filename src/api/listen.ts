@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { openListener, tcpListener } from '../config/api-listener.js';
+import { openListener, tcpListener } from '../config/endpoints.js';
 import { UNIX } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
 import { RemedyError } from '../lib/problem.js';

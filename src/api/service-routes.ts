@@ -52,7 +52,11 @@ export function statusRoutes(server: FastifyInstance, ctx: Context): void {
     summary: 'Number of enforced containers, and the state of the kernel and the store',
     response: { 200: StatusSchema },
   };
-  server.get('/v1/status', { schema }, () => ctx.views.status());
+  server.get('/v1/status', { schema }, () => {
+    const status = ctx.views.status();
+    const warnings = [...status.warnings, ...ctx.notifier.warnings(), ...ctx.records.warnings()];
+    return { ...status, warnings };
+  });
 }
 
 export function storeRoutes(server: FastifyInstance, ctx: Context): void {

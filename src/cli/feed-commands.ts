@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { NotifyTestBody, OutputBody } from '../api/event-routes.js';
 import type { FeedBody, ThreatBody } from '../api/schemas-traffic.js';
 import type { Registry, Session } from './command.js';
 import { isNotRunning, wrongUsage } from './failure.js';
@@ -242,3 +243,50 @@ function print(out: Output, threat: ThreatBody): void {
     if (hit.spared !== null) out.line(`    spared: ${hit.spared}`);
   }
 }
+
+const OUTPUT_HEAD = ['NAME', 'KIND', 'TARGET', 'WAITING', 'DELIVERED', 'FAILED', 'DROPPED', 'LAST', 'ERROR'];
+const NO_OUTPUTS =
+  'events go nowhere: write receivers under notify, or a file under flows, in the configuration';
+const RECEIVERS = ['json', 'slack', 'ntfy', 'gotify', 'exec'];
+
+export function notifyCommand(program: Command, registry: Registry): void {
+  const notify = registry.add(program, {
+    usage: 'notify',
+    summary: 'receivers of events (webhooks, chats, programs) and records of them: what they got, and errors',
+    examples: ['notify', 'notify --json', 'notify test', 'notify test on-call'],
+    run: async (session) => {
+      const all = await (await session.client()).outputs();
+      session.out.show(all, () => session.out.table(OUTPUT_HEAD, all.map(outputRow), NO_OUTPUTS));
+      return 0;
+    },
+  });
+  registry.add<[string | undefined]>(notify, {
+    usage: 'test [name]',
+    summary: 'send a test message to a receiver, or to all, past the queue; exits 1 if one failed',
+    examples: ['notify test', 'notify test on-call'],
+    run: async (session, [name]) => {
+      const client = await session.client();
+      const all = name === undefined ? await client.outputs() : [];
+      const names = name === undefined ? all.filter(isReceiver).map((output) => output.name) : [name];
+      const done: NotifyTestBody[] = [];
+      for (const receiver of names) done.push(await client.testReceiver(receiver));
+      session.out.show(done, () => {
+        for (const { name, ok, detail } of done)
+          session.out.line(`${name}: ${ok ? 'ok' : `FAILED: ${detail}`}`);
+        if (done.length === 0) session.out.note(NO_OUTPUTS);
+      });
+      return done.every(({ ok }) => ok) ? 0 : 1;
+    },
+  });
+}
+
+const isReceiver = ({ kind }: OutputBody): boolean => RECEIVERS.includes(kind);
+
+const outputRow = (o: OutputBody): readonly string[] => [
+  o.name,
+  o.kind,
+  o.target,
+  ...[o.queued, o.delivered, o.failed, o.dropped].map(String),
+  span(o.lastDelivered, -1),
+  o.lastError ?? '-',
+];

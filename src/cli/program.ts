@@ -120,6 +120,7 @@ const COMMANDS: readonly Listed[] = [
   { name: 'import', group: POLICIES, load: async () => (await store()).importCommand },
   { name: 'feeds', group: POLICIES, load: async () => (await feed()).feedsCommand },
   { name: 'threats', group: POLICIES, load: async () => (await feed()).threatsCommand },
+  { name: 'notify', group: INSPECTION, load: async () => (await feed()).notifyCommand },
   { name: 'scan', group: INSPECTION, load: async () => (await inspect()).scanCommand },
   { name: 'audit', group: INSPECTION, load: async () => (await admin()).auditCommand },
   { name: 'plan', group: INSPECTION, load: async () => (await inspect()).planCommand },

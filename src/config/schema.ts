@@ -2,6 +2,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
+import { NotifySchema, RECORD_KEYS } from './endpoints.js';
 import { DEFAULT_LISTEN, DEFAULT_STATE, LISTEN_PATTERN } from './service-socket.js';
 
 /** One threat feed in the configuration. */
@@ -289,6 +290,7 @@ export const ConfigSchema = Type.Object(
       {
         keep: duration('7d', 'how long flows are kept'),
         maxSize: size('512MB', 'the most space that they take on disk'),
+        ...RECORD_KEYS,
       },
       closed,
     ),
@@ -305,6 +307,7 @@ export const ConfigSchema = Type.Object(
       },
       closed,
     ),
+    notify: NotifySchema,
     log: Type.Object(
       {
         level: words(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], { default: 'info' }),

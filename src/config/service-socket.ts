@@ -27,6 +27,7 @@ export const SECTIONS = [
     'threats',
     'flows',
     'canary',
+    'notify',
     'log',
     'kernel',
     'tls',

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { openListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
+import { openListener, plainReceivers, readSecret } from '../config/endpoints.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
@@ -45,6 +45,7 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
     ...(await checkDocker(config)),
     ...(await checkStore(config)),
     ...checkListener(config.api.listen),
+    ...(await checkReceivers(config)),
   ];
 }
 
@@ -52,6 +53,23 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
 export function checkListener(listen: string): DoctorCheck[] {
   const found = openListener(listen);
   return found ? [{ name: 'api listener', ok: false, level: 'warn', ...found }] : [];
+}
+
+/** Whether events cross the network unencrypted, and whether the secrets of receivers can be read. */
+async function checkReceivers({ notify }: Config): Promise<DoctorCheck[]> {
+  const warn = { name: 'notify', ok: false, level: 'warn' } as const;
+  const checks: DoctorCheck[] = plainReceivers(notify).map((found) => ({ ...warn, ...found }));
+  for (const { name, secretFile } of notify)
+    if (secretFile !== undefined)
+      await readSecret(secretFile).catch((e: unknown) => {
+        const detail = `receiver ${name}: ${secretFile} cannot be used: ${e instanceof Error ? e.message : String(e)}`;
+        checks.push({
+          ...warn,
+          detail,
+          remedy: 'write the secret to that file, one line, readable by root only',
+        });
+      });
+  return checks;
 }
 
 /** The host enforces without Redis; only changes need it. */

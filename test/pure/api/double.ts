@@ -19,6 +19,7 @@ import { EventLog } from '../../../src/events/event-log.js';
 import type { FlowQuery, FlowRecord } from '../../../src/flows/flow-record.js';
 import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
+import type { OutputStatus } from '../../../src/notify/notifier.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
@@ -52,6 +53,7 @@ export class MemoryService {
   mode: ContainerBody['mode'] = 'observe';
   wouldDeny: PreviewView['destinations'] = [];
   readonly events = new EventLog();
+  outputs: OutputStatus[] = [];
   alerts: string[] = [];
   warnings: string[] = [];
   accepted: string[] = [];
@@ -366,6 +368,16 @@ export class MemoryService {
         answered: () => undefined,
         text: async () => ({ type: 'text/plain', body: '' }),
       } satisfies Context['metrics'],
+      notifier: {
+        status: () => this.outputs,
+        warnings: () => [],
+        test: async (name) => ({
+          name,
+          ok: name === 'hook',
+          detail: name === 'hook' ? 'delivered' : 'status 500',
+        }),
+      } satisfies Context['notifier'],
+      records: { status: () => [], warnings: () => [] } satisfies Context['records'],
       feeds: {
         views: () => this.feedsKnown,
         sync: (name, how) => this.syncFeed(name, how),

@@ -50,6 +50,8 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /v1/known': 'read',
   'PUT /v1/containers/:container/known/:destination': 'write',
   'DELETE /v1/containers/:container/known/:destination': 'write',
+  'GET /v1/notify': 'read',
+  'POST /v1/notify/:name/test': 'write',
   'GET /v1/feeds': 'read',
   'POST /v1/feeds/:name/sync': 'write',
   'GET /v1/threats/:target': 'read',

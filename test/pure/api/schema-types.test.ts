@@ -1,5 +1,6 @@
 /** Views whose types belong to other modules fit the schemas of the API. The compiler checks it. */
 import { expectTypeOf, it } from 'vitest';
+import type { NotifyTestBody, OutputBody } from '../../../src/api/event-routes.js';
 import type { AuditBody, Explain, ListBody, PauseBody, ScanBody, Status } from '../../../src/api/schemas.js';
 import type { NodeBody, PlanBody } from '../../../src/api/schemas-fleet.js';
 import type {
@@ -18,6 +19,7 @@ import type { ExplainView } from '../../../src/coverage/explain-request.js';
 import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
+import type { OutputStatus, TestResult } from '../../../src/notify/notifier.js';
 import type { Pause } from '../../../src/policy/policy.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
@@ -27,6 +29,8 @@ it('every view fits its schema', () => {
   expectTypeOf<ThreatView>().toExtend<ThreatBody>();
   expectTypeOf<ThreatsStatus>().toExtend<Status['threats']>();
   expectTypeOf<FlowRecord>().toExtend<Flow>();
+  expectTypeOf<OutputStatus>().toExtend<OutputBody>();
+  expectTypeOf<TestResult>().toExtend<NotifyTestBody>();
   expectTypeOf<PreviewView>().toExtend<PreviewBody>();
   expectTypeOf<ScanView>().toExtend<ScanBody>();
   expectTypeOf<ExplainView>().toExtend<Explain>();

@@ -445,6 +445,7 @@ describe('usage', () => {
       'import',
       'feeds',
       'threats',
+      'notify',
       'scan',
       'audit',
       'plan',

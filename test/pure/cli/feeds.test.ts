@@ -134,3 +134,41 @@ describe('threats check', () => {
     });
   });
 });
+
+describe('notify', () => {
+  const output = {
+    name: 'hook',
+    kind: 'json',
+    target: 'https://h.example',
+    queued: 2,
+    delivered: 40,
+    failed: 3,
+    dropped: 0,
+    suppressed: 7,
+    lastDelivered: null,
+    lastError: 'status 500',
+  };
+
+  it('is a table of receivers and records', async () => {
+    expect((await bench.run('notify')).err).toContain('events go nowhere');
+    bench.controller.outputs = [output, { ...output, name: 'flows.file', kind: 'file' }];
+    expect((await ok('notify')).split('\n').slice(0, 2)).toEqual([
+      'hook\tjson\thttps://h.example\t2\t40\t3\t0\t-\tstatus 500',
+      'flows.file\tfile\thttps://h.example\t2\t40\t3\t0\t-\tstatus 500',
+    ]);
+    expect(JSON.parse(await ok('notify', '--json'))).toMatchObject([{ suppressed: 7 }, { kind: 'file' }]);
+  });
+
+  it('test tries every receiver, and fails with one that failed', async () => {
+    bench.controller.outputs = [
+      output,
+      { ...output, name: 'other' },
+      { ...output, name: 'flows.file', kind: 'file' },
+    ];
+    expect(await bench.run('notify', 'test')).toMatchObject({
+      code: 1,
+      out: 'hook: ok\nother: FAILED: status 500\n',
+    });
+    expect(await ok('notify', 'test', 'hook')).toBe('hook: ok\n');
+  });
+});
