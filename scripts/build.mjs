@@ -42,6 +42,7 @@ const QUICK = [
   'lockdown',
   'nodes',
   'tokens',
+  '__names', // for the completion of shells
 ];
 const QUICK_GROUPS = /\/(inspect|admin)-commands\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */

@@ -164,7 +164,7 @@ export const StatusSchema = Type.Object(
 export type Status = View<typeof StatusSchema>;
 
 /** Status of a service that runs closed: what it would count is not known. */
-const ClosedStatusSchema = Type.Object(
+export const ClosedStatusSchema = Type.Object(
   {
     version: Type.String({ examples: ['0.1.0'] }),
     node: Type.String({ examples: ['host1'] }),

@@ -3,15 +3,15 @@ import type { ApiClient } from '../api/client.js';
 import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
 import type { Problem } from '../lib/problem.js';
-import { parseDuration } from '../lib/units.js';
 import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
-import { consents, mustBeAskable, type Registry, type Session } from './command.js';
+import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
 import { CommandFailure, failureOf, wrongUsage } from './failure.js';
 import { containersOf, containersOfProject, withContainer } from './named-containers.js';
 import { counted, modeReason, type Output } from './output.js';
 
-const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
+/** What `mode` sets. */
+export const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
 type WantedMode = (typeof MODES)[number];
 
 interface Options {
@@ -31,7 +31,7 @@ export function modeCommand(program: Command, registry: Registry): void {
     summary:
       'set the mode of a container, a compose service, a glob or a project: enforce, observe, off, or auto (labels and lists decide)',
     options: [
-      ['--project <name>', 'all running containers of this compose project'],
+      ['--project <project>', 'all running containers of this compose project'],
       ['--dry-run', 'print what enforce would block, and change nothing'],
       ['--yes', 'do not ask before enforcing'],
     ],
@@ -197,7 +197,12 @@ export function allowCommand(program: Command, registry: Registry): void {
   registry.add<[string, string[]], { for?: string }>(program, {
     usage: 'allow <container> <entry...>',
     summary: 'allow a container more destinations, for a time or until revoked',
-    options: [['--for <duration>', 'how long, as in 10m; such a grant also ends with the container']],
+    options: [
+      [
+        '--for <duration>',
+        'how long, as in 10m, or until when, as in "today 18:00"; such a grant also ends with the container',
+      ],
+    ],
     examples: [
       'allow web api.github.com',
       'allow web pypi.org files.pythonhosted.org --for 10m',
@@ -205,11 +210,11 @@ export function allowCommand(program: Command, registry: Registry): void {
     ],
     run: async (session, [container, texts], options) => {
       const entries = entriesOf(texts);
-      checkDuration(options.for);
+      const time = options.for === undefined ? undefined : timeFromNow('--for', options.for);
       const client = await session.client();
       const granted = await withContainer(client, container, async (name) => {
         const grants: GrantBody[] = [];
-        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, options.for));
+        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, time));
         return { name, grants };
       });
       session.out.show(granted.grants, () => {
@@ -218,12 +223,6 @@ export function allowCommand(program: Command, registry: Registry): void {
       return 0;
     },
   });
-}
-
-function checkDuration(text: string | undefined): void {
-  const parsed = text === undefined ? undefined : parseDuration(text);
-  const problem = parsed && !parsed.ok ? parsed.problems[0] : undefined;
-  if (problem) wrongUsage(`--for: ${problem.detail}`, problem.remedy);
 }
 
 function line(out: Output, container: string, grant: GrantBody): string {

@@ -17,7 +17,13 @@ export function feedsCommand(program: Command, registry: Registry): void {
     examples: ['feeds', 'feeds --json', 'feeds catalogue', 'feeds sync'],
     run: async (session) => {
       const all = await (await session.client()).feeds();
-      session.out.show(all, () => session.out.table(HEAD, all.map(row), NONE));
+      session.out.show(all, () =>
+        session.out.table(
+          HEAD,
+          all.map((f) => row(session.out, f)),
+          NONE,
+        ),
+      );
       return 0;
     },
   });
@@ -33,8 +39,9 @@ interface Options {
 
 function syncCommand(feeds: Command, registry: Registry): void {
   registry.add<[string | undefined], Options>(feeds, {
-    usage: 'sync [name]',
-    summary: 'fetch feeds now, with or without the service (for cron); exits 1 if one failed',
+    usage: 'sync [feed]',
+    summary: 'fetch feeds now, with or without the service (for cron)',
+    exits: '1 if one brought nothing',
     options: [
       ['--accept', 'accept the next version whatever its size and bad lines, after a look at the feed'],
       ['--due', 'only feeds that are due'],
@@ -94,14 +101,14 @@ function syncLines({ outcome, feed }: SyncedFeed): readonly string[] {
   return [kept, inForce, ...(feed.remedy === null ? [] : [`  → ${feed.remedy}`])];
 }
 
-const row = (f: FeedBody): readonly string[] => [
+const row = (out: Output, f: FeedBody): readonly string[] => [
   f.name,
   f.status === 'refused' || f.status === 'failed' || f.status === 'left-out'
     ? f.status.toUpperCase()
     : f.status,
   String(f.entries),
-  span(f.confirmed ?? f.loaded, -1),
-  span(f.next, 1),
+  at(out, f.confirmed ?? f.loaded, -1),
+  at(out, f.next, 1),
   f.action,
   f.reason ?? '-',
 ];
@@ -112,9 +119,10 @@ const UNITS = [
   [60_000, 'm'],
 ] as const;
 
-/** From now on (1) or until now (-1), in one unit. */
-function span(time: string | null, direction: 1 | -1): string {
+/** In a pipe the time itself; on a terminal how far it is from now on (1) or ago (-1), in one unit. */
+function at(out: Output, time: string | null, direction: 1 | -1): string {
   if (time === null) return '-';
+  if (!out.isTerminal) return time;
   const ms = Math.max(0, (Date.parse(time) - Date.now()) * direction);
   const [size, unit] = UNITS.find(([size]) => ms >= size) ?? [1_000, 's'];
   return `${Math.floor(ms / size)}${unit}`;
@@ -193,7 +201,7 @@ export function threatsCommand(program: Command, registry: Registry): void {
         session.out.line(
           `${counted(all.entries, 'entry', 'entries')} of ${counted(all.feeds, 'feed')} in force, after merging and exceptions (drawbridge feeds)`,
         );
-        for (const alert of all.alerts) session.out.line(`ALERT ${alert}`);
+        for (const alert of all.alerts) session.out.verdict('ALERT', ` ${alert}`);
       });
       return 0;
     },
@@ -201,6 +209,7 @@ export function threatsCommand(program: Command, registry: Registry): void {
   registry.add<[string], ThreatsOptions>(threats, {
     usage: 'check <target>',
     summary: 'which feeds list an address or a name, where, and whether it is blocked',
+    exits: '0 whatever the verdict; with --exit-code 1 if it is blocked or observed',
     options: [['--exit-code', 'exit 1 if it is blocked or observed']],
     examples: [
       'threats check 203.0.113.7',
@@ -256,7 +265,7 @@ export function notifyCommand(program: Command, registry: Registry): void {
     examples: ['notify', 'notify --json', 'notify test', 'notify test on-call'],
     run: async (session) => {
       const all = await (await session.client()).outputs();
-      session.out.show(all, () => session.out.table(OUTPUT_HEAD, all.map(outputRow), NO_OUTPUTS));
+      session.out.show(all, () => session.out.table(OUTPUT_HEAD, all.map((o) => outputRow(session.out, o)), NO_OUTPUTS));
       return 0;
     },
   });
@@ -282,11 +291,11 @@ export function notifyCommand(program: Command, registry: Registry): void {
 
 const isReceiver = ({ kind }: OutputBody): boolean => RECEIVERS.includes(kind);
 
-const outputRow = (o: OutputBody): readonly string[] => [
+const outputRow = (out: Output, o: OutputBody): readonly string[] => [
   o.name,
   o.kind,
   o.target,
   ...[o.queued, o.delivered, o.failed, o.dropped].map(String),
-  span(o.lastDelivered, -1),
+  at(out, o.lastDelivered, -1),
   o.lastError ?? '-',
 ];

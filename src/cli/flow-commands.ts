@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
 import type { Flow, FlowsBody } from '../api/schemas-traffic.js';
-import type { Registry, Session } from './command.js';
+import { type Registry, type Session, timeBefore } from './command.js';
 import { wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
 import { counted, destinationText, type Output } from './output.js';
@@ -35,7 +35,7 @@ export function flowsCommand(program: Command, registry: Registry): void {
       ['-f, --follow', 'go on with flows as they come'],
       ['--denied', 'only what did not pass, or would not: deny, would-deny, threat'],
       ['--verdict <verdicts>', 'only these, with commas: allow, deny, would-deny, threat, ask'],
-      ['--since <time>', 'a duration such as 1h, or a time in UTC'],
+      ['--since <time>', 'how far back, as in 2h30m, or from when, as in 2030-12-31T00:00Z or "today 14:30"'],
       ['--name <glob>', 'only this name, or this address; * and ? match in it'],
       ['--limit <n>', `how many records, at most ${MOST} (default ${DEFAULT_LIMIT})`],
       ['--mark-known <destination>', 'its first contact with this destination raises no alert any more'],
@@ -75,7 +75,7 @@ function queryOf({
   return {
     limit,
     ...(verdicts === undefined ? {} : { verdict: verdicts }),
-    ...(since === undefined ? {} : { since }),
+    ...(since === undefined ? {} : { since: new Date(timeBefore('--since', since)).toISOString() }),
     ...(name === undefined ? {} : { name }),
   };
 }

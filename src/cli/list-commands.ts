@@ -52,7 +52,7 @@ const row = (list: ListBody): readonly string[] => [
 
 function readingCommands(lists: Command, registry: Registry): void {
   registry.add<[string]>(lists, {
-    usage: 'show <name>',
+    usage: 'show <list>',
     summary: 'print a list as a list file',
     examples: ['lists show npm', 'lists show npm > npm.yaml'],
     run: async (session, [name]) => {
@@ -62,9 +62,9 @@ function readingCommands(lists: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(lists, {
-    usage: 'edit <name>',
+    usage: 'edit <list>',
     summary: 'edit a list of the store in $EDITOR; it is checked before it is in force',
-    examples: ['lists edit ci', 'EDITOR=nano drawbridge lists edit ci'],
+    examples: ['lists edit ci'],
     run: async (session, [name]) => {
       const list = await editList(session, name);
       session.out.show(list, () =>
@@ -98,7 +98,7 @@ function wholeCommands(lists: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(lists, {
-    usage: 'delete <name>',
+    usage: 'delete <list>',
     summary: 'delete a list of the store',
     examples: ['lists delete ci'],
     run: async (session, [name]) => {
@@ -111,7 +111,7 @@ function wholeCommands(lists: Command, registry: Registry): void {
 
 function entryCommands(lists: Command, registry: Registry): void {
   registry.add<[string, string[]]>(lists, {
-    usage: 'add <name> <entry...>',
+    usage: 'add <list> <entry...>',
     summary: 'add entries to a list of the store',
     examples: ['lists add ci api.github.com', "lists add ci '10.0.0.0/8:5432'"],
     run: (session, [name, texts]) =>
@@ -123,7 +123,7 @@ function entryCommands(lists: Command, registry: Registry): void {
       ),
   });
   registry.add<[string, string[]]>(lists, {
-    usage: 'remove <name> <entry...>',
+    usage: 'remove <list> <entry...>',
     summary: 'remove entries from a list of the store',
     examples: ['lists remove ci api.github.com'],
     run: (session, [name, texts]) =>
@@ -259,6 +259,7 @@ export function checkCommand(program: Command, registry: Registry): void {
   registry.add<[string[]], { readonly known?: string }>(program, {
     usage: 'check <file...>',
     summary: 'check list files, folders and configurations, without the service (for CI)',
+    exits: '1 if there is a problem; warnings alone are none',
     options: [['--known <names>', 'lists of the store that these files may name, with commas between']],
     examples: ['check allowlists/', 'check config.yaml allowlists/', 'check allowlists/npm.yaml'],
     run: async ({ out }, [files], { known = '' }) => {
@@ -285,6 +286,7 @@ export function syncCommand(program: Command, registry: Registry): void {
   registry.add<[string], Options>(program, {
     usage: 'sync <dir>',
     summary: 'copy the list files of a folder into the store; deletes only what it created itself',
+    exits: '0 whatever changes; with --exit-code 1 if something does',
     options: [
       ['--owner <name>', 'the owner of the lists, if several folders are synced (default: sync)'],
       ['--adopt', 'take over lists of the store that were made by other means'],

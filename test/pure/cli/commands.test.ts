@@ -451,11 +451,13 @@ describe('usage', () => {
       'plan',
       'nodes',
       'doctor',
+      'bugreport',
       'run',
       'guard',
       'tokens',
       'store',
       'teardown',
+      'completion',
       'version',
     ]);
     for (const name of names) {

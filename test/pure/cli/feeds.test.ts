@@ -34,9 +34,12 @@ async function ok(...argv: string[]): Promise<string> {
 describe('feeds', () => {
   it('are a table: what is in force, how old, and why nothing new came', async () => {
     bench.controller.feedsKnown.push(refused());
-    expect((await ok('feeds')).split('\n')[1]).toBe(
-      'broken\tREFUSED\t20\t2d\t1h\tblock\tthe list fell from 500 to 3 entries',
+    expect((await ok('feeds')).split('\n')[1]).toMatch(
+      /^broken\tREFUSED\t20\t\d{4}-\S+Z\t\d{4}-\S+Z\tblock\tthe list fell from 500 to 3 entries$/,
     );
+    bench.host = { isTerminal: true };
+    expect((await ok('feeds')).split('\n')[2]).toMatch(/^broken +REFUSED +20 +2d +1h +block /);
+    bench.host = {};
     expect(JSON.parse(await ok('feeds', '--json'))).toMatchObject([{ name: 'bad' }, { name: 'broken' }]);
     bench.controller.alerts.push('broken: refused: the list fell');
     expect(await ok('status')).toContain('ALERT broken: refused: the list fell');
