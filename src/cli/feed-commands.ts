@@ -265,7 +265,13 @@ export function notifyCommand(program: Command, registry: Registry): void {
     examples: ['notify', 'notify --json', 'notify test', 'notify test on-call'],
     run: async (session) => {
       const all = await (await session.client()).outputs();
-      session.out.show(all, () => session.out.table(OUTPUT_HEAD, all.map((o) => outputRow(session.out, o)), NO_OUTPUTS));
+      session.out.show(all, () =>
+        session.out.table(
+          OUTPUT_HEAD,
+          all.map((o) => outputRow(session.out, o)),
+          NO_OUTPUTS,
+        ),
+      );
       return 0;
     },
   });
