@@ -5,11 +5,12 @@ import { isRecord } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { coversEntry, decidedBy, sourceText } from '../policy/deny-entries.js';
-import type { Entry } from '../policy/entry.js';
+import type { DestEntry, Entry } from '../policy/entry.js';
 import { entryFromObject } from '../policy/entry-object.js';
 import { isDest, parseEntries } from '../policy/entry-parse.js';
 import { Gathering } from '../policy/gathering.js';
 import { type List, MISSING_LIST, type PolicyEntry } from '../policy/policy.js';
+import { type Risk, riskOfEntry } from '../policy/risk.js';
 import { type Config, readConfig } from './config.js';
 import {
   EMPTY_FOLDER,
@@ -92,7 +93,9 @@ export async function checkFiles(paths: readonly string[], known: readonly strin
       ...configs.flatMap((c) => c.warnings),
       ...dangling(single, everything),
       ...tests.flatMap((t) => t.warnings),
-      ...[single, ...folders].flatMap(({ lists }) => lists.flatMap(withoutEffect)),
+      ...[single, ...folders].flatMap(({ lists }) =>
+        lists.flatMap((t) => [...withoutEffect(t), ...risky(t)]),
+      ),
     ],
   };
 }
@@ -253,17 +256,29 @@ interface Reference {
 /** Comparisons of entries with deny entries of the same file: more of them would keep CI waiting. */
 const MAX_COMPARED = 1_000_000;
 
-/** Entries that a deny entry of the same file covers as a whole. */
-function withoutEffect({ file, text }: Text): readonly Problem[] {
-  if (!text.includes('!') && !text.includes('deny')) return [];
-  const yaml = parseYaml(text, file);
-  const items = isRecord(yaml.value) && Array.isArray(yaml.value.allow) ? yaml.value.allow : [];
-  const placed = items.flatMap((item: unknown, i) => {
+interface Placed {
+  readonly entry: DestEntry;
+  readonly pointer: string;
+}
+
+function placedEntries(value: unknown): readonly Placed[] {
+  const items = isRecord(value) && Array.isArray(value.allow) ? value.allow : [];
+  return items.flatMap((item: unknown, i) => {
     const parsed = typeof item === 'string' ? parseEntries(item) : entryFromObject(item);
     const entries: readonly Entry[] = parsed.ok ? [parsed.value].flat() : [];
     return entries.filter(isDest).map((entry) => ({ entry, pointer: `/allow/${i}` }));
   });
-  const denied = placed.flatMap(({ entry }) => (entry.deny ? [entry] : []));
+}
+
+const deniedOf = (placed: readonly Placed[]): readonly DestEntry[] =>
+  placed.flatMap(({ entry }) => (entry.deny ? [entry] : []));
+
+/** Entries that a deny entry of the same file covers as a whole. */
+function withoutEffect({ file, text }: Text): readonly Problem[] {
+  if (!text.includes('!') && !text.includes('deny')) return [];
+  const yaml = parseYaml(text, file);
+  const placed = placedEntries(yaml.value);
+  const denied = deniedOf(placed);
   if (placed.length * denied.length > MAX_COMPARED) return [];
   return yaml.place(
     placed.flatMap(({ entry, pointer }) => {
@@ -272,6 +287,29 @@ function withoutEffect({ file, text }: Text): readonly Problem[] {
       const detail = `${entry.canonical} has no effect: ${by.canonical} denies all of it`;
       return [{ detail, remedy: 'remove one of the two', pointer }];
     }),
+  );
+}
+
+/** Entries for places where anyone can receive data: the first of the file for each name of the table. */
+function risky({ file, text }: Text): readonly Problem[] {
+  const yaml = parseYaml(text, file);
+  const placed = placedEntries(yaml.value);
+  const denied = deniedOf(placed);
+  const found = new Map<string, Placed & { readonly risk: Risk; count: number }>();
+  for (const one of placed) {
+    const risk = riskOfEntry(one.entry, denied);
+    const known = risk && found.get(risk.pattern);
+    if (known) known.count++;
+    else if (risk) found.set(risk.pattern, { ...one, risk, count: 1 });
+  }
+  return yaml.place(
+    [...found.values()].map(({ entry, pointer, risk, count }) => ({
+      detail: `${entry.canonical} permits ${risk.pattern}, where anyone can receive data: ${risk.reason}${count > 1 ? ` (and ${count - 1} more of the file)` : ''}`,
+      remedy: risk.pattern.startsWith('*.')
+        ? 'write the names of your own there, unless all of them are meant'
+        : 'keep it only where it is needed: an entry cannot be limited to one account of a site',
+      pointer,
+    })),
   );
 }
 

@@ -176,6 +176,23 @@ tests:
   });
   afterAll(() => rm(dir, { recursive: true }));
 
+  it('warns of a place where anyone can receive data, once for each name of the table', async () => {
+    await write(
+      'risky.yaml',
+      'allow:\n  - a.org\n  - "*.github.com"\n  - gist.github.com\n  - gist.github.com:80\n',
+    );
+    const { problems, warnings } = await checkFiles([here('risky.yaml')]);
+    expect(problems).toEqual([]);
+    expect(warnings).toMatchObject([
+      {
+        line: 3,
+        column: 5,
+        detail: expect.stringMatching(/permits gist\.github\.com.* \(and 2 more of the file\)$/),
+      },
+    ]);
+    await write('denied.yaml', 'allow: ["*.github.com", "!gist.github.com"]\n');
+    expect(await checkFiles([here('denied.yaml')])).toEqual({ problems: [], warnings: [] });
+  });
   it('pass by the entries of the list, of the lists that it names, and by deny entries', async () =>
     expect(await checkFiles([here('lists')])).toEqual({ problems: [], warnings: [] }));
   it('a test that fails is an error at its place, with what decided', async () => {
