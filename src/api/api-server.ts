@@ -29,6 +29,7 @@ import {
   teardownRoutes,
   tokenRoutes,
 } from './service-routes.js';
+import { suggestRoutes } from './suggest-routes.js';
 import { explainRoutes, feedRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
 
 export interface ApiOptions {
@@ -61,6 +62,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   scanRoutes,
   flowRoutes,
   knownRoutes,
+  suggestRoutes,
   eventRoutes,
   auditRoutes,
   tokenRoutes,

@@ -20,6 +20,13 @@ interface Extra {
   readonly timeoutMs?: number;
 }
 
+/** Durations as in "7d". */
+export interface SuggestQuery {
+  readonly since?: string;
+  readonly unused?: string;
+  readonly includeDenied?: 'true';
+}
+
 /** The service answered with a problem. */
 export class ApiError extends Error {
   readonly problem: ProblemDocument;
@@ -129,6 +136,12 @@ export class ApiClient {
   /** `container` undefined: all, and the host. */
   scan(container: string | undefined) {
     return this.#items('GET /v1/scan', { query: container === undefined ? {} : { container } });
+  }
+  suggestion(container: string, query: SuggestQuery) {
+    return this.#json('GET /v1/suggestions/{container}', { params: { container }, query });
+  }
+  suggestions(project: string, query: SuggestQuery) {
+    return this.#items('GET /v1/suggestions', { query: { project, ...query } });
   }
   lists() {
     return this.#items('GET /v1/lists', {});

@@ -42,7 +42,11 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
   return permit(name, isHost ? hostEntry(dest) : input.to);
 }
 
-function metadataOf({ target }: DestEntry, address: string | undefined): string | undefined {
+/** The metadata service of a cloud at this destination; undefined: none is known. */
+export function metadataOf(
+  { target }: Pick<DestEntry, 'target'>,
+  address: string | undefined,
+): string | undefined {
   if (target.kind === 'name') {
     const named = metadataName(target.name);
     if (named !== undefined) return named;

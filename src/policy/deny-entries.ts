@@ -133,7 +133,7 @@ export const coversEntry = (denied: DestEntry, entry: DestEntry): boolean =>
   coversTarget(denied.target, entry.target) && coversPorts(deniedPorts(denied), entry);
 
 /** Whether an entry that permits, permits all that another one does. */
-const permitsEntry = (permitting: DestEntry, entry: DestEntry): boolean =>
+export const permitsEntry = (permitting: DestEntry, entry: DestEntry): boolean =>
   coversTarget(permitting.target, entry.target) && coversPorts(effectivePorts(permitting), entry);
 
 /**

@@ -7,6 +7,7 @@ import type {
   FeedSyncBody,
   Flow,
   PreviewBody,
+  SuggestionBody,
   ThreatBody,
 } from '../../../src/api/schemas-traffic.js';
 import type { AuditView } from '../../../src/changes/audit.js';
@@ -19,6 +20,7 @@ import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
 import type { Pause } from '../../../src/policy/policy.js';
+import type { Suggestion } from '../../../src/suggest/suggest.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
 it('every view fits its schema', () => {
@@ -28,6 +30,7 @@ it('every view fits its schema', () => {
   expectTypeOf<ThreatsStatus>().toExtend<Status['threats']>();
   expectTypeOf<FlowRecord>().toExtend<Flow>();
   expectTypeOf<PreviewView>().toExtend<PreviewBody>();
+  expectTypeOf<Suggestion>().toExtend<SuggestionBody>();
   expectTypeOf<ScanView>().toExtend<ScanBody>();
   expectTypeOf<ExplainView>().toExtend<Explain>();
   expectTypeOf<AuditView>().toExtend<AuditBody>();
