@@ -16,6 +16,7 @@ const ORDER = [
   'flows',
   'changes',
   'coverage',
+  'suggest',
   'ops',
   'notify',
   'api',

@@ -428,6 +428,46 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v1/suggestions/{container}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * What a container was seen to use, as a list; nothing is changed
+         * @description It needs the role read. It takes 10 tokens of the rate.
+         */
+        readonly get: operations["getSuggestionsContainer"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/suggestions": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * What the containers of a Compose project were seen to use; nothing is changed
+         * @description It needs the role read. It takes 10 tokens of the rate.
+         */
+        readonly get: operations["getSuggestions"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v1/events": {
         readonly parameters: {
             readonly query?: never;
@@ -1117,6 +1157,14 @@ export interface components {
                 /** @description RFC 3339 UTC */
                 readonly expires?: string;
             })[];
+            /** @description what the entries must permit and deny; drawbridge check runs them */
+            readonly tests?: readonly ({
+                /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                readonly allow: string;
+            } | {
+                /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                readonly deny: string;
+            })[];
             readonly name: string;
             readonly source: "folder" | "store";
             /** @description the file of a folder list */
@@ -1169,6 +1217,14 @@ export interface components {
                 readonly comment?: string;
                 /** @description RFC 3339 UTC */
                 readonly expires?: string;
+            })[];
+            /** @description what the entries must permit and deny; drawbridge check runs them */
+            readonly tests?: readonly ({
+                /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                readonly allow: string;
+            } | {
+                /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                readonly deny: string;
             })[];
         };
         readonly Explanation: {
@@ -1462,6 +1518,14 @@ export interface components {
                         readonly comment?: string;
                         /** @description RFC 3339 UTC */
                         readonly expires?: string;
+                    })[];
+                    /** @description what the entries must permit and deny; drawbridge check runs them */
+                    readonly tests?: readonly ({
+                        /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                        readonly allow: string;
+                    } | {
+                        /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
+                        readonly deny: string;
                     })[];
                 };
             };
@@ -2750,6 +2814,186 @@ export interface operations {
             readonly 429: components["responses"]["Problem429"];
             readonly 500: components["responses"]["Problem500"];
             readonly 503: components["responses"]["Problem503"];
+        };
+    };
+    readonly getSuggestionsContainer: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description default: json, or yaml with Accept: application/yaml */
+                readonly format?: "json" | "yaml" | "list" | "label" | "compose";
+                /** @description only what was used within this time */
+                readonly since?: string;
+                /** @description entries that were not used for this time are to be removed; default: 30d */
+                readonly unused?: string;
+                /** @description suggest what is denied now as well */
+                readonly includeDenied?: "true" | "false";
+            };
+            readonly header?: never;
+            readonly path: {
+                /** @description id, name or id prefix; of a container that is gone: its name, or PROJECT/SERVICE */
+                readonly container: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description the suggestion */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": {
+                        readonly container: string;
+                        /** @description the owner of the record: compose:PROJECT/SERVICE or name:NAME */
+                        readonly owner: string;
+                        readonly since: string | null;
+                        readonly starts: number;
+                        readonly stable: {
+                            readonly since: string | null;
+                            readonly for: string | null;
+                            /** @description starts since then, at least */
+                            readonly starts: number;
+                            /** @description recorded for a day, or over ten starts */
+                            readonly enough: boolean;
+                            readonly text: string;
+                        };
+                        readonly entries: readonly {
+                            readonly entry: string;
+                            readonly comment: string;
+                            readonly count: number;
+                            readonly first: string | null;
+                            readonly last: string | null;
+                            /** @description starts of the container in which it was seen, at least */
+                            readonly starts: number;
+                            readonly risk: string | null;
+                        }[];
+                        /** @description lists that permit several of the destinations, or that its labels name */
+                        readonly lists: readonly {
+                            readonly list: string;
+                            readonly comment: string;
+                            readonly covers: readonly string[];
+                        }[];
+                        /** @description what was seen and is not suggested */
+                        readonly left: readonly {
+                            /** @description the entry that would permit it, or the destination where no entry can */
+                            readonly entry: string;
+                            readonly why: string;
+                            readonly count: number;
+                            readonly first: string | null;
+                            readonly last: string | null;
+                            /** @description starts of the container in which it was seen, at least */
+                            readonly starts: number;
+                        }[];
+                        /** @description entries of its labels and grants that were not used */
+                        readonly remove: readonly {
+                            readonly entry: string;
+                            readonly from: string;
+                            /** @description RFC 3339, UTC */
+                            readonly unusedSince: string;
+                        }[];
+                        readonly notes: readonly string[];
+                    };
+                    readonly "application/yaml": string;
+                    readonly "text/plain": string;
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 404: components["responses"]["Problem404"];
+            readonly 409: components["responses"]["Problem409"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+        };
+    };
+    readonly getSuggestions: {
+        readonly parameters: {
+            readonly query: {
+                /** @description default: json, or yaml with Accept: application/yaml */
+                readonly format?: "json" | "yaml" | "list" | "label" | "compose";
+                /** @description only what was used within this time */
+                readonly since?: string;
+                /** @description entries that were not used for this time are to be removed; default: 30d */
+                readonly unused?: string;
+                /** @description suggest what is denied now as well */
+                readonly includeDenied?: "true" | "false";
+                /** @description a Compose project */
+                readonly project: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description a suggestion for each service */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": {
+                        readonly items: readonly {
+                            readonly container: string;
+                            /** @description the owner of the record: compose:PROJECT/SERVICE or name:NAME */
+                            readonly owner: string;
+                            readonly since: string | null;
+                            readonly starts: number;
+                            readonly stable: {
+                                readonly since: string | null;
+                                readonly for: string | null;
+                                /** @description starts since then, at least */
+                                readonly starts: number;
+                                /** @description recorded for a day, or over ten starts */
+                                readonly enough: boolean;
+                                readonly text: string;
+                            };
+                            readonly entries: readonly {
+                                readonly entry: string;
+                                readonly comment: string;
+                                readonly count: number;
+                                readonly first: string | null;
+                                readonly last: string | null;
+                                /** @description starts of the container in which it was seen, at least */
+                                readonly starts: number;
+                                readonly risk: string | null;
+                            }[];
+                            /** @description lists that permit several of the destinations, or that its labels name */
+                            readonly lists: readonly {
+                                readonly list: string;
+                                readonly comment: string;
+                                readonly covers: readonly string[];
+                            }[];
+                            /** @description what was seen and is not suggested */
+                            readonly left: readonly {
+                                /** @description the entry that would permit it, or the destination where no entry can */
+                                readonly entry: string;
+                                readonly why: string;
+                                readonly count: number;
+                                readonly first: string | null;
+                                readonly last: string | null;
+                                /** @description starts of the container in which it was seen, at least */
+                                readonly starts: number;
+                            }[];
+                            /** @description entries of its labels and grants that were not used */
+                            readonly remove: readonly {
+                                readonly entry: string;
+                                readonly from: string;
+                                /** @description RFC 3339, UTC */
+                                readonly unusedSince: string;
+                            }[];
+                            readonly notes: readonly string[];
+                        }[];
+                        readonly next: string | null;
+                    };
+                    readonly "application/yaml": string;
+                    readonly "text/plain": string;
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
         };
     };
     readonly getEvents: {

@@ -30,6 +30,7 @@ import {
   teardownRoutes,
   tokenRoutes,
 } from './service-routes.js';
+import { suggestRoutes } from './suggest-routes.js';
 import { explainRoutes, feedRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
 
 export interface ApiOptions {
@@ -62,6 +63,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   scanRoutes,
   flowRoutes,
   knownRoutes,
+  suggestRoutes,
   eventRoutes,
   notifyRoutes,
   auditRoutes,

@@ -4,6 +4,7 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ItemOf, PagedRoute, Route, Routes } from '../../schemas/api.js';
 import type { SyncHow } from '../threats/feed-view.js';
+import { eventsIn, type ReadEvent } from './event-reader.js';
 import type { ClosedStatus, ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
 import type { ExportBody } from './schemas-fleet.js';
 
@@ -18,6 +19,13 @@ interface Extra {
   /** A revision; 0: only when there is none yet. */
   readonly ifRevision?: number | undefined;
   readonly timeoutMs?: number;
+}
+
+/** Durations as in "7d". */
+export interface SuggestQuery {
+  readonly since?: string;
+  readonly unused?: string;
+  readonly includeDenied?: 'true';
 }
 
 /** The service answered with a problem. */
@@ -130,6 +138,12 @@ export class ApiClient {
   scan(container: string | undefined) {
     return this.#items('GET /v1/scan', { query: container === undefined ? {} : { container } });
   }
+  suggestion(container: string, query: SuggestQuery) {
+    return this.#json('GET /v1/suggestions/{container}', { params: { container }, query });
+  }
+  suggestions(project: string, query: SuggestQuery) {
+    return this.#items('GET /v1/suggestions', { query: { project, ...query } });
+  }
   lists() {
     return this.#items('GET /v1/lists', {});
   }
@@ -170,21 +184,10 @@ export class ApiClient {
       : this.#json('DELETE /v1/containers/{container}/known/{destination}', send);
   }
   /** Events as they come, until `signal` is aborted or the service ends. */
-  async *events(
-    query: Routes['GET /v1/events']['query'],
-    signal: AbortSignal,
-  ): AsyncGenerator<{ readonly id: string; readonly kind: string; readonly data: unknown }> {
+  async *events(query: Routes['GET /v1/events']['query'], signal: AbortSignal): AsyncGenerator<ReadEvent> {
     const response = await this.#open(addressOf('GET /v1/events', { query }).path, signal);
     if (response.statusCode !== 200) throw new ApiError(problemOf(response, await text(response)));
-    let rest = '';
-    for await (const chunk of untilItBreaks(response.setEncoding('utf8'))) {
-      const blocks = `${rest}${chunk}`.split('\n\n');
-      rest = blocks.pop() ?? '';
-      for (const block of blocks) {
-        const event = eventOf(block);
-        if (event) yield event;
-      }
-    }
+    yield* eventsIn(response);
   }
   exportAll(): Promise<ExportBody> {
     return this.#json('GET /v1/export', {});
@@ -324,28 +327,6 @@ export class ApiClient {
       ...(ifRevision === undefined ? {} : guard(ifRevision)),
     };
   }
-}
-
-/** A stream ends, too, when the service is killed. */
-async function* untilItBreaks(stream: IncomingMessage): AsyncGenerator<string> {
-  try {
-    for await (const chunk of stream) yield String(chunk);
-  } catch (e) {
-    if (!stream.destroyed || (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e;
-  }
-}
-
-/** A block of a stream of server-sent events; undefined: a comment. */
-function eventOf(
-  block: string,
-): { readonly id: string; readonly kind: string; readonly data: unknown } | undefined {
-  const fields = new Map(
-    block.split('\n').map((line) => [line.split(': ', 1)[0] ?? '', line.slice(line.indexOf(': ') + 2)]),
-  );
-  const [kind, data] = [fields.get('event'), fields.get('data')];
-  return kind === undefined || data === undefined
-    ? undefined
-    : { id: fields.get('id') ?? '', kind, data: JSON.parse(data) };
 }
 
 const flag = (on: boolean): 'true' | 'false' => (on ? 'true' : 'false');

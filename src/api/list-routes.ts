@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ListView } from '../changes/list-changes.js';
 import { isRecord } from '../lib/json.js';
 import type { DestEntry, Entry, Flag } from '../policy/entry.js';
+import type { ListTest } from '../policy/policy.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
 import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { etagOf, guardedRevision, validateAllButBody } from './requests.js';
@@ -217,15 +218,19 @@ const FLAG_FIELDS: Readonly<Record<Flag, Partial<ItemObject>>> = {
 
 /** A list as the API shows it: the YAML's fields, entries as canonical text, or as an object where they carry more. */
 function listBody(list: ListView): ListBody {
-  const { allow, hosts, match, ...rest } = list;
+  const { allow, hosts, match, tests, ...rest } = list;
   return {
     ...rest,
     ...(hosts ? { hosts: [...hosts] } : {}),
     ...(match ? { match: { ...match } } : {}),
     allow: allow.map(item),
+    ...(tests ? { tests: tests.map(({ verdict, text }) => testBody(verdict, text)) } : {}),
     usedBy: [...list.usedBy],
   };
 }
+
+const testBody = (verdict: ListTest['verdict'], text: string) =>
+  verdict === 'allow' ? { allow: text } : { deny: text };
 
 function item(entry: Entry): Item {
   if (entry.kind === 'list' || (entry.comment === undefined && entry.expires === undefined))

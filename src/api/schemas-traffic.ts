@@ -224,3 +224,61 @@ export const PreviewSchema = Type.Object(
   { ...closed, $id: 'Preview' },
 );
 export type PreviewBody = View<typeof PreviewSchema>;
+
+const used = {
+  count: Count,
+  first: Nullable(Time),
+  last: Nullable(Time),
+  starts: Type.Integer({ minimum: 0, description: 'starts of the container in which it was seen, at least' }),
+};
+export const SuggestionSchema = Type.Object(
+  {
+    container: Type.String(),
+    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
+    since: Nullable({ ...Time, description: 'recorded since then; null: never' }),
+    starts: Count,
+    stable: Type.Object(
+      {
+        since: Nullable({ ...Time, description: 'when the newest destination was found' }),
+        for: Nullable(Text('from then until now')),
+        starts: Type.Integer({ minimum: 0, description: 'starts since then, at least' }),
+        enough: Type.Boolean({ description: 'recorded for a day, or over ten starts' }),
+        text: Type.String(),
+      },
+      closed,
+    ),
+    entries: Type.Array(
+      Type.Object(
+        {
+          entry: Type.String(),
+          comment: Type.String(),
+          ...used,
+          risk: Nullable(Text('why anyone can receive data there')),
+        },
+        closed,
+      ),
+    ),
+    lists: Type.Array(
+      Type.Object({ list: Type.String(), comment: Type.String(), covers: Type.Array(Type.String()) }, closed),
+      { description: 'lists that permit several of the destinations, or that its labels name' },
+    ),
+    left: Type.Array(
+      Type.Object(
+        {
+          entry: Text('the entry that would permit it, or the destination where no entry can'),
+          why: Type.String(),
+          ...used,
+        },
+        closed,
+      ),
+      { description: 'what was seen and is not suggested' },
+    ),
+    remove: Type.Array(
+      Type.Object({ entry: Type.String(), from: Type.String(), unusedSince: Time }, closed),
+      { description: 'entries of its labels and grants that were not used' },
+    ),
+    notes: Type.Array(Type.String()),
+  },
+  closed,
+);
+export type SuggestionBody = View<typeof SuggestionSchema>;

@@ -24,8 +24,16 @@ import { BROKEN_LABEL, MISSING_LIST, type Mode } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { isContainerId } from '../ruleset/canary-subject.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
+import type { Suggestion } from '../suggest/suggest.js';
 import type { Feeds } from '../threats/feed-service.js';
-import { type ContainerParts, containerBody, containerState, explainBody } from './container-body.js';
+import {
+  type ContainerParts,
+  containerBody,
+  containerState,
+  explainBody,
+  type SuggestionRequest,
+  suggestionBody,
+} from './container-body.js';
 import type { ContainerBody, Status } from './schemas.js';
 
 /** The parts of the service from which the views are computed. */
@@ -190,6 +198,11 @@ export class Views {
     const found = this.#find(idOrName);
     await this.refreshCounts();
     return previewView(this.#p, found, to);
+  }
+
+  /** What a container was seen to use, as a policy. Nothing is changed. */
+  suggestion(request: SuggestionRequest): Promise<Suggestion> {
+    return suggestionBody(this.#p, this.#p.overrides(), request);
   }
 
   async plan(): Promise<readonly string[]> {

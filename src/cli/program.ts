@@ -153,6 +153,7 @@ const COMMANDS: readonly Listed[] = [
   { name: 'allow', group: DAILY, load: async () => (await access()).allowCommand },
   { name: 'revoke', group: DAILY, load: async () => (await access()).revokeCommand },
   { name: 'mode', group: DAILY, load: async () => (await access()).modeCommand },
+  { name: 'suggest', group: DAILY, load: async () => (await flow()).suggestCommand },
   { name: 'pause', group: DAILY, load: async () => (await admin()).pauseCommand },
   {
     name: 'lockdown',

@@ -329,3 +329,19 @@ export async function readSecret(path: string): Promise<string> {
   if (secret === '' || /[^\x21-\x7e]/.test(secret)) throw new Error('it is not one line of printable ASCII');
   return secret;
 }
+
+/** Secret files of receivers that cannot be read, or that other users can. */
+export async function unusableSecrets(
+  receivers: readonly ReceiverConfig[],
+): Promise<readonly { readonly detail: string; readonly remedy: string }[]> {
+  const remedy = 'write the secret to that file, one line, readable by root only';
+  const found = receivers.map(async ({ name, secretFile: file }) => {
+    if (file === undefined) return [];
+    const why = await readSecret(file).then(
+      () => undefined,
+      (e: unknown) => (e instanceof Error ? e.message : String(e)),
+    );
+    return why === undefined ? [] : [{ detail: `receiver ${name}: ${file} cannot be used: ${why}`, remedy }];
+  });
+  return (await Promise.all(found)).flat();
+}

@@ -6,6 +6,7 @@ import type { DestEntry } from '../policy/entry.js';
 import type { Verdict } from '../policy/finding.js';
 import type { Lockdown, Pause } from '../policy/policy.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
+import { riskOfName } from '../policy/risk.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
@@ -41,7 +42,11 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
   return permit(name, isHost ? hostEntry(dest) : input.to);
 }
 
-function metadataOf({ target }: DestEntry, address: string | undefined): string | undefined {
+/** The metadata service of a cloud at this destination; undefined: none is known. */
+export function metadataOf(
+  { target }: Pick<DestEntry, 'target'>,
+  address: string | undefined,
+): string | undefined {
   if (target.kind === 'name') {
     const named = metadataName(target.name);
     if (named !== undefined) return named;
@@ -49,6 +54,15 @@ function metadataOf({ target }: DestEntry, address: string | undefined): string 
   if (target.kind === 'address') return metadataIn(target.range);
   const at = address === undefined ? undefined : parseAddress(address);
   return at && metadataIn({ family: at.family, lo: at.value, hi: at.value });
+}
+
+/** What is known of those that receive data at a name; null: nothing. */
+export function receivers({ dest: { target } }: Pick<ExplainInput, 'dest'>): string | null {
+  const risk = target.kind === 'name' ? riskOfName(target.name) : undefined;
+  if (!risk) return null;
+  return risk.hasTenants
+    ? `the name belongs to one customer of ${risk.pattern}: ${risk.reason}`
+    : `anyone can receive data there: ${risk.reason}`;
 }
 
 /** Port 53 reaches Drawbridge, unless an address entry with dns=direct covers it. */

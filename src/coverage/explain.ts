@@ -17,6 +17,7 @@ import {
   isDnsPort,
   packetTo,
   type Remedy,
+  receivers,
   remedyOf,
   type View,
   wanted,
@@ -32,7 +33,8 @@ export function explain(input: ExplainInput): ExplainView {
     lockedView(input) ??
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
-  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view };
+  const warning = view.warning ?? (view.verdict === 'threat' ? null : receivers(input));
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, warning };
 }
 
 /** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */

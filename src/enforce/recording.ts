@@ -122,14 +122,19 @@ export class Recording implements AsyncDisposable {
     if (found) this.#add(found, askedName(name));
   }
 
-  /** The destination as an entry would name it. */
-  describe(member: Subject, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
-    const { dns, kernel, applied } = this.#o;
+  /** The destination as an entry would name it. `names`: those of its address, where they are known better than now. */
+  describe(
+    member: Subject,
+    self: ContainerFacts,
+    sent: Omit<Sent, 'names'>,
+    names: Sent['names'] = this.#o.dns.namesFor(self.id, sent.address),
+  ): Sighting {
+    const { kernel, applied } = this.#o;
     const isHost = (a: string): boolean =>
       kernel.hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
     const view = applied.value?.view ?? { containers: new Map(), networks: new Map() };
     const around = { view: view as AppliedState['view'], self, isHost, isPrivate: this.#isPrivate };
-    return destinationOf({ ...sent, names: dns.namesFor(self.id, sent.address) }, around);
+    return destinationOf({ ...sent, names }, around);
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {

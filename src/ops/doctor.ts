@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import type { Config } from '../config/config.js';
-import { openListener, plainReceivers, readSecret } from '../config/endpoints.js';
+import { openListener, plainReceivers, unusableSecrets } from '../config/endpoints.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
@@ -57,19 +57,8 @@ export function checkListener(listen: string): DoctorCheck[] {
 
 /** Whether events cross the network unencrypted, and whether the secrets of receivers can be read. */
 async function checkReceivers({ notify }: Config): Promise<DoctorCheck[]> {
-  const warn = { name: 'notify', ok: false, level: 'warn' } as const;
-  const checks: DoctorCheck[] = plainReceivers(notify).map((found) => ({ ...warn, ...found }));
-  for (const { name, secretFile } of notify)
-    if (secretFile !== undefined)
-      await readSecret(secretFile).catch((e: unknown) => {
-        const detail = `receiver ${name}: ${secretFile} cannot be used: ${e instanceof Error ? e.message : String(e)}`;
-        checks.push({
-          ...warn,
-          detail,
-          remedy: 'write the secret to that file, one line, readable by root only',
-        });
-      });
-  return checks;
+  const found = [...plainReceivers(notify), ...(await unusableSecrets(notify))];
+  return found.map((problem) => ({ name: 'notify', ok: false, level: 'warn', ...problem }));
 }
 
 /** The host enforces without Redis; only changes need it. */
@@ -339,7 +328,7 @@ function checkAccounting(): DoctorCheck {
     undefined:
       'this kernel does not count packets and bytes of connections: records of what has passed are without them',
   }[`${counts}`];
-  const remedy = 'use a kernel with CONFIG_NF_CONNTRACK and its sysctls (every distribution’s has them)';
+  const remedy = 'use a kernel with CONFIG_NF_CONNTRACK and its sysctls, as distributions have';
   const ok = counts !== undefined;
   return { name: 'accounting', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }

@@ -18,6 +18,16 @@ export interface List {
   readonly match?: ListMatch;
   readonly mode?: Mode;
   readonly allow: readonly Entry[];
+  /** What `drawbridge check` expects of the entries. They have no effect on a policy. */
+  readonly tests?: readonly ListTest[];
+}
+/** The verdict that the entries of a list must have for one destination. */
+export interface ListTest {
+  readonly verdict: 'allow' | 'deny';
+  /** As it is written. */
+  readonly text: string;
+  /** With the port that a connection would have: without one, 443 of tcp. */
+  readonly to: DestEntry;
 }
 export interface ListMatch {
   readonly name?: string;

@@ -205,6 +205,17 @@ describe('changing', () => {
     expect((await ask('GET', '/v1/lists/npm')).headers.etag).toBeUndefined();
   });
 
+  it('keeps the tests of a list, and refuses what is no test at its place', async () => {
+    const tests = [{ allow: 'A.org' }, { deny: 'b.org:80' }];
+    const made = await ask('PUT', '/v1/lists/ci', { allow: ['a.org'], tests });
+    expect(made).toMatchObject({ status: 201, body: { tests } });
+    expect(schemaProblems(schemas.ListBodySchema, made.body)).toEqual([]);
+    expect(await ask('PUT', '/v1/lists/ci', { allow: [], tests: [{ deny: '*.org' }] })).toMatchObject({
+      status: 422,
+      body: { errors: [{ pointer: '/tests/0/deny' }] },
+    });
+  });
+
   it('adds and removes entries by their canonical text, percent-encoded', async () => {
     await ask('PUT', '/v1/lists/ci', {
       allow: ['[2001:db8::/32]:443', '10.0.0.0/8:22/udp', 'a.org tls=off'],

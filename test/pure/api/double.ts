@@ -1,4 +1,4 @@
-import { grantBody } from '../../../src/api/container-body.js';
+import { grantBody, type SuggestionRequest } from '../../../src/api/container-body.js';
 import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
 import type { KnownBody } from '../../../src/api/schemas-traffic.js';
@@ -16,7 +16,7 @@ import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
-import type { FlowQuery, FlowRecord } from '../../../src/flows/flow-record.js';
+import type { FlowQuery, FlowRecord, OwnerRecord, SeenDestination } from '../../../src/flows/flow-record.js';
 import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { OutputStatus } from '../../../src/notify/notifier.js';
@@ -24,6 +24,8 @@ import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
 import type { Store } from '../../../src/store/store-interface.js';
+import type { Place } from '../../../src/suggest/needs.js';
+import { type Suggestion, suggest } from '../../../src/suggest/suggest.js';
 import type { Feeds } from '../../../src/threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';
 
@@ -52,6 +54,8 @@ export class MemoryService {
   scanned: ScanView[] = [];
   mode: ContainerBody['mode'] = 'observe';
   wouldDeny: PreviewView['destinations'] = [];
+  /** By owner. */
+  readonly records = new Map<string, OwnerRecord>();
   readonly events = new EventLog();
   outputs: OutputStatus[] = [];
   alerts: string[] = [];
@@ -302,6 +306,21 @@ export class MemoryService {
       trace: ['filter DB-FORWARD: -m mark …'],
     };
   }
+  /** By names alone; the container has no policy. */
+  async suggestion({ container, record, options, now }: SuggestionRequest): Promise<Suggestion> {
+    const name = typeof container === 'string' ? container : container.name;
+    const place = (to: SeenDestination): Place => ({ entry: to.name, free: false, warning: null });
+    return suggest({
+      container: name,
+      record,
+      places: record.seen.map(place),
+      policy: { entries: [], denied: [], lists: [] },
+      lists: this.store,
+      notRecorded: [],
+      now,
+      options,
+    });
+  }
   async plan(): Promise<readonly string[]> {
     return this.planned;
   }
@@ -334,6 +353,7 @@ export class MemoryService {
       scan: (idOrName) => this.scan(idOrName),
       explain: (idOrName, to) => this.explain(idOrName, to),
       preview: (idOrName, to) => this.preview(idOrName, to),
+      suggestion: (request) => this.suggestion(request),
       plan: () => this.plan(),
     } satisfies Public<Views>;
     const parts: Partial<Record<keyof Context, unknown>> = {
@@ -346,6 +366,8 @@ export class MemoryService {
       },
       events: this.events,
       flows: {
+        record: async (owner) => this.records.get(owner),
+        owners: async () => [...this.records.keys()],
         page: async (query) => this.flowPage(query),
         facts: async () => ({
           since: Date.parse('2030-01-01T00:00:00Z'),

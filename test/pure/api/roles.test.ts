@@ -43,6 +43,8 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'DELETE /v1/lists/:name/entries/:entry': 'write',
   'PUT /v1/sync/:owner': 'write',
   'GET /v1/explain': 'read',
+  'GET /v1/suggestions': 'read',
+  'GET /v1/suggestions/:container': 'read',
   'GET /v1/export': 'admin',
   'POST /v1/import': 'admin',
   'GET /v1/events': 'read',

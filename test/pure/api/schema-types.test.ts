@@ -8,6 +8,7 @@ import type {
   FeedSyncBody,
   Flow,
   PreviewBody,
+  SuggestionBody,
   ThreatBody,
 } from '../../../src/api/schemas-traffic.js';
 import type { AuditView } from '../../../src/changes/audit.js';
@@ -21,6 +22,7 @@ import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
 import type { OutputStatus, TestResult } from '../../../src/notify/notifier.js';
 import type { Pause } from '../../../src/policy/policy.js';
+import type { Suggestion } from '../../../src/suggest/suggest.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
 it('every view fits its schema', () => {
@@ -32,6 +34,7 @@ it('every view fits its schema', () => {
   expectTypeOf<OutputStatus>().toExtend<OutputBody>();
   expectTypeOf<TestResult>().toExtend<NotifyTestBody>();
   expectTypeOf<PreviewView>().toExtend<PreviewBody>();
+  expectTypeOf<Suggestion>().toExtend<SuggestionBody>();
   expectTypeOf<ScanView>().toExtend<ScanBody>();
   expectTypeOf<ExplainView>().toExtend<Explain>();
   expectTypeOf<AuditView>().toExtend<AuditBody>();

@@ -436,6 +436,7 @@ describe('usage', () => {
       'allow',
       'revoke',
       'mode',
+      'suggest',
       'pause',
       'lockdown',
       'lists',
