@@ -1,5 +1,6 @@
 /** What each command prints with --json, for docs/cli.md and the tests: of the API's schemas where it is one of its answers. */
 import { type TSchema, Type } from '@sinclair/typebox';
+import { NotifyTestSchema, OutputSchema } from '../src/api/event-routes.js';
 import {
   AuditSchema,
   ClosedStatusSchema,
@@ -26,6 +27,7 @@ import {
   FlowsSchema,
   KnownSchema,
   PreviewSchema,
+  SuggestionSchema,
   ThreatSchema,
 } from '../src/api/schemas-traffic.js';
 import { Count, closedObject as closed, Mode, Nullable, Time, Words } from '../src/lib/schema-parts.js';
@@ -114,6 +116,9 @@ export const SHAPES: Readonly<Record<string, TSchema>> = {
   inspect: Type.Composite([ContainerSchema, Type.Object({ denials: Type.Array(FlowSchema) })], closed),
   explain: ExplainSchema,
   flows: Type.Union([FlowsSchema, KnownSchema]),
+  suggest: Type.Union([SuggestionSchema, Type.Array(SuggestionSchema)]),
+  notify: Type.Array(OutputSchema),
+  'notify test': Type.Array(NotifyTestSchema),
   allow: Type.Array(GrantSchema),
   revoke: object({ revoked: Texts, remaining: Problems, notes: Texts }),
   mode: Type.Union([ModeResult, Type.Array(ModeResult)]),

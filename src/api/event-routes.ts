@@ -104,7 +104,7 @@ function eventStream(
   return stream;
 }
 
-const OutputSchema = Type.Object(
+export const OutputSchema = Type.Object(
   {
     name: Text('of the configuration; of the outputs: flows.file, flows.syslog, otlp'),
     kind: Text('json, slack, ntfy, gotify, exec, file, syslog, otlp'),
@@ -120,11 +120,11 @@ const OutputSchema = Type.Object(
   closedObject,
 );
 export type OutputBody = View<typeof OutputSchema>;
-const TestSchema = Type.Object(
+export const NotifyTestSchema = Type.Object(
   { name: Type.String(), ok: Type.Boolean(), detail: Text('why it failed') },
   closedObject,
 );
-export type NotifyTestBody = View<typeof TestSchema>;
+export type NotifyTestBody = View<typeof NotifyTestSchema>;
 const Receiver = Type.Object({ name: Type.String({ description: 'the name of a receiver' }) });
 
 export function notifyRoutes(server: FastifyInstance, ctx: Context): void {
@@ -139,7 +139,7 @@ export function notifyRoutes(server: FastifyInstance, ctx: Context): void {
   const test = {
     summary: 'Send a test message to a receiver at once; the answer has the outcome',
     params: Receiver,
-    response: { 200: TestSchema },
+    response: { 200: NotifyTestSchema },
   };
   server.post<{ Params: Static<typeof Receiver> }>('/v1/notify/:name/test', { schema: test }, (request) =>
     ctx.notifier.test(request.params.name),
