@@ -33,7 +33,7 @@ interface Group {
   readonly problems: readonly Problem[];
 }
 
-const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description', 'hosts'];
+const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'ask', 'description', 'hosts'];
 const CONFIG_KEYS: readonly string[] = Object.keys(ConfigSchema.properties);
 
 /** Recognises a configuration by its keys, and by its file name where the keys decide nothing. */

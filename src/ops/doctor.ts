@@ -345,9 +345,10 @@ function checkAccounting(): DoctorCheck {
 }
 
 /** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
-function checkQueue({ holdQueue, checkQueue, datagramQueue, logGroup, names }: KernelConfig): DoctorCheck {
+function checkQueue(shape: KernelConfig): DoctorCheck {
+  const { holdQueue, checkQueue, datagramQueue, askQueue, logGroup, names } = shape;
   const base = { name: 'packet queue and log', level: 'error' } as const;
-  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : [])];
+  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : []), askQueue];
   const groups = [logGroup, ...(names.verify ? [checkQueue] : [])];
   try {
     for (const queue of queues) new PacketQueue({ queue }, () => undefined).close();

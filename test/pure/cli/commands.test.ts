@@ -438,6 +438,7 @@ describe('usage', () => {
       'mode',
       'pause',
       'lockdown',
+      'ask',
       'lists',
       'check',
       'sync',
