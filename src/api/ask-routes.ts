@@ -34,7 +34,12 @@ export type AskBody = View<typeof AskSchema>;
 const AskDecisionSchema = Type.Object(
   {
     decision: Words(['allow', 'deny']),
-    token: Type.String({ minLength: 1, maxLength: 64, description: 'of the request as it was shown' }),
+    token: Type.String({
+      minLength: 1,
+      maxLength: 64,
+      description: 'of the request as it was shown',
+      examples: ['Vb1c0JmXo2yq8o5a7h0Lzw'],
+    }),
     for: Type.Optional(
       Type.String({
         pattern: DURATION_PATTERN,
@@ -51,7 +56,6 @@ const AskDecisionSchema = Type.Object(
         maxLength: 63,
         description:
           'allow it for good: the list of the store, which the container uses, that gets the entry',
-        examples: ['ci'],
       }),
     ),
   },
