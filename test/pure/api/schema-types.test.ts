@@ -1,7 +1,7 @@
 /** Views whose types belong to other modules fit the schemas of the API. The compiler checks it. */
 import { expectTypeOf, it } from 'vitest';
-import type { NotifyTestBody, OutputBody } from '../../../src/api/event-routes.js';
 import type { AskBody, AskDecidedBody } from '../../../src/api/ask-routes.js';
+import type { NotifyTestBody, OutputBody } from '../../../src/api/event-routes.js';
 import type { AuditBody, Explain, ListBody, PauseBody, ScanBody, Status } from '../../../src/api/schemas.js';
 import type { NodeBody, PlanBody } from '../../../src/api/schemas-fleet.js';
 import type {
