@@ -9,7 +9,7 @@ import { badRequest } from './problems.js';
 import { durationMs } from './requests.js';
 import { Collection, type View } from './schemas.js';
 
-const AskSchema = Type.Object(
+export const AskSchema = Type.Object(
   {
     id: Type.String(),
     container: Text('name of the container'),
@@ -63,7 +63,7 @@ const AskDecisionSchema = Type.Object(
 );
 export type AskDecisionBody = View<typeof AskDecisionSchema>;
 
-const AskDecidedSchema = Type.Object(
+export const AskDecidedSchema = Type.Object(
   {
     id: Type.String(),
     container: Type.String(),
