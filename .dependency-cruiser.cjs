@@ -15,6 +15,7 @@ const ORDER = [
   'netns-rules',
   'flows',
   'changes',
+  'ask',
   'coverage',
   'suggest',
   'ops',

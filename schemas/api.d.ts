@@ -304,6 +304,46 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v1/asks": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * What containers want to reach and a person may decide (docs/ask.md), the newest attempt first
+         * @description It needs the role read.
+         */
+        readonly get: operations["getAsks"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/asks/{id}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Allow it for a time, once or for good, or deny it
+         * @description It needs the role write.
+         */
+        readonly post: operations["postAsksId"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v1/explain": {
         readonly parameters: {
             readonly query?: never;
@@ -1135,6 +1175,8 @@ export interface components {
                 readonly network?: string;
             };
             readonly mode?: "enforce" | "observe" | "off";
+            /** @description of the containers that this list claims, while they are enforced: what no entry permits waits so long for the decision of a person */
+            readonly ask?: string;
             readonly allow: readonly (string | {
                 /** @description a destination: name, address, container:NAME, host, any or list:NAME; with ! before it, it is denied */
                 readonly to: string;
@@ -1195,6 +1237,8 @@ export interface components {
                 readonly network?: string;
             };
             readonly mode?: "enforce" | "observe" | "off";
+            /** @description of the containers that this list claims, while they are enforced: what no entry permits waits so long for the decision of a person */
+            readonly ask?: string;
             /** @description entries, as text or as objects */
             readonly allow?: readonly (string | {
                 /** @description a destination: name, address, container:NAME, host, any or list:NAME; with ! before it, it is denied */
@@ -1226,6 +1270,52 @@ export interface components {
                 /** @description one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp) */
                 readonly deny: string;
             })[];
+        };
+        readonly Ask: {
+            readonly id: string;
+            /** @description name of the container */
+            readonly container: string;
+            readonly containerId: string;
+            readonly name: string | null;
+            /** @description empty: a query for the name, of which no address is known yet */
+            readonly address: string;
+            /** @description all that it was asked for, 8 at most */
+            readonly addresses: readonly string[];
+            /** @description 0: a query for a name */
+            readonly port: number;
+            readonly proto: "tcp" | "udp" | "dns";
+            /** @description what is granted if it is allowed */
+            readonly entry: string;
+            /** @description RFC 3339, UTC */
+            readonly since: string;
+            /** @description time of the newest attempt, RFC 3339, UTC */
+            readonly last: string;
+            readonly until: string | null;
+            /** @description packets and queries that wait now */
+            readonly waiting: number;
+            readonly attempts: number;
+            /** @description changes with everything that is shown; a decision needs it */
+            readonly token: string;
+        };
+        readonly AskDecision: {
+            readonly decision: "allow" | "deny";
+            /** @description of the request as it was shown */
+            readonly token: string;
+            /** @description how long a grant lasts; default: 10m */
+            readonly for?: string;
+            /** @description a grant for 1m: enough for what waits now */
+            readonly once?: boolean;
+            /** @description allow it for good: the list of the store, which the container uses, that gets the entry */
+            readonly list?: string;
+        };
+        readonly AskDecided: {
+            readonly id: string;
+            readonly container: string;
+            readonly entry: string;
+            readonly decision: "allow" | "deny";
+            readonly grant: string | null;
+            readonly expires: string | null;
+            readonly list: string | null;
         };
         readonly Explanation: {
             readonly container: string;
@@ -1496,6 +1586,8 @@ export interface components {
                         readonly network?: string;
                     };
                     readonly mode?: "enforce" | "observe" | "off";
+                    /** @description of the containers that this list claims, while they are enforced: what no entry permits waits so long for the decision of a person */
+                    readonly ask?: string;
                     /** @description entries, as text or as objects */
                     readonly allow?: readonly (string | {
                         /** @description a destination: name, address, container:NAME, host, any or list:NAME; with ! before it, it is denied */
@@ -2532,6 +2624,80 @@ export interface operations {
                 };
                 content: {
                     readonly "application/json": components["schemas"]["List"];
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 403: components["responses"]["Problem403"];
+            readonly 404: components["responses"]["Problem404"];
+            readonly 409: components["responses"]["Problem409"];
+            readonly 412: components["responses"]["Problem412"];
+            readonly 413: components["responses"]["Problem413"];
+            readonly 415: components["responses"]["Problem415"];
+            readonly 422: components["responses"]["Problem422"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+            readonly 503: components["responses"]["Problem503"];
+        };
+    };
+    readonly getAsks: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description 1 to 9999 items in a page, in the order of their keys; left out: all */
+                readonly limit?: string;
+                /** @description `next` of the page before */
+                readonly cursor?: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description done, or what was asked for */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": {
+                        readonly items: readonly components["schemas"]["Ask"][];
+                        readonly next: string | null;
+                    };
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+        };
+    };
+    readonly postAsksId: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description executes the change once: the same request with the same key gets the same answer for 24 hours */
+                readonly "Idempotency-Key"?: string;
+            };
+            readonly path: {
+                /** @description id of the request */
+                readonly id: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["AskDecision"];
+            };
+        };
+        readonly responses: {
+            /** @description done, or what was asked for */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["AskDecided"];
                 };
             };
             readonly 400: components["responses"]["Problem400"];

@@ -1,5 +1,7 @@
 /** What each command prints with --json, for docs/cli.md and the tests: of the API's schemas where it is one of its answers. */
+
 import { type TSchema, Type } from '@sinclair/typebox';
+import { AskDecidedSchema, AskSchema } from '../src/api/ask-routes.js';
 import { NotifyTestSchema, OutputSchema } from '../src/api/event-routes.js';
 import {
   AuditSchema,
@@ -127,6 +129,9 @@ export const SHAPES: Readonly<Record<string, TSchema>> = {
     Type.Composite([Type.Object({ ended: Type.String() }), DurabilitySchema], closed),
   ]),
   lockdown: LockdownSchema,
+  ask: Type.Array(AskSchema),
+  'ask allow': AskDecidedSchema,
+  'ask deny': AskDecidedSchema,
   lists: Type.Array(ListBodySchema),
   'lists show': ListBodySchema,
   'lists edit': ListBodySchema,

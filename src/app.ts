@@ -4,6 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { Asks } from './ask/asks.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
 import { findContainer } from './changes/container-changes.js';
@@ -138,6 +139,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const setWriters = new LearnedSetWriters(kernel.sets);
   const names = new NamesPolicy({ prefix, kernel, docker, threats: threats.look, nat64 });
   const nameEvents = new Signal<NameEvent>();
+  const asking = new Current<Asks>();
   const dns = parts.use(
     new DnsService({
       config: dnsConfig(config.dns),
@@ -147,6 +149,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
       log,
       journal: join(folder, 'names.journal'),
       onEvent: (event) => nameEvents.emit(event),
+      ask: (question) => asking.value?.name(question) ?? 'no',
     }),
   );
   parts.use(docker);
@@ -258,6 +261,9 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     },
   });
   parts.add(async () => changes.close());
+  const asks = new Asks({ shape, applied, names, recording, changes, now });
+  asking.set(asks);
+  parts.add(async () => asks.close());
   listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
 
   const app = {
@@ -296,6 +302,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     reconciler,
     hold,
     verified,
+    asks,
     checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,

@@ -30,6 +30,7 @@ export function buildReporting(app: App) {
   reportDenials(app, { events, flows });
   app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
+  app.asks.events.subscribe((ask) => events.emit('ask', ask));
   reportRepairs(app, events);
   reportLists(app, events);
   reportFeeds(app, events);
@@ -38,8 +39,10 @@ export function buildReporting(app: App) {
   const passed = reportPassed(app, { events, flows });
   const records = parts.use(new Records({ config, node, events, log, env: process.env }));
   const notifier = parts.use(new Notifier({ config, node, events, log }));
-  const metrics = new Metrics({ ...app, events, flows, prefix: app.shape.prefix });
-  return { events, flows, canary, metrics, passed, records, notifier };
+  const { asks } = app;
+  const asksPending = (): number => asks.pending;
+  const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
+  return { events, flows, canary, metrics, passed, records, notifier, asks };
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */

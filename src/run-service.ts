@@ -146,10 +146,10 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   const probed = kernel.probe(prepared);
   probed.catch(() => undefined); // awaited below, unless the start fails before
   await prepared;
-  hold.begin();
-  begun.use(hold);
-  checks.begin();
-  begun.use(checks);
+  for (const queue of [hold, checks, e.asks]) {
+    queue.begin();
+    begun.use(queue);
+  }
   const deniedLog = begun.use(
     new DeniedLog({ group: e.shape.logGroup }, (packet) => e.denials.packet(packet)),
   );

@@ -53,6 +53,7 @@ export function subscribe(app: App): void {
       log.warn({}, 'rules of Drawbridge were missing or changed: repaired');
     }
     app.hold.settle();
+    app.asks.settle();
     app.links.askAgain(now.vethMap.outdated);
     folders.noteAll(now.view.containers);
     namespaceDns.applied(now);

@@ -1,6 +1,7 @@
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
+import { askRoutes } from './ask-routes.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
@@ -58,6 +59,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   emergencyRoutes,
   listRoutes,
   entryRoutes,
+  askRoutes,
   explainRoutes,
   planRoutes,
   scanRoutes,

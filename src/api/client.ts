@@ -189,6 +189,12 @@ export class ApiClient {
     if (response.statusCode !== 200) throw new ApiError(problemOf(response, await text(response)));
     yield* eventsIn(response);
   }
+  asks() {
+    return this.#items('GET /v1/asks', {});
+  }
+  decideAsk(id: string, body: Routes['POST /v1/asks/{id}']['body']) {
+    return this.#json('POST /v1/asks/{id}', { params: { id }, body });
+  }
   exportAll(): Promise<ExportBody> {
     return this.#json('GET /v1/export', {});
   }

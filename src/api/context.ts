@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify';
+import type { Asks } from '../ask/asks.js';
 import type { Audit } from '../changes/audit.js';
 import type { Changes } from '../changes/changes.js';
 import type { Fleet } from '../changes/fleet.js';
@@ -25,6 +26,7 @@ export interface Context {
   readonly trust: StoreTrust;
   readonly fleet: Fleet;
   readonly feeds: Feeds;
+  readonly asks: Pick<Asks, 'list' | 'decide'>;
   readonly docker: DockerWatch;
   readonly reconciler: Reconciler;
   readonly views: Views;

@@ -2,6 +2,7 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ListView } from '../changes/list-changes.js';
 import { isRecord } from '../lib/json.js';
+import { durationText } from '../lib/units.js';
 import type { DestEntry, Entry, Flag } from '../policy/entry.js';
 import type { ListTest } from '../policy/policy.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
@@ -218,11 +219,12 @@ const FLAG_FIELDS: Readonly<Record<Flag, Partial<ItemObject>>> = {
 
 /** A list as the API shows it: the YAML's fields, entries as canonical text, or as an object where they carry more. */
 function listBody(list: ListView): ListBody {
-  const { allow, hosts, match, tests, ...rest } = list;
+  const { allow, hosts, match, askMs, tests, ...rest } = list;
   return {
     ...rest,
     ...(hosts ? { hosts: [...hosts] } : {}),
     ...(match ? { match: { ...match } } : {}),
+    ...(askMs === undefined ? {} : { ask: durationText(askMs) }),
     allow: allow.map(item),
     ...(tests ? { tests: tests.map(({ verdict, text }) => testBody(verdict, text)) } : {}),
     usedBy: [...list.usedBy],

@@ -275,8 +275,8 @@ async function runEditor({ host }: Session, file: string): Promise<void> {
 }
 
 /** A list in the form of its file. */
-function listYaml({ description, hosts, match, mode, allow, tests }: ListBody): string {
-  return stringify({ description, hosts, match, mode, allow, tests }, { lineWidth: 0 });
+function listYaml({ description, hosts, match, mode, ask, allow, tests }: ListBody): string {
+  return stringify({ description, hosts, match, mode, ask, allow, tests }, { lineWidth: 0 });
 }
 
 /** The body of a list from YAML text. Throws CommandFailure with every problem, placed in `file`. */

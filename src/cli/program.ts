@@ -135,6 +135,7 @@ const SERVICE = 'Service:';
 const inspect = () => import('./inspect-commands.js');
 const flow = () => import('./flow-commands.js');
 const access = () => import('./access-commands.js');
+const ask = () => import('./ask-commands.js');
 const list = () => import('./list-commands.js');
 const store = () => import('./store-commands.js');
 const feed = () => import('./feed-commands.js');
@@ -160,6 +161,7 @@ const COMMANDS: readonly Listed[] = [
     group: DAILY,
     load: async () => (await admin()).lockdownCommand,
   },
+  { name: 'ask', group: DAILY, load: async () => (await ask()).askCommand },
   { name: 'lists', group: POLICIES, load: async () => (await list()).listsCommand },
   { name: 'check', group: POLICIES, load: async () => (await list()).checkCommand },
   { name: 'sync', group: POLICIES, load: async () => (await list()).syncCommand },

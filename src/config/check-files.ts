@@ -43,7 +43,7 @@ interface Group {
   readonly problems: readonly Problem[];
 }
 
-const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description', 'hosts', 'tests'];
+const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'ask', 'description', 'hosts', 'tests'];
 const CONFIG_KEYS: readonly string[] = Object.keys(ConfigSchema.properties);
 
 /** Recognises a configuration by its keys, and by its file name where the keys decide nothing. */

@@ -206,6 +206,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
       mode: policy.mode,
       status: parts.lan.status(holder.id),
       isLimited: policy.limits !== undefined,
+      isAsking: policy.askMs !== undefined,
       members: groupsOf(view.containers).byNetwork.get(holder.id) ?? NONE,
     },
     names: {

@@ -12,6 +12,7 @@ import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
 import {
   addressOf,
+  askText,
   type ExplainInput,
   type ExplainView,
   isDnsPort,
@@ -145,7 +146,12 @@ const nothing = (reason: string): View => ({
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (decision.deniedBy) return deniedByEntry(decision.deniedBy, `${decision.reason}: ${NOT_RESOLVED}`, []);
-  if (!decision.allow) return denied(input, `no entry allows the name ${name}: ${NOT_RESOLVED}`, []);
+  if (!decision.allow)
+    return denied(
+      input,
+      `no entry allows the name ${name}: ${NOT_RESOLVED}${askText(input, decision.reason)}`,
+      [],
+    );
   const { proto, port } = wanted(input.dest);
   const refusing =
     proto === 'tcp' || proto === 'udp' ? input.member.denied?.names.on(name, proto, port) : undefined;
@@ -196,7 +202,10 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
   const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
   const denial = denialIn(input.member.denied, why, packet.dst);
   if (denial && !input.evaluator.permits(packet)) return deniedByEntry(denial, denialText(denial), steps);
-  if (!input.evaluator.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
+  if (!input.evaluator.permits(packet)) {
+    const asked = result.verdict === 'queue' ? askText(input) : '';
+    return denied(input, `${deniedBy(result, packet)}${asked}`, steps, address);
+  }
   const entry = decidingEntry(input, result, packet.dst, resolved ?? []);
   if (!entry)
     return {

@@ -325,7 +325,10 @@ export function serveStream(socket: Socket, answer: (message: Buffer) => Promise
     if (waiting >= maxPipelined || socket.writableLength >= maxUnsent) socket.pause();
   };
 
-  socket.setTimeout(idleMs, () => socket.destroy());
+  // a query may wait for a person for longer
+  socket.setTimeout(idleMs, () => {
+    if (waiting === 0) socket.destroy();
+  });
   // A reset by the client; 'close' follows.
   socket.on('error', () => socket.destroy());
   socket.on('drain', settle);

@@ -12,7 +12,7 @@ import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
 import { PublishedKeys } from './published-keys.js';
 import { ClientLimits, type RateLimits, upstreamShare } from './query-limits.js';
-import { QueryPipeline } from './query-pipeline.js';
+import { type AskedName, type NameQuestion, QueryPipeline } from './query-pipeline.js';
 import { Recorder } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { Upstream } from './upstream.js';
@@ -48,6 +48,8 @@ export interface DnsDeps {
   /** Wall clock in ms. */
   readonly now?: () => number;
   onEvent(event: NameEvent): void;
+  /** Asks a person about a name that no entry permits. */
+  ask?(question: NameQuestion): AskedName;
 }
 
 type NameTarget = Parameters<typeof nameMatches>[0];
@@ -110,6 +112,7 @@ export class DnsService {
       log,
       maxTtl,
       onEvent,
+      ask: (question) => deps.ask?.(question) ?? 'no',
     });
     this.#server = new DnsServer({ ...config, pipeline, log, wallClock: now });
     this.#journal.open(

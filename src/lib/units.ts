@@ -22,6 +22,17 @@ export function parseDuration(text: string): Parsed<number> {
   return Number.isSafeInteger(value) ? { ok: true, value } : refuse(`"${text}" is too long`, DURATION_REMEDY);
 }
 
+/** "1m30s" for 90,000: what `parseDuration` reads. */
+export function durationText(ms: number): string {
+  let rest = ms;
+  const parts = Object.entries(UNIT_MS).map(([unit, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return count > 0 ? `${count}${unit}` : '';
+  });
+  return parts.join('') || '0';
+}
+
 const SIZE_UNITS: Readonly<Record<string, number>> = {
   B: 1,
   KB: 1e3,

@@ -328,15 +328,15 @@ function checkAccounting(): DoctorCheck {
     undefined:
       'this kernel does not count packets and bytes of connections: records of what has passed are without them',
   }[`${counts}`];
-  const remedy = 'use a kernel with CONFIG_NF_CONNTRACK and its sysctls, as distributions have';
-  const ok = counts !== undefined;
+  const [ok, remedy] = [counts !== undefined, 'use a kernel with CONFIG_NF_CONNTRACK, as distributions have'];
   return { name: 'accounting', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
 /** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
-function checkQueue({ holdQueue, checkQueue, datagramQueue, logGroup, names }: KernelConfig): DoctorCheck {
+function checkQueue(shape: KernelConfig): DoctorCheck {
+  const { holdQueue, checkQueue, datagramQueue, askQueue, logGroup, names } = shape;
   const base = { name: 'packet queue and log', level: 'error' } as const;
-  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : [])];
+  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : []), askQueue];
   const groups = [logGroup, ...(names.verify ? [checkQueue] : [])];
   try {
     for (const queue of queues) new PacketQueue({ queue }, () => undefined).close();

@@ -8,6 +8,7 @@ import { sealEntry } from './entry-canonical.js';
 import { entryFromObject } from './entry-object.js';
 import { duplicateProblem, isDest, isListName, parseEntries, parseEntry } from './entry-parse.js';
 import { effectivePorts } from './entry-ports.js';
+import { parseAsk } from './limits.js';
 import type { List, ListTest } from './policy.js';
 
 /** The shape of allowlists/NAME.yaml and of a list's body in the API: one definition for checks and for editors. */
@@ -87,6 +88,13 @@ export const ListSchema = Type.Object(
       ),
     ),
     mode: Type.Optional(ModeSchema),
+    ask: Type.Optional(
+      Type.String({
+        description:
+          'of the containers that this list claims, while they are enforced: what no entry permits waits so long for the decision of a person',
+        examples: ['10s'],
+      }),
+    ),
     allow: Type.Optional(
       Type.Array(Type.Union([Type.String(), EntryObjectSchema]), {
         description: 'entries, as text or as objects',
@@ -254,6 +262,18 @@ function nameProblems(name: string): readonly Problem[] {
   ];
 }
 
+/** A list that claims no container asks about none. */
+function askProblems(
+  ask: Parsed<number> | undefined,
+  { match }: Record<string, unknown>,
+): readonly Problem[] {
+  if (ask === undefined) return [];
+  if (!ask.ok) return ask.problems.map((p) => ({ ...p, pointer: '/ask' }));
+  if (match !== undefined) return [];
+  const remedy = 'add "match:" with the containers that the list claims, or set the label drawbridge.ask';
+  return [{ detail: 'ask has no effect without match', remedy, pointer: '/ask' }];
+}
+
 /**
  * A list from its body: the YAML's fields, `{ description, match, mode, allow, tests }`.
  * @returns every problem (200 at most) at once, with JSON pointers into the body; columns count within a text at its pointer.
@@ -276,7 +296,8 @@ export function listFromObject(name: string, source: List['source'], body: unkno
   const shape = schemaProblems(ListSchema, Array.isArray(value.allow) ? { ...others, allow: [] } : others);
   const { entries, problems: bad } = readAllow(value.allow);
   const { tests, problems: badTests } = readTests(given);
-  const problems = [...nameProblems(name), ...shape, ...bad, ...badTests];
+  const ask = typeof value.ask === 'string' ? parseAsk(value.ask) : undefined;
+  const problems = [...nameProblems(name), ...shape, ...askProblems(ask, value), ...bad, ...badTests];
   if (problems.length > 0) return { ok: false, problems };
   const { description, hosts, match, mode } = value as Static<typeof ListSchema>;
   const fields = {
@@ -285,6 +306,7 @@ export function listFromObject(name: string, source: List['source'], body: unkno
     ...(match && { match }),
     ...(mode && { mode }),
     ...(tests.length > 0 && { tests }),
+    ...(ask?.ok && { askMs: ask.value }),
   };
   return { ok: true, value: { name, source, ...fields, allow: entries } };
 }

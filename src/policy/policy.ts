@@ -17,6 +17,8 @@ export interface List {
   readonly hosts?: readonly string[];
   readonly match?: ListMatch;
   readonly mode?: Mode;
+  /** For the containers that it claims: how long what is denied waits for a person, ms. */
+  readonly askMs?: number;
   readonly allow: readonly Entry[];
   /** What `drawbridge check` expects of the entries. They have no effect on a policy. */
   readonly tests?: readonly ListTest[];
@@ -69,6 +71,8 @@ export interface Policy {
   readonly lists: readonly string[];
   /** From its own label. They hold while it is enforced. */
   readonly limits?: Limits;
+  /** What no entry permits waits so long for the decision of a person (ms), while the container is enforced; absent: it is denied at once. */
+  readonly askMs?: number;
   /** Reasons that belong in coverage: broken labels, missing lists, ignored image labels. */
   readonly notes: readonly PolicyNote[];
 }

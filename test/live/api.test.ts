@@ -60,6 +60,12 @@ const CASES: Readonly<Record<string, Case>> = {
   'GET /v1/lists/{name}': { status: 200, path: { name: 'ci' } },
   'DELETE /v1/lists/{name}/entries/{entry}': { status: 200, path: { name: 'ci', entry: 'b.example:443' } },
   'DELETE /v1/lists/{name}': { status: 204, path: { name: 'ci' } },
+  'GET /v1/asks': { status: 200 },
+  'POST /v1/asks/{id}': {
+    status: 404,
+    path: { id: '3f9c21ab' },
+    body: { decision: 'deny', token: 'shown' },
+  },
   'GET /v1/explain': { status: 200, query: 'container=web&to=93.184.1.1:80' },
   'GET /v1/plan': { status: 200 },
   'GET /v1/scan': { status: 200 },

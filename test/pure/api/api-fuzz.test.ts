@@ -15,7 +15,7 @@ import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
 import type { ApiDocument, Operation } from '../../../src/api/openapi.js';
 import { isRecord } from '../../../src/lib/json.js';
-import { denial, MemoryService } from './double.js';
+import { denial, MemoryService, ask as shownAsk } from './double.js';
 
 /** The same requests each time; another seed tries others. */
 const SEED = Number(process.env.API_FUZZ_SEED ?? 9457);
@@ -140,6 +140,7 @@ const KNOWN: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   all: { container: 'web', owner: 'ci', target: '192.0.2.1', entry: 'a.org' },
   lists: { name: 'own' },
   feeds: { name: 'bad' },
+  asks: { id: '3f9c21ab' },
 };
 const odd = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 40 }),
@@ -321,6 +322,7 @@ describe.each(operations)('%s', (name, operation) => {
   it('answers each request as it declares', async () => {
     const seen = new Set<number>();
     await service.putList('own', { allow: ['a.org'] }, undefined, 'the test');
+    service.asked = [shownAsk({ token: 'Vb1c0JmXo2yq8o5a7h0Lzw' })];
     await fc.assert(
       fc.asyncProperty(request, async (r) => {
         const before = snapshot();

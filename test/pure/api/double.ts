@@ -3,6 +3,7 @@ import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
 import type { KnownBody } from '../../../src/api/schemas-traffic.js';
 import { nodeCensus, type Views } from '../../../src/api/views.js';
+import type { AskDecided, AskDecision, Asks, AskView } from '../../../src/ask/asks.js';
 import type { Audit, AuditView } from '../../../src/changes/audit.js';
 import type { Changes } from '../../../src/changes/changes.js';
 import type { ContainerChanges, EmergencyChanges } from '../../../src/changes/container-changes.js';
@@ -62,6 +63,7 @@ export class MemoryService {
   warnings: string[] = [];
   accepted: string[] = [];
   readonly feedsKnown = [feed()];
+  asked: AskView[] = [];
   threatKnown: ThreatView['hits'] = [];
 
   constructor() {
@@ -288,6 +290,24 @@ export class MemoryService {
       'store',
     );
   }
+  async decideAsk(id: string, decision: AskDecision, who: string): Promise<AskDecided> {
+    this.#call('decideAsk', id, decision, who);
+    const ask = this.asked.find((one) => one.id === id);
+    if (ask?.token !== decision.token)
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'no longer what was shown',
+        remedy: 'read it again',
+      });
+    this.asked = this.asked.filter((one) => one !== ask);
+    const { container, entry } = ask;
+    const isGrant = decision.allow && decision.list === undefined;
+    return {
+      ...{ id, container, entry, decision: decision.allow ? 'allow' : 'deny' },
+      ...{ grant: isGrant ? 'g1' : null, expires: isGrant ? '2030-01-01T00:10:00.000Z' : null },
+      list: decision.list ?? null,
+    };
+  }
   explain(idOrName: string, to: string) {
     const container = this.container(idOrName).name;
     const denied = this.verdict === 'deny';
@@ -405,6 +425,10 @@ export class MemoryService {
         sync: (name, how) => this.syncFeed(name, how),
         check: (query) => this.threat(query),
       } satisfies Partial<Public<Feeds>>,
+      asks: {
+        list: () => this.asked,
+        decide: (id, decision, who) => this.decideAsk(id, decision, who),
+      } satisfies Partial<Public<Asks>>,
       fleet: {
         refresh: async () => this.nodesSeen,
         forget: async () => null,
@@ -508,6 +532,18 @@ export class MemoryService {
     return list;
   }
 }
+
+export const ask = (more: Partial<AskView> = {}): AskView => ({
+  ...{ id: '3f9c21ab', container: 'web', containerId: 'abc123', name: null },
+  ...{ address: '192.0.2.1', addresses: ['192.0.2.1'], port: 22, proto: 'tcp', entry: '192.0.2.1:22' },
+  since: '2030-01-01T00:00:00.000Z',
+  last: '2030-01-01T00:00:00.000Z',
+  until: '2030-01-01T00:00:10.000Z',
+  waiting: 1,
+  attempts: 1,
+  token: 'shown',
+  ...more,
+});
 
 export const denial = (more: Partial<FlowRecord> = {}): FlowRecord => ({
   time: '2030-01-01T00:00:00.000Z',

@@ -42,6 +42,8 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'POST /v1/lists/:name/entries': 'write',
   'DELETE /v1/lists/:name/entries/:entry': 'write',
   'PUT /v1/sync/:owner': 'write',
+  'GET /v1/asks': 'read',
+  'POST /v1/asks/:id': 'write',
   'GET /v1/explain': 'read',
   'GET /v1/suggestions': 'read',
   'GET /v1/suggestions/:container': 'read',

@@ -1,5 +1,6 @@
 /** Views whose types belong to other modules fit the schemas of the API. The compiler checks it. */
 import { expectTypeOf, it } from 'vitest';
+import type { AskBody, AskDecidedBody } from '../../../src/api/ask-routes.js';
 import type { NotifyTestBody, OutputBody } from '../../../src/api/event-routes.js';
 import type { AuditBody, Explain, ListBody, PauseBody, ScanBody, Status } from '../../../src/api/schemas.js';
 import type { NodeBody, PlanBody } from '../../../src/api/schemas-fleet.js';
@@ -11,6 +12,7 @@ import type {
   SuggestionBody,
   ThreatBody,
 } from '../../../src/api/schemas-traffic.js';
+import type { AskDecided, AskView } from '../../../src/ask/asks.js';
 import type { AuditView } from '../../../src/changes/audit.js';
 import type { NodeView } from '../../../src/changes/fleet.js';
 import type { ListView } from '../../../src/changes/list-changes.js';
@@ -26,6 +28,8 @@ import type { Suggestion } from '../../../src/suggest/suggest.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
 it('every view fits its schema', () => {
+  expectTypeOf<AskView>().toExtend<AskBody>();
+  expectTypeOf<AskDecided>().toExtend<AskDecidedBody>();
   expectTypeOf<FeedView>().toExtend<FeedBody>();
   expectTypeOf<FeedSync>().toExtend<FeedSyncBody>();
   expectTypeOf<ThreatView>().toExtend<ThreatBody>();

@@ -439,6 +439,7 @@ describe('usage', () => {
       'suggest',
       'pause',
       'lockdown',
+      'ask',
       'lists',
       'check',
       'sync',

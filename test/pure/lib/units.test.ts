@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { glob, matchesAny } from '../../../src/lib/glob.js';
 import {
   DURATION_PATTERN,
+  durationText,
   parseDuration,
   parseMoment,
   parseRate,
@@ -28,6 +29,10 @@ describe('durations', () => {
     '%j is refused',
     (text) => expect(value(parseDuration(text))).toBe('refused'),
   );
+  it('are written as they are read', () => {
+    expect([0, 10_000, 90_000, 3_600_001].map(durationText)).toEqual(['0', '10s', '1m30s', '1h1ms']);
+    fc.assert(fc.property(fc.nat(), (ms) => value(parseDuration(durationText(ms))) === ms));
+  });
   it('the pattern for editors lets through what parses', () => {
     const text = fc.string({ unit: fc.constantFrom('1', '30', 'h', 'm', 's', 'ms', 'd', 'w') });
     fc.assert(
