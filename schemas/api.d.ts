@@ -3083,6 +3083,10 @@ export interface operations {
                 readonly unused?: string;
                 /** @description suggest what is denied now as well */
                 readonly includeDenied?: "true" | "false";
+                /** @description 1 to 9999 items in a page, in the order of their keys; left out: all */
+                readonly limit?: string;
+                /** @description `next` of the page before */
+                readonly cursor?: string;
                 /** @description a Compose project */
                 readonly project: string;
             };
@@ -3158,6 +3162,7 @@ export interface operations {
             };
             readonly 400: components["responses"]["Problem400"];
             readonly 401: components["responses"]["Problem401"];
+            readonly 404: components["responses"]["Problem404"];
             readonly 429: components["responses"]["Problem429"];
             readonly 500: components["responses"]["Problem500"];
         };
@@ -3197,7 +3202,12 @@ export interface operations {
     };
     readonly getNotify: {
         readonly parameters: {
-            readonly query?: never;
+            readonly query?: {
+                /** @description 1 to 9999 items in a page, in the order of their keys; left out: all */
+                readonly limit?: string;
+                /** @description `next` of the page before */
+                readonly cursor?: string;
+            };
             readonly header?: never;
             readonly path?: never;
             readonly cookie?: never;

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { EVENT_KINDS, type ServiceEvent } from '../events/service-events.js';
 import { Count, closedObject, Nullable, Text, Time } from '../lib/schema-parts.js';
 import type { Context } from './context.js';
+import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError } from './problems.js';
 import { Collection, type View } from './schemas.js';
 
@@ -130,12 +131,12 @@ const Receiver = Type.Object({ name: Type.String({ description: 'the name of a r
 export function notifyRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
     summary: 'Receivers and other outputs of events: what they got, what waits, and the last error',
+    querystring: PageQuery,
     response: { 200: Collection(OutputSchema) },
   };
-  server.get('/v1/notify', { schema: all }, () => ({
-    items: [...ctx.notifier.status(), ...ctx.records.status()],
-    next: null,
-  }));
+  server.get<PageRoute>('/v1/notify', { schema: all }, ({ query }) =>
+    pageOf('outputs', [...ctx.notifier.status(), ...ctx.records.status()], ({ name }) => name, query),
+  );
   const test = {
     summary: 'Send a test message to a receiver at once; the answer has the outcome',
     params: Receiver,

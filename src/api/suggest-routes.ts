@@ -10,6 +10,7 @@ import type { SuggestOptions } from '../suggest/present.js';
 import type { Suggestion } from '../suggest/suggest.js';
 import { SUGGESTION_FORMATS, suggestionText } from '../suggest/suggestion-text.js';
 import type { Context } from './context.js';
+import { PAGE, pageOf } from './pagination.js';
 import { BadRequestError } from './problems.js';
 import { Collection } from './schemas.js';
 import { SuggestionSchema } from './schemas-traffic.js';
@@ -41,6 +42,7 @@ type SuggestQuery = Static<typeof SuggestQuery>;
 const ProjectQuery = Type.Object(
   {
     ...SuggestQuery.properties,
+    ...PAGE,
     project: Type.String({ minLength: 1, description: 'a Compose project', examples: ['shop'] }),
   },
   { additionalProperties: false },
@@ -89,11 +91,14 @@ export function suggestRoutes(server: FastifyInstance, ctx: Context): void {
   };
   server.get<{ Querystring: Static<typeof ProjectQuery> }>(
     '/v1/suggestions',
-    { schema: all, config: COST },
+    { schema: all, config: { ...COST, problems: [404] } },
     async (request, reply) => {
       const { project, ...query } = request.query;
       const items = await ofProject(ctx, project, optionsOf(query));
-      return sendText(request, reply, `project ${project}`, items) ?? reply.send({ items, next: null });
+      return (
+        sendText(request, reply, `project ${project}`, items) ??
+        reply.send(pageOf('suggestions', items, ({ owner }) => owner, request.query))
+      );
     },
   );
 }

@@ -146,12 +146,9 @@ const nothing = (reason: string): View => ({
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (decision.deniedBy) return deniedByEntry(decision.deniedBy, `${decision.reason}: ${NOT_RESOLVED}`, []);
+  const asked = (): string => askText(input, decision.reason);
   if (!decision.allow)
-    return denied(
-      input,
-      `no entry allows the name ${name}: ${NOT_RESOLVED}${askText(input, decision.reason)}`,
-      [],
-    );
+    return denied(input, `no entry allows the name ${name}: ${NOT_RESOLVED}${asked()}`, []);
   const { proto, port } = wanted(input.dest);
   const refusing =
     proto === 'tcp' || proto === 'udp' ? input.member.denied?.names.on(name, proto, port) : undefined;

@@ -74,7 +74,7 @@ const CASES: Readonly<Record<string, Case>> = {
     status: 200,
     path: { ...WEB, destination: 'a.example' },
   },
-  'GET /v1/suggestions': { status: 200, query: 'project=none' },
+  'GET /v1/suggestions': { status: 404, query: 'project=none' },
   'GET /v1/suggestions/{container}': { status: 200, path: WEB },
   'GET /v1/notify': { status: 200 },
   'POST /v1/notify/{name}/test': { status: 404, path: { name: 'none' } },
