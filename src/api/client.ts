@@ -23,6 +23,7 @@ import type {
   FeedSyncBody,
   FlowsBody,
   KnownBody,
+  ModeBody,
   PreviewBody,
   ThreatBody,
 } from './schemas-traffic.js';
@@ -116,12 +117,22 @@ export class ApiClient {
     const path = `/v1/containers/${encodeURIComponent(idOrName)}/grants/${encodeURIComponent(id)}`;
     return durability(await this.#send('DELETE', path));
   }
-  setMode(idOrName: string, mode: string): Promise<ContainerBody> {
-    return this.#json('PUT', `/v1/containers/${encodeURIComponent(idOrName)}/mode`, { body: { mode } });
+  /** Of all these containers, or of none. */
+  async setModes(containers: readonly string[], wanted: ModeBody): Promise<readonly ContainerBody[]> {
+    const [one = '', ...others] = containers;
+    if (others.length === 0)
+      return [
+        await this.#json<ContainerBody>('PUT', `/v1/containers/${encodeURIComponent(one)}/mode`, {
+          body: wanted,
+        }),
+      ];
+    const body = { containers, ...wanted };
+    return (await this.#json<Page<ContainerBody>>('PUT', '/v1/modes', { body })).items;
   }
-  /** What mode enforce would deny; changes nothing. */
-  preview(idOrName: string): Promise<PreviewBody> {
-    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}/preview`);
+  /** What mode enforce would deny, or the list `against` in place of the policy; changes nothing. */
+  preview(idOrName: string, against?: string): Promise<PreviewBody> {
+    const query = against === undefined ? '' : `?${new URLSearchParams({ against })}`;
+    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}/preview${query}`);
   }
   /** `idOrName` undefined: all containers. `duration` as in "10m". */
   pause(idOrName: string | undefined, duration: string): Promise<PauseBody> {

@@ -1,9 +1,10 @@
 /** The shapes of feeds and threats in the API. */
 import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
+import { DURATION_PATTERN } from '../lib/units.js';
 import type { View } from './schemas.js';
 
-/** The shapes of denied flows and of the preview of mode enforce in the API. */
+/** The shapes of denied flows, of modes that are set, and of the preview of a mode in the API. */
 
 const Lines = Type.Object(
   {
@@ -146,9 +147,13 @@ const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no
 export const PreviewSchema = Type.Object(
   {
     container: Type.String(),
+    containers: Type.Array(Type.String(), {
+      description: 'all running containers of this owner, for which the mode would count',
+    }),
     owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
     mode: Mode,
     to: { ...Mode, description: 'the mode that is previewed' },
+    against: Nullable(Text('the list by which destinations are evaluated; null: the policy counts')),
     recordingSince: Nullable({
       ...Time,
       description: 'start of the uninterrupted recording; null: not recorded now',
@@ -184,6 +189,7 @@ export const PreviewSchema = Type.Object(
           port: Type.Integer(),
           name: Nullable(Type.String()),
           entry: Entry,
+          container: Text('the container that opened it'),
           passesAgain: Type.Boolean({ description: 'a new connection to it passes' }),
         },
         closed,
@@ -194,3 +200,36 @@ export const PreviewSchema = Type.Object(
   closed,
 );
 export type PreviewBody = View<typeof PreviewSchema>;
+
+const MODE_REQUEST = {
+  mode: {
+    ...Words(['enforce', 'observe', 'off', 'auto', 'confirm']),
+    description:
+      'auto: labels, claims and the default decide; confirm: a trial becomes mode enforce for good',
+  },
+  trial: Type.Optional(
+    Type.String({
+      pattern: DURATION_PATTERN,
+      description: 'of enforce: after this duration, what was set before counts again',
+      examples: ['15m'],
+    }),
+  ),
+  against: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'of observe: the list that is evaluated in place of the policy, without being enforced',
+    }),
+  ),
+};
+export const ModeRequestSchema = Type.Object(MODE_REQUEST, closed);
+export type ModeBody = View<typeof ModeRequestSchema>;
+export const ModesRequestSchema = Type.Object(
+  {
+    containers: Type.Array(Type.String({ minLength: 1, description: 'id, name or id prefix' }), {
+      minItems: 1,
+      maxItems: 1000,
+    }),
+    ...MODE_REQUEST,
+  },
+  closed,
+);

@@ -41,6 +41,7 @@ function print(out: Output, s: Status): void {
     out.line(
       `PAUSED: ${counted(s.paused, 'container')} ${s.paused === 1 ? 'is' : 'are'} observed for a time, not enforced`,
     );
+  for (const line of temporary(out, s)) out.line(line);
   if (s.labelErrors > 0)
     out.line(
       `LABELS: ${counted(s.labelErrors, 'container')} with a label that does not parse (drawbridge scan)`,
@@ -64,6 +65,23 @@ function print(out: Output, s: Status): void {
   for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
   const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
+}
+
+/** Modes that end, or that enforce nothing yet. */
+function temporary(out: Output, { trials, trialUntil, evaluated }: Status): readonly string[] {
+  const first = trialUntil ? `, the first ${out.until(trialUntil)}` : '';
+  return [
+    ...(trials > 0
+      ? [
+          `TRIAL: ${counted(trials, 'container')} ${trials === 1 ? 'is' : 'are'} enforced on trial${first} (drawbridge mode NAME confirm)`,
+        ]
+      : []),
+    ...(evaluated > 0
+      ? [
+          `EVALUATED: ${counted(evaluated, 'container')} ${evaluated === 1 ? 'is' : 'are'} observed against a list, not against the own policy`,
+        ]
+      : []),
+  ];
 }
 
 /** `connections` is missing in the answer of an older service. */
@@ -126,8 +144,15 @@ function row(out: Output, c: ContainerBody): readonly string[] {
   ];
 }
 
-export const modeText = (out: Output, { mode, pausedUntil }: ContainerBody): string =>
-  pausedUntil === null ? mode : `${mode} (paused ${out.until(pausedUntil)})`;
+export const modeText = (out: Output, { mode, pausedUntil, trialUntil, against }: ContainerBody): string => {
+  const facts = [
+    ...(pausedUntil === null ? [] : [`paused ${out.until(pausedUntil)}`]),
+    // Fields that an older service does not have.
+    ...(trialUntil ? [`on trial ${out.until(trialUntil)}`] : []),
+    ...(against ? [`against ${against.list}`] : []),
+  ];
+  return facts.length === 0 ? mode : `${mode} (${facts.join(', ')})`;
+};
 
 const STATES = { enforced: 'full', partial: 'partial', unenforced: 'none' } as const;
 
@@ -181,6 +206,14 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
     ['image', c.image],
     ['compose', c.compose ? `${c.compose.project}/${c.compose.service}` : '-'],
     ['mode', `${modeText(out, c)} (${modeReason(c.modeFrom)})`],
+    ...(c.against
+      ? [
+          [
+            'evaluated',
+            `${c.against.list} since ${out.time(c.against.since)}, in place of its policy`,
+          ] as const,
+        ]
+      : []),
     ['protection', protection(c)],
     ['addresses', c.addresses.join(', ') || '-'],
     ['lists', c.lists.join(', ') || '-'],

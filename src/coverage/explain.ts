@@ -15,6 +15,7 @@ import {
   type ExplainInput,
   type ExplainView,
   isDnsPort,
+  modeNote,
   packetTo,
   type Remedy,
   remedyOf,
@@ -32,7 +33,8 @@ export function explain(input: ExplainInput): ExplainView {
     lockedView(input) ??
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
-  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view };
+  const reason = `${view.reason}${modeNote(input, view)}`;
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, reason };
 }
 
 /** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
@@ -275,7 +277,7 @@ function isResolved(input: ExplainInput, { entry }: PolicyEntry, address: string
 const passing = ({ name, member, emergency }: ExplainInput): string =>
   member.policy.modeFrom === 'pause'
     ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
-    : `it is allowed only while ${name} is in mode observe; enforce would deny it:`;
+    : `it is allowed only while ${name} is in mode observe; ${member.policy.against ? `the list ${member.policy.against.list}, which is evaluated in place of its policy, denies it` : 'enforce would deny it'}:`;
 
 const pausedUntil = (pause: Pause | undefined): string =>
   `the container is paused${pause ? ` until ${pause.expires} by ${pause.by}` : ''}`;
