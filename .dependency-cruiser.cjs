@@ -15,8 +15,11 @@ const ORDER = [
   'netns-rules',
   'flows',
   'changes',
+  'ask',
   'coverage',
+  'suggest',
   'ops',
+  'notify',
   'api',
   'cli',
 ];

@@ -218,6 +218,10 @@ export const BENCHES: readonly Bench[] = [
       'A name is checked once for a connection, by the service, and no byte passes through it: what comes after the verdict costs what it costs without the check. A proxy is paid for with each byte.',
   },
   {
+    name: 'flows',
+    means: 'Each connection is recorded with what it has passed, by a thread next to the service.',
+  },
+  {
     name: 'changes',
     means:
       'A grant or a changed list is in force when the command returns; this is how long the command takes for it.',

@@ -24,6 +24,7 @@ const DIST = join(ROOT, 'dist');
 const STARTED = [
   'config/list-thread',
   'flows/flow-thread',
+  'flows/passed-thread',
   'kernel/sandbox-thread',
   'kernel/tool-runner',
   'threats/feed-worker',
@@ -41,6 +42,7 @@ const QUICK = [
   'lockdown',
   'nodes',
   'tokens',
+  '__names', // for the completion of shells
 ];
 const QUICK_GROUPS = /\/(inspect|admin)-commands\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
@@ -48,7 +50,7 @@ const SHARED = ['config/load', 'lib/yaml'];
 const IMPORT_META_URL = "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;";
 const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[1]}` });
 /** Packages that the service loads on use only: files of their own next to service.cjs. */
-const ON_USE = ['undici', 'ioredis'];
+const ON_USE = ['undici', 'ioredis', 'prom-client'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';

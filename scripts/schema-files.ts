@@ -1,6 +1,7 @@
 /** JSON Schemas for editors, from the definitions that check. */
 import type { TSchema } from '@sinclair/typebox';
 import { ConfigSchema } from '../src/config/schema.js';
+import { EventRecordSchema } from '../src/events/service-events.js';
 import { ListSchema } from '../src/policy/list-parse.js';
 
 const DRAFT = 'http://json-schema.org/draft-07/schema#';
@@ -38,5 +39,6 @@ function render(title: string, schema: TSchema): string {
 /** Maps the names of the files in schemas/ to their text. */
 export const SCHEMA_FILES: ReadonlyMap<string, string> = new Map([
   ['config.schema.json', render('Drawbridge configuration', ConfigSchema)],
+  ['event.schema.json', render('Event of Drawbridge', EventRecordSchema)],
   ['list.schema.json', render('Drawbridge allowlist', ListSchema)],
 ]);

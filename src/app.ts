@@ -4,6 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { Asks } from './ask/asks.js';
 import { Audit } from './changes/audit.js';
 import { Changes } from './changes/changes.js';
 import { findContainer } from './changes/container-changes.js';
@@ -49,7 +50,7 @@ import { nat64Ranges } from './lib/special-use.js';
 import { NetnsRules } from './netns-rules/netns-rules.js';
 import { formerPrefixes } from './ops/teardown.js';
 import type { ThreatLook } from './policy/threat.js';
-import type { AppliedState } from './ruleset/applied-state.js';
+import type { AppliedState, CanaryPlace } from './ruleset/applied-state.js';
 import { shapeOf } from './ruleset/kernel-config.js';
 import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
@@ -74,6 +75,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const now = (): number => performance.now();
   const applied = new Current<AppliedState>();
   const lastRepair = new Current<string>();
+  const canaryPlace = new Current<CanaryPlace | undefined>();
   const onRepaired = (): void => lastRepair.set(new Date().toISOString());
 
   // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
@@ -137,6 +139,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const setWriters = new LearnedSetWriters(kernel.sets);
   const names = new NamesPolicy({ prefix, kernel, docker, threats: threats.look, nat64 });
   const nameEvents = new Signal<NameEvent>();
+  const asking = new Current<Asks>();
   const dns = parts.use(
     new DnsService({
       config: dnsConfig(config.dns),
@@ -146,6 +149,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
       log,
       journal: join(folder, 'names.journal'),
       onEvent: (event) => nameEvents.emit(event),
+      ask: (question) => asking.value?.name(question) ?? 'no',
     }),
   );
   parts.use(docker);
@@ -156,6 +160,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const sandboxes = new Sandboxes(log);
   const isAway = new Current<boolean>();
   const attached = new Signal<string>();
+  /** A container that is gone, before its names are forgotten. */
+  const departing = new Signal<string>();
   const namespaces = new ContainerNamespaces({
     kernel,
     dns,
@@ -194,6 +200,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     quotas,
     reserved,
     foreign,
+    canary: canaryPlace,
     hostMode,
     names,
     dns,
@@ -255,6 +262,9 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     },
   });
   parts.add(async () => changes.close());
+  const asks = new Asks({ shape, applied, names, recording, changes, now });
+  asking.set(asks);
+  parts.add(async () => asks.close());
   listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
 
   const app = {
@@ -283,13 +293,17 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     sandboxes,
     isAway,
     attached,
+    departing,
     namespaces,
     namespaceDns,
     lan,
     foreign,
+    canaryPlace,
     pass,
     reconciler,
     hold,
+    verified,
+    asks,
     checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,
@@ -302,6 +316,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     changes,
     trust,
     trustChanged,
+    lists,
     state,
     listProblems,
     folderChanged,

@@ -15,7 +15,15 @@ const host: Host = {
     return process.stdin;
   },
   isTerminal: process.stdout.isTTY === true,
-  columns: process.stdout.columns,
+  get columns() {
+    return process.stdout.columns;
+  },
+  get rows() {
+    return process.stdout.rows;
+  },
+  get colours() {
+    return { stdout: showsColours(process.stdout), stderr: showsColours(process.stderr) };
+  },
   get canAsk() {
     return process.stdin.isTTY === true && process.stderr.isTTY === true;
   },
@@ -52,6 +60,7 @@ const host: Host = {
   },
   verifyAudit: async ({ state }, hash) =>
     (await import('./changes/audit-verify.js')).verifyAudit(state, hash),
+  hostReport: async (config) => (await import('./cli/bugreport-command.js')).hostReport(config),
   catalogue: async () => (await import('./threats/feed-catalogue.js')).CATALOGUE,
   onSignal: (signals, handler) => {
     for (const signal of signals) process.on(signal, handler);
@@ -62,6 +71,11 @@ const host: Host = {
     };
   },
 };
+
+/** Of a terminal that shows colours: by NO_COLOR, FORCE_COLOR and TERM, as Node reads them. A pipe never has any. */
+function showsColours(stream: NodeJS.WriteStream): boolean {
+  return stream.isTTY === true && stream.hasColors();
+}
 
 /** The author of a change as the service writes it: the user, and for root the user that it acts for (see api/auth.ts). */
 function localUser(): string {

@@ -1,29 +1,72 @@
 /** The parts of the service that report what happens. They read the other parts and subscribe to them; no other part needs them. */
+
+import { containerState } from './api/container-body.js';
+import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
+import { type FolderState, listNameOf } from './config/list-files.js';
+import { CoverageChanges, hasFallen } from './coverage/coverage.js';
 import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
 import { FlowStore } from './flows/flow-store.js';
+import { PassedFlows } from './flows/passed-flows.js';
+import { exec } from './kernel/exec.js';
+import { clipped, type Problem } from './lib/problem.js';
+import { Notifier } from './notify/notifier.js';
+import { Records } from './notify/records.js';
+import { Canary } from './ops/canary.js';
+import { findingText } from './policy/finding.js';
 import { ownerKey } from './policy/own-labels.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
 
 /** Builds them, before the start. */
 export function buildReporting(app: App) {
-  const { config, log, parts } = app;
+  const { config, node, log, parts } = app;
   const events = new EventLog();
   const flows = parts.use(new FlowStore({ ...config.flows, folder: config.state, log, now: Date.now }));
   flows.firstContact.subscribe((contact) => events.emit('first-contact', contact));
   reportStarts(app, flows);
   reportDenials(app, { events, flows });
+  app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
+  app.asks.events.subscribe((ask) => events.emit('ask', ask));
   reportRepairs(app, events);
-  return { events, flows };
+  reportLists(app, events);
+  reportFeeds(app, events);
+  reportCoverage(app, events);
+  const canary = canaryOf(app, events);
+  const passed = reportPassed(app, { events, flows });
+  const records = parts.use(new Records({ config, node, events, log, env: process.env }));
+  const notifier = parts.use(new Notifier({ config, node, events, log }));
+  const { asks } = app;
+  const asksPending = (): number => asks.pending;
+  const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
+  return { events, flows, canary, metrics, passed, records, notifier, asks };
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */
-export function beginReporting({ flows }: Reporting): void {
+export function beginReporting({ flows, canary, passed }: Reporting): void {
   flows.begin();
+  canary.begin();
+  setTimeout(() => passed.begin(), PASSED_MS).unref();
+}
+/** What the service does at its start, and requests that waited for it, go before another thread. */
+const PASSED_MS = 1_000;
+/** A record is of less than a minute (flows/flow-file.ts). */
+const LONGEST_MS = 59_000;
+
+function reportPassed(app: App, { events, flows }: { events: EventLog; flows: FlowStore }): PassedFlows {
+  const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
+  passed.recorded.subscribe((contacts) => {
+    for (const { id, first, last, ...flow } of contacts) {
+      // What passes only because the container is observed was reported when its first packet was logged.
+      if (flow.verdict === 'allow') events.emit('flow', flow);
+      flows.add({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
+    }
+  });
+  passed.missed.subscribe((count) => flows.lose(count));
+  return passed;
 }
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
@@ -47,10 +90,18 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
 function reportDenials(app: App, { events, flows }: Pick<Reporting, 'events' | 'flows'>): void {
   app.denials.onEvent((denial) => {
     const contact = contactOf(app, denial);
-    const seen = { ...contact, packets: denial.proto === 'dns' ? 0 : 1, bytes: 0 };
-    events.emit('flow', seen);
-    flows.add({ ...seen, id: denial.container, time: Date.parse(denial.time), count: 1 });
+    // Conntrack counts what has passed (flows/passed-flows.ts), but for namespaces of macvlan, which it does not read.
+    const isCounted = denial.hasPassed && isOnBridge(app, denial.container);
+    const count = isCounted ? 0 : 1;
+    const packets = isCounted || denial.proto === 'dns' ? 0 : 1;
+    events.emit('flow', { ...contact, packets, bytes: 0 });
+    flows.add({ ...contact, packets, bytes: 0, id: denial.container, time: Date.parse(denial.time), count });
   });
+}
+
+function isOnBridge({ applied }: App, container: string): boolean {
+  const subject = applied.value?.subjects.get(container);
+  return subject !== undefined && (subject.veths.length > 0 || subject.host !== undefined);
 }
 
 /** Events carry the id of the container; readers know its name. */
@@ -61,6 +112,17 @@ function contactOf({ docker }: App, denial: DenialEvent): Contact {
   const { entry = null, list = null, feed = null } = decidedBy;
   const shown = facts?.name ?? container;
   return { container: shown, owner, verdict, proto, address, port, name, reason, entry, list, feed };
+}
+
+function canaryOf(app: App, events: EventLog): Canary {
+  const { config, shape, parts } = app;
+  const canary = parts.use(
+    new Canary({ ...app, prefix: shape.prefix, everyMs: config.canary.everyMs, run: exec }),
+  );
+  canary.changed.subscribe(({ ok, detail }) => {
+    if (ok !== null) events.emit('canary', { ok, detail });
+  });
+  return canary;
 }
 
 function reportContainers({ docker }: App, events: EventLog): void {
@@ -79,4 +141,92 @@ function reportRepairs({ pass, maintenance }: App, events: EventLog): void {
   maintenance.recordLost.subscribe(() =>
     events.emit('repair', { detail: 'the record of the store in the kernel was removed' }),
   );
+}
+
+/** A problem of a list has many words: a list file may have hundreds of them. */
+const LONGEST_DETAIL = 500;
+const MOST_REASONS = 10;
+
+/** Lists of the folder as they are read; those of the store when a pass has taken them. */
+function reportLists({ lists, folderChanged, state, pass }: App, events: EventLog): void {
+  let folder: FolderState = lists.state;
+  folderChanged.subscribe((now) => {
+    reportFolder(folder, now, events);
+    folder = now;
+  });
+  let version = state.version;
+  let stored = revisionsOf(state);
+  pass.installed.subscribe(() => {
+    if (state.version === version) return;
+    version = state.version;
+    const now = revisionsOf(state);
+    reportDifference(stored, now, 'store', events);
+    stored = now;
+  });
+}
+
+const revisionsOf = ({ lists }: App['state']): ReadonlyMap<string, unknown> =>
+  new Map([...lists].map(([name, { list }]) => [name, list.revision]));
+
+/** A file that has not changed is not read again: its list stays the same object. */
+function reportFolder(before: FolderState, now: FolderState, events: EventLog): void {
+  reportDifference(before.lists, now.lists, 'folder', events);
+  const known = new Set(before.problems.map((problem) => JSON.stringify(problem)));
+  const fresh = new Map<string, Problem[]>();
+  for (const problem of now.problems) {
+    const list = listNameOf(problem.file ?? '');
+    if (!known.has(JSON.stringify(problem))) fresh.set(list, [...(fresh.get(list) ?? []), problem]);
+  }
+  for (const [list, [first, ...others]] of fresh) {
+    const more = others.length > 0 ? ` (and ${others.length} more)` : '';
+    const detail = first ? `${clipped(`${first.detail}: ${first.remedy}`, LONGEST_DETAIL)}${more}` : null;
+    events.emit('list', { list, action: 'refused', source: 'folder', detail });
+  }
+}
+
+function reportDifference(
+  before: ReadonlyMap<string, unknown>,
+  now: ReadonlyMap<string, unknown>,
+  source: 'folder' | 'store',
+  events: EventLog,
+): void {
+  const emit = (list: string, action: 'created' | 'changed' | 'deleted'): void =>
+    events.emit('list', { list, action, source, detail: null });
+  for (const [name, value] of now)
+    if (!before.has(name)) emit(name, 'created');
+    else if (before.get(name) !== value) emit(name, 'changed');
+  for (const name of before.keys()) if (!now.has(name)) emit(name, 'deleted');
+}
+
+function reportFeeds({ feeds }: App, events: EventLog): void {
+  feeds.changed.subscribe(({ reason, ...change }) =>
+    events.emit('feed', { ...change, reason: reason && clipped(reason, LONGEST_DETAIL) }),
+  );
+}
+
+const isUp = (state: string): boolean => state === 'running' || state === 'paused';
+
+/** Of containers that are completely known; the facts of the host are read some time after the start. */
+function reportCoverage(app: App, events: EventLog): void {
+  const { docker, hostWatch, pass, parts, log } = app;
+  const changes = parts.use(
+    new CoverageChanges({
+      containers: () =>
+        hostWatch.host && hostWatch.engine
+          ? [...docker.view().containers.values()].filter((c) => isUp(c.state) && c.privileges)
+          : undefined,
+      inputs: () => [docker.view(), app.applied.value, hostWatch.host, hostWatch.engine],
+      findings: (c) => containerState(app, c).findings,
+      onChange: ({ c, from, to, findings }) => {
+        const reasons = findings.filter(({ state }) => state !== 'enforced').slice(0, MOST_REASONS);
+        const texts = reasons.map((finding) => clipped(findingText(finding), LONGEST_DETAIL));
+        const fell = hasFallen({ from, to });
+        events.emit('coverage', { container: c.name, id: c.id, from, to, fell, reasons: texts });
+      },
+      onError: (error) =>
+        log.error({ err: error }, 'changes of coverage are not reported: an error of Drawbridge'),
+      now: () => performance.now(),
+    }),
+  );
+  pass.installed.subscribe(() => changes.request());
 }

@@ -146,10 +146,10 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   const probed = kernel.probe(prepared);
   probed.catch(() => undefined); // awaited below, unless the start fails before
   await prepared;
-  hold.begin();
-  begun.use(hold);
-  checks.begin();
-  begun.use(checks);
+  for (const queue of [hold, checks, e.asks]) {
+    queue.begin();
+    begun.use(queue);
+  }
   const deniedLog = begun.use(
     new DeniedLog({ group: e.shape.logGroup }, (packet) => e.denials.packet(packet)),
   );
@@ -257,6 +257,7 @@ async function buildApi(app: App, reporting: Reporting) {
   const fleet = parts.use(new Fleet({ node, beats, log }));
   const views = new Views({
     ...app,
+    canary: reporting.canary,
     enforcer: pass,
     store,
     storeKind: kind,
@@ -266,6 +267,7 @@ async function buildApi(app: App, reporting: Reporting) {
     turns,
   });
   const teardown = async (): Promise<void> => {
+    await reporting.canary[Symbol.asyncDispose]();
     await trust.close();
     await reconciler.stop();
     await threats.close();
@@ -308,7 +310,7 @@ async function buildApi(app: App, reporting: Reporting) {
     teardown,
     ...reporting,
   };
-  const server = await buildServer({ context, log, version: VERSION, authenticate, peerOf, onRefused });
+  const server = await buildServer({ context, log, state: config.state, authenticate, peerOf, onRefused });
   parts.add(() => server.close());
   const watchFaults = (): void => {
     watched = faults.watch();

@@ -23,8 +23,11 @@ export function subscribe(app: App): void {
     namespaceDns.reported();
     reconciler.trigger({ kind: 'docker', change });
     if (!view.connected) return;
-    for (const id of dns.ledger.containers())
-      if (!view.containers.has(id) && id !== UNATTRIBUTED_ID) dns.forget(id);
+    for (const id of dns.ledger.containers()) {
+      if (view.containers.has(id) || id === UNATTRIBUTED_ID) continue;
+      app.departing.emit(id);
+      dns.forget(id);
+    }
   });
   app.foreign.newlyUnproven.subscribe(() => {
     if (docker.view().listings === 0) return; // the list of the first connection decides
@@ -50,6 +53,7 @@ export function subscribe(app: App): void {
       log.warn({}, 'rules of Drawbridge were missing or changed: repaired');
     }
     app.hold.settle();
+    app.asks.settle();
     app.links.askAgain(now.vethMap.outdated);
     folders.noteAll(now.view.containers);
     namespaceDns.applied(now);

@@ -1,51 +1,55 @@
-import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from '../lib/log.js';
+import { VERSION } from '../lib/version.js';
+import { askRoutes } from './ask-routes.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
 import type { Context } from './context.js';
-import { eventRoutes } from './event-routes.js';
+import { eventRoutes, notifyRoutes } from './event-routes.js';
 import { flowRoutes, knownRoutes } from './flow-routes.js';
+import { KeptAnswers, keepAnswers } from './idempotency.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
+import { metricsRoutes } from './metrics.js';
+import { ApiDescription } from './openapi.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
-import { closeQuery, refuseUnreadBodies, validate } from './requests.js';
-import { ProblemSchema } from './schemas.js';
+import {
+  closeQuery,
+  refuseUnreadBodies,
+  refuseUnreadGuards,
+  refuseUnservedHeads,
+  validate,
+} from './requests.js';
 import {
   auditRoutes,
   docsRoutes,
   healthRoutes,
   nodeRoutes,
+  pageRoutes,
   statusRoutes,
   storeRoutes,
   teardownRoutes,
   tokenRoutes,
 } from './service-routes.js';
+import { suggestRoutes } from './suggest-routes.js';
 import { explainRoutes, feedRoutes, planRoutes, scanRoutes } from './traffic-routes.js';
 
 export interface ApiOptions {
   readonly context: Context;
   readonly log: Logger;
-  readonly version: string;
+  /** Default: that of the program. */
+  readonly version?: string;
   /** Left out: only the unix socket is let in. */
   readonly authenticate?: Authenticate;
   readonly peerOf?: GuardOptions['peerOf'];
   readonly onRefused?: GuardOptions['onRefused'];
+  /** The folder for the answers to idempotency keys. Left out: they are kept in memory only. */
+  readonly state?: string;
 }
 
 const BODY_LIMIT = 64 * 1024;
 /** A canonical entry: a name of 253 characters, ports and flags, percent-encoded. */
 const MAX_PARAM = 4096;
-
-const BEARER = {
-  components: { securitySchemes: { bearer: { type: 'http' as const, scheme: 'bearer' } } },
-  security: [{ bearer: [] }],
-};
-
-const PROBLEM_RESPONSE = {
-  description: 'the problem, its place and its remedy',
-  content: { 'application/problem+json': { schema: ProblemSchema } },
-};
 
 const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] = [
   statusRoutes,
@@ -55,12 +59,15 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   emergencyRoutes,
   listRoutes,
   entryRoutes,
+  askRoutes,
   explainRoutes,
   planRoutes,
   scanRoutes,
   flowRoutes,
   knownRoutes,
+  suggestRoutes,
   eventRoutes,
+  notifyRoutes,
   auditRoutes,
   tokenRoutes,
   nodeRoutes,
@@ -69,25 +76,33 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
   storeRoutes,
   teardownRoutes,
   healthRoutes,
-  docsRoutes,
+  pageRoutes,
+  metricsRoutes,
 ];
 
 /** The API, not yet listening (see listen.ts). Its routes and rules are described in docs/api.md. */
 export async function buildServer(options: ApiOptions): Promise<FastifyInstance> {
-  const { context, log, version } = options;
+  const { context, log, version = VERSION, state } = options;
   const server = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
     requestTimeout: TIMES.requestTimeout,
     keepAliveTimeout: TIMES.keepAliveTimeout,
-    http: { headersTimeout: TIMES.headersTimeout, connectionsCheckingInterval: CHECK_MS },
+    http: {
+      headersTimeout: TIMES.headersTimeout,
+      connectionsCheckingInterval: CHECK_MS,
+      requireHostHeader: false, // Node's answer has no body: see refuseUnservedHeads
+    },
     clientErrorHandler: onClientError,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: MAX_PARAM },
     frameworkErrors: errorHandler(log),
   });
   server.setValidatorCompiler(validate);
+  server.removeContentTypeParser('text/plain');
+  server.server.on('checkExpectation', (request, response) => server.routing(request, response));
   refuseUnreadBodies(server);
+  refuseUnreadGuards(server);
   // Views are plain values already; a compiled serializer would drop what a schema forgot.
   server.setSerializerCompiler(() => (value) => JSON.stringify(value));
   const admission = new Admission();
@@ -104,15 +119,20 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   const { authenticate = ignore, peerOf = ignore, onRefused = ignore } = options;
   guard(server, { authenticate, peerOf, onRefused });
   admission.begin(server);
-  const info = { title: 'Drawbridge', version, description: 'Egress firewall controller for Docker hosts' };
-  await server.register(swagger, { openapi: { openapi: '3.1.0', info, ...BEARER } });
+  refuseUnservedHeads(server);
+  const keeping = { log, now: Date.now };
+  const answers =
+    state === undefined ? new KeptAnswers(keeping) : await KeptAnswers.open({ ...keeping, dir: state });
+  keepAnswers(server, answers);
+  server.addHook('onClose', () => answers[Symbol.asyncDispose]());
+  const description = new ApiDescription(version);
   await server.register(async (scope) => {
     scope.addHook('onRoute', (route) => {
-      const { schema } = route;
       closeQuery(route);
-      if (schema) schema.response = { ...(schema.response as object | undefined), default: PROBLEM_RESPONSE };
+      description.note(route);
     });
     for (const routes of ROUTES) routes(scope, context);
+    docsRoutes(scope, description);
   });
   await server.ready();
   return server;

@@ -2,31 +2,31 @@ import { type IncomingMessage, request } from 'node:http';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ItemOf, PagedRoute, Route, Routes } from '../../schemas/api.js';
 import type { SyncHow } from '../threats/feed-view.js';
-import type {
-  AuditBody,
-  ClosedStatus,
-  ContainerBody,
-  Durability,
-  Explain,
-  GrantBody,
-  ListBody,
-  LockdownBody,
-  PauseBody,
-  ProblemDocument,
-  ScanBody,
-  Status,
-} from './schemas.js';
-import type { ExportBody, NewToken, NodeBody, PlanBody, TokenBody } from './schemas-fleet.js';
-import type {
-  FeedBody,
-  FeedSyncBody,
-  FlowsBody,
-  KnownBody,
-  ModeBody,
-  PreviewBody,
-  ThreatBody,
-} from './schemas-traffic.js';
+import { eventsIn, type ReadEvent } from './event-reader.js';
+import type { ClosedStatus, ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
+import type { ExportBody } from './schemas-fleet.js';
+
+/** The types of requests and answers come from the published description of the API (npm run schemas). */
+type Optional<K extends string, T> = [T] extends [never] ? unknown : { readonly [F in K]?: T };
+type Required<K extends string, T> = [T] extends [never] ? unknown : { readonly [F in K]: T };
+type Send<R extends Route> = Required<'params', Routes[R]['params']> &
+  Optional<'query', Routes[R]['query']> &
+  Optional<'body', Routes[R]['body']> &
+  Extra;
+interface Extra {
+  /** A revision; 0: only when there is none yet. */
+  readonly ifRevision?: number | undefined;
+  readonly timeoutMs?: number;
+}
+
+/** Durations as in "7d". */
+export interface SuggestQuery {
+  readonly since?: string;
+  readonly unused?: string;
+  readonly includeDenied?: 'true';
+}
 
 /** The service answered with a problem. */
 export class ApiError extends Error {
@@ -65,22 +65,13 @@ export interface ClientOptions {
   readonly user?: string;
   readonly timeoutMs?: number;
 }
-interface Send {
-  readonly body?: unknown;
-  /** A revision; 0: only when there is none yet. */
-  readonly ifRevision?: number | undefined;
-  readonly timeoutMs?: number;
-}
-interface Page<T> {
-  readonly items: readonly T[];
-  readonly next: string | null;
-}
-
 /** An answer waits for the kernel (5 s) and, when undone, for the store again. */
 const TIMEOUT_MS = 30_000;
 const SYNC_MS = 600_000;
 const MOST_TRIES = 4;
 const LONGEST_WAIT_S = 5;
+const MOST_OF_PAGE = 999;
+const MODE = 'PUT /v1/containers/{container}/mode';
 
 /** The API over its unix socket. Every method throws ApiError or UnreachableError. */
 export class ApiClient {
@@ -96,169 +87,200 @@ export class ApiClient {
     if ('closed' in status) throw new ApiError(closedProblem(status.closed));
     return status;
   }
-  anyStatus(): Promise<Status | ClosedStatus> {
-    return this.#json('GET', '/v1/status');
+  async anyStatus(): Promise<Status | ClosedStatus> {
+    return this.#json('GET /v1/status', {});
   }
-  acceptStore(): Promise<Status> {
-    return this.#json('POST', '/v1/store/accept');
+  acceptStore() {
+    return this.#json('POST /v1/store/accept', {});
   }
-  async containers(): Promise<readonly ContainerBody[]> {
-    return (await this.#json<Page<ContainerBody>>('GET', '/v1/containers')).items;
+  containers() {
+    return this.#items('GET /v1/containers', {});
   }
-  container(idOrName: string): Promise<ContainerBody> {
-    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}`);
+  container(container: string) {
+    return this.#json('GET /v1/containers/{container}', { params: { container } });
   }
   /** `duration` as in "10m"; undefined: without end. */
-  grant(idOrName: string, entry: string, duration: string | undefined): Promise<GrantBody> {
+  grant(container: string, entry: string, duration: string | undefined) {
     const body = { entry, ...(duration === undefined ? {} : { for: duration }) };
-    return this.#json('POST', `/v1/containers/${encodeURIComponent(idOrName)}/grants`, { body });
+    return this.#json('POST /v1/containers/{container}/grants', { params: { container }, body });
   }
-  async revokeGrant(idOrName: string, id: string): Promise<Durability> {
-    const path = `/v1/containers/${encodeURIComponent(idOrName)}/grants/${encodeURIComponent(id)}`;
-    return durability(await this.#send('DELETE', path));
+  revokeGrant(container: string, grant: string): Promise<Durability> {
+    return this.#end('DELETE /v1/containers/{container}/grants/{grant}', { params: { container, grant } });
   }
   /** Of all these containers, or of none. */
-  async setModes(containers: readonly string[], wanted: ModeBody): Promise<readonly ContainerBody[]> {
+  async setModes(containers: readonly string[], wanted: Routes[typeof MODE]['body']) {
     const [one = '', ...others] = containers;
-    if (others.length === 0)
-      return [
-        await this.#json<ContainerBody>('PUT', `/v1/containers/${encodeURIComponent(one)}/mode`, {
-          body: wanted,
-        }),
-      ];
-    const body = { containers, ...wanted };
-    return (await this.#json<Page<ContainerBody>>('PUT', '/v1/modes', { body })).items;
+    if (others.length > 0)
+      return (await this.#json('PUT /v1/modes', { body: { containers, ...wanted } })).containers;
+    // Only a dry run is answered with a preview.
+    return [(await this.#json(MODE, { params: { container: one }, body: wanted })) as ContainerBody];
   }
   /** What mode enforce would deny, or the list `against` in place of the policy; changes nothing. */
-  preview(idOrName: string, against?: string): Promise<PreviewBody> {
-    const query = against === undefined ? '' : `?${new URLSearchParams({ against })}`;
-    return this.#json('GET', `/v1/containers/${encodeURIComponent(idOrName)}/preview${query}`);
+  preview(container: string, against?: string) {
+    const query = against === undefined ? {} : { against };
+    return this.#json('GET /v1/containers/{container}/preview', { params: { container }, query });
   }
-  /** `idOrName` undefined: all containers. `duration` as in "10m". */
-  pause(idOrName: string | undefined, duration: string): Promise<PauseBody> {
-    return this.#json('POST', pausePath(idOrName), { body: { for: duration } });
+  /** `container` undefined: all containers. `duration` as in "10m". */
+  pause(container: string | undefined, duration: string) {
+    const body = { for: duration };
+    return container === undefined
+      ? this.#json('POST /v1/pause', { body })
+      : this.#json('POST /v1/containers/{container}/pause', { params: { container }, body });
   }
-  async endPause(idOrName: string | undefined): Promise<Durability> {
-    return durability(await this.#send('DELETE', pausePath(idOrName)));
+  endPause(container: string | undefined): Promise<Durability> {
+    return container === undefined
+      ? this.#end('DELETE /v1/pause', {})
+      : this.#end('DELETE /v1/containers/{container}/pause', { params: { container } });
   }
-  setLockdown(on: boolean): Promise<LockdownBody> {
-    return this.#json('PUT', '/v1/lockdown', { body: { on } });
+  setLockdown(on: boolean) {
+    return this.#json('PUT /v1/lockdown', { body: { on } });
   }
-  async audit(limit: number): Promise<readonly AuditBody[]> {
-    return (await this.#json<Page<AuditBody>>('GET', `/v1/audit?limit=${limit}`)).items;
+  /** The newest records, at most `limit`. */
+  audit(limit: number) {
+    return this.#items('GET /v1/audit', {}, limit);
   }
-  /** `idOrName` undefined: all, and the host. */
-  async scan(idOrName: string | undefined): Promise<readonly ScanBody[]> {
-    const query = idOrName === undefined ? '' : `?${new URLSearchParams({ container: idOrName })}`;
-    return (await this.#json<Page<ScanBody>>('GET', `/v1/scan${query}`)).items;
+  /** `container` undefined: all, and the host. */
+  scan(container: string | undefined) {
+    return this.#items('GET /v1/scan', { query: container === undefined ? {} : { container } });
   }
-  async lists(): Promise<readonly ListBody[]> {
-    return (await this.#json<Page<ListBody>>('GET', '/v1/lists')).items;
+  suggestion(container: string, query: SuggestQuery) {
+    return this.#json('GET /v1/suggestions/{container}', { params: { container }, query });
   }
-  list(name: string): Promise<ListBody> {
-    return this.#json('GET', `/v1/lists/${encodeURIComponent(name)}`);
+  suggestions(project: string, query: SuggestQuery) {
+    return this.#items('GET /v1/suggestions', { query: { project, ...query } });
   }
-  putList(name: string, body: unknown, ifRevision?: number): Promise<ListBody> {
-    return this.#json('PUT', `/v1/lists/${encodeURIComponent(name)}`, { body, ifRevision });
+  lists() {
+    return this.#items('GET /v1/lists', {});
+  }
+  list(name: string) {
+    return this.#json('GET /v1/lists/{name}', { params: { name } });
+  }
+  /** The service checks the body, and names the place of each problem in it. */
+  putList(name: string, body: unknown, ifRevision?: number) {
+    const send = { params: { name }, body: body as Routes['PUT /v1/lists/{name}']['body'], ifRevision };
+    return this.#json('PUT /v1/lists/{name}', send);
   }
   async deleteList(name: string): Promise<void> {
-    await this.#send('DELETE', `/v1/lists/${encodeURIComponent(name)}`);
+    await this.#end('DELETE /v1/lists/{name}', { params: { name } });
   }
-  addEntry(list: string, entry: string): Promise<ListBody> {
-    return this.#json('POST', `/v1/lists/${encodeURIComponent(list)}/entries`, { body: { entry } });
+  addEntry(name: string, entry: string) {
+    return this.#json('POST /v1/lists/{name}/entries', { params: { name }, body: { entry } });
   }
-  removeEntry(list: string, canonical: string): Promise<ListBody> {
-    return this.#json(
-      'DELETE',
-      `/v1/lists/${encodeURIComponent(list)}/entries/${encodeURIComponent(canonical)}`,
-    );
+  removeEntry(name: string, entry: string) {
+    return this.#json('DELETE /v1/lists/{name}/entries/{entry}', { params: { name, entry } });
   }
-  explain(idOrName: string, to: string): Promise<Explain> {
-    return this.#json('GET', `/v1/explain?${new URLSearchParams({ container: idOrName, to })}`);
+  explain(container: string, to: string) {
+    return this.#json('GET /v1/explain', { query: { container, to } });
   }
-  async plan(): Promise<readonly string[]> {
-    return (await this.#json<Page<string>>('GET', '/v1/plan')).items;
+  plan() {
+    return this.#items('GET /v1/plan', {});
   }
   /** One page of flows, the newest first. */
-  flows(query: Readonly<Record<string, string>>): Promise<FlowsBody> {
-    return this.#json('GET', `/v1/flows?${new URLSearchParams(query)}`);
+  flows(query: Routes['GET /v1/flows']['query']) {
+    return this.#json('GET /v1/flows', { query });
   }
-  async known(): Promise<readonly KnownBody[]> {
-    return (await this.#json<Page<KnownBody>>('GET', '/v1/known')).items;
+  known() {
+    return this.#items('GET /v1/known', {});
   }
-  markKnown(idOrName: string, destination: string, isKnown: boolean): Promise<KnownBody> {
-    const path = `/v1/containers/${encodeURIComponent(idOrName)}/known/${encodeURIComponent(destination)}`;
-    return this.#json(isKnown ? 'PUT' : 'DELETE', path);
+  markKnown(container: string, destination: string, isKnown: boolean) {
+    const send = { params: { container, destination } };
+    return isKnown
+      ? this.#json('PUT /v1/containers/{container}/known/{destination}', send)
+      : this.#json('DELETE /v1/containers/{container}/known/{destination}', send);
   }
-  /** Events as they come, until `signal` is aborted or the service ends. `query` as of GET /v1/events. */
-  async *events(
-    query: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): AsyncGenerator<{ readonly id: string; readonly kind: string; readonly data: unknown }> {
-    const response = await this.#open(`/v1/events?${new URLSearchParams(query)}`, signal);
+  /** Events as they come, until `signal` is aborted or the service ends. */
+  async *events(query: Routes['GET /v1/events']['query'], signal: AbortSignal): AsyncGenerator<ReadEvent> {
+    const response = await this.#open(addressOf('GET /v1/events', { query }).path, signal);
     if (response.statusCode !== 200) throw new ApiError(problemOf(response, await text(response)));
-    let rest = '';
-    for await (const chunk of untilItBreaks(response.setEncoding('utf8'))) {
-      const blocks = `${rest}${chunk}`.split('\n\n');
-      rest = blocks.pop() ?? '';
-      for (const block of blocks) {
-        const event = eventOf(block);
-        if (event) yield event;
-      }
-    }
+    yield* eventsIn(response);
+  }
+  asks() {
+    return this.#items('GET /v1/asks', {});
+  }
+  decideAsk(id: string, body: Routes['POST /v1/asks/{id}']['body']) {
+    return this.#json('POST /v1/asks/{id}', { params: { id }, body });
   }
   exportAll(): Promise<ExportBody> {
-    return this.#json('GET', '/v1/export');
+    return this.#json('GET /v1/export', {});
   }
-  importAll(body: unknown, how: { readonly replace: boolean; readonly dryRun: boolean }): Promise<PlanBody> {
-    return this.#json('POST', `/v1/import?replace=${how.replace}&dryRun=${how.dryRun}`, { body });
+  importAll(document: unknown, how: { readonly replace: boolean; readonly dryRun: boolean }) {
+    const query = { replace: flag(how.replace), dryRun: flag(how.dryRun) };
+    return this.#json('POST /v1/import', { query, body: document as Routes['POST /v1/import']['body'] });
   }
   syncLists(
     owner: string,
     lists: Readonly<Record<string, unknown>>,
     how: { readonly adopt: boolean; readonly dryRun: boolean },
-  ): Promise<PlanBody> {
-    const query = `adopt=${how.adopt}&dryRun=${how.dryRun}`;
-    return this.#json('PUT', `/v1/sync/${encodeURIComponent(owner)}?${query}`, { body: { lists } });
+  ) {
+    const query = { adopt: flag(how.adopt), dryRun: flag(how.dryRun) };
+    return this.#json('PUT /v1/sync/{owner}', { params: { owner }, query, body: { lists } });
   }
-  async feeds(): Promise<readonly FeedBody[]> {
-    return (await this.#json<Page<FeedBody>>('GET', '/v1/feeds')).items;
+  feeds() {
+    return this.#items('GET /v1/feeds', {});
   }
-  /** Waits as long as a fetch and its judging may take. */
-  syncFeed(name: string, { accept, onlyDue }: SyncHow): Promise<FeedSyncBody> {
-    const send = { body: { accept, onlyDue }, timeoutMs: SYNC_MS };
-    return this.#json('POST', `/v1/feeds/${encodeURIComponent(name)}/sync`, send);
+  /** Waits as long as a fetch and its evaluation may take. */
+  syncFeed(name: string, { accept, onlyDue }: SyncHow) {
+    const body = { accept, onlyDue };
+    return this.#json('POST /v1/feeds/{name}/sync', { params: { name }, body, timeoutMs: SYNC_MS });
   }
-  threat(addressOrName: string): Promise<ThreatBody> {
-    return this.#json('GET', `/v1/threats/${encodeURIComponent(addressOrName)}`);
+  outputs() {
+    return this.#items('GET /v1/notify', {});
   }
-  async nodes(): Promise<readonly NodeBody[]> {
-    return (await this.#json<Page<NodeBody>>('GET', '/v1/nodes')).items;
+  /** Waits as long as a delivery may take. */
+  testReceiver(name: string) {
+    return this.#json('POST /v1/notify/{name}/test', { params: { name }, timeoutMs: SYNC_MS });
+  }
+  threat(target: string) {
+    return this.#json('GET /v1/threats/{target}', { params: { target } });
+  }
+  nodes() {
+    return this.#items('GET /v1/nodes', {});
   }
   async forgetNode(name: string): Promise<void> {
-    await this.#send('DELETE', `/v1/nodes/${encodeURIComponent(name)}`);
+    await this.#end('DELETE /v1/nodes/{name}', { params: { name } });
   }
-  async tokens(): Promise<readonly TokenBody[]> {
-    return (await this.#json<Page<TokenBody>>('GET', '/v1/tokens')).items;
+  tokens() {
+    return this.#items('GET /v1/tokens', {});
   }
   /** `duration` as in "90d"; undefined: without end. */
-  createToken(name: string, role: string, duration: string | undefined): Promise<NewToken> {
+  createToken(name: string, role: Routes['POST /v1/tokens']['body']['role'], duration: string | undefined) {
     const body = { name, role, ...(duration === undefined ? {} : { for: duration }) };
-    return this.#json('POST', '/v1/tokens', { body });
+    return this.#json('POST /v1/tokens', { body });
   }
   async revokeToken(name: string): Promise<void> {
-    await this.#send('DELETE', `/v1/tokens/${encodeURIComponent(name)}`);
+    await this.#end('DELETE /v1/tokens/{name}', { params: { name } });
   }
   async teardown(): Promise<void> {
-    await this.#send('POST', '/v1/teardown');
+    await this.#end('POST /v1/teardown', {});
   }
 
-  async #json<T>(method: string, path: string, send: Send = {}): Promise<T> {
-    return JSON.parse(await this.#send(method, path, send)) as T;
+  async #json<R extends Route>(route: R, send: Send<R>): Promise<Routes[R]['response']> {
+    return JSON.parse(await this.#send(route, send)) as Routes[R]['response'];
+  }
+
+  /** All items of a collection, or the first `most`: follows `next` from page to page. */
+  async #items<R extends PagedRoute>(route: R, send: Send<R>, most?: number): Promise<readonly ItemOf<R>[]> {
+    const items: ItemOf<R>[] = [];
+    const { query, ...rest }: Sent = send;
+    for (let cursor: string | null | undefined; cursor !== null && items.length < (most ?? Infinity); ) {
+      const limit = most === undefined ? undefined : String(Math.min(most - items.length, MOST_OF_PAGE));
+      const page = await this.#send(route, { ...rest, query: { ...query, limit, cursor } });
+      const read = JSON.parse(page) as { readonly items: readonly ItemOf<R>[]; readonly next: string | null };
+      items.push(...read.items);
+      cursor = read.next;
+    }
+    return items;
+  }
+
+  /** A change that is stored is answered without a body. */
+  async #end<R extends Route>(route: R, send: Send<R>): Promise<Durability> {
+    const answer = await this.#send(route, send);
+    return answer === '' ? { durable: true, note: null } : (JSON.parse(answer) as Durability);
   }
 
   /** Waits and asks again when it is too much at once: nothing of a request that is answered with 429 has been done. */
-  async #send(method: string, path: string, send: Send = {}): Promise<string> {
+  async #send(route: Route, send: Sent): Promise<string> {
+    const { method, path } = addressOf(route, send);
     for (let tries = 1; ; tries++) {
       const { response, answer } = await this.#exchange(method, path, send);
       const status = response.statusCode ?? 500;
@@ -271,7 +293,7 @@ export class ApiClient {
   }
 
   /** An answer counts also where the service ends the connection before it has read the whole request. */
-  #exchange(method: string, path: string, send: Send): Promise<Exchange> {
+  #exchange(method: string, path: string, send: Sent): Promise<Exchange> {
     const { socket, timeoutMs } = this.#options;
     const body = send.body === undefined ? undefined : JSON.stringify(send.body);
     return new Promise((resolve, reject) => {
@@ -318,30 +340,25 @@ export class ApiClient {
   }
 }
 
-/** A stream ends, too, when the service is killed. */
-async function* untilItBreaks(stream: IncomingMessage): AsyncGenerator<string> {
-  try {
-    for await (const chunk of stream) yield String(chunk);
-  } catch (e) {
-    if (!stream.destroyed || (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e;
-  }
+const flag = (on: boolean): 'true' | 'false' => (on ? 'true' : 'false');
+
+/** What a request carries, whatever its route. */
+interface Sent extends Extra {
+  readonly params?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string | null | undefined>>;
+  readonly body?: unknown;
 }
 
-/** A block of a stream of server-sent events; undefined: a comment. */
-function eventOf(
-  block: string,
-): { readonly id: string; readonly kind: string; readonly data: unknown } | undefined {
-  const fields = new Map(
-    block.split('\n').map((line) => [line.split(': ', 1)[0] ?? '', line.slice(line.indexOf(': ') + 2)]),
-  );
-  const [kind, data] = [fields.get('event'), fields.get('data')];
-  return kind === undefined || data === undefined
-    ? undefined
-    : { id: fields.get('id') ?? '', kind, data: JSON.parse(data) };
+function addressOf(
+  route: Route,
+  { params = {}, query = {} }: Sent,
+): { readonly method: string; readonly path: string } {
+  const [method = '', template = ''] = route.split(' ');
+  const path = template.replaceAll(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ''));
+  const given = new URLSearchParams();
+  for (const [key, value] of Object.entries(query)) if (typeof value === 'string') given.set(key, value);
+  return { method, path: given.size === 0 ? path : `${path}?${given}` };
 }
-
-const pausePath = (idOrName: string | undefined): string =>
-  idOrName === undefined ? '/v1/pause' : `/v1/containers/${encodeURIComponent(idOrName)}/pause`;
 
 function guard(revision: number): Record<string, string> {
   return revision === 0 ? { 'if-none-match': '*' } : { 'if-match': `"${revision}"` };
@@ -364,7 +381,3 @@ interface Exchange {
   readonly response: IncomingMessage;
   readonly answer: string;
 }
-
-/** A change that is stored is answered without a body. */
-const durability = (answer: string): Durability =>
-  answer === '' ? { durable: true, note: null } : (JSON.parse(answer) as Durability);

@@ -1,24 +1,34 @@
 import { allFindings, type CoverageParts, coverageInput } from '../coverage/coverage.js';
 import { explain } from '../coverage/explain.js';
-import type { ExplainView } from '../coverage/explain-request.js';
-import type { PreviewParts } from '../coverage/preview.js';
+import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
+import { notRecorded, type PreviewParts } from '../coverage/preview.js';
 import { enforcedAs } from '../coverage/would-deny.js';
 import type { Denials } from '../enforce/denials.js';
+import { askedName } from '../enforce/destination.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
+import type { SeenDestination } from '../flows/flow-record.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
-import { formatAddress } from '../lib/ip.js';
+import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
+import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { sourceText } from '../policy/deny-entries.js';
+import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { type Finding, findingText, worstOf } from '../policy/finding.js';
+import { readLabels } from '../policy/labels.js';
 import { limitsText } from '../policy/limits.js';
 import { addressesOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
 import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import { type Emergency, pauseOf } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
+import { mayReach } from '../ruleset/policy-evaluator.js';
+import { namesOf, type Place, type Recorded } from '../suggest/needs.js';
+import type { PresentPolicy, SuggestOptions } from '../suggest/present.js';
+import { type Suggestion, suggest } from '../suggest/suggest.js';
 import type { ContainerBody, GrantBody } from './schemas.js';
 
 /** The parts of the service from which the view of a container is computed. */
@@ -31,7 +41,7 @@ export interface ContainerParts extends CoverageParts, PreviewParts {
 export const grantBody = (grant: Grant): GrantBody => ({ ...grant, expires: grant.expires ?? null });
 
 /** The container that owns the network namespace, and the policy that applies there. */
-function placeOf(parts: ContainerParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
+function placeOf(parts: CoverageParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
   const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
   const policy = parts.applied.value?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
   return { holder, policy };
@@ -39,7 +49,7 @@ function placeOf(parts: ContainerParts, c: ContainerFacts): { holder: ContainerF
 
 /** What a host counts of each of its containers. */
 export function containerState(
-  parts: ContainerParts,
+  parts: CoverageParts,
   c: ContainerFacts,
 ): { readonly mode: Mode; readonly findings: readonly Finding[] } {
   const { policy } = placeOf(parts, c);
@@ -200,4 +210,105 @@ function gapsOf(parts: ContainerParts, c: ContainerFacts, policy: Policy): strin
 function hostAddress(state: AppliedState, bridge: string | undefined): string | undefined {
   const network = bridge === undefined ? undefined : state.vethMap.bridges.get(bridge)?.network;
   return network?.gateways[0];
+}
+
+/** What is asked of the record of one owner. */
+export interface SuggestionRequest {
+  /** The container of the owner that exists, or the name by which it was asked for. */
+  readonly container: ContainerFacts | string;
+  readonly record: Recorded;
+  readonly options: SuggestOptions;
+  /** ms since the epoch. */
+  readonly now: number;
+}
+
+/** What the container was seen to use, as a policy. */
+export async function suggestionBody(
+  parts: ContainerParts,
+  { lists }: Pick<Overrides, 'lists'>,
+  { container, record, options, now }: SuggestionRequest,
+): Promise<Suggestion> {
+  const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
+  const member = facts && parts.applied.value?.subjects.get(facts.holder.id);
+  const { seen } = record;
+  return suggest({
+    container: typeof container === 'string' ? container : container.name,
+    record,
+    places: seen.map((one) => placeOfSeen(parts, member, facts?.holder, one, namesOf(one, seen))),
+    policy: facts && presentPolicy(facts),
+    lists,
+    notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
+    now,
+    options,
+  });
+}
+
+function presentPolicy({ holder, policy }: ReturnType<typeof placeOf>): PresentPolicy {
+  // Labels of the image stay with it: they are not repeated, whether they are trusted or not.
+  const intent = readLabels(holder, []);
+  const named = intent.allow.flatMap((entry) => (isDest(entry) ? [] : [entry.list]));
+  return { entries: policy.entries, denied: policy.denied ?? [], lists: [...intent.lists, ...named] };
+}
+
+function placeOfSeen(
+  parts: ContainerParts,
+  member: Subject | undefined,
+  holder: ContainerFacts | undefined,
+  { proto, address, port, name }: SeenDestination,
+  names: readonly string[],
+): Place {
+  if (proto === 'dns') return placed(name === null ? null : askedName(name).entry, address, false);
+  if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
+  const known = names.length > 0 ? [names] : [];
+  const { kind, entry } = parts.recording.describe(member, holder, { address, port, proto }, ...known);
+  if (kind === 'address' && isInDocker(parts, address)) return placeOfNeighbour(names[0], port, proto);
+  const isFree =
+    kind === 'neighbour' && mayReach({ ...member, classes: [] }, { dst: address, proto, dport: port });
+  return placed(entry, address, isFree);
+}
+
+function placed(entry: string | null, address: string, free: boolean): Place {
+  const parsed = entry === null ? undefined : parseEntry(entry);
+  const to: Pick<DestEntry, 'target'> | undefined =
+    parsed?.ok && isDest(parsed.value) ? parsed.value : undefined;
+  const metadata = to && metadataOf(to, address === '' ? undefined : address);
+  const warning = metadata && `this is ${metadata}: a container that reaches it can act as the host`;
+  return { entry, free, warning: warning ?? null };
+}
+
+const isInDocker = ({ applied }: ContainerParts, address: string): boolean => {
+  const parsed = parseAddress(address);
+  return parsed !== undefined && (applied.value?.input.inside ?? []).some((range) => rangeHas(range, parsed));
+};
+
+/** An address in a network of Docker that no container has now: the next one that gets it may be any other. */
+function placeOfNeighbour(name: string | undefined, port: number, proto: string): Place {
+  const parsed =
+    name === undefined || name.includes('.') ? undefined : entryAt(`container:${name}`, port, proto);
+  if (parsed !== undefined) return { entry: parsed, free: false, warning: null };
+  const warning = 'no container has this address now: write container:NAME:PORT for the one that had it';
+  return { entry: null, free: false, warning };
+}
+
+/** Of a container that does not exist now: what had a private address is not known. */
+function placeOfGone(
+  { proto, address, port }: Pick<SeenDestination, 'proto' | 'address' | 'port'>,
+  name: string | undefined,
+): Place {
+  const parsed = parseAddress(address);
+  const isPrivate = parsed !== undefined && privateRangeOf(parsed) !== undefined;
+  if (isPrivate) {
+    const neighbour = placeOfNeighbour(name, port, proto);
+    if (neighbour.entry !== null || name === undefined) return neighbour;
+  }
+  const host = name ?? (parsed?.family === 6 && port > 0 ? `[${address}]` : address);
+  const entry = entryAt(host, port, proto, name !== undefined && isPrivate ? ' private' : '');
+  return placed(entry ?? null, address, false);
+}
+
+/** The canonical entry; undefined: there is none. */
+function entryAt(host: string, port: number, proto: string, flags = ''): string | undefined {
+  const suffix = proto === 'tcp' ? '' : `/${/^\d+$/.test(proto) ? `ip-${proto}` : proto}`;
+  const parsed = parseEntry(`${host}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);
+  return parsed.ok ? parsed.value.canonical : undefined;
 }

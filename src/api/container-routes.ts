@@ -5,7 +5,8 @@ import type { PreviewView } from '../coverage/preview.js';
 import { refuseInvalid } from '../lib/problem.js';
 import { grantBody } from './container-body.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
-import { bringIntoForce, durationMs, SharedBody } from './requests.js';
+import { PageQuery, type PageRoute, SharedBody } from './pagination.js';
+import { bringIntoForce, durationMs, etagOf, guardedRevision } from './requests.js';
 import {
   Collection,
   type ContainerBody,
@@ -18,18 +19,30 @@ import {
   PauseRequestSchema,
   PauseSchema,
 } from './schemas.js';
-import { type ModeBody, ModeRequestSchema, ModesRequestSchema, PreviewSchema } from './schemas-traffic.js';
+import {
+  type ModeBody,
+  ModeRequestSchema,
+  ModeSchema,
+  ModesRequestSchema,
+  ModesSchema,
+  PreviewSchema,
+} from './schemas-traffic.js';
 
 const ContainerParams = Type.Object({
-  container: Type.String({ description: 'id, name or id prefix' }),
+  container: Type.String({ description: 'id, name or id prefix', examples: ['web'] }),
 });
 
 export function containerRoutes(server: FastifyInstance, ctx: Context): void {
-  const all = { summary: 'All containers', response: { 200: Collection(ContainerSchema) } };
-  const bodies = new SharedBody((body: ContainerBody) => body);
-  server.get('/v1/containers', { schema: all, config: { cost: 2 } }, async (_request, reply) => {
+  const all = {
+    summary: 'All containers',
+    querystring: PageQuery,
+    response: { 200: Collection(ContainerSchema) },
+  };
+  const bodies = new SharedBody<ContainerBody>('containers', ({ name }) => name);
+  const config = { cost: 2, etag: 'cache' } as const;
+  server.get<PageRoute>('/v1/containers', { schema: all, config }, async (request, reply) => {
     await counted(ctx, reply);
-    return bodies.send(reply, ctx.views.containers());
+    return bodies.send(request, reply, ctx.views.containers(), request.query);
   });
   const one = { summary: 'One container', params: ContainerParams, response: { 200: ContainerSchema } };
   server.get<{ Params: Static<typeof ContainerParams> }>(
@@ -49,7 +62,7 @@ async function counted(ctx: Context, reply: FastifyReply): Promise<void> {
 
 const GrantParams = Type.Object({
   ...ContainerParams.properties,
-  grant: Type.String({ description: 'id of the grant' }),
+  grant: Type.String({ description: 'id of the grant', examples: ['5d41402abc4b'] }),
 });
 
 export function grantRoutes(server: FastifyInstance, ctx: Context): void {
@@ -93,6 +106,7 @@ export function grantRoutes(server: FastifyInstance, ctx: Context): void {
   );
 }
 
+const GUARD = { etag: 'guard' } as const;
 const ModeQuery = Type.Object(
   {
     dryRun: Type.Optional(
@@ -117,33 +131,59 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
     Params: Static<typeof ContainerParams>;
     Querystring: Static<typeof ModeQuery>;
     Body: ModeBody;
-  }>('/v1/containers/:container/mode', { schema }, async (request) => {
+  }>('/v1/containers/:container/mode', { schema, config: GUARD }, async (request) => {
     const { container } = request.params;
     if (request.query.dryRun === 'true') return previewOf(ctx, container, request.body);
-    await setModes(ctx, [container], request.body, whoIs(request));
+    const revision = guardedRevision(request, () => ctx.changes.modes.modeSet(container).revision);
+    await setModes(ctx, [container], request.body, whoIs(request), revision);
     return ctx.views.container(container);
   });
-  const many = {
+  const get = {
+    summary: 'The mode that is set through the API, with the ETag that guards a change of it',
+    params: ContainerParams,
+    response: { 200: ModeSchema },
+  };
+  const options = { schema: get, config: GUARD };
+  server.get<{ Params: Static<typeof ContainerParams> }>(
+    '/v1/containers/:container/mode',
+    options,
+    (request, reply) => {
+      const { container } = request.params;
+      const { owner, mode: set = null, revision } = ctx.changes.modes.modeSet(container);
+      const { mode, modeFrom } = ctx.views.container(container);
+      return reply.header('etag', etagOf(revision)).send({ mode, modeFrom, owner, set });
+    },
+  );
+  modesRoute(server, ctx);
+  previewRoute(server, ctx);
+}
+
+function modesRoute(server: FastifyInstance, ctx: Context): void {
+  const schema = {
     summary: 'Set the mode of several containers: all of them, or none',
     body: ModesRequestSchema,
-    response: { 200: Collection(ContainerSchema) },
+    response: { 200: ModesSchema },
   };
+  const config = { cost: 2, problems: [404] };
   server.put<{ Body: Static<typeof ModesRequestSchema> }>(
     '/v1/modes',
-    { schema: many, config: { cost: 2 } },
+    { schema, config },
     async (request) => {
       const { containers, ...wanted } = request.body;
       await setModes(ctx, containers, wanted, whoIs(request));
-      return { items: containers.map((one) => ctx.views.container(one)), next: null };
+      return { containers: containers.map((one) => ctx.views.container(one)) };
     },
   );
-  previewRoute(server, ctx);
 }
 
 const PreviewQuery = Type.Object(
   {
     against: Type.Optional(
-      Type.String({ minLength: 1, description: 'what this list would deny in place of the policy' }),
+      Type.String({
+        minLength: 1,
+        description: 'what this list would deny in place of the policy',
+        examples: ['ci'],
+      }),
     ),
   },
   { additionalProperties: false },
@@ -182,6 +222,7 @@ async function setModes(
   containers: readonly string[],
   { mode, trial, against }: ModeBody,
   who: string,
+  ifMatch?: number,
 ): Promise<void> {
   if (mode !== 'confirm') {
     const wanted: ModeRequest = {
@@ -189,7 +230,7 @@ async function setModes(
       ...(trial === undefined ? {} : { trialMs: durationMs(trial) }),
       ...(against === undefined ? {} : { against }),
     };
-    return changes.modes.set(containers, wanted, who);
+    return changes.modes.set(containers, wanted, who, ifMatch);
   }
   if (trial !== undefined || against !== undefined)
     refuseInvalid([
@@ -199,7 +240,7 @@ async function setModes(
         pointer: trial === undefined ? '/against' : '/trial',
       },
     ]);
-  return changes.modes.confirm(containers, who);
+  return changes.modes.confirm(containers, who, ifMatch);
 }
 
 const ADMIN = { role: 'admin' } as const;

@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify';
+import type { Asks } from '../ask/asks.js';
 import type { Audit } from '../changes/audit.js';
 import type { Changes } from '../changes/changes.js';
 import type { Fleet } from '../changes/fleet.js';
@@ -7,6 +8,9 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { EventLog } from '../events/event-log.js';
 import type { FlowStore } from '../flows/flow-store.js';
+import type { Notifier } from '../notify/notifier.js';
+import type { Records } from '../notify/records.js';
+import type { Canary } from '../ops/canary.js';
 import type { Store } from '../store/store-interface.js';
 import type { Feeds } from '../threats/feed-service.js';
 import type { Durability } from './schemas.js';
@@ -22,11 +26,20 @@ export interface Context {
   readonly trust: StoreTrust;
   readonly fleet: Fleet;
   readonly feeds: Feeds;
+  readonly asks: Pick<Asks, 'list' | 'decide'>;
   readonly docker: DockerWatch;
   readonly reconciler: Reconciler;
   readonly views: Views;
   readonly events: EventLog;
   readonly flows: FlowStore;
+  readonly canary: Pick<Canary, 'result'>;
+  /** What GET /metrics returns (metrics.ts), and the count of requests. */
+  readonly metrics: {
+    text(service: Context): Promise<{ readonly type: string; readonly body: string }>;
+    answered(status: number): void;
+  };
+  readonly notifier: Pick<Notifier, 'status' | 'test' | 'warnings'>;
+  readonly records: Pick<Records, 'status' | 'warnings'>;
   /** Stop enforcing, remove everything from the kernel, and end the service. */
   readonly teardown: () => Promise<void>;
 }

@@ -2,8 +2,11 @@ import { PassThrough } from 'node:stream';
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { EVENT_KINDS, type ServiceEvent } from '../events/service-events.js';
+import { Count, closedObject, Nullable, Text, Time } from '../lib/schema-parts.js';
 import type { Context } from './context.js';
+import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError } from './problems.js';
+import { Collection, type View } from './schemas.js';
 
 const EventQuery = Type.Object(
   {
@@ -100,4 +103,46 @@ function eventStream(
     listening[Symbol.dispose]();
   });
   return stream;
+}
+
+export const OutputSchema = Type.Object(
+  {
+    name: Text('of the configuration; of the outputs: flows.file, flows.syslog, otlp'),
+    kind: Text('json, slack, ntfy, gotify, exec, file, syslog, otlp'),
+    target: Text('without credentials and paths of URLs'),
+    queued: Type.Integer({ minimum: 0, description: 'events that wait' }),
+    delivered: Count,
+    failed: Type.Integer({ minimum: 0, description: 'attempts that failed' }),
+    dropped: Type.Integer({ minimum: 0, description: 'events that are lost' }),
+    suppressed: Type.Integer({ minimum: 0, description: 'events that repeat an earlier one' }),
+    lastDelivered: Nullable(Time),
+    lastError: Nullable(Text('null: the last delivery succeeded')),
+  },
+  closedObject,
+);
+export type OutputBody = View<typeof OutputSchema>;
+export const NotifyTestSchema = Type.Object(
+  { name: Type.String(), ok: Type.Boolean(), detail: Text('why it failed') },
+  closedObject,
+);
+export type NotifyTestBody = View<typeof NotifyTestSchema>;
+const Receiver = Type.Object({ name: Type.String({ description: 'the name of a receiver' }) });
+
+export function notifyRoutes(server: FastifyInstance, ctx: Context): void {
+  const all = {
+    summary: 'Receivers and other outputs of events: what they got, what waits, and the last error',
+    querystring: PageQuery,
+    response: { 200: Collection(OutputSchema) },
+  };
+  server.get<PageRoute>('/v1/notify', { schema: all }, ({ query }) =>
+    pageOf('outputs', [...ctx.notifier.status(), ...ctx.records.status()], ({ name }) => name, query),
+  );
+  const test = {
+    summary: 'Send a test message to a receiver at once; the answer has the outcome',
+    params: Receiver,
+    response: { 200: NotifyTestSchema },
+  };
+  server.post<{ Params: Static<typeof Receiver> }>('/v1/notify/:name/test', { schema: test }, (request) =>
+    ctx.notifier.test(request.params.name),
+  );
 }

@@ -7,6 +7,7 @@ import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
 import { parseSince } from '../lib/units.js';
 import { ownerKey } from '../policy/own-labels.js';
 import { type Context, whoIs } from './context.js';
+import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError, badRequest } from './problems.js';
 import { Collection } from './schemas.js';
 import {
@@ -72,8 +73,10 @@ export function flowRoutes(server: FastifyInstance, ctx: Context): void {
     querystring: Query,
     response: { 200: FlowsSchema },
   };
-  server.get<{ Querystring: Query }>('/v1/flows', { schema, config: { cost: 5 } }, ({ query }) =>
-    flows(ctx, query),
+  server.get<{ Querystring: Query }>(
+    '/v1/flows',
+    { schema, config: { cost: 5, problems: [503] } },
+    ({ query }) => flows(ctx, query),
   );
 }
 
@@ -136,7 +139,7 @@ function sure<T>(parsed: Parsed<T>, pointer: string): T {
 }
 
 const KnownParams = Type.Object({
-  container: Type.String({ description: 'id or name' }),
+  container: Type.String({ description: 'id or name', examples: ['web'] }),
   destination: Type.String({
     maxLength: 280,
     description: 'a name or an address, with * and ?, and :PORT for one port only',
@@ -148,9 +151,13 @@ type KnownParams = Static<typeof KnownParams>;
 export function knownRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
     summary: 'Destinations that are marked as known, by the owner of their container',
+    querystring: PageQuery,
     response: { 200: Collection(KnownSchema) },
   };
-  server.get('/v1/known', { schema: all }, async () => ({ items: await ctx.flows.marks(), next: null }));
+  const config = { problems: [503] };
+  server.get<PageRoute>('/v1/known', { schema: all, config }, async ({ query }) =>
+    pageOf('known', await ctx.flows.marks(), (mark) => JSON.stringify(mark), query),
+  );
 
   const set = {
     summary: 'Mark a destination of a container as known: its denials raise no alert',

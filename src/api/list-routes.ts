@@ -2,8 +2,11 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ListView } from '../changes/list-changes.js';
 import { isRecord } from '../lib/json.js';
+import { durationText } from '../lib/units.js';
 import type { DestEntry, Entry, Flag } from '../policy/entry.js';
+import type { ListTest } from '../policy/policy.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
+import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { etagOf, guardedRevision, validateAllButBody } from './requests.js';
 import {
   Collection,
@@ -14,7 +17,10 @@ import {
 } from './schemas.js';
 import { ExportSchema, PlanSchema, SyncRequestSchema } from './schemas-fleet.js';
 
-const ListParams = Type.Object({ name: Type.String() });
+const ListParams = Type.Object({
+  name: Type.String({ description: 'the name of a list', examples: ['npm'] }),
+});
+const GUARD = { etag: 'guard' } as const;
 type OfList = { Params: Static<typeof ListParams> };
 
 /** A list of some ten thousand entries. */
@@ -29,15 +35,16 @@ function sendList(reply: FastifyReply, list: ListView): FastifyReply {
 export function listRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
     summary: 'All lists, of the folder and the store',
+    querystring: PageQuery,
     response: { 200: Collection(ListBodySchema) },
   };
-  server.get('/v1/lists', { schema: all, config: { cost: 10 } }, () => ({
-    items: ctx.changes.lists.all().map(listBody),
-    next: null,
-  }));
+  server.get<PageRoute>('/v1/lists', { schema: all, config: { cost: 10 } }, ({ query }) => {
+    const { items, next } = pageOf('lists', ctx.changes.lists.all(), ({ name }) => name, query);
+    return { items: items.map(listBody), next };
+  });
 
   const one = { summary: 'One list', params: ListParams, response: { 200: ListBodySchema } };
-  server.get<OfList>('/v1/lists/:name', { schema: one, config: { cost: 2 } }, (request, reply) =>
+  server.get<OfList>('/v1/lists/:name', { schema: one, config: { cost: 2, ...GUARD } }, (request, reply) =>
     sendList(reply, ctx.changes.lists.get(request.params.name)),
   );
 
@@ -46,7 +53,7 @@ export function listRoutes(server: FastifyInstance, ctx: Context): void {
     params: ListParams,
     response: { 204: Type.Null() },
   };
-  server.delete<OfList>('/v1/lists/:name', { schema: remove }, async (request, reply) => {
+  server.delete<OfList>('/v1/lists/:name', { schema: remove, config: GUARD }, async (request, reply) => {
     const { name } = request.params;
     await ctx.changes.lists.delete(
       name,
@@ -65,7 +72,7 @@ function putRoute(server: FastifyInstance, ctx: Context): void {
     body: ListRequestSchema,
     response: { 200: ListBodySchema, 201: ListBodySchema },
   };
-  const options = { schema, bodyLimit: LIST_LIMIT, validatorCompiler: validateAllButBody };
+  const options = { schema, config: GUARD, bodyLimit: LIST_LIMIT, validatorCompiler: validateAllButBody };
   server.put<OfList>('/v1/lists/:name', options, async (request, reply) => {
     const { name } = request.params;
     const isNew = !ctx.changes.lists.all().some((list) => list.name === name);
@@ -77,7 +84,10 @@ function putRoute(server: FastifyInstance, ctx: Context): void {
 
 const EntryParams = Type.Object({
   ...ListParams.properties,
-  entry: Type.String({ description: 'the canonical text, percent-encoded' }),
+  entry: Type.String({
+    description: 'the canonical text, percent-encoded',
+    examples: ['registry.npmjs.org'],
+  }),
 });
 
 export function entryRoutes(server: FastifyInstance, ctx: Context): void {
@@ -87,7 +97,7 @@ export function entryRoutes(server: FastifyInstance, ctx: Context): void {
     body: EntryRequestSchema,
     response: { 201: ListBodySchema },
   };
-  const options = { schema: add, validatorCompiler: validateAllButBody };
+  const options = { schema: add, config: GUARD, validatorCompiler: validateAllButBody };
   server.post<{ Params: Static<typeof ListParams> }>(
     '/v1/lists/:name/entries',
     options,
@@ -104,7 +114,7 @@ export function entryRoutes(server: FastifyInstance, ctx: Context): void {
   const remove = { summary: 'Remove an entry', params: EntryParams, response: { 200: ListBodySchema } };
   server.delete<{ Params: Static<typeof EntryParams> }>(
     '/v1/lists/:name/entries/:entry',
-    { schema: remove },
+    { schema: remove, config: GUARD },
     async (request, reply) => {
       const { name, entry } = request.params;
       const revision = guardedRevision(request, () => ctx.changes.lists.get(name).revision);
@@ -134,7 +144,11 @@ const SyncQuery = Type.Object(
   { additionalProperties: false },
 );
 const SyncParams = Type.Object({
-  owner: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$', examples: ['gitops'] }),
+  owner: Type.String({
+    pattern: '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$',
+    description: 'the owner of the lists',
+    examples: ['gitops'],
+  }),
 });
 
 const TRANSFER_LIMIT = 32 * 1024 * 1024;
@@ -205,15 +219,20 @@ const FLAG_FIELDS: Readonly<Record<Flag, Partial<ItemObject>>> = {
 
 /** A list as the API shows it: the YAML's fields, entries as canonical text, or as an object where they carry more. */
 function listBody(list: ListView): ListBody {
-  const { allow, hosts, match, ...rest } = list;
+  const { allow, hosts, match, askMs, tests, ...rest } = list;
   return {
     ...rest,
     ...(hosts ? { hosts: [...hosts] } : {}),
     ...(match ? { match: { ...match } } : {}),
+    ...(askMs === undefined ? {} : { ask: durationText(askMs) }),
     allow: allow.map(item),
+    ...(tests ? { tests: tests.map(({ verdict, text }) => testBody(verdict, text)) } : {}),
     usedBy: [...list.usedBy],
   };
 }
+
+const testBody = (verdict: ListTest['verdict'], text: string) =>
+  verdict === 'allow' ? { allow: text } : { deny: text };
 
 function item(entry: Entry): Item {
   if (entry.kind === 'list' || (entry.comment === undefined && entry.expires === undefined))

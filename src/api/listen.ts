@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { openListener, tcpListener } from '../config/api-listener.js';
+import { openListener, tcpListener } from '../config/endpoints.js';
 import { UNIX } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
 import { RemedyError } from '../lib/problem.js';
@@ -71,9 +71,9 @@ export function refuseWithoutTokens(address: string, tokens: number): void {
 
 /** A second way in to the same routes, for root of this host alone. */
 async function beside(server: FastifyInstance, path: string): Promise<Server> {
-  const second = createServer({ ...TIMES, connectionsCheckingInterval: CHECK_MS }, (request, response) =>
-    server.routing(request, response),
-  );
+  const options = { ...TIMES, connectionsCheckingInterval: CHECK_MS, requireHostHeader: false };
+  const second = createServer(options, (request, response) => server.routing(request, response));
+  second.on('checkExpectation', (request, response) => server.routing(request, response));
   second.on('clientError', onClientError);
   second.on('connection', trustSocket);
   server.server.on('close', () => end(second));

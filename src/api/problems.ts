@@ -28,6 +28,14 @@ export class ForbiddenError extends Error {
     this.needs = needs;
   }
 }
+/** A head that HTTP permits, and this service does not serve. */
+export class UnservedError extends Error {
+  readonly statusCode: 415 | 417;
+  constructor(statusCode: 415 | 417, detail: string) {
+    super(detail);
+    this.statusCode = statusCode;
+  }
+}
 /** A client has reached one of its bounds. */
 export class TooManyError extends Error {
   readonly seconds: number;
@@ -55,6 +63,7 @@ export const KINDS = {
   timeout: { status: 408, title: 'Request timeout' },
   'too-large': { status: 413, title: 'Too large' },
   'media-type': { status: 415, title: 'The body is not JSON' },
+  expectation: { status: 417, title: 'Expectation failed' },
   invalid: { status: 422, title: 'Invalid content' },
   'too-many': { status: 429, title: 'Too many requests' },
   'header-too-large': { status: 431, title: 'Request header too large' },
@@ -135,7 +144,12 @@ function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem
   const status = error instanceof Error && 'statusCode' in error ? error.statusCode : 500;
   if (status === 413) return ['too-large', [{ detail, remedy: 'send less; split a list into several' }]];
   if (status === 415)
-    return ['media-type', [{ detail, remedy: 'send JSON with content-type: application/json' }]];
+    return [
+      'media-type',
+      [{ detail, remedy: 'send JSON with content-type: application/json, and no content-encoding' }],
+    ];
+  if (status === 417)
+    return ['expectation', [{ detail, remedy: 'leave the header expect out, or send 100-continue' }]];
   if (typeof status === 'number' && status < 500)
     return ['bad-request', [{ detail, remedy: 'see /docs for the expected request' }]];
   return ['internal', [{ detail, remedy: "look into the service's log, and report it with what you did" }]];

@@ -1,11 +1,11 @@
 import { type TSchema, Type } from '@sinclair/typebox';
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify';
+import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify';
 import type { Reconciler } from '../enforce/reconciler.js';
 import { isRecord } from '../lib/json.js';
 import { RefusedError } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseDuration } from '../lib/units.js';
-import { BadRequestError, badRequest } from './problems.js';
+import { BadRequestError, badRequest, UnservedError } from './problems.js';
 
 interface Part {
   readonly schema: unknown;
@@ -65,31 +65,49 @@ export function guardedRevision(request: FastifyRequest, current: () => number):
   if (match.trim() === '*') return current();
   const revision = /^"(\d{1,15})"$/.exec(match.trim())?.[1];
   if (revision === undefined)
-    badRequest(`If-Match: ${match} is not an ETag of a list`, 'send the ETag of the GET, such as "17"');
+    badRequest(`If-Match: ${match} is not an ETag of this path`, 'send the ETag of the GET, such as "17"');
   return Number(revision);
 }
 
-/**
- * The JSON of views that many readers get, made once for each array of them: the one of 500 containers has a megabyte, and
- * DNS waits on the same event loop.
- */
-export class SharedBody<T> {
-  readonly #bodies = new WeakMap<readonly T[], Buffer>();
-  readonly #bodyOf: (item: T) => unknown;
+/** Refuse what the head of a request asks for in vain: no name of the host (RFC 9112 3.2), an expectation, a coded body. */
+export function refuseUnservedHeads(server: FastifyInstance): void {
+  server.addHook('onRequest', async ({ headers, raw }) => {
+    const { host, expect, 'content-encoding': encoding = 'identity' } = headers;
+    if (host === undefined && raw.httpVersion === '1.1')
+      badRequest('the request has no header host', 'send one; its value does not matter');
+    if (expect !== undefined && expect.toLowerCase() !== '100-continue')
+      throw new UnservedError(417, `the expectation ${expect} is not met`);
+    if (encoding.toLowerCase() !== 'identity')
+      throw new UnservedError(415, `the content-encoding ${encoding} is not supported`);
+  });
+}
 
-  constructor(bodyOf: (item: T) => unknown) {
-    this.#bodyOf = bodyOf;
-  }
+/** Whether the client has the answer with this ETag already: If-None-Match of a read (RFC 9110 13.1.2), which compares weakly. */
+export function isKnown(request: FastifyRequest, etag: string): boolean {
+  const weak = (tag: string): string => tag.trim().replace(/^W\//, '');
+  const tags = request.headers['if-none-match']?.split(',').map(weak) ?? [];
+  return tags.includes('*') || tags.includes(weak(etag));
+}
 
-  send(reply: FastifyReply, items: readonly T[]): FastifyReply {
-    const made = this.#bodies.get(items) ?? this.#made(items);
-    return reply.type('application/json; charset=utf-8').send(made);
-  }
+/** Refuse If-Match and If-None-Match on a change that does not evaluate them: the client relies on a check that is not made. */
+export function refuseUnreadGuards(server: FastifyInstance): void {
+  server.addHook('preValidation', async ({ headers, method, routeOptions }) => {
+    if (method === 'GET' || method === 'HEAD' || routeOptions.config.etag === 'guard') return;
+    const name = (['if-match', 'if-none-match'] as const).find((header) => headers[header] !== undefined);
+    if (name === undefined || routeOptions.url === undefined) return;
+    badRequest(
+      `this change does not evaluate the header ${name}`,
+      'leave it out; /docs names the changes that have an ETag',
+    );
+  });
+}
 
-  #made(items: readonly T[]): Buffer {
-    const body = Buffer.from(JSON.stringify({ items: items.map(this.#bodyOf), next: null }));
-    this.#bodies.set(items, body);
-    return body;
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** cache: a read that answers 304 to If-None-Match. guard: the ETag is that of If-Match, which changes of this path evaluate. */
+    etag?: 'cache' | 'guard';
+    /** Statuses that this route may answer with, in addition to those of its method. */
+    problems?: readonly number[];
   }
 }
 

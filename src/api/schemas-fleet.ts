@@ -10,15 +10,25 @@ export const ExportSchema = Type.Object(
   {
     lists: Type.Optional(Type.Record(Type.String(), ListSchema)),
     modes: Type.Optional(Type.Record(Type.String(), Mode)),
-    grants: Type.Optional(Type.Array(Type.Object({ owner: Type.String(), entry: Type.String() }, closed))),
+    grants: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            owner: Type.String({ examples: ['name:web'] }),
+            entry: Type.String({ examples: ['api.example.com'] }),
+          },
+          closed,
+        ),
+      ),
+    ),
     tokens: Type.Optional(Type.Array(Type.Record(Type.String(), Type.String()))),
   },
-  closed,
+  { ...closed, $id: 'Export' },
 );
 export type ExportBody = View<typeof ExportSchema>;
 export const SyncRequestSchema = Type.Object(
   { lists: Type.Record(Type.String(), Type.Unknown(), { description: 'bodies of lists, by name' }) },
-  closed,
+  { ...closed, $id: 'SyncRequest' },
 );
 export const PlanSchema = Type.Object(
   {
@@ -29,21 +39,21 @@ export const PlanSchema = Type.Object(
         {
           action: Words(['create', 'update', 'delete']),
           kind: Words(['list', 'mode', 'grant', 'token', 'sync']),
-          name: Type.String(),
+          name: Type.String({ examples: ['ci'] }),
         },
         closed,
       ),
     ),
   },
-  closed,
+  { ...closed, $id: 'PlannedChanges' },
 );
 export type PlanBody = View<typeof PlanSchema>;
 
 export const NodeSchema = Type.Object(
   {
-    node: Type.String(),
+    node: Type.String({ examples: ['host1'] }),
     state: Words(['ok', 'out of sync', 'stale']),
-    version: Text('version of Drawbridge on the host'),
+    version: Text('version of Drawbridge on the host', '0.1.0'),
     revision: Type.Number({
       description: 'revision of the store up to which its changes are applied to the kernel of the host',
     }),
@@ -62,28 +72,27 @@ export const NodeSchema = Type.Object(
     unenforced: Count,
     lastSeen: Time,
   },
-  closed,
+  { ...closed, $id: 'Node' },
 );
 export type NodeBody = View<typeof NodeSchema>;
 
 const RoleSchema = Words(ROLES);
 export const TokenSchema = Type.Object(
   {
-    name: Type.String(),
+    name: Type.String({ examples: ['ci'] }),
     role: RoleSchema,
     source: Words(['store', 'config']),
     created: Nullable(Time),
     expires: Nullable(Time),
     by: Nullable(Text('the author of the token')),
   },
-  closed,
+  { ...closed, $id: 'Token' },
 );
 export type TokenBody = View<typeof TokenSchema>;
 export const NewTokenSchema = Type.Object(
-  { ...TokenSchema.properties, token: Text('the secret, which is not shown again') },
-  closed,
+  { ...TokenSchema.properties, token: Text('the secret, which is not shown again', 'drawbridge_SECRET') },
+  { ...closed, $id: 'NewToken' },
 );
-export type NewToken = View<typeof NewTokenSchema>;
 export const TokenRequestSchema = Type.Object(
   {
     name: Type.String({ minLength: 1, description: 'the name of the token', examples: ['ci'] }),
@@ -96,5 +105,5 @@ export const TokenRequestSchema = Type.Object(
       }),
     ),
   },
-  closed,
+  { ...closed, $id: 'TokenRequest' },
 );

@@ -2,16 +2,26 @@
 import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
-import type { View } from './schemas.js';
+import { ContainerSchema, type View } from './schemas.js';
 
 /** The shapes of denied flows, of modes that are set, and of the preview of a mode in the API. */
 
 const Lines = Type.Object(
   {
     count: Count,
-    samples: Type.Array(Type.Object({ line: Count, text: Type.String(), reason: Type.String() }, closed), {
-      description: 'the first lines',
-    }),
+    samples: Type.Array(
+      Type.Object(
+        {
+          line: Count,
+          text: Type.String({ examples: ['10.0.0.300'] }),
+          reason: Type.String({ examples: ['not an address'] }),
+        },
+        closed,
+      ),
+      {
+        description: 'the first lines',
+      },
+    ),
   },
   closed,
 );
@@ -20,9 +30,9 @@ const Direction = Words(['outbound', 'inbound', 'both']);
 
 export const FeedSchema = Type.Object(
   {
-    name: Type.String(),
-    url: Text('URL without credentials and query'),
-    format: Type.String(),
+    name: Type.String({ examples: ['firehol-level1'] }),
+    url: Text('URL without credentials and query', 'https://feeds.example/level1.netset'),
+    format: Type.String({ examples: ['auto'] }),
     action: Action,
     direction: Direction,
     everySeconds: Count,
@@ -38,14 +48,28 @@ export const FeedSchema = Type.Object(
     failures: Type.Integer({ minimum: 0, description: 'consecutive attempts that brought no version' }),
     lines: Type.Object({ bad: Lines, unsupported: Lines, skipped: Lines, suffixes: Lines }, closed),
     spared: Type.Array(
-      Type.Object({ label: Type.String(), lines: Count, line: Count, listed: Type.String() }, closed),
+      Type.Object(
+        {
+          label: Type.String({ examples: ["the host's own network"] }),
+          lines: Count,
+          line: Count,
+          listed: Type.String({ examples: ['192.0.2.0/24'] }),
+        },
+        closed,
+      ),
       { description: 'listed destinations that no feed may block' },
     ),
-    known: Type.Array(Type.Object({ label: Type.String(), withheld: Count, inside: Count }, closed), {
-      description: 'shared ranges: withheld if listed as a whole, reported if a small part is listed',
-    }),
+    known: Type.Array(
+      Type.Object(
+        { label: Type.String({ examples: ["the host's own network"] }), withheld: Count, inside: Count },
+        closed,
+      ),
+      {
+        description: 'shared ranges: withheld if listed as a whole, reported if a small part is listed',
+      },
+    ),
   },
-  closed,
+  { ...closed, $id: 'Feed' },
 );
 export type FeedBody = View<typeof FeedSchema>;
 
@@ -56,26 +80,26 @@ export const FeedSyncRequestSchema = Type.Object(
     ),
     onlyDue: Type.Optional(Type.Boolean({ description: 'try the feed only if its schedule is due' })),
   },
-  closed,
+  { ...closed, $id: 'FeedSyncRequest' },
 );
 export const FeedSyncSchema = Type.Object(
   { outcome: Words(['attempted', 'not-due', 'too-soon', 'busy']), feed: FeedSchema },
-  closed,
+  { ...closed, $id: 'FeedSync' },
 );
 export type FeedSyncBody = View<typeof FeedSyncSchema>;
 
 export const ThreatSchema = Type.Object(
   {
-    query: Type.String(),
-    target: Text('the target in canonical form'),
+    query: Type.String({ examples: ['192.0.2.7'] }),
+    target: Text('the target in canonical form', 'npm'),
     verdict: Words(['block', 'observe', 'none']),
     hits: Type.Array(
       Type.Object(
         {
-          feed: Type.String(),
+          feed: Type.String({ examples: ['firehol-level1'] }),
           action: Action,
           direction: Direction,
-          listed: Text('the range or name as it is listed'),
+          listed: Text('the range or name as it is listed', '192.0.2.0/24'),
           line: Count,
           positions: Words(['line', 'item']),
           since: Time,
@@ -85,20 +109,20 @@ export const ThreatSchema = Type.Object(
       ),
     ),
   },
-  closed,
+  { ...closed, $id: 'Threat' },
 );
 export type ThreatBody = View<typeof ThreatSchema>;
 
 export const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
 const Contact = {
-  container: Text('the name of the container'),
-  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME'),
+  container: Text('the name of the container', 'web'),
+  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
   verdict: Words(FLOW_VERDICTS),
-  proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved'),
-  address: Text('empty where a name was only resolved'),
+  proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved', 'tcp'),
+  address: Text('empty where a name was only resolved', '192.0.2.7'),
   port: Type.Integer({ description: '0: the protocol has none' }),
   name: Nullable(Text('as the container resolved it or asked for it; null: not known')),
-  reason: Text('why'),
+  reason: Text('why', 'no entry covers it'),
   entry: Nullable(Text('the entry that permits or denies it')),
   list: Nullable(Text('the list that has the entry')),
   feed: Nullable(Text('the threat feed that lists it')),
@@ -115,7 +139,7 @@ const FlowSchema = Type.Object(
     bytes: Type.Integer({ minimum: 0, description: 'of both directions, with IP headers' }),
     count: Type.Integer({ minimum: 0, description: 'connections, or queries for the name' }),
   },
-  closed,
+  { ...closed, $id: 'Flow' },
 );
 export type Flow = View<typeof FlowSchema>;
 export const FlowsSchema = Type.Object(
@@ -128,17 +152,17 @@ export const FlowsSchema = Type.Object(
     }),
     dropped: Type.Integer({ minimum: 0, description: 'flows that are in no record, of all containers' }),
   },
-  closed,
+  { ...closed, $id: 'Flows' },
 );
 export type FlowsBody = View<typeof FlowsSchema>;
 
 export const KnownSchema = Type.Object(
   {
     owner: Contact.owner,
-    target: Text('a name or an address; * and ? match in it'),
+    target: Text('a name or an address; * and ? match in it', '*.example.com'),
     port: Nullable(Type.Integer({ minimum: 0, maximum: 65_535, description: 'null: all' })),
   },
-  closed,
+  { ...closed, $id: 'KnownDestination' },
 );
 export type KnownBody = View<typeof KnownSchema>;
 
@@ -146,11 +170,11 @@ const KINDS = ['name', 'address', 'neighbour', 'host', 'published'] as const;
 const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no entry can'));
 export const PreviewSchema = Type.Object(
   {
-    container: Type.String(),
-    containers: Type.Array(Type.String(), {
+    container: Type.String({ examples: ['web'] }),
+    containers: Type.Array(Type.String({ examples: ['web'] }), {
       description: 'all running containers of this owner, for which the mode would count',
     }),
-    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
+    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
     mode: Mode,
     to: { ...Mode, description: 'the mode that is previewed' },
     against: Nullable(Text('the list by which destinations are evaluated; null: the policy counts')),
@@ -158,9 +182,15 @@ export const PreviewSchema = Type.Object(
       ...Time,
       description: 'start of the uninterrupted recording; null: not recorded now',
     }),
-    gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
-      description: 'earlier times during which it ran and was not recorded',
-    }),
+    gaps: Type.Array(
+      Type.Object(
+        { from: Time, to: Time, reason: Type.String({ examples: ['the service did not run'] }) },
+        closed,
+      ),
+      {
+        description: 'earlier times during which it ran and was not recorded',
+      },
+    ),
     dropped: Type.Integer({ minimum: 0, description: 'connections that were not recorded' }),
     notRecorded: Type.Array(Type.String({ description: 'traffic that cannot be recorded, and why' })),
     destinations: Type.Array(
@@ -169,9 +199,9 @@ export const PreviewSchema = Type.Object(
           entry: Entry,
           kind: Words(KINDS),
           name: Nullable(Text('the name, the neighbour, or the container that publishes the port')),
-          address: Text('empty where a name was only resolved'),
+          address: Text('empty where a name was only resolved', '192.0.2.7'),
           port: Type.Integer({ description: '0: the protocol has none' }),
-          proto: Text('tcp, udp, icmp or a number; dns: a name that was only resolved'),
+          proto: Text('tcp, udp, icmp or a number; dns: a name that was only resolved', 'tcp'),
           first: Time,
           last: Time,
           count: Count,
@@ -184,8 +214,8 @@ export const PreviewSchema = Type.Object(
     flows: Type.Array(
       Type.Object(
         {
-          proto: Type.String(),
-          address: Type.String(),
+          proto: Type.String({ examples: ['tcp'] }),
+          address: Type.String({ examples: ['192.0.2.7'] }),
           port: Type.Integer(),
           name: Nullable(Type.String()),
           entry: Entry,
@@ -197,7 +227,7 @@ export const PreviewSchema = Type.Object(
       { description: 'connections open now that mode enforce would end' },
     ),
   },
-  closed,
+  { ...closed, $id: 'Preview' },
 );
 export type PreviewBody = View<typeof PreviewSchema>;
 
@@ -221,15 +251,89 @@ const MODE_REQUEST = {
     }),
   ),
 };
-export const ModeRequestSchema = Type.Object(MODE_REQUEST, closed);
+export const ModeRequestSchema = Type.Object(MODE_REQUEST, { ...closed, $id: 'ModeRequest' });
 export type ModeBody = View<typeof ModeRequestSchema>;
+export const ModeSchema = Type.Object(
+  {
+    mode: { ...Mode, description: 'the mode in force' },
+    modeFrom: Text('the source of the mode', 'default'),
+    owner: Text('the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
+    set: Nullable({ ...Mode, description: 'the mode that is set through the API; null: none' }),
+  },
+  { ...closed, $id: 'ModeSetting' },
+);
 export const ModesRequestSchema = Type.Object(
   {
-    containers: Type.Array(Type.String({ minLength: 1, description: 'id, name or id prefix' }), {
-      minItems: 1,
-      maxItems: 1000,
-    }),
+    containers: Type.Array(
+      Type.String({ minLength: 1, description: 'id, name or id prefix', examples: ['web'] }),
+      {
+        minItems: 1,
+        maxItems: 1000,
+      },
+    ),
     ...MODE_REQUEST,
+  },
+  { ...closed, $id: 'ModesRequest' },
+);
+export const ModesSchema = Type.Object(
+  { containers: Type.Array(ContainerSchema, { description: 'those of the request, in its order' }) },
+  { ...closed, $id: 'Modes' },
+);
+
+const used = {
+  count: Count,
+  first: Nullable(Time),
+  last: Nullable(Time),
+  starts: Type.Integer({ minimum: 0, description: 'starts of the container in which it was seen, at least' }),
+};
+export const SuggestionSchema = Type.Object(
+  {
+    container: Type.String(),
+    owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME'),
+    since: Nullable({ ...Time, description: 'recorded since then; null: never' }),
+    starts: Count,
+    stable: Type.Object(
+      {
+        since: Nullable({ ...Time, description: 'when the newest destination was found' }),
+        for: Nullable(Text('from then until now')),
+        starts: Type.Integer({ minimum: 0, description: 'starts since then, at least' }),
+        enough: Type.Boolean({ description: 'recorded for a day, or over ten starts' }),
+        text: Type.String(),
+      },
+      closed,
+    ),
+    entries: Type.Array(
+      Type.Object(
+        {
+          entry: Type.String(),
+          comment: Type.String(),
+          ...used,
+          risk: Nullable(Text('why anyone can receive data there')),
+        },
+        closed,
+      ),
+    ),
+    lists: Type.Array(
+      Type.Object({ list: Type.String(), comment: Type.String(), covers: Type.Array(Type.String()) }, closed),
+      { description: 'lists that permit several of the destinations, or that its labels name' },
+    ),
+    left: Type.Array(
+      Type.Object(
+        {
+          entry: Text('the entry that would permit it, or the destination where no entry can'),
+          why: Type.String(),
+          ...used,
+        },
+        closed,
+      ),
+      { description: 'what was seen and is not suggested' },
+    ),
+    remove: Type.Array(
+      Type.Object({ entry: Type.String(), from: Type.String(), unusedSince: Time }, closed),
+      { description: 'entries of its labels and grants that were not used' },
+    ),
+    notes: Type.Array(Type.String()),
   },
   closed,
 );
+export type SuggestionBody = View<typeof SuggestionSchema>;

@@ -16,15 +16,15 @@ export const Collection = <T extends TSchema>(item: T) =>
 
 export const ProblemSchema = Type.Object(
   {
-    type: Text('the kind of problem, a reference into /docs'),
-    title: Type.String(),
+    type: Text('the kind of problem, a reference into /docs', '/docs#not-found'),
+    title: Type.String({ examples: ['Not found'] }),
     status: Type.Integer(),
-    detail: Type.String(),
+    detail: Type.String({ examples: ['there is no container wbe'] }),
     errors: Type.Array(
       Type.Object(
         {
-          detail: Type.String(),
-          remedy: Text('what to do'),
+          detail: Type.String({ examples: ['there is no container wbe'] }),
+          remedy: Text('what to do', 'see drawbridge ps for those that are known'),
           pointer: Type.Optional(Text('JSON pointer into the body (RFC 6901)')),
           file: Type.Optional(Type.String()),
           line: Type.Optional(Type.Integer()),
@@ -34,7 +34,7 @@ export const ProblemSchema = Type.Object(
       ),
     ),
   },
-  { ...closed, description: 'problem details (RFC 9457)' },
+  { ...closed, $id: 'Problem', description: 'problem details (RFC 9457)' },
 );
 export type ProblemDocument = View<typeof ProblemSchema>;
 
@@ -45,19 +45,19 @@ const DURABILITY = {
   }),
   note: Nullable(Text('why it is not stored, and the consequence')),
 };
-export const DurabilitySchema = Type.Object(DURABILITY, closed);
+export const DurabilitySchema = Type.Object(DURABILITY, { ...closed, $id: 'Durability' });
 export type Durability = View<typeof DurabilitySchema>;
 
 export const PauseSchema = Type.Object(
   {
     ...DURABILITY,
     node: Type.Optional(Text('the host of the container')),
-    owner: Text('id:CONTAINER, or all'),
+    owner: Text('id:CONTAINER, or all', 'id:3f4e8a2b91c0'),
     created: Time,
     expires: Time,
-    by: Text('the author of the pause'),
+    by: Text('the author of the pause', 'token:ci'),
   },
-  closed,
+  { ...closed, $id: 'Pause' },
 );
 export type PauseBody = View<typeof PauseSchema>;
 
@@ -76,12 +76,12 @@ const ConnectionCounts = Type.Object(
   },
   closed,
 );
-const LockdownFacts = Type.Object({ since: Time, by: Type.String() }, closed);
+const LockdownFacts = Type.Object({ since: Time, by: Type.String({ examples: ['token:ci'] }) }, closed);
 
 export const StatusSchema = Type.Object(
   {
-    version: Type.String(),
-    node: Type.String(),
+    version: Type.String({ examples: ['0.1.0'] }),
+    node: Type.String({ examples: ['host1'] }),
     enforced: Type.Integer({
       minimum: 0,
       description:
@@ -122,25 +122,38 @@ export const StatusSchema = Type.Object(
       {
         inSync: Type.Boolean(),
         ready: Type.Boolean({ description: 'the same as in /readyz' }),
-        reason: Type.String(),
+        reason: Type.String({ examples: ['in sync'] }),
         lastRepair: Nullable(Time),
+      },
+      closed,
+    ),
+    canary: Type.Object(
+      {
+        ok: Nullable(
+          Type.Boolean({
+            description:
+              'true: of two addresses behind the rules, a namespace has reached the permitted one only; null: it could not run',
+          }),
+        ),
+        at: Nullable(Time),
+        detail: Type.String(),
       },
       closed,
     ),
     connections: Nullable(ConnectionCounts),
     store: Type.Object(
       {
-        kind: Type.String(),
+        kind: Type.String({ examples: ['embedded'] }),
         ok: Type.Boolean(),
-        detail: Type.String(),
+        detail: Type.String({ examples: ['all changes are on the disk'] }),
         unwritten: Type.Array(
           Type.Object(
             {
-              key: Type.String(),
-              action: Type.String(),
-              target: Type.String(),
+              key: Type.String({ examples: ['grant/5d41402abc4b'] }),
+              action: Type.String({ examples: ['grant.add'] }),
+              target: Type.String({ examples: ['npm'] }),
               since: Time,
-              note: Type.String(),
+              note: Type.String({ examples: ['the disk is full'] }),
             },
             closed,
           ),
@@ -152,16 +165,23 @@ export const StatusSchema = Type.Object(
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
     warnings: Type.Array(Type.String({ description: 'a fault and its remedy' })),
   },
-  closed,
+  { ...closed, $id: 'Status' },
 );
 export type Status = View<typeof StatusSchema>;
 
 /** Status of a service that runs closed: what it would count is not known. */
-const ClosedStatusSchema = Type.Object(
+export const ClosedStatusSchema = Type.Object(
   {
-    version: Type.String(),
-    node: Type.String(),
-    closed: Type.Object({ since: Time, reason: Type.String(), remedy: Type.String() }, closed),
+    version: Type.String({ examples: ['0.1.0'] }),
+    node: Type.String({ examples: ['host1'] }),
+    closed: Type.Object(
+      {
+        since: Time,
+        reason: Type.String({ examples: ['in sync'] }),
+        remedy: Type.String({ examples: ['remove the mount'] }),
+      },
+      closed,
+    ),
   },
   closed,
 );
@@ -169,14 +189,14 @@ export type ClosedStatus = View<typeof ClosedStatusSchema>;
 
 export const GrantSchema = Type.Object(
   {
-    id: Type.String(),
-    entry: Text('the entry in canonical form'),
-    owner: Text('compose:PROJECT/SERVICE or name:NAME (open-ended), id:CONTAINER (timed)'),
+    id: Type.String({ examples: ['3f4e8a2b91c0'] }),
+    entry: Text('the entry in canonical form', 'api.example.com'),
+    owner: Text('compose:PROJECT/SERVICE or name:NAME (open-ended), id:CONTAINER (timed)', 'name:web'),
     node: Type.Optional(Text('the host of the container (timed)')),
     created: Time,
     expires: Nullable(Time),
   },
-  closed,
+  { ...closed, $id: 'Grant' },
 );
 export type GrantBody = View<typeof GrantSchema>;
 
@@ -184,16 +204,16 @@ const FindingSchema = Type.Object(
   {
     code: Type.String({ examples: ['docker-socket', 'broken-label'] }),
     state: Words(['enforced', 'partial', 'unenforced']),
-    detail: Type.String(),
-    remedy: Type.String(),
+    detail: Type.String({ examples: ['it mounts the socket of Docker'] }),
+    remedy: Type.String({ examples: ['remove the mount'] }),
   },
   closed,
 );
 
 const EntryViewSchema = Type.Object(
   {
-    entry: Type.String(),
-    from: Text('the label, list, claim or grant that it comes from'),
+    entry: Type.String({ examples: ['api.example.com'] }),
+    from: Text('the label, list, claim or grant that it comes from', 'label'),
     addresses: Type.Array(Type.String()),
     packets: Count,
     bytes: Count,
@@ -203,11 +223,11 @@ const EntryViewSchema = Type.Object(
 
 export const ContainerSchema = Type.Object(
   {
-    id: Type.String(),
-    name: Type.String(),
-    image: Type.String(),
+    id: Type.String({ examples: ['3f4e8a2b91c0'] }),
+    name: Type.String({ examples: ['web'] }),
+    image: Type.String({ examples: ['ghcr.io/acme/web:2'] }),
     mode: Mode,
-    modeFrom: Text('the source of the mode'),
+    modeFrom: Text('the source of the mode', 'default'),
     coverage: Type.Object(
       { state: Words(['enforced', 'partial', 'unenforced']), reasons: Type.Array(Type.String()) },
       closed,
@@ -217,7 +237,7 @@ export const ContainerSchema = Type.Object(
     }),
     compose: Nullable(
       Type.Object(
-        { project: Type.String(), service: Type.String() },
+        { project: Type.String({ examples: ['shop'] }), service: Type.String({ examples: ['web'] }) },
         { ...closed, description: 'of Docker Compose; null where the labels come with the image' },
       ),
     ),
@@ -241,7 +261,7 @@ export const ContainerSchema = Type.Object(
     allowed: Count,
     denied: Count,
   },
-  closed,
+  { ...closed, $id: 'Container' },
 );
 export type ContainerBody = View<typeof ContainerSchema>;
 
@@ -256,26 +276,28 @@ export const GrantRequestSchema = Type.Object(
       }),
     ),
   },
-  closed,
+  { ...closed, $id: 'GrantRequest' },
 );
 export const PauseRequestSchema = Type.Object(
   { for: Type.String({ pattern: DURATION_PATTERN, description: 'duration', examples: ['10m'] }) },
-  closed,
+  { ...closed, $id: 'PauseRequest' },
 );
-export const LockdownRequestSchema = Type.Object({ on: Type.Boolean() }, closed);
+export const LockdownRequestSchema = Type.Object(
+  { on: Type.Boolean() },
+  { ...closed, $id: 'LockdownRequest' },
+);
 export const LockdownSchema = Type.Object(
   { on: Type.Boolean(), since: Nullable(Time), by: Nullable(Type.String()), ...DURABILITY },
-  closed,
+  { ...closed, $id: 'Lockdown' },
 );
-export type LockdownBody = View<typeof LockdownSchema>;
 
 export const AuditSchema = Type.Object(
   {
     time: Time,
     node: Type.Optional(Text('the host that made the change')),
-    who: Type.String(),
+    who: Type.String({ examples: ['token:ci'] }),
     action: Type.String({ examples: ['grant.add', 'lockdown.on'] }),
-    target: Type.String(),
+    target: Type.String({ examples: ['npm'] }),
     before: Type.Unknown({ description: 'null: no previous value' }),
     after: Type.Unknown({ description: 'null: no value now' }),
     outcome: Words(['done', 'undone', 'refused', 'unknown']),
@@ -294,14 +316,17 @@ export const AuditSchema = Type.Object(
     ),
     from: Type.Optional(Type.String({ description: 'its key in the store of an older version' })),
   },
-  closed,
+  { ...closed, $id: 'AuditRecord' },
 );
 export type AuditBody = View<typeof AuditSchema>;
 
 /** PUT of a list: the YAML's fields. */
-export { ListSchema as ListRequestSchema };
+export const ListRequestSchema = { ...ListSchema, $id: 'ListRequest' };
 export const EntryRequestSchema = Type.Union([
-  Type.Object({ entry: Type.String({ description: 'one entry as text' }) }, closed),
+  Type.Object(
+    { entry: Type.String({ description: 'one entry as text', examples: ['api.example.com:443'] }) },
+    closed,
+  ),
   EntryObjectSchema,
 ]);
 
@@ -309,7 +334,7 @@ export const ListBodySchema = Type.Object(
   {
     ...ListSchema.properties,
     allow: Type.Array(Type.Union([Type.String(), EntryObjectSchema])),
-    name: Type.String(),
+    name: Type.String({ examples: ['npm'] }),
     source: Words(['folder', 'store']),
     file: Type.Optional(Text('the file of a folder list')),
     revision: Type.Integer({ description: 'revision in the store; 0 for a folder list' }),
@@ -321,16 +346,16 @@ export const ListBodySchema = Type.Object(
     ),
     note: Type.Optional(Text('why it is not stored, and the consequence')),
   },
-  closed,
+  { ...closed, $id: 'List' },
 );
 export type ListBody = View<typeof ListBodySchema>;
 
 export const ExplainSchema = Type.Object(
   {
-    container: Type.String(),
-    to: Type.String(),
+    container: Type.String({ examples: ['web'] }),
+    to: Type.String({ examples: ['api.example.com:443'] }),
     verdict: Verdict,
-    reason: Type.String(),
+    reason: Type.String({ examples: ['no entry covers it'] }),
     entry: Nullable(Type.String()),
     list: Nullable(Type.String()),
     feed: Nullable(Type.String()),
@@ -342,7 +367,7 @@ export const ExplainSchema = Type.Object(
       Type.String({ description: 'a rule that the packet passes, in the syntax of its tool' }),
     ),
   },
-  closed,
+  { ...closed, $id: 'Explanation' },
 );
 export type Explain = View<typeof ExplainSchema>;
 
@@ -356,16 +381,19 @@ export const ScanSchema = Type.Object(
           kind: Words(['coverage', 'practice', 'host']),
           code: Type.String({ examples: ['docker-socket', 'root-user'] }),
           state: Words(['enforced', 'partial', 'unenforced']),
-          detail: Type.String(),
-          remedy: Type.String(),
+          detail: Type.String({ examples: ['it mounts the socket of Docker'] }),
+          remedy: Type.String({ examples: ['remove the mount'] }),
         },
         closed,
       ),
     ),
   },
-  closed,
+  { ...closed, $id: 'Scan' },
 );
 export type ScanBody = View<typeof ScanSchema>;
 
-export const ReadySchema = Type.Object({ ready: Type.Boolean(), reason: Type.String() }, closed);
-export const HealthSchema = Type.Object({ ok: Type.Boolean() }, closed);
+export const ReadySchema = Type.Object(
+  { ready: Type.Boolean(), reason: Type.String({ examples: ['in sync'] }) },
+  { ...closed, $id: 'Readiness' },
+);
+export const HealthSchema = Type.Object({ ok: Type.Boolean() }, { ...closed, $id: 'Health' });

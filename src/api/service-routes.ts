@@ -1,12 +1,21 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { recordTeardown } from '../changes/service-records.js';
-import { isRecord } from '../lib/json.js';
 import type { Token } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';
+import type { ApiDescription, ApiDocument, Operation } from './openapi.js';
+import { CURSOR, cursorOf, keyIn, PageQuery, type PageRoute, pageOf, tagOf } from './pagination.js';
 import { badRequest, KINDS } from './problems.js';
-import { bringIntoForce, durationMs } from './requests.js';
-import { AuditSchema, Collection, HealthSchema, ReadySchema, type Status, StatusSchema } from './schemas.js';
+import { bringIntoForce, durationMs, isKnown } from './requests.js';
+import {
+  AuditSchema,
+  Collection,
+  type ContainerBody,
+  HealthSchema,
+  ReadySchema,
+  type Status,
+  StatusSchema,
+} from './schemas.js';
 import {
   NewTokenSchema,
   NodeSchema,
@@ -43,7 +52,11 @@ export function statusRoutes(server: FastifyInstance, ctx: Context): void {
     summary: 'Number of enforced containers, and the state of the kernel and the store',
     response: { 200: StatusSchema },
   };
-  server.get('/v1/status', { schema }, () => ctx.views.status());
+  server.get('/v1/status', { schema }, () => {
+    const status = ctx.views.status();
+    const warnings = [...status.warnings, ...ctx.notifier.warnings(), ...ctx.records.warnings()];
+    return { ...status, warnings };
+  });
 }
 
 export function storeRoutes(server: FastifyInstance, ctx: Context): void {
@@ -80,14 +93,19 @@ export function teardownRoutes(server: FastifyInstance, ctx: Context): void {
   });
 }
 
-const NodeParams = Type.Object({ name: Type.String() });
+const NodeParams = Type.Object({
+  name: Type.String({ description: 'the name of a host', examples: ['host1'] }),
+});
 
 export function nodeRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
     summary: 'The hosts that share the store: containers, applied revision, and when each was last seen',
+    querystring: PageQuery,
     response: { 200: Collection(NodeSchema) },
   };
-  server.get('/v1/nodes', { schema: all }, async () => ({ items: await ctx.fleet.refresh(), next: null }));
+  server.get<PageRoute>('/v1/nodes', { schema: all }, async ({ query }) =>
+    pageOf('nodes', await ctx.fleet.refresh(), ({ node }) => node, query),
+  );
 
   const forget = {
     summary: 'Forget a host that was removed',
@@ -107,14 +125,24 @@ export function nodeRoutes(server: FastifyInstance, ctx: Context): void {
   );
 }
 
-const TokenParams = Type.Object({ name: Type.String() });
+const TokenParams = Type.Object({
+  name: Type.String({ description: 'the name of a token', examples: ['ci'] }),
+});
 
 export function tokenRoutes(server: FastifyInstance, ctx: Context): void {
-  const all = { summary: 'All tokens, without their secrets', response: { 200: Collection(TokenSchema) } };
-  server.get('/v1/tokens', { schema: all, config: ADMIN }, () => ({
-    items: ctx.changes.tokens.list().map(tokenBody),
-    next: null,
-  }));
+  const all = {
+    summary: 'All tokens, without their secrets',
+    querystring: PageQuery,
+    response: { 200: Collection(TokenSchema) },
+  };
+  server.get<PageRoute>('/v1/tokens', { schema: all, config: ADMIN }, ({ query }) =>
+    pageOf(
+      'tokens',
+      ctx.changes.tokens.list().map(tokenBody),
+      ({ name, source }) => `${name} ${source}`,
+      query,
+    ),
+  );
 
   const create = {
     summary: 'Create a token; its secret is only in this response',
@@ -123,7 +151,7 @@ export function tokenRoutes(server: FastifyInstance, ctx: Context): void {
   };
   server.post<{ Body: Static<typeof TokenRequestSchema> }>(
     '/v1/tokens',
-    { schema: create, config: ADMIN },
+    { schema: create, config: { ...ADMIN, isSecret: true } },
     async (request, reply) => {
       const { name, role, for: duration } = request.body;
       const made = await ctx.changes.tokens.create(name, role, lifetime(duration), whoIs(request));
@@ -159,11 +187,13 @@ function lifetime(duration: string | undefined): number | undefined {
 const AuditQuery = Type.Object(
   {
     limit: Type.Optional(
-      Type.String({ pattern: '^[1-9]\\d{0,2}$', description: '1 to 999', examples: ['100'] }),
+      Type.String({
+        pattern: '^[1-9]\\d{0,2}$',
+        description: '1 to 999 records in a page; left out: 100',
+        examples: ['100'],
+      }),
     ),
-    cursor: Type.Optional(
-      Type.String({ minLength: 1, maxLength: 64, description: '`next` of the page before' }),
-    ),
+    cursor: CURSOR,
   },
   { additionalProperties: false },
 );
@@ -179,29 +209,84 @@ export function auditRoutes(server: FastifyInstance, ctx: Context): void {
     '/v1/audit',
     { schema, config: { cost: 5 } },
     async ({ query }) => {
-      const { items, next } = await ctx.audit.page(Number(query.limit ?? DEFAULT_LIMIT), query.cursor);
-      return { items, next: next ?? null };
+      const from = query.cursor === undefined ? undefined : keyIn('audit', query.cursor);
+      const { items, next } = await ctx.audit.page(Number(query.limit ?? DEFAULT_LIMIT), from);
+      return { items, next: next === undefined ? null : cursorOf('audit', next) };
     },
   );
 }
 
 const STYLE =
   'body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}' +
-  'code{font-family:ui-monospace,monospace}td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}' +
+  'code,pre{font-family:ui-monospace,monospace;font-size:.9em}pre{overflow:auto;background:#8882;padding:.5rem}' +
+  'td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}h3{margin-top:2.5rem}' +
   '@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}';
 
-/** A page without scripts or anything from elsewhere, made from the OpenAPI document. */
-export function docsRoutes(server: FastifyInstance): void {
-  server.get('/openapi.json', { schema: { hide: true }, config: { cost: 5 } }, () => server.swagger());
-  server.get('/docs', { schema: { hide: true }, config: { cost: 5 } }, (_request, reply) => {
-    reply.header('content-security-policy', "default-src 'none'; style-src 'unsafe-inline'");
-    return reply.type('text/html; charset=utf-8').send(page(server.swagger().paths ?? {}));
+/** Styles of its own, and nothing else. */
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'";
+const HTML = 'text/html; charset=utf-8';
+
+/** The page of the service: how many containers are enforced, each with its mode and coverage, and what needs a person. */
+export function pageRoutes(server: FastifyInstance, ctx: Context): void {
+  const page = { description: 'a page without scripts', content: { 'text/html': { schema: Type.String() } } };
+  const schema = { summary: 'The page: what is enforced, and what needs attention', response: { 200: page } };
+  server.get('/', { schema, config: { cost: 2 } }, (_request, reply) => {
+    reply.header('content-security-policy', POLICY).header('cache-control', 'no-store');
+    return reply.type(HTML).send(overview(ctx.views.status(), ctx.views.containers()));
   });
 }
 
-function page(paths: object): string {
+function overview(status: Status, containers: readonly ContainerBody[]): string {
+  const { enforced, containers: all, observed, off, node, kernel, threats, store } = status;
+  const alerts = [
+    ...status.warnings,
+    ...threats.alerts,
+    ...(kernel.ready ? [] : [kernel.reason]),
+    ...(store.ok ? [] : [store.detail]),
+    ...(status.lockdown ? ['lockdown: every container has an empty policy'] : []),
+  ];
+  const rows = containers.map(
+    ({ name, image, mode, coverage, allowed, denied }) =>
+      `<tr><td>${[name, image, mode].map(escapeHtml).join('<td>')}<td>${coverage.state}<td>${allowed}<td>${denied}<td>${coverage.reasons.map(escapeHtml).join('<br>')}`,
+  );
+  return (
+    `<!doctype html><html lang="en"><meta charset="utf-8"><title>Drawbridge: ${escapeHtml(node)}</title><style>${STYLE}</style>` +
+    `<h1>${enforced} of ${all} enforced</h1><p>${observed} observed, ${off} off, on ${escapeHtml(node)}. <a href="/docs">The API</a>` +
+    (alerts.length > 0 ? `<h2>Needs attention</h2><ul><li>${alerts.map(escapeHtml).join('<li>')}</ul>` : '') +
+    `<table><tr><th>Container<th>Image<th>Mode<th>Coverage<th>Allowed<th>Denied<th>Reasons${rows.join('')}</table></html>`
+  );
+}
+
+/** A page without scripts or anything from elsewhere, and the OpenAPI document that it is made from. */
+export function docsRoutes(server: FastifyInstance, description: ApiDescription): void {
+  const config = { cost: 5 };
+  let made: { readonly of: ApiDocument; readonly json: string; readonly etag: string } | undefined;
+  server.get('/openapi.json', { schema: { hide: true }, config }, (request, reply) => {
+    const of = description.document;
+    if (made?.of !== of) {
+      const json = JSON.stringify(of);
+      made = { of, json, etag: tagOf(json) };
+    }
+    reply.header('etag', made.etag);
+    if (isKnown(request, made.etag)) return reply.code(304).send();
+    return reply.type('application/json; charset=utf-8').send(made.json);
+  });
+  server.get('/docs', { schema: { hide: true }, config }, (_request, reply) => {
+    reply.header('content-security-policy', POLICY);
+    return reply.type(HTML).send(page(description.document));
+  });
+}
+
+function page({ paths, components }: ApiDocument): string {
   const operations = Object.entries(paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => row(method.toUpperCase(), path, operation)),
+    Object.entries(methods).map(([method, operation]) => ({
+      name: `${method.toUpperCase()} ${path}`,
+      operation,
+    })),
+  );
+  const rows = operations.map(
+    ({ name, operation: { operationId, summary, 'x-role': role } }) =>
+      `<tr><td><a href="#${operationId}"><code>${escapeHtml(name)}</code></a><td>${role}<td>${escapeHtml(summary)}`,
   );
   const kinds = Object.entries(KINDS).map(
     ([kind, { status, title }]) =>
@@ -210,16 +295,46 @@ function page(paths: object): string {
   return (
     `<!doctype html><html lang="en"><meta charset="utf-8"><title>Drawbridge API</title><style>${STYLE}</style>` +
     '<h1>Drawbridge API</h1><p>The complete description with all schemas: <a href="/openapi.json">/openapi.json</a>.' +
-    `<h2>Operations</h2><table><tr><th>Method<th>Path<th>What it does${operations.join('')}</table>` +
+    `<table><tr><th>Operation<th>Role<th>What it does${rows.join('')}</table>` +
+    operations.map(({ name, operation }) => section(name, operation)).join('') +
     '<h2>Problems</h2><p>Failures are problem details (RFC 9457); <code>errors</code> has the problem, its place and the remedy.' +
-    `<table><tr><th>Type<th>Status<th>Meaning${kinds.join('')}</table></html>`
+    `<table><tr><th>Type<th>Status<th>Meaning${kinds.join('')}</table>` +
+    `<h2>Shapes</h2>${Object.entries(components.schemas).map(shape).join('')}</html>`
   );
 }
 
-function row(method: string, path: string, operation: unknown): string {
-  const summary = isRecord(operation) && typeof operation.summary === 'string' ? operation.summary : '';
-  return `<tr><td><code>${method}</code><td><code>${escapeHtml(path)}</code><td>${escapeHtml(summary)}`;
+const pre = (value: unknown): string => `<pre>${escapeHtml(JSON.stringify(value, null, 2))}</pre>`;
+const shape = ([name, schema]: readonly [string, unknown]): string =>
+  `<details id="schema-${name}"><summary><code>${name}</code></summary>${pre(schema)}</details>`;
+
+function section(name: string, operation: Operation): string {
+  const { operationId, summary, description, parameters, requestBody, responses } = operation;
+  const rows = parameters.map(
+    (p) =>
+      `<tr><td><code>${escapeHtml(p.name)}</code><td>${p.in}${p.required ? ', required' : ''}<td>${escapeHtml(p.description)}`,
+  );
+  const body = Object.values(requestBody?.content ?? {}).map(({ example }) => `<p>Body:${pre(example)}`);
+  return (
+    `<h3 id="${operationId}"><code>${escapeHtml(name)}</code></h3><p>${escapeHtml(summary)}. ${escapeHtml(description)}` +
+    (rows.length > 0 ? `<table>${rows.join('')}</table>` : '') +
+    body.join('') +
+    Object.entries(responses).flatMap(answerText).join('') +
+    `<p>Failures: ${Object.entries(responses).flatMap(failureText).join(', ')}`
+  );
 }
+
+function answerText([status, answer]: readonly [string, Operation['responses'][string]]): readonly string[] {
+  if ('$ref' in answer) return [];
+  const examples = Object.values(answer.content ?? {}).flatMap(({ example }) =>
+    example === undefined ? [] : [pre(example)],
+  );
+  return [`<p>${status}: ${escapeHtml(answer.description)}${examples.join('')}`];
+}
+
+const failureText = ([status, answer]: readonly [
+  string,
+  Operation['responses'][string],
+]): readonly string[] => ('$ref' in answer ? [status] : []);
 
 const ESCAPES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 function escapeHtml(text: string): string {

@@ -4,8 +4,8 @@ import { syncAudited } from '../changes/service-records.js';
 import type { ScanView } from '../coverage/scan.js';
 import { mayAct } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';
+import { linesPage, PAGE, PageQuery, type PageRoute, pageOf, SharedBody } from './pagination.js';
 import { ForbiddenError } from './problems.js';
-import { SharedBody } from './requests.js';
 import { Collection, ExplainSchema, ScanSchema } from './schemas.js';
 import { FeedSchema, FeedSyncRequestSchema, FeedSyncSchema, ThreatSchema } from './schemas-traffic.js';
 
@@ -25,7 +25,7 @@ export function explainRoutes(server: FastifyInstance, ctx: Context): void {
   };
   server.get<{ Querystring: Static<typeof ExplainQuery> }>(
     '/v1/explain',
-    { schema, config: { cost: 2 } },
+    { schema, config: { cost: 2, problems: [422] } },
     ({ query }) => ctx.views.explain(query.container, query.to),
   );
 }
@@ -33,16 +33,20 @@ export function explainRoutes(server: FastifyInstance, ctx: Context): void {
 export function planRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
     summary: 'Changes that a pass would make in the kernel now, one per line; empty: nothing to change',
+    querystring: PageQuery,
     response: { 200: Collection(Type.String()) },
   };
-  server.get('/v1/plan', { schema, config: { cost: 5 } }, async () => ({
-    items: await ctx.views.plan(),
-    next: null,
-  }));
+  const config = { cost: 5, problems: [409] };
+  server.get<PageRoute>('/v1/plan', { schema, config }, async ({ query }) =>
+    linesPage('plan', await ctx.views.plan(), query),
+  );
 }
 
 const ScanQuery = Type.Object(
-  { container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })) },
+  {
+    container: Type.Optional(Type.String({ minLength: 1, description: 'id or name', examples: ['web'] })),
+    ...PAGE,
+  },
   { additionalProperties: false },
 );
 
@@ -52,23 +56,30 @@ export function scanRoutes(server: FastifyInstance, ctx: Context): void {
     querystring: ScanQuery,
     response: { 200: Collection(ScanSchema) },
   };
-  const bodies = new SharedBody((view: ScanView) => view);
+  const bodies = new SharedBody<ScanView>('scan', ({ container }) => container ?? '');
   server.get<{ Querystring: Static<typeof ScanQuery> }>(
     '/v1/scan',
-    { schema, config: { cost: 2 } },
-    ({ query }, reply) => bodies.send(reply, ctx.views.scan(query.container)),
+    { schema, config: { cost: 2, etag: 'cache' } },
+    (request, reply) => bodies.send(request, reply, ctx.views.scan(request.query.container), request.query),
   );
 }
 
-const FeedParams = Type.Object({ name: Type.String() });
-const ThreatParams = Type.Object({ target: Type.String({ description: 'an address or a name' }) });
+const FeedParams = Type.Object({
+  name: Type.String({ description: 'the name of a feed', examples: ['firehol-level1'] }),
+});
+const ThreatParams = Type.Object({
+  target: Type.String({ description: 'an address or a name', examples: ['192.0.2.7'] }),
+});
 
 export function feedRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
     summary: 'Threat feeds: the entries of each that are in force, and its faults',
+    querystring: PageQuery,
     response: { 200: Collection(FeedSchema) },
   };
-  server.get('/v1/feeds', { schema: all }, () => ({ items: ctx.feeds.views(), next: null }));
+  server.get<PageRoute>('/v1/feeds', { schema: all }, ({ query }) =>
+    pageOf('feeds', ctx.feeds.views(), ({ name }) => name, query),
+  );
 
   const sync = {
     summary: 'Fetch a feed now; the new version is in force when the response is sent',

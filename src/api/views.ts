@@ -3,6 +3,7 @@ import { findContainer } from '../changes/container-changes.js';
 import type { AppliedRevision } from '../changes/current-overrides.js';
 import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
+import type { Config } from '../config/config.js';
 import type { ConnectionChecks } from '../connections/connection-checks.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { type PreviewRequest, type PreviewView, previewView } from '../coverage/preview.js';
@@ -15,15 +16,24 @@ import { outOfDescriptors } from '../kernel/exec.js';
 import type { Faults } from '../lib/faults.js';
 import { SharedRead, type Turns, yieldTo } from '../lib/shared-read.js';
 import { VERSION } from '../lib/version.js';
+import type { Canary } from '../ops/canary.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
 import type { Lockdown } from '../policy/policy.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
+import { isContainerId } from '../ruleset/canary-subject.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
+import type { Suggestion } from '../suggest/suggest.js';
 import type { Feeds } from '../threats/feed-service.js';
-import { type ContainerParts, containerBody, containerState, explainBody } from './container-body.js';
+import {
+  type ContainerParts,
+  containerBody,
+  containerState,
+  explainBody,
+  type SuggestionRequest,
+  suggestionBody,
+} from './container-body.js';
 import type { ContainerBody, Status } from './schemas.js';
 
 /** The parts of the service from which the views are computed. */
@@ -47,6 +57,8 @@ export interface ViewParts extends ContainerParts {
     readonly lastRepair: string | null;
   };
   readonly checks: Pick<ConnectionChecks, 'counts'>;
+  readonly canary: Pick<Canary, 'result'>;
+  readonly config: Pick<Config, 'canary'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
 }
@@ -98,12 +110,14 @@ export class Views {
     if (from.length === this.#recorded.length && from.every((part, n) => part === this.#recorded[n])) return;
     this.#recorded = from;
     for (const id of state.subjects.keys())
-      if (id !== UNATTRIBUTED_ID)
+      if (isContainerId(id))
         recording.counted(id, { ...counts.of(id, state), unrecorded: counts.unrecorded(id, state) });
   }
 
   status(): Status {
-    const { node, store, storeKind, fleet, feeds, changes, reconciler, applied, health, checks } = this.#p;
+    const { node, store, storeKind, fleet, feeds, changes, reconciler, applied, health, checks, canary } =
+      this.#p;
+    const { at } = canary.result;
     const all = this.containers();
     const { ok, detail } = store.health();
     return {
@@ -119,6 +133,7 @@ export class Views {
         ...this.ready(),
         lastRepair: health.lastRepair,
       },
+      canary: { ...canary.result, at: at === null ? null : new Date(at).toISOString() },
       connections: checks.counts ?? null,
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
@@ -132,8 +147,17 @@ export class Views {
     const pending = health.readiness.ready ? (faults.pending ?? outOfDescriptors()) : undefined;
     if (pending !== undefined) return { ready: false, reason: pending };
     const { ready, reason } = health.readiness;
+    const unproven = ready ? this.#unproven() : undefined;
+    if (unproven !== undefined) return { ready: false, reason: unproven };
     const doubt = ready ? this.#doubt() : undefined;
     return { ready, reason: doubt === undefined ? reason : `${reason}; ${doubt}` };
+  }
+
+  /** Why the canary has not proven that the rules work. Undefined if it has, or need not. */
+  #unproven(): string | undefined {
+    const { config, canary } = this.#p;
+    const { ok, detail } = canary.result;
+    return config.canary.ready && ok !== true ? `canary: ${detail}` : undefined;
   }
 
   lockdown(): Lockdown | undefined {
@@ -175,6 +199,11 @@ export class Views {
     const found = this.#find(idOrName);
     await this.refreshCounts();
     return previewView(this.#p, found, to);
+  }
+
+  /** What a container was seen to use, as a policy. Nothing is changed. */
+  suggestion(request: SuggestionRequest): Promise<Suggestion> {
+    return suggestionBody(this.#p, this.#p.overrides(), request);
   }
 
   async plan(): Promise<readonly string[]> {

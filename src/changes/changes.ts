@@ -159,7 +159,8 @@ export class Changes {
     const now = this.#o.now();
     const trials = [...this.#state.modes.keys()].flatMap((owner) => {
       const left = this.#state.trialLeft(owner, now);
-      return left === undefined ? [] : [new Date(now + left).toISOString()];
+      // A part of a millisecond is a wait, too. One that is over and still there is looked at again.
+      return left === undefined ? [] : [new Date(now + (Math.ceil(left) || STEP_MS)).toISOString()];
     });
     this.#moment.arm([...grants, ...pauses, ...trials, ...entries]);
   }

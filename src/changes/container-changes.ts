@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type Problem, refuse, refuseInvalid } from '../lib/problem.js';
+import { orNearest, type Problem, refuse, refuseInvalid } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { coversEntry, denialRemedy, denialText } from '../policy/deny-entries.js';
 import type { Entry } from '../policy/entry.js';
@@ -189,7 +189,15 @@ export function findContainer(containers: Iterable<ContainerFacts>, idOrName: st
   }
   return (
     hits[0] ??
-    refuse('not-found', `there is no container ${idOrName}`, 'see drawbridge ps for those that are known')
+    refuse(
+      'not-found',
+      `there is no container ${idOrName}`,
+      orNearest(
+        idOrName,
+        all.map((c) => c.name),
+        'see drawbridge ps for those that are known',
+      ),
+    )
   );
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
-import { refuse } from '../lib/problem.js';
+import { orNearest, refuse } from '../lib/problem.js';
 import type { Beats } from '../store/store-interface.js';
 
 /** The hosts that share a store, as each of them reports itself. */
@@ -131,7 +131,15 @@ export class Fleet implements AsyncDisposable {
   async forget(name: string): Promise<NodeView | null> {
     const last = this.#nodes.find((n) => n.node === name) ?? null;
     if (!(await this.#o.beats.forget(name)))
-      refuse('not-found', `there is no host ${name}`, 'see drawbridge nodes');
+      refuse(
+        'not-found',
+        `there is no host ${name}`,
+        orNearest(
+          name,
+          this.#nodes.map((n) => n.node),
+          'see drawbridge nodes',
+        ),
+      );
     return last;
   }
 

@@ -1,4 +1,4 @@
-import { refuse, refuseInvalid } from '../lib/problem.js';
+import { orNearest, refuse, refuseInvalid } from '../lib/problem.js';
 import type { Entry } from '../policy/entry.js';
 import { entryFromObject } from '../policy/entry-object.js';
 import { parseEntries } from '../policy/entry-parse.js';
@@ -169,7 +169,9 @@ export class ListChanges {
     return refuse(
       'not-found',
       `there is no list ${name}`,
-      names.length > 0 ? `lists are: ${names.join(', ')}` : 'make it with drawbridge lists create',
+      names.length > 0
+        ? orNearest(name, names, `lists are: ${names.join(', ')}`)
+        : 'make it with drawbridge lists create',
     );
   }
 }

@@ -48,19 +48,41 @@ export class ModeChanges {
     this.#o = options;
   }
 
-  async set(containers: readonly string[], request: ModeRequest, who: string): Promise<void> {
+  /** The mode that counts for the owner of this container, as it is set; undefined: none, and revision 0. */
+  modeSet(idOrName: string): {
+    readonly owner: string;
+    readonly mode: Mode | undefined;
+    readonly revision: number;
+  } {
+    const owner = ownerKey(this.#o.holder(idOrName));
+    const revision = this.#o.state.revisionOf(modeKey(owner));
+    return { owner, mode: this.#now(owner)?.mode, revision };
+  }
+
+  /** `ifMatch`: the revision of the owner's mode that the change is made for; 0: none is set yet. */
+  async set(
+    containers: readonly string[],
+    request: ModeRequest,
+    who: string,
+    ifMatch?: number,
+  ): Promise<void> {
     this.#check(request);
     const subjects = this.#subjects(containers);
+    for (const facts of subjects) this.#checkRevision(facts, ifMatch);
     if (request.trialMs !== undefined) this.#checkTrial(subjects);
     await this.#commit(
       subjects,
-      subjects.map((facts) => () => this.#planOf(facts, request, who)),
+      subjects.map((facts) => () => {
+        this.#checkRevision(facts, ifMatch);
+        return this.#planOf(facts, request, who);
+      }),
     );
   }
 
   /** A trial becomes a mode without end. Of several containers, those that are not on trial are left alone. */
-  async confirm(containers: readonly string[], who: string): Promise<void> {
+  async confirm(containers: readonly string[], who: string, ifMatch?: number): Promise<void> {
     const subjects = this.#subjects(containers);
+    for (const facts of subjects) this.#checkRevision(facts, ifMatch);
     const onTrial = subjects.filter((facts) => this.#now(ownerKey(facts))?.trial);
     if (onTrial.length === 0) {
       const names = subjects.map((facts) => facts.name).join(', ');
@@ -74,6 +96,7 @@ export class ModeChanges {
       onTrial,
       onTrial.map((facts) => () => {
         const owner = ownerKey(facts);
+        this.#checkRevision(facts, ifMatch);
         // It has ended since: what was confirmed is not in force any more.
         if (!this.#now(owner)?.trial)
           return refuse('conflict', `the trial of ${facts.name} has just ended`, 'see drawbridge ps');
@@ -126,6 +149,17 @@ export class ModeChanges {
       );
     if (!this.#o.hasList(against))
       refuse('not-found', `there is no list ${against} to evaluate`, 'see drawbridge lists');
+  }
+
+  #checkRevision(facts: ContainerFacts, ifMatch: number | undefined): void {
+    const owner = ownerKey(facts);
+    const revision = this.#o.state.revisionOf(modeKey(owner));
+    if (ifMatch === undefined || ifMatch === revision) return;
+    refuse(
+      'precondition',
+      `the mode of ${owner} is at revision ${revision}, not ${ifMatch}`,
+      'read the mode again, and repeat the change with its ETag',
+    );
   }
 
   /** Its end would change nothing where the mode is set to enforce already; under doubt it would loosen what the kernel has. */

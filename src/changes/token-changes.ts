@@ -1,5 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { refuse, refuseInvalid } from '../lib/problem.js';
+import { orNearest, refuse, refuseInvalid } from '../lib/problem.js';
 import { HASHED, isTokenName, type Role, type Token } from '../policy/token.js';
 import type { Committer } from './commit.js';
 import { type ChangesState, tokenKey } from './stored-state.js';
@@ -95,7 +95,11 @@ export class TokenChanges {
           'take it out of api.tokens, and reload',
         );
       if (!this.#o.state.tokens.has(name))
-        refuse('not-found', `there is no token ${name}`, 'see drawbridge tokens list');
+        refuse(
+          'not-found',
+          `there is no token ${name}`,
+          orNearest(name, [...this.#o.state.tokens.keys()], 'see drawbridge tokens list'),
+        );
       await this.#commit(undefined, name, 'token.revoke', who);
     });
   }

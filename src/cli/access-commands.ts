@@ -3,16 +3,16 @@ import type { ApiClient } from '../api/client.js';
 import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
 import type { Problem } from '../lib/problem.js';
-import { parseDuration } from '../lib/units.js';
 import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
-import { consents, mustBeAskable, type Registry, type Session } from './command.js';
+import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
 import { CommandFailure, wrongUsage } from './failure.js';
 import { containersOf, containersOfProject, withContainer } from './named-containers.js';
 import { counted, modeReason, type Output } from './output.js';
 
-const MODES = ['enforce', 'observe', 'off', 'auto', 'confirm'] as const;
-type Mode = (typeof MODES)[number];
+/** What `mode` sets; confirm: a trial becomes a mode without end. */
+export const MODES = ['enforce', 'observe', 'off', 'auto', 'confirm'] as const;
+type WantedMode = (typeof MODES)[number];
 
 interface Options {
   readonly project?: string;
@@ -24,7 +24,7 @@ interface Options {
 interface Wanted {
   /** Undefined: the containers of the project. */
   readonly container: string | undefined;
-  readonly mode: Mode;
+  readonly mode: WantedMode;
 }
 
 export function modeCommand(program: Command, registry: Registry): void {
@@ -33,8 +33,11 @@ export function modeCommand(program: Command, registry: Registry): void {
     summary:
       'set the mode of a container, a compose service, a glob or a project: enforce, observe, off, or auto (labels and lists decide); confirm ends a trial',
     options: [
-      ['--project <name>', 'all running containers of this compose project'],
-      ['--trial <duration>', 'with enforce: what was set before counts again after this time, as in 15m'],
+      ['--project <project>', 'all running containers of this compose project'],
+      [
+        '--trial <duration>',
+        'with enforce: how long, as in 15m, or until when, as in "today 18:00"; what was set before counts again then',
+      ],
       ['--against <list>', 'with observe: record what this list would deny, in place of the policy'],
       ['--dry-run', 'print what would be blocked, and change nothing'],
       ['--yes', 'do not ask before enforcing'],
@@ -67,7 +70,6 @@ function wantedOf(words: readonly string[], { project, trial, against, dryRun }:
   const mode = MODES.find((one) => one === wanted.mode);
   if (mode === undefined)
     return wrongUsage(`invalid mode "${wanted.mode}"`, `write one of ${MODES.join(', ')}`);
-  checkDuration(trial, '--trial');
   if (trial !== undefined && mode !== 'enforce')
     return wrongUsage('--trial belongs to mode enforce', 'write drawbridge mode web enforce --trial 15m');
   if (against !== undefined && mode !== 'observe')
@@ -82,6 +84,7 @@ function wantedOf(words: readonly string[], { project, trial, against, dryRun }:
 
 async function setMode(session: Session, { container, mode }: Wanted, options: Options): Promise<number> {
   const { trial, against } = options;
+  const time = trial === undefined ? undefined : timeFromNow('--trial', trial);
   const how = trial === undefined ? '' : ` --trial ${trial}`;
   const command = `mode ${container ?? `--project ${options.project}`} ${mode}${how}`;
   const [dryRun, yes] = [options.dryRun === true, options.yes === true];
@@ -96,11 +99,11 @@ async function setMode(session: Session, { container, mode }: Wanted, options: O
   if (dryRun) return showDryRun(session, targets, mode, previews);
   const isNew = mode === 'enforce' && targets.some((c) => c.mode !== 'enforce');
   const names = targets.length === 1 ? targets[0]?.name : counted(targets.length, 'container');
-  const question = `Enforce ${names}${trial === undefined ? '' : ` on trial for ${trial}`}?`;
+  const question = `Enforce ${names}${trial === undefined ? '' : ` on trial ${time === trial ? 'for' : 'until'} ${trial}`}?`;
   if (isNew && !(await consents(session, { yes, command, question }))) return 1;
   const done = await client.setModes(
     targets.map((c) => c.id),
-    { mode, ...(trial === undefined ? {} : { trial }), ...(against === undefined ? {} : { against }) },
+    { mode, ...(time === undefined ? {} : { trial: time }), ...(against === undefined ? {} : { against }) },
   );
   const results = done.map((c) => result(c, previews));
   // A name gives one object, a glob or a project a list.
@@ -220,7 +223,12 @@ export function allowCommand(program: Command, registry: Registry): void {
   registry.add<[string, string[]], { for?: string }>(program, {
     usage: 'allow <container> <entry...>',
     summary: 'allow a container more destinations, for a time or until revoked',
-    options: [['--for <duration>', 'how long, as in 10m; such a grant also ends with the container']],
+    options: [
+      [
+        '--for <duration>',
+        'how long, as in 10m, or until when, as in "today 18:00"; such a grant also ends with the container',
+      ],
+    ],
     examples: [
       'allow web api.github.com',
       'allow web pypi.org files.pythonhosted.org --for 10m',
@@ -228,11 +236,11 @@ export function allowCommand(program: Command, registry: Registry): void {
     ],
     run: async (session, [container, texts], options) => {
       const entries = entriesOf(texts);
-      checkDuration(options.for, '--for');
+      const time = options.for === undefined ? undefined : timeFromNow('--for', options.for);
       const client = await session.client();
       const granted = await withContainer(client, container, async (name) => {
         const grants: GrantBody[] = [];
-        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, options.for));
+        for (const entry of entries) grants.push(await client.grant(name, entry.canonical, time));
         return { name, grants };
       });
       session.out.show(granted.grants, () => {
@@ -241,12 +249,6 @@ export function allowCommand(program: Command, registry: Registry): void {
       return 0;
     },
   });
-}
-
-function checkDuration(text: string | undefined, option: string): void {
-  const parsed = text === undefined ? undefined : parseDuration(text);
-  const problem = parsed && !parsed.ok ? parsed.problems[0] : undefined;
-  if (problem) wrongUsage(`${option}: ${problem.detail}`, problem.remedy);
 }
 
 function line(out: Output, container: string, grant: GrantBody): string {

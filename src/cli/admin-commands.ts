@@ -5,7 +5,7 @@ import type { NodeBody, TokenBody } from '../api/schemas-fleet.js';
 import type { AuditVerdict } from '../changes/audit-verify.js';
 import { isRecord } from '../lib/json.js';
 import { ROLES, type Role } from '../policy/token.js';
-import type { Registry, Session } from './command.js';
+import { type Registry, type Session, timeBefore, timeFromNow } from './command.js';
 import { wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
 import { counted, type Output } from './output.js';
@@ -15,18 +15,26 @@ const MOST = 999;
 const LONGEST = 160;
 
 export function auditCommand(program: Command, registry: Registry): void {
-  const audit = registry.add<[], { readonly limit?: string }>(program, {
+  const audit = registry.add<[], { readonly limit?: string; readonly since?: string }>(program, {
     usage: 'audit',
     summary: 'changes and their authors, newest first',
-    examples: ['audit', 'audit --limit 500 --json'],
-    options: [['--limit <n>', `how many, at most ${MOST} (default ${DEFAULT_LIMIT})`]],
+    examples: ['audit', 'audit --since 2h30m', "audit --since 'yesterday 18:00'", 'audit --limit 500 --json'],
+    options: [
+      ['--limit <n>', `how many, at most ${MOST} (default ${DEFAULT_LIMIT}; with --since ${MOST})`],
+      ['--since <time>', 'how far back, as in 2h30m, or from when, as in 2030-12-31T00:00Z or "today 14:30"'],
+    ],
     run: async (session, _args, options) => {
-      const records = await (await session.client()).audit(limitOf(options.limit));
+      const since = options.since === undefined ? undefined : timeBefore('--since', options.since);
+      const limit = limitOf(options.limit, since === undefined ? DEFAULT_LIMIT : MOST);
+      const read = await (await session.client()).audit(limit);
+      const records = since === undefined ? read : read.filter((r) => Date.parse(r.time) >= since);
+      if (since !== undefined && records.length === limit)
+        session.out.note(`only the newest ${limit} records are shown: there may be more since then`);
       session.out.show(records, () =>
         session.out.table(
           ['TIME', 'WHO', 'ACTION', 'TARGET', 'OUTCOME', 'BEFORE', 'AFTER'],
           records.map((r) => row(session.out, r)),
-          'nothing was changed yet',
+          since === undefined ? 'nothing was changed yet' : 'nothing was changed since then',
         ),
       );
       return 0;
@@ -34,14 +42,14 @@ export function auditCommand(program: Command, registry: Registry): void {
   });
   registry.add<[], { readonly contains?: string }>(audit, {
     usage: 'verify',
-    summary:
-      "check the hash chain of this host's audit files; works without the service; exit code 1 when it is broken",
+    summary: "check the hash chain of this host's audit files; works without the service",
+    exits: '1 also when the chain is broken',
     examples: ['audit verify', 'audit verify --json', 'audit verify --contains HASH'],
     options: [['--contains <hash>', 'a hash that was noted elsewhere must be in the chain']],
     run: async (session, _args, { contains }) => {
       const verdict = await session.host.verifyAudit(await session.config(), hashOf(contains));
       session.out.show(verdict, () => {
-        for (const line of words(verdict, contains)) session.out.line(line);
+        for (const line of words(session.out, verdict, contains)) session.out.line(line);
       });
       return verdict.ok ? 0 : 1;
     },
@@ -56,17 +64,17 @@ function hashOf(text: string | undefined): string | undefined {
   );
 }
 
-function* words(v: AuditVerdict, wanted: string | undefined): Generator<string> {
+function* words(out: Output, v: AuditVerdict, wanted: string | undefined): Generator<string> {
   for (const { file, line, what } of v.faults) yield `${file}:${line}: ${what}`;
   if (v.contains === false)
     yield `no line has the hash ${wanted}: records were changed or removed since it was noted`;
   if (v.dropped > 0) yield `records 1 to ${v.dropped} were deleted because of the byte budget, as recorded`;
   yield `${v.ok ? 'good' : 'BROKEN'}: ${v.records} records in ${v.files} files`;
-  if (v.last) yield `last record: ${v.last.n} at ${v.last.time}, hash ${v.last.hash}`;
+  if (v.last) yield `last record: ${v.last.n} at ${out.time(v.last.time)}, hash ${v.last.hash}`;
 }
 
-function limitOf(text: string | undefined): number {
-  if (text === undefined) return DEFAULT_LIMIT;
+function limitOf(text: string | undefined, otherwise: number): number {
+  if (text === undefined) return otherwise;
   if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
   return wrongUsage(`invalid --limit ${text}: it is a number from 1 to ${MOST}`, 'write it like --limit 100');
 }
@@ -89,19 +97,19 @@ const short = (text: string): string => text.replace(/\b([0-9a-f]{12})[0-9a-f]{5
 /** In a pipe JSON; on a terminal what a person looks for. What is longer than a line can be is in --json. */
 function brief(out: Output, value: unknown): string {
   if (value === null || value === undefined) return '-';
-  const text = (out.isTerminal ? summary(value) : undefined) ?? short(JSON.stringify(value));
+  const text = (out.isTerminal ? summary(out, value) : undefined) ?? short(JSON.stringify(value));
   return text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`;
 }
 
 /** The entry of a grant, the mode, the count of a list's entries; undefined: of no known kind. */
-function summary(value: unknown): string | undefined {
+function summary(out: Output, value: unknown): string | undefined {
   if (!isRecord(value)) return undefined;
   if (typeof value.entry === 'string')
-    return typeof value.expires === 'string' ? `${value.entry} until ${value.expires}` : value.entry;
+    return typeof value.expires === 'string' ? `${value.entry} ${out.until(value.expires)}` : value.entry;
   if (typeof value.mode === 'string' && value.allow === undefined) return value.mode;
   if (Array.isArray(value.allow)) return counted(value.allow.length, 'entry', 'entries');
   if (typeof value.role === 'string') return `role ${value.role}`;
-  return typeof value.expires === 'string' ? `until ${value.expires}` : undefined;
+  return typeof value.expires === 'string' ? out.until(value.expires) : undefined;
 }
 
 interface CreateOptions {
@@ -136,11 +144,15 @@ export function tokensCommand(program: Command, registry: Registry): void {
     summary: 'create a token and print its secret, this once',
     options: [
       ['--role <role>', `its rights: ${ROLES.join(', ')}`],
-      ['--expires <duration>', 'how long it is in force, as in 90d; left out: until it is revoked'],
+      [
+        '--expires <duration>',
+        'how long it is in force, as in 90d, or until when, as in 2030-12-31T00:00Z; left out: until it is revoked',
+      ],
     ],
     examples: ['tokens create ci --role write', 'tokens create grafana --role read --expires 365d'],
     run: async (session, [name], options) => {
-      const made = await (await session.client()).createToken(name, roleOf(options.role), options.expires);
+      const expires = options.expires === undefined ? undefined : timeFromNow('--expires', options.expires);
+      const made = await (await session.client()).createToken(name, roleOf(options.role), expires);
       session.out.show(made, () => session.out.line(made.token));
       if (!session.out.isJson)
         session.out.note(
@@ -150,7 +162,7 @@ export function tokensCommand(program: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(tokens, {
-    usage: 'revoke <name>',
+    usage: 'revoke <token>',
     summary: 'revoke a token: on every host of the store within a second',
     examples: ['tokens revoke ci'],
     run: async (session, [name]) => {
@@ -218,7 +230,7 @@ export function nodesCommand(program: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(nodes, {
-    usage: 'forget <name>',
+    usage: 'forget <node>',
     summary: 'remove a host from the list; one that still runs comes back by itself',
     examples: ['nodes forget web-3'],
     run: async (session, [name]) => {
@@ -256,7 +268,7 @@ export function pauseCommand(program: Command, registry: Registry): void {
     examples: ['pause web --for 10m', 'pause web --end', 'pause --all --for 5m', 'pause --all --end'],
     options: [
       ['--all', 'every container'],
-      ['--for <duration>', 'how long, as in 10m; 7 days at most'],
+      ['--for <duration>', 'how long, as in 10m, or until when, as in "today 18:00"; 7 days at most'],
       ['--end', 'end the pause now; with --all every pause'],
     ],
     run: async (session, [container], options) => {
@@ -269,7 +281,7 @@ export function pauseCommand(program: Command, registry: Registry): void {
       if (options.end) return end(session, client, container, options);
       if (options.for === undefined)
         return wrongUsage('missing --for DURATION', 'write --for 10m, or --end to end a pause');
-      const { for: duration } = options;
+      const duration = timeFromNow('--for', options.for);
       const [name, pause] = await onOneOrAll(
         client,
         container,
@@ -325,6 +337,43 @@ export function lockdownCommand(program: Command, registry: Registry): void {
         );
         if (now.note !== null) session.out.line(`NOT STORED: ${now.note}`);
       });
+      return 0;
+    },
+  });
+}
+
+/** Kinds of names that the service knows. */
+export type NameKind = 'container' | 'project' | 'list' | 'feed' | 'token' | 'node';
+/** The names that a word of the command line may be, for the completion of shells. */
+const NAMES_OF: Readonly<Record<NameKind, (client: ApiClient) => Promise<readonly string[]>>> = {
+  container: async (client) => (await client.containers()).map((c) => c.name),
+  project: async (client) => (await client.containers()).flatMap((c) => c.compose?.project ?? []),
+  list: async (client) => (await client.lists()).map((l) => l.name),
+  feed: async (client) => (await client.feeds()).map((f) => f.name),
+  token: async (client) => (await client.tokens()).map((t) => t.name),
+  node: async (client) => (await client.nodes()).map((n) => n.node),
+};
+/** Projects come from labels: a shell gets only what it need not quote. */
+const PLAIN = /^[\w@%+.,/-]+$/;
+const PATIENCE_MS = 2_000;
+
+/** Prints nothing, and succeeds, where the service is away: a shell has no place for an error. */
+export function namesCommand(program: Command, registry: Registry): void {
+  registry.add<[string]>(program, {
+    usage: '__names <kind>',
+    summary: 'names for the completion of shells, one a line',
+    examples: ['__names container'],
+    run: async (session, [kind]) => {
+      const read = Object.entries(NAMES_OF).find(([name]) => name === kind)?.[1];
+      try {
+        const names = read ? await read(await session.client(PATIENCE_MS)) : [];
+        const plain = [...new Set(names)].filter((name) => PLAIN.test(name)).sort();
+        session.out.show(plain, () => {
+          for (const name of plain) session.out.line(name);
+        });
+      } catch {
+        return 0;
+      }
       return 0;
     },
   });

@@ -1,11 +1,13 @@
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { ApiClient, UnreachableError } from '../api/client.js';
 import type { Config } from '../config/config.js';
 import { localSocketOf, quickSocket } from '../config/service-socket.js';
-import { CommandFailure, wrongUsage } from './failure.js';
+import { parseDuration, parseMoment } from '../lib/units.js';
+import { CommandFailure, failureOf, problemText, wrongUsage } from './failure.js';
 import type { AloneRecord, Host } from './host.js';
-import { Output } from './output.js';
+import { loadWidths, Output } from './output.js';
 
 /**
  * The options of a command, the configuration and the service. The modules that read the configuration are imported when
@@ -14,18 +16,19 @@ import { Output } from './output.js';
 export class Session {
   readonly host: Host;
   readonly out: Output;
-  readonly #file: string | undefined;
+  /** `--config`. */
+  readonly file: string | undefined;
 
   constructor(host: Host, options: { readonly json?: boolean; readonly config?: string }) {
     this.host = host;
     this.out = new Output(host, options.json ?? false);
-    this.#file = options.config;
+    this.file = options.config;
   }
 
   /** `flags` by key path, as in { "dns.grace": "1h" }. Throws CommandFailure with every problem. */
   async config(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
     const { loadConfig } = await import('../config/load.js');
-    const loaded = await loadConfig({ file: this.#file, env: this.host.env, flags });
+    const loaded = await loadConfig({ file: this.file, env: this.host.env, flags });
     if (loaded.ok) return loaded.value.config;
     throw new CommandFailure(loaded.problems);
   }
@@ -33,14 +36,15 @@ export class Session {
   /** What can be read of a configuration that is refused. */
   async lenientConfig(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
     const { lenientConfig } = await import('../config/load.js');
-    return lenientConfig({ file: this.#file, env: this.host.env, flags });
+    return lenientConfig({ file: this.file, env: this.host.env, flags });
   }
 
   /** The service. It was found without a check of the whole configuration where that decides nothing about it. */
-  async client(): Promise<ApiClient> {
-    const quick = await quickSocket({ file: this.#file, env: this.host.env });
+  async client(timeoutMs?: number): Promise<ApiClient> {
+    const quick = await quickSocket({ file: this.file, env: this.host.env });
     const socket = quick ?? localSocketOf(await this.config());
-    return new ApiClient({ socket, user: this.host.user });
+    const patience = timeoutMs === undefined ? {} : { timeoutMs };
+    return new ApiClient({ socket, user: this.host.user, ...patience });
   }
 }
 
@@ -50,18 +54,35 @@ interface Definition<Args extends readonly unknown[], Options> {
   readonly summary: string;
   readonly examples: readonly string[];
   readonly options?: readonly (readonly [flags: string, description: string])[];
+  /** When it ends with another exit code than 0 for something that is no failure and no wrong usage, or for a verdict. */
+  readonly exits?: string;
   /** Resolves with the exit code; undefined: 0. */
   run(session: Session, args: Args, options: Options): Promise<number | undefined>;
 }
 
-/** Registers commands at a parent. `onExit` gets the exit code of the command that ran. */
+interface Program {
+  /** Gets the exit code of the command that ran. */
+  readonly onExit: (code: number) => void;
+  /** Every command, also those that are not loaded for the one that runs. */
+  readonly tree: () => Promise<Command>;
+}
+/** What commander does not keep of a command, for its reference. */
+interface Texts {
+  readonly examples: readonly string[];
+  readonly exits: string | undefined;
+}
+
+/** Registers commands at a parent. */
 export class Registry {
+  static readonly texts = new WeakMap<Command, Texts>();
+  readonly tree: Program['tree'];
   readonly #host: Host;
   readonly #onExit: (code: number) => void;
 
-  constructor(host: Host, onExit: (code: number) => void) {
+  constructor(host: Host, { onExit, tree }: Program) {
     this.#host = host;
     this.#onExit = onExit;
+    this.tree = tree;
   }
 
   add<Args extends readonly unknown[], Options = Record<string, never>>(
@@ -71,14 +92,15 @@ export class Registry {
     const command = parent.command(definition.usage).description(definition.summary);
     for (const [flags, description] of definition.options ?? []) command.option(flags, description);
     command.option('--json', 'print JSON').option('--config <file>', 'the configuration file');
-    command.addHelpText(
-      'after',
-      `\nExamples:\n${definition.examples.map((e) => `  $ drawbridge ${e}`).join('\n')}`,
-    );
+    const { exits, examples } = definition;
+    command.addHelpText('after', `\nExamples:\n${examples.map((e) => `  $ drawbridge ${e}`).join('\n')}`);
+    if (exits !== undefined) command.addHelpText('after', `\nExit code: ${exits}`);
+    Registry.texts.set(command, { examples, exits });
     return command.action(async (...given: unknown[]) => {
       // Commander gives options that a parent (`lists`) also has to the parent, wherever they are written.
       const options = command.optsWithGlobals<Options & { json?: boolean; config?: string }>();
       const args = given.slice(0, -2) as unknown as Args;
+      if (this.#host.isTerminal) await loadWidths();
       const session = new Session(this.#host, options);
       this.#onExit((await ran(session, () => definition.run(session, args, options))) ?? 0);
     });
@@ -93,6 +115,23 @@ async function ran<T>(session: Session, run: () => Promise<T>): Promise<T> {
     if (e instanceof UnreachableError) await session.config();
     throw e;
   }
+}
+
+/** The value of an option that is a time before now, in ms since the epoch. Fails with wrong usage. */
+export function timeBefore(option: string, text: string, now = Date.now()): number {
+  const parsed = parseMoment(text, now, -1);
+  if (parsed.ok) return parsed.value;
+  const [problem] = parsed.problems;
+  return wrongUsage(`${option}: ${problem?.detail}`, problem?.remedy ?? '');
+}
+
+/** The value of an option that is a duration or a time after now, as a duration. Fails with wrong usage. */
+export function timeFromNow(option: string, text: string, now = Date.now()): string {
+  if (parseDuration(text).ok) return text;
+  const parsed = parseMoment(text, now, 1);
+  if (parsed.ok) return `${Math.max(1, Math.ceil((parsed.value - now) / 1000))}s`;
+  const [problem] = parsed.problems;
+  return wrongUsage(`${option}: ${problem?.detail}`, problem?.remedy ?? '');
 }
 
 interface Consent {
@@ -141,4 +180,103 @@ export async function answerTo({ host, out }: Session, question: string, atEnd =
 export async function recordAlone(session: Session, config: Config, record: AloneRecord): Promise<void> {
   const why = await session.host.recordAlone(config, record);
   if (why !== undefined) session.out.note(`the audit has no record of ${record.action}: ${why}`);
+}
+
+/** A view that is drawn again on these events (all of GET /v1/events that a table shows), and otherwise this often. */
+const WATCHED = 'container,coverage,list,feed,repair,canary,first-contact';
+const REDRAW_MS = 5_000;
+/** The shortest time between two frames. */
+const FRAME_MS = 1_000;
+const WATCH_ENDS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** Of the terminal: another screen and no cursor; to the first line; the rest of a line; what is below; back. */
+const SCREEN = {
+  open: '\u001b[?1049h\u001b[?25l',
+  home: '\u001b[H',
+  restOfLine: '\u001b[K',
+  below: '\u001b[J',
+  close: '\u001b[?25h\u001b[?1049l',
+} as const;
+
+export const WATCH_OPTION: readonly [string, string] = [
+  '--watch',
+  'draw it again as it changes, until Ctrl-C (on a terminal only)',
+];
+
+/**
+ * Draws on a screen of its own until a signal ends it. A service that does not answer is shown in place of the table, and asked again: it may
+ * be starting.
+ */
+export async function watch(session: Session, draw: (out: Output) => Promise<void>): Promise<number> {
+  const { host, out } = session;
+  if (out.isJson || !host.isTerminal) {
+    const what = out.isJson
+      ? '--watch and --json do not go together'
+      : '--watch draws on a terminal, and there is none';
+    wrongUsage(what, 'leave --watch out; GET /v1/events of the API has what happens as it happens');
+  }
+  const end = new AbortController();
+  let wake = (): void => undefined;
+  using _end = host.onSignal(WATCH_ENDS, () => end.abort());
+  using _size = host.onSignal(['SIGWINCH'], () => wake());
+  end.signal.addEventListener('abort', () => wake());
+  host.stdout.write(SCREEN.open);
+  try {
+    void follow(session, end.signal, () => wake());
+    for (let changed = false; !end.signal.aborted; changed = false) {
+      const woken = new Promise<void>((resolve) => {
+        wake = () => {
+          changed = true;
+          resolve();
+        };
+      });
+      host.stdout.write(frame(await drawn(host, draw), host.rows));
+      await Promise.race([woken, pause(FRAME_MS, end.signal)]);
+      if (changed) await pause(FRAME_MS, end.signal);
+      else await Promise.race([woken, pause(REDRAW_MS - FRAME_MS, end.signal)]);
+    }
+  } finally {
+    host.stdout.write(SCREEN.close);
+  }
+  return 0;
+}
+
+/** Resolves early when the signal aborts. */
+const pause = (ms: number, signal: AbortSignal): Promise<void> =>
+  sleep(ms, undefined, { signal }).catch(() => undefined);
+
+/** Calls back on events until the signal aborts. Without a connection the frames come by time alone. */
+async function follow(session: Session, signal: AbortSignal, onEvent: () => void): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      const client = await session.client();
+      for await (const _ of client.events({ kind: WATCHED }, signal)) onEvent();
+    } catch {
+      // The next frame shows why.
+    }
+    await pause(REDRAW_MS, signal);
+  }
+}
+
+/** What it printed, as lines: or why it could not. */
+async function drawn(host: Host, draw: (out: Output) => Promise<void>): Promise<readonly string[]> {
+  const texts: string[] = [];
+  const into = { write: (text: string) => texts.push(text) };
+  const { isTerminal, columns, colours } = host;
+  const out = new Output(
+    { stdout: into, stderr: into, isTerminal, columns, ...(colours && { colours }) },
+    false,
+  );
+  try {
+    await draw(out);
+  } catch (e) {
+    for (const problem of failureOf(e).problems) out.line(problemText(problem));
+  }
+  return texts.join('').trimEnd().split('\n');
+}
+
+function frame(lines: readonly string[], rows = Number.POSITIVE_INFINITY): string {
+  const room = Math.max(1, rows - 1);
+  const hidden = lines.length - room;
+  const shown = hidden > 0 ? [...lines.slice(0, room - 1), `… ${hidden + 1} more lines`] : lines;
+  return SCREEN.home + shown.map((line) => `${line}${SCREEN.restOfLine}\n`).join('') + SCREEN.below;
 }

@@ -64,11 +64,15 @@ export const isNotRunning = (e: unknown): boolean =>
 
 function unreachable(e: UnreachableError): Problem {
   if (isNotRunning(e)) {
-    const remedy = 'start it: sudo systemctl start drawbridge, or sudo drawbridge run';
+    const remedy =
+      'start it: sudo systemctl start drawbridge, or sudo drawbridge run; if it runs by another configuration, name that: --config FILE';
     return { detail: `the service is not running: nothing answers on ${e.socket}`, remedy };
   }
   if (e.code === 'EACCES' || e.code === 'EPERM') {
-    return { detail: `no permission to use ${e.socket}`, remedy: 'run the command with sudo' };
+    return {
+      detail: `no permission to use ${e.socket}`,
+      remedy: 'run the command with sudo: the socket is for root and its group',
+    };
   }
   const detail = `the service does not answer on ${e.socket}: ${e.code}`;
   return { detail, remedy: 'see its log (journalctl -u drawbridge), and restart it if it hangs' };

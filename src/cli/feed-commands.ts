@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { NotifyTestBody, OutputBody } from '../api/event-routes.js';
 import type { FeedBody, ThreatBody } from '../api/schemas-traffic.js';
 import type { Registry, Session } from './command.js';
 import { isNotRunning, wrongUsage } from './failure.js';
@@ -16,7 +17,13 @@ export function feedsCommand(program: Command, registry: Registry): void {
     examples: ['feeds', 'feeds --json', 'feeds catalogue', 'feeds sync'],
     run: async (session) => {
       const all = await (await session.client()).feeds();
-      session.out.show(all, () => session.out.table(HEAD, all.map(row), NONE));
+      session.out.show(all, () =>
+        session.out.table(
+          HEAD,
+          all.map((f) => row(session.out, f)),
+          NONE,
+        ),
+      );
       return 0;
     },
   });
@@ -32,8 +39,9 @@ interface Options {
 
 function syncCommand(feeds: Command, registry: Registry): void {
   registry.add<[string | undefined], Options>(feeds, {
-    usage: 'sync [name]',
-    summary: 'fetch feeds now, with or without the service (for cron); exits 1 if one failed',
+    usage: 'sync [feed]',
+    summary: 'fetch feeds now, with or without the service (for cron)',
+    exits: '1 if one brought nothing',
     options: [
       ['--accept', 'accept the next version whatever its size and bad lines, after a look at the feed'],
       ['--due', 'only feeds that are due'],
@@ -93,14 +101,14 @@ function syncLines({ outcome, feed }: SyncedFeed): readonly string[] {
   return [kept, inForce, ...(feed.remedy === null ? [] : [`  → ${feed.remedy}`])];
 }
 
-const row = (f: FeedBody): readonly string[] => [
+const row = (out: Output, f: FeedBody): readonly string[] => [
   f.name,
   f.status === 'refused' || f.status === 'failed' || f.status === 'left-out'
     ? f.status.toUpperCase()
     : f.status,
   String(f.entries),
-  span(f.confirmed ?? f.loaded, -1),
-  span(f.next, 1),
+  at(out, f.confirmed ?? f.loaded, -1),
+  at(out, f.next, 1),
   f.action,
   f.reason ?? '-',
 ];
@@ -111,9 +119,10 @@ const UNITS = [
   [60_000, 'm'],
 ] as const;
 
-/** From now on (1) or until now (-1), in one unit. */
-function span(time: string | null, direction: 1 | -1): string {
+/** In a pipe the time itself; on a terminal how far it is from now on (1) or ago (-1), in one unit. */
+function at(out: Output, time: string | null, direction: 1 | -1): string {
   if (time === null) return '-';
+  if (!out.isTerminal) return time;
   const ms = Math.max(0, (Date.parse(time) - Date.now()) * direction);
   const [size, unit] = UNITS.find(([size]) => ms >= size) ?? [1_000, 's'];
   return `${Math.floor(ms / size)}${unit}`;
@@ -192,7 +201,7 @@ export function threatsCommand(program: Command, registry: Registry): void {
         session.out.line(
           `${counted(all.entries, 'entry', 'entries')} of ${counted(all.feeds, 'feed')} in force, after merging and exceptions (drawbridge feeds)`,
         );
-        for (const alert of all.alerts) session.out.line(`ALERT ${alert}`);
+        for (const alert of all.alerts) session.out.verdict('ALERT', ` ${alert}`);
       });
       return 0;
     },
@@ -200,6 +209,7 @@ export function threatsCommand(program: Command, registry: Registry): void {
   registry.add<[string], ThreatsOptions>(threats, {
     usage: 'check <target>',
     summary: 'which feeds list an address or a name, where, and whether it is blocked',
+    exits: '0 whatever the verdict; with --exit-code 1 if it is blocked or observed',
     options: [['--exit-code', 'exit 1 if it is blocked or observed']],
     examples: [
       'threats check 203.0.113.7',
@@ -242,3 +252,56 @@ function print(out: Output, threat: ThreatBody): void {
     if (hit.spared !== null) out.line(`    spared: ${hit.spared}`);
   }
 }
+
+const OUTPUT_HEAD = ['NAME', 'KIND', 'TARGET', 'WAITING', 'DELIVERED', 'FAILED', 'DROPPED', 'LAST', 'ERROR'];
+const NO_OUTPUTS =
+  'events go nowhere: write receivers under notify, or a file under flows, in the configuration';
+const RECEIVERS = ['json', 'slack', 'ntfy', 'gotify', 'exec'];
+
+export function notifyCommand(program: Command, registry: Registry): void {
+  const notify = registry.add(program, {
+    usage: 'notify',
+    summary: 'receivers of events (webhooks, chats, programs) and records of them: what they got, and errors',
+    examples: ['notify', 'notify --json', 'notify test', 'notify test on-call'],
+    run: async (session) => {
+      const all = await (await session.client()).outputs();
+      session.out.show(all, () =>
+        session.out.table(
+          OUTPUT_HEAD,
+          all.map((o) => outputRow(session.out, o)),
+          NO_OUTPUTS,
+        ),
+      );
+      return 0;
+    },
+  });
+  registry.add<[string | undefined]>(notify, {
+    usage: 'test [name]',
+    summary: 'send a test message to a receiver, or to all, past the queue; exits 1 if one failed',
+    examples: ['notify test', 'notify test on-call'],
+    run: async (session, [name]) => {
+      const client = await session.client();
+      const all = name === undefined ? await client.outputs() : [];
+      const names = name === undefined ? all.filter(isReceiver).map((output) => output.name) : [name];
+      const done: NotifyTestBody[] = [];
+      for (const receiver of names) done.push(await client.testReceiver(receiver));
+      session.out.show(done, () => {
+        for (const { name, ok, detail } of done)
+          session.out.line(`${name}: ${ok ? 'ok' : `FAILED: ${detail}`}`);
+        if (done.length === 0) session.out.note(NO_OUTPUTS);
+      });
+      return done.every(({ ok }) => ok) ? 0 : 1;
+    },
+  });
+}
+
+const isReceiver = ({ kind }: OutputBody): boolean => RECEIVERS.includes(kind);
+
+const outputRow = (out: Output, o: OutputBody): readonly string[] => [
+  o.name,
+  o.kind,
+  o.target,
+  ...[o.queued, o.delivered, o.failed, o.dropped].map(String),
+  at(out, o.lastDelivered, -1),
+  o.lastError ?? '-',
+];

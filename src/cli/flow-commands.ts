@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
-import type { Flow, FlowsBody } from '../api/schemas-traffic.js';
-import type { Registry, Session } from './command.js';
+import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
+import { parseDuration } from '../lib/units.js';
+import { SUGGESTION_FORMATS, type SuggestionFormat, suggestionText } from '../suggest/suggestion-text.js';
+import { type Registry, type Session, timeBefore } from './command.js';
 import { wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
 import { counted, destinationText, type Output } from './output.js';
@@ -35,7 +37,7 @@ export function flowsCommand(program: Command, registry: Registry): void {
       ['-f, --follow', 'go on with flows as they come'],
       ['--denied', 'only what did not pass, or would not: deny, would-deny, threat'],
       ['--verdict <verdicts>', 'only these, with commas: allow, deny, would-deny, threat, ask'],
-      ['--since <time>', 'a duration such as 1h, or a time in UTC'],
+      ['--since <time>', 'how far back, as in 2h30m, or from when, as in 2030-12-31T00:00Z or "today 14:30"'],
       ['--name <glob>', 'only this name, or this address; * and ? match in it'],
       ['--limit <n>', `how many records, at most ${MOST} (default ${DEFAULT_LIMIT})`],
       ['--mark-known <destination>', 'its first contact with this destination raises no alert any more'],
@@ -75,7 +77,7 @@ function queryOf({
   return {
     limit,
     ...(verdicts === undefined ? {} : { verdict: verdicts }),
-    ...(since === undefined ? {} : { since }),
+    ...(since === undefined ? {} : { since: new Date(timeBefore('--since', since)).toISOString() }),
     ...(name === undefined ? {} : { name }),
   };
 }
@@ -177,4 +179,111 @@ async function mark(
     ),
   );
   return 0;
+}
+
+interface SuggestOptions {
+  readonly project?: string | undefined;
+  readonly compose?: true;
+  readonly format?: string;
+  readonly since?: string;
+  readonly unused?: string;
+  readonly includeDenied?: true;
+}
+
+export function suggestCommand(program: Command, registry: Registry): void {
+  registry.add<[string | undefined], SuggestOptions>(program, {
+    usage: 'suggest [container]',
+    summary: 'the smallest list that permits what a container, or a project, was seen to use',
+    options: [
+      ['--project <name>', 'the containers of this compose project'],
+      ['--format <format>', `${SUGGESTION_FORMATS.join(', ')} (default in a pipe: yaml)`],
+      ['--compose', 'the same as --format compose'],
+      ['--since <duration>', 'only what was used within this time, as in 7d'],
+      ['--unused <duration>', 'entries that were not used for this time are to be removed (default: 30d)'],
+      ['--include-denied', 'suggest what is denied now as well'],
+    ],
+    examples: ['suggest web', 'suggest web > web.yaml', 'suggest --project shop --compose'],
+    run: async (session, [container], options) => {
+      const format = formatOf(options);
+      const { out } = session;
+      const { of, suggestions } = await suggestionsOf(session, { ...options, container });
+      out.show(container === undefined ? suggestions : suggestions[0], () => {
+        if (format === undefined && out.isTerminal) for (const s of suggestions) printSuggestion(out, s);
+        else
+          for (const line of suggestionText(of, suggestions, format ?? 'yaml')
+            .trimEnd()
+            .split('\n'))
+            out.line(line);
+      });
+      return 0;
+    },
+  });
+}
+
+function formatOf({ format, compose }: SuggestOptions): SuggestionFormat | undefined {
+  if (compose) return 'compose';
+  const found = SUGGESTION_FORMATS.find((known) => known === format);
+  return format === undefined || found
+    ? found
+    : wrongUsage(`invalid format "${format}"`, `write one of ${SUGGESTION_FORMATS.join(', ')}`);
+}
+
+/** `of`: the container or the project, for people. */
+export async function suggestionsOf(
+  session: Session,
+  { container, project, ...options }: SuggestOptions & { readonly container: string | undefined },
+): Promise<{ readonly of: string; readonly suggestions: readonly SuggestionBody[] }> {
+  if ((container === undefined) === (project === undefined))
+    wrongUsage('a container or --project is needed, and one of them only', 'write drawbridge suggest web');
+  const { since, unused, includeDenied } = options;
+  const query = {
+    ...(since === undefined ? {} : { since: durationIn('--since', since) }),
+    ...(unused === undefined ? {} : { unused: durationIn('--unused', unused) }),
+    ...(includeDenied ? { includeDenied: 'true' as const } : {}),
+  };
+  const client = await session.client();
+  if (container === undefined)
+    return { of: `project ${project}`, suggestions: await client.suggestions(project ?? '', query) };
+  const one = await withContainer(client, container, (name) => client.suggestion(name, query));
+  return { of: one.container, suggestions: [one] };
+}
+
+function durationIn(flag: string, text: string): string {
+  const parsed = parseDuration(text);
+  if (parsed.ok && parsed.value > 0) return text;
+  const problem = parsed.ok ? undefined : parsed.problems[0];
+  return wrongUsage(`${flag}: ${problem?.detail ?? 'the time is 0'}`, problem?.remedy ?? 'write it like 7d');
+}
+
+function printSuggestion(out: Output, s: SuggestionBody): void {
+  out.prose(`${s.container}: ${s.stable.text}`);
+  for (const note of s.notes) out.prose(`  ${note}`);
+  const part = (title: string, head: readonly string[], rows: readonly (readonly string[])[]): void => {
+    if (rows.length === 0) return;
+    out.line(`${title}:`);
+    out.table(head, rows);
+  };
+  part(
+    'lists',
+    ['LIST', 'PERMITS', 'WHY'],
+    s.lists.map((l) => [l.list, l.covers.join(' ') || '-', l.comment]),
+  );
+  part(
+    'entries',
+    ['ENTRY', 'USE', 'ANYONE CAN RECEIVE'],
+    s.entries.map((e) => [e.entry, e.comment, e.risk ?? '-']),
+  );
+  part(
+    'left out',
+    ['DESTINATION', 'TIMES', 'WHY'],
+    s.left.map((l) => [l.entry, String(l.count), l.why]),
+  );
+  part(
+    'not used, to be removed',
+    ['ENTRY', 'FROM', 'NOT USED SINCE'],
+    s.remove.map((r) => [r.entry, r.from, out.time(r.unusedSince)]),
+  );
+  out.line(
+    `in force with: drawbridge lists create NAME --from ${s.container}, or its labels (--format compose)`,
+  );
 }

@@ -72,6 +72,10 @@ export interface Host {
   readonly isTerminal: boolean;
   /** Width of that terminal; undefined: unknown. */
   readonly columns?: number | undefined;
+  /** Height of that terminal; undefined: unknown. */
+  readonly rows?: number | undefined;
+  /** The terminals that show colours, and whether the user wants them; undefined: none. */
+  readonly colours?: { readonly stdout: boolean; readonly stderr: boolean };
   /** Standard input and standard error are a terminal: a question can be asked. */
   readonly canAsk: boolean;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -110,6 +114,8 @@ export interface Host {
   /** Checks the files of the audit; `hash` is to be in them. */
   verifyAudit(config: Config, hash: string | undefined): Promise<AuditVerdict>;
   catalogue(): Promise<readonly CatalogueEntry[]>;
+  /** What a bug report has of this host: kernel, tools, Docker, rules, the log. Lines of files by name. */
+  hostReport(config: Config): Promise<ReadonlyMap<string, string>>;
   /** Calls back for each of the signals until disposed. */
   onSignal(signals: readonly NodeJS.Signals[], handler: (signal: NodeJS.Signals) => void): Disposable;
 }

@@ -1,16 +1,24 @@
 import type { Command } from 'commander';
 import type { ClosedStatus, ContainerBody, Explain, ScanBody, Status } from '../api/schemas.js';
 import type { Flow } from '../api/schemas-traffic.js';
-import type { Registry } from './command.js';
+import { type Registry, WATCH_OPTION, watch } from './command.js';
 import { containersOf, withContainer } from './named-containers.js';
 import { counted, destinationText, modeReason, type Output } from './output.js';
 
 export function statusCommand(program: Command, registry: Registry): void {
-  registry.add(program, {
+  registry.add<[], { readonly watch?: true }>(program, {
     usage: 'status',
     summary: 'how many containers are enforced and with which coverage; kernel, store, feeds',
-    examples: ['status', 'status --json'],
-    run: async (session) => {
+    options: [WATCH_OPTION],
+    exits: '1 also when the service runs closed',
+    examples: ['status', 'status --json', 'status --watch'],
+    run: async (session, _args, options) => {
+      if (options.watch)
+        return watch(session, async (out) => {
+          const status = await (await session.client()).anyStatus();
+          if ('closed' in status) printClosed(out, status);
+          else print(out, status);
+        });
       const status = await (await session.client()).anyStatus();
       if ('closed' in status) {
         session.out.show(status, () => printClosed(session.out, status));
@@ -23,8 +31,9 @@ export function statusCommand(program: Command, registry: Registry): void {
 }
 
 function printClosed(out: Output, { closed, node, version }: ClosedStatus): void {
-  out.line(
-    `CLOSED since ${closed.since}: nothing new passes; containers that have rules in the kernel keep them`,
+  out.verdict(
+    'CLOSED',
+    ` since ${out.time(closed.since)}: nothing new passes; containers that have rules in the kernel keep them`,
   );
   out.line(`  ${closed.reason}`);
   out.line(`  → ${closed.remedy}`);
@@ -35,30 +44,38 @@ function print(out: Output, s: Status): void {
   out.line(opening(s));
   if (s.enforced > 0) out.line(coverage(s));
   if (s.lockdown)
-    out.line(`LOCKDOWN since ${out.time(s.lockdown.since)} by ${s.lockdown.by}: nothing passes`);
-  for (const warning of s.warnings) out.line(`WARNING: ${warning}`);
+    out.verdict('LOCKDOWN', ` since ${out.time(s.lockdown.since)} by ${s.lockdown.by}: nothing passes`);
+  for (const warning of s.warnings) out.verdict('WARNING', `: ${warning}`);
   if (s.paused > 0)
-    out.line(
-      `PAUSED: ${counted(s.paused, 'container')} ${s.paused === 1 ? 'is' : 'are'} observed for a time, not enforced`,
+    out.verdict(
+      'PAUSED',
+      `: ${counted(s.paused, 'container')} ${s.paused === 1 ? 'is' : 'are'} observed for a time, not enforced`,
     );
-  for (const line of temporary(out, s)) out.line(line);
+  temporary(out, s);
   if (s.labelErrors > 0)
-    out.line(
-      `LABELS: ${counted(s.labelErrors, 'container')} with a label that does not parse (drawbridge scan)`,
+    out.verdict(
+      'LABELS',
+      `: ${counted(s.labelErrors, 'container')} with a label that does not parse (drawbridge scan)`,
     );
   if (s.missingLists > 0)
-    out.line(
-      `LISTS: ${counted(s.missingLists, 'container')} with a list that does not exist (drawbridge scan)`,
+    out.verdict(
+      'LISTS',
+      `: ${counted(s.missingLists, 'container')} with a list that does not exist (drawbridge scan)`,
     );
-  if (!s.kernel.ready) out.line(`NOT READY: ${s.kernel.reason}`);
+  if (!s.kernel.ready) out.verdict('NOT READY', `: ${s.kernel.reason}`);
   const repaired =
     s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${out.time(s.kernel.lastRepair)}`;
   out.line(`kernel: ${s.kernel.inSync ? 'in sync' : 'NOT in sync'}, ${repaired}`);
+  if (s.canary) out.line(`canary: ${canaryText(out, s.canary)}`);
   out.line(`names of connections: ${checkedText(s.connections)}`);
   out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
   for (const held of s.store.unwritten)
-    out.line(`NOT STORED: ${held.action} (${held.target}), since ${held.since}: ${held.note}`);
-  if (s.fleet.stale.length > 0) out.line(`SILENT HOSTS: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
+    out.verdict(
+      'NOT STORED',
+      `: ${held.action} (${held.target}), since ${out.time(held.since)}: ${held.note}`,
+    );
+  if (s.fleet.stale.length > 0)
+    out.verdict('SILENT HOSTS', `: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
   out.line(
     `threats: ${counted(s.threats.entries, 'entry', 'entries')} of ${counted(s.threats.feeds, 'feed')}`,
   );
@@ -68,20 +85,17 @@ function print(out: Output, s: Status): void {
 }
 
 /** Modes that end, or that enforce nothing yet. */
-function temporary(out: Output, { trials, trialUntil, evaluated }: Status): readonly string[] {
+function temporary(out: Output, { trials, trialUntil, evaluated }: Status): void {
   const first = trialUntil ? `, the first ${out.until(trialUntil)}` : '';
-  return [
-    ...(trials > 0
-      ? [
-          `TRIAL: ${counted(trials, 'container')} ${trials === 1 ? 'is' : 'are'} enforced on trial${first} (drawbridge mode NAME confirm)`,
-        ]
-      : []),
-    ...(evaluated > 0
-      ? [
-          `EVALUATED: ${counted(evaluated, 'container')} ${evaluated === 1 ? 'is' : 'are'} observed against a list, not against the own policy`,
-        ]
-      : []),
-  ];
+  const what = (n: number): string => `${counted(n, 'container')} ${n === 1 ? 'is' : 'are'}`;
+  if (trials > 0)
+    out.verdict('TRIAL', `: ${what(trials)} enforced on trial${first} (drawbridge mode NAME confirm)`);
+  if (evaluated > 0) out.verdict('EVALUATED', `: ${what(evaluated)} observed against a list`);
+}
+
+function canaryText(out: Output, { ok, at, detail }: Status['canary']): string {
+  const word = ok === null ? 'proves nothing' : ok ? 'ok' : 'FAILED';
+  return `${word}: ${detail}${at === null ? '' : ` (${out.time(at)})`}`;
 }
 
 /** `connections` is missing in the answer of an older service. */
@@ -109,26 +123,30 @@ const SHOWN = 2;
 const TOLD = ['broken-label', 'missing-list'];
 
 export function psCommand(program: Command, registry: Registry): void {
-  registry.add<[string | undefined]>(program, {
+  registry.add<[string | undefined], { readonly watch?: true }>(program, {
     usage: 'ps [container]',
     summary: 'containers in a line each: mode, protection, lists, new connections allowed and denied, grants',
-    examples: ['ps', "ps 'shop-*'", "ps --json | jq '.[] | select(.denied > 0).name'"],
-    run: async (session, [container]) => {
-      const { out } = session;
-      const client = await session.client();
-      const containers =
-        container === undefined ? await client.containers() : await containersOf(client, container);
-      out.show(containers, () =>
-        out.table(
-          HEAD,
-          containers.map((c) => row(out, c)),
-          'no container runs: see docker ps -a',
-        ),
-      );
+    options: [WATCH_OPTION],
+    examples: ['ps', "ps 'shop-*'", 'ps --watch', "ps --json | jq '.[] | select(.denied > 0).name'"],
+    run: async (session, [container], options) => {
+      const read = async () => {
+        const client = await session.client();
+        return container === undefined ? client.containers() : containersOf(client, container);
+      };
+      if (options.watch) return watch(session, async (out) => psTable(out, await read()));
+      const containers = await read();
+      session.out.show(containers, () => psTable(session.out, containers));
       return 0;
     },
   });
 }
+
+const psTable = (out: Output, containers: readonly ContainerBody[]): void =>
+  out.table(
+    HEAD,
+    containers.map((c) => row(out, c)),
+    'no container runs: see docker ps -a',
+  );
 
 function row(out: Output, c: ContainerBody): readonly string[] {
   const grants = c.grants.map((g) => (g.expires === null ? g.entry : `${g.entry} ${out.until(g.expires)}`));
@@ -282,6 +300,7 @@ export function explainCommand(program: Command, registry: Registry): void {
   registry.add<[string, string], Options>(program, {
     usage: 'explain <container> <destination>',
     summary: 'whether a connection is allowed, what decides it, and the remedy',
+    exits: '0 whatever the verdict; with --exit-code 1 if it is denied',
     options: [
       ['--exit-code', 'exit 1 if it is denied'],
       ['--trace', 'print the rules that the packet passes'],
@@ -301,7 +320,7 @@ export function explainCommand(program: Command, registry: Registry): void {
 }
 
 function explainPrint(out: Output, e: Explain, withTrace: boolean): void {
-  out.line(`${e.verdict}: ${e.container} to ${e.to}`);
+  out.verdict(e.verdict, `: ${e.container} to ${e.to}`);
   out.line(`  because ${e.reason}`);
   const facts = [
     ['entry', e.entry],
@@ -322,6 +341,7 @@ export function scanCommand(program: Command, registry: Registry): void {
   registry.add<[string | undefined], { readonly exitCode?: true }>(program, {
     usage: 'scan [container]',
     summary: 'security findings: gaps in enforcement and risky settings of containers and this host',
+    exits: '0 whatever is found; with --exit-code 1 if anything is',
     examples: ['scan', 'scan web', 'scan --exit-code'],
     options: [['--exit-code', 'exit 1 if anything was found']],
     run: async (session, [container], options) => {
@@ -353,6 +373,7 @@ export function planCommand(program: Command, registry: Registry): void {
   registry.add<[], { exitCode?: boolean }>(program, {
     usage: 'plan',
     summary: 'differences between the kernel and the desired rules (normally none)',
+    exits: '0 whatever differs; with --exit-code 1 if anything does',
     options: [['--exit-code', 'exit 1 if there is something to change']],
     examples: ['plan', 'plan --exit-code'],
     run: async (session, _args, options) => {

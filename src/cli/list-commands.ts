@@ -13,15 +13,20 @@ import { isListFile, listNameOf, nameClashes } from '../config/list-files.js';
 import type { Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { listFromObject } from '../policy/list-parse.js';
+import { suggestionText } from '../suggest/suggestion-text.js';
 import { entriesOf } from './access-commands.js';
-import { answerTo, type Registry, type Session } from './command.js';
+import { answerTo, consents, mustBeAskable, type Registry, type Session } from './command.js';
 import { CommandFailure, fail, failureOf, problemText, wrongUsage } from './failure.js';
+import { suggestionsOf } from './flow-commands.js';
 import { counted } from './output.js';
 import { printPlan } from './store-commands.js';
 
 interface CreateOptions {
   readonly file?: string;
+  readonly from?: string;
+  readonly project?: string;
   readonly replace?: boolean;
+  readonly yes?: true;
 }
 
 export function listsCommand(program: Command, registry: Registry): void {
@@ -52,7 +57,7 @@ const row = (list: ListBody): readonly string[] => [
 
 function readingCommands(lists: Command, registry: Registry): void {
   registry.add<[string]>(lists, {
-    usage: 'show <name>',
+    usage: 'show <list>',
     summary: 'print a list as a list file',
     examples: ['lists show npm', 'lists show npm > npm.yaml'],
     run: async (session, [name]) => {
@@ -62,9 +67,9 @@ function readingCommands(lists: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(lists, {
-    usage: 'edit <name>',
+    usage: 'edit <list>',
     summary: 'edit a list of the store in $EDITOR; it is checked before it is in force',
-    examples: ['lists edit ci', 'EDITOR=nano drawbridge lists edit ci'],
+    examples: ['lists edit ci'],
     run: async (session, [name]) => {
       const list = await editList(session, name);
       session.out.show(list, () =>
@@ -78,18 +83,23 @@ function readingCommands(lists: Command, registry: Registry): void {
 function wholeCommands(lists: Command, registry: Registry): void {
   registry.add<[string, string[]], CreateOptions>(lists, {
     usage: 'create <name> [entry...]',
-    summary: 'create a list in the store, from entries or from a file',
+    summary: 'create a list in the store: of entries, of a file, or of what a container was seen to use',
     options: [
       ['--file <file>', 'a list file; - for standard input'],
+      ['--from <container>', 'what is suggested for this container (drawbridge suggest)'],
+      ['--project <name>', 'what is suggested for the containers of this compose project'],
+      ['--yes', 'with --from and --project: do not ask'],
       ['--replace', 'replace a list of that name'],
     ],
     examples: [
       'lists create ci api.github.com .npmjs.org',
       'lists create ci --file ci.yaml',
       'lists create ci --replace --file -',
+      'lists create ci --from runner-1',
     ],
     run: async (session, [name, texts], options) => {
-      const body = await newBody(session, name, texts, options.file);
+      const body = await newBody(session, name, texts, options);
+      if (body === undefined) return 1;
       const list = await (await session.client()).putList(name, body, options.replace ? undefined : 0);
       session.out.show(list, () =>
         session.out.line(`${name} is in force with ${counted(list.allow.length, 'entry', 'entries')}`),
@@ -98,7 +108,7 @@ function wholeCommands(lists: Command, registry: Registry): void {
     },
   });
   registry.add<[string]>(lists, {
-    usage: 'delete <name>',
+    usage: 'delete <list>',
     summary: 'delete a list of the store',
     examples: ['lists delete ci'],
     run: async (session, [name]) => {
@@ -111,7 +121,7 @@ function wholeCommands(lists: Command, registry: Registry): void {
 
 function entryCommands(lists: Command, registry: Registry): void {
   registry.add<[string, string[]]>(lists, {
-    usage: 'add <name> <entry...>',
+    usage: 'add <list> <entry...>',
     summary: 'add entries to a list of the store',
     examples: ['lists add ci api.github.com', "lists add ci '10.0.0.0/8:5432'"],
     run: (session, [name, texts]) =>
@@ -123,7 +133,7 @@ function entryCommands(lists: Command, registry: Registry): void {
       ),
   });
   registry.add<[string, string[]]>(lists, {
-    usage: 'remove <name> <entry...>',
+    usage: 'remove <list> <entry...>',
     summary: 'remove entries from a list of the store',
     examples: ['lists remove ci api.github.com'],
     run: (session, [name, texts]) =>
@@ -153,15 +163,40 @@ async function eachEntry(
   return 0;
 }
 
+/** Undefined: the list was shown, and is not wanted. */
 async function newBody(
   session: Session,
   name: string,
   texts: readonly string[],
-  file: string | undefined,
+  options: CreateOptions,
 ): Promise<unknown> {
-  if (file === undefined) return { allow: entriesOf(texts).map((entry) => entry.canonical) };
-  if (texts.length > 0) wrongUsage('entries and --file are both given', 'give one of the two');
-  return bodyFromYaml(name, file, await textOf(session, file));
+  const { file, from, project } = options;
+  const sources = [file, from, project].filter((source) => source !== undefined);
+  if (sources.length > 1 || (sources.length > 0 && texts.length > 0))
+    wrongUsage('the list is to have several sources', 'give entries, --file, --from or --project');
+  if (file !== undefined) return bodyFromYaml(name, file, await textOf(session, file));
+  if (from !== undefined || project !== undefined) return suggestedBody(session, name, options);
+  return { allow: entriesOf(texts).map((entry) => entry.canonical) };
+}
+
+/** Shows what is suggested, and asks. */
+async function suggestedBody(
+  session: Session,
+  name: string,
+  { from, project, yes }: CreateOptions,
+): Promise<unknown> {
+  const { out } = session;
+  const command = `lists create ${name}`;
+  mustBeAskable(session, { yes: yes === true, command });
+  const { of, suggestions } = await suggestionsOf(session, { container: from, project });
+  const text = suggestionText(of, suggestions, 'list');
+  if (!out.isJson) for (const line of text.trimEnd().split('\n')) out.line(line);
+  const isWanted = await consents(session, {
+    yes: yes === true,
+    command,
+    question: `Create the list ${name}?`,
+  });
+  return isWanted ? bodyFromYaml(name, 'the suggestion', text) : undefined;
 }
 
 async function textOf({ host }: Session, file: string): Promise<string> {
@@ -240,8 +275,8 @@ async function runEditor({ host }: Session, file: string): Promise<void> {
 }
 
 /** A list in the form of its file. */
-function listYaml({ description, hosts, match, mode, allow }: ListBody): string {
-  return stringify({ description, hosts, match, mode, allow }, { lineWidth: 0 });
+function listYaml({ description, hosts, match, mode, ask, allow, tests }: ListBody): string {
+  return stringify({ description, hosts, match, mode, ask, allow, tests }, { lineWidth: 0 });
 }
 
 /** The body of a list from YAML text. Throws CommandFailure with every problem, placed in `file`. */
@@ -259,6 +294,7 @@ export function checkCommand(program: Command, registry: Registry): void {
   registry.add<[string[]], { readonly known?: string }>(program, {
     usage: 'check <file...>',
     summary: 'check list files, folders and configurations, without the service (for CI)',
+    exits: '1 if there is a problem; warnings alone are none',
     options: [['--known <names>', 'lists of the store that these files may name, with commas between']],
     examples: ['check allowlists/', 'check config.yaml allowlists/', 'check allowlists/npm.yaml'],
     run: async ({ out }, [files], { known = '' }) => {
@@ -273,7 +309,6 @@ export function checkCommand(program: Command, registry: Registry): void {
     },
   });
 }
-
 interface Options {
   readonly owner?: string;
   readonly adopt?: boolean;
@@ -285,6 +320,7 @@ export function syncCommand(program: Command, registry: Registry): void {
   registry.add<[string], Options>(program, {
     usage: 'sync <dir>',
     summary: 'copy the list files of a folder into the store; deletes only what it created itself',
+    exits: '0 whatever changes; with --exit-code 1 if something does',
     options: [
       ['--owner <name>', 'the owner of the lists, if several folders are synced (default: sync)'],
       ['--adopt', 'take over lists of the store that were made by other means'],

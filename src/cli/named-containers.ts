@@ -1,6 +1,7 @@
 import { type ApiClient, ApiError } from '../api/client.js';
 import type { ContainerBody } from '../api/schemas.js';
 import { glob } from '../lib/glob.js';
+import { orNearest } from '../lib/problem.js';
 import { fail } from './failure.js';
 
 /** The part of a container by which the command line finds it. */
@@ -26,7 +27,8 @@ export async function withContainer<T>(
     // The container is there: something else was not found.
     if (all.some((c) => c.name === text || c.id === text)) throw e;
     const [one, ...others] = matching(all, text);
-    if (one === undefined) return fail(`there is no container, and no compose service, ${text}`, known(all));
+    if (one === undefined)
+      return fail(`there is no container, and no compose service, ${text}`, known(text, all));
     if (others.length > 0)
       return fail(
         `${text} fits ${1 + others.length} containers`,
@@ -44,7 +46,7 @@ export async function containersOf(client: ApiClient, text: string): Promise<rea
   const found = matching(all, text);
   return found.length > 0
     ? found
-    : fail(`there is no container, and no compose service, ${text}`, known(all));
+    : fail(`there is no container, and no compose service, ${text}`, known(text, all));
 }
 
 const isMissing = (e: unknown): boolean => e instanceof ApiError && e.problem.status === NOT_FOUND;
@@ -85,5 +87,8 @@ function namesOf(all: readonly Known[]): string {
     .map((c) => c.name)
     .join(', ')}${more}`;
 }
-const known = (all: readonly Known[]): string =>
-  all.length > 0 ? `running containers are: ${namesOf(all)}` : 'no container runs: see docker ps -a';
+function known(text: string, all: readonly Known[]): string {
+  if (all.length === 0) return 'no container runs: see docker ps -a';
+  const names = all.flatMap(({ name, compose }) => [name, ...(compose ? [compose.service] : [])]);
+  return orNearest(text, names, `running containers are: ${namesOf(all)}`);
+}

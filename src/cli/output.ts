@@ -1,3 +1,4 @@
+import { styleText } from 'node:util';
 import type { Host } from './host.js';
 
 /** Spaces between two columns. */
@@ -5,7 +6,7 @@ const GAP = 2;
 /** A column is not squeezed below this width. */
 const NARROWEST = 12;
 
-type Terminal = Pick<Host, 'stdout' | 'stderr' | 'isTerminal' | 'columns'>;
+export type Terminal = Pick<Host, 'stdout' | 'stderr' | 'isTerminal' | 'columns' | 'colours'>;
 
 /** What a command prints: JSON when asked for, else tables on a terminal and tab-separated lines in a pipe. */
 export class Output {
@@ -29,6 +30,11 @@ export class Output {
 
   line(text: string): void {
     this.#host.stdout.write(`${printable(text)}\n`);
+  }
+
+  /** A line that begins with a verdict or a state, which has its colour on a terminal. */
+  verdict(word: string, rest: string): void {
+    this.#host.stdout.write(`${this.#coloured(printable(word))}${printable(rest)}\n`);
   }
 
   /** In addition to the result, on stderr. */
@@ -63,10 +69,20 @@ export class Output {
     }
     const all = [head, ...rows].map((row) => row.map(printable));
     const widths = fitted(
-      head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? '').length))),
+      head.map((_, i) => Math.max(...all.map((row) => widthOf(row[i] ?? '')))),
       this.#host.columns,
     );
-    for (const row of all) for (const line of rowLines(row, widths)) this.line(line);
+    for (const [n, row] of all.entries()) {
+      const colour = (text: string, column: number): string =>
+        n > 0 && STATES.has(head[column] ?? '') ? this.#coloured(text, row[column]) : text;
+      for (const line of rowLines(row, widths, colour)) this.#host.stdout.write(`${line}\n`);
+    }
+  }
+
+  /** The text in the colour of its first word, or of that of `whole`. */
+  #coloured(text: string, whole = text): string {
+    const colour = this.#host.colours?.stdout === true && !this.isJson ? colourOf(whole) : undefined;
+    return colour === undefined || text === '' ? text : painted(colour, text);
   }
 
   /** A line of prose: wrapped on a terminal, with its further lines indented. */
@@ -78,6 +94,64 @@ export class Output {
     for (const line of lines) this.line(`${space}${line}`);
   }
 }
+
+/** Columns that contain a mode, a coverage, a verdict or an outcome. */
+const STATES = new Set(['MODE', 'PROTECTION', 'COVERAGE', 'VERDICT', 'STATE', 'RESULT', 'OUTCOME']);
+type Colour = 'green' | 'yellow' | 'red' | 'gray';
+const COLOURS: Readonly<Record<Colour, readonly string[]>> = {
+  green: ['enforce', 'enforced', 'full', 'allow', 'ok', 'current', 'done', 'good'],
+  yellow: [
+    'observe',
+    'partial',
+    'would-deny',
+    'ask',
+    'warning',
+    'later',
+    'undone',
+    'unknown',
+    'out',
+    'paused',
+    'labels',
+    'lists',
+  ],
+  red: [
+    'none',
+    'unenforced',
+    'deny',
+    'threat',
+    'failed',
+    'refused',
+    'stale',
+    'broken',
+    'closed',
+    'lockdown',
+    'not',
+    'silent',
+    'alert',
+  ],
+  gray: ['off', 'never'],
+};
+
+function colourOf(text: string): Colour | undefined {
+  const word = /^[a-z-]+/.exec(text.toLowerCase())?.[0] ?? '';
+  const found = Object.entries(COLOURS).find(([, words]) => words.includes(word));
+  return found?.[0] as Colour | undefined;
+}
+
+/** The terminal was asked before (Host.colours): styleText would ask standard output of this process. */
+export const painted = (colour: Colour, text: string): string =>
+  styleText(colour, text, { validateStream: false });
+
+/** Columns of a terminal that a text takes. Until `loadWidths`, each character counts as one. */
+let widthOf = (text: string): number => text.length;
+
+/** Count wide and combining characters as terminals show them. Loaded for terminals only: it takes some ms. */
+export async function loadWidths(): Promise<void> {
+  widthOf = (await import('string-width')).default;
+}
+
+const padded = (text: string, shown: string, width: number): string =>
+  shown + ' '.repeat(Math.max(0, width - widthOf(text)));
 
 /** Widths that fit into the terminal, as far as they can: the widest columns give way. */
 function fitted(natural: readonly number[], columns: number | undefined): readonly number[] {
@@ -92,12 +166,16 @@ function fitted(natural: readonly number[], columns: number | undefined): readon
   return widths;
 }
 
-function rowLines(row: readonly string[], widths: readonly number[]): readonly string[] {
-  const cells = row.map((cell, i) => wrapped(cell, widths[i] ?? cell.length));
+function rowLines(
+  row: readonly string[],
+  widths: readonly number[],
+  colour: (text: string, column: number) => string,
+): readonly string[] {
+  const cells = row.map((cell, i) => wrapped(cell, widths[i] ?? widthOf(cell)));
   const height = Math.max(1, ...cells.map((lines) => lines.length));
   return Array.from({ length: height }, (_, at) =>
     cells
-      .map((lines, i) => (lines[at] ?? '').padEnd(widths[i] ?? 0))
+      .map((lines, i) => padded(lines[at] ?? '', colour(lines[at] ?? '', i), widths[i] ?? 0))
       .join(' '.repeat(GAP))
       .trimEnd(),
   );
@@ -151,12 +229,12 @@ export function sizeText(bytes: number): string {
 export const counted = (n: number, noun: string, plural = `${noun}s`): string =>
   `${n} ${n === 1 ? noun : plural}`;
 
-/** Words in lines of at most `width` characters; what is longer than a line is broken. */
+/** Words in lines of at most `width` columns; what is longer than a line is broken. */
 function wrapped(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ').flatMap((w) => pieces(w, width))) {
-    if (line !== '' && line.length + 1 + word.length > width) {
+    if (line !== '' && widthOf(line) + 1 + widthOf(word) > width) {
       lines.push(line);
       line = word;
     } else line = line === '' ? word : `${line} ${word}`;
@@ -164,8 +242,19 @@ function wrapped(text: string, width: number): readonly string[] {
   return [...lines, line];
 }
 
-const pieces = (word: string, width: number): readonly string[] =>
-  word.length <= width ? [word] : (word.match(new RegExp(`.{1,${width}}`, 'gsu')) ?? []);
+/** A word as it is, or in pieces that fit. A character with its accents stays in one piece. */
+function pieces(word: string, width: number): readonly string[] {
+  if (widthOf(word) <= width) return [word];
+  const found: string[] = [];
+  let piece = '';
+  for (const { segment } of new Intl.Segmenter().segment(word)) {
+    if (piece !== '' && widthOf(piece + segment) > width) {
+      found.push(piece);
+      piece = segment;
+    } else piece += segment;
+  }
+  return [...found, piece];
+}
 
 const REASONS: Readonly<Record<string, string>> = {
   api: 'set by a person or the API',

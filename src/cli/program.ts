@@ -3,21 +3,18 @@ import { nearest, shownProblem } from '../lib/problem.js';
 import { Registry } from './command.js';
 import { CommandFailure, failureOf, problemText } from './failure.js';
 import type { Host } from './host.js';
-import { printable } from './output.js';
+import { painted, printable } from './output.js';
 
 /** Runs one command line (without node and script). Exit code: 0 done, 1 failed, 2 wrong usage; 4: `run` was ended by a teardown. */
 export async function runCli(argv: readonly string[], host: Host): Promise<number> {
   let code = 0;
   const program = programOf(host);
-  const registry = new Registry(host, (exit) => {
+  const onExit = (exit: number): void => {
     code = exit;
-  });
+  };
+  const registry = new Registry(host, { onExit, tree: () => commandTree(host) });
   try {
-    mustBeKnown(
-      'command',
-      argv[0],
-      COMMANDS.map((c) => c.name),
-    );
+    if (argv[0] !== NAMES) mustBeKnown('command', argv[0], NAMES_OF_COMMANDS);
     await load(program, registry, argv[0]);
     const parent = program.commands.find((c) => c.name() === argv[0] && c.commands.length > 0);
     if (parent)
@@ -29,22 +26,62 @@ export async function runCli(argv: readonly string[], host: Host): Promise<numbe
     await program.parseAsync([...argv], { from: 'user' });
     return code;
   } catch (e) {
-    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
-    return report(failureOf(e), argv.includes('--json'), host);
+    if (e instanceof CommanderError && (e.exitCode === 0 || e.code === HELP)) return e.exitCode === 0 ? 0 : 2;
+    const failure = e instanceof CommanderError ? usageFailure(e, pathOf(program, argv)) : failureOf(e);
+    return report(failure, argv.includes('--json'), host);
+  }
+}
+
+/** Every command with its options, as the help has them. */
+export async function commandTree(host: Host): Promise<Command> {
+  const program = programOf(host);
+  await load(
+    program,
+    new Registry(host, { onExit: () => undefined, tree: () => Promise.resolve(program) }),
+    undefined,
+  );
+  return program;
+}
+
+/** Of the error by which commander ends after it has printed the help in place of running a command. */
+const HELP = 'commander.help';
+
+/** What commander found wrong: "error: unknown option '--jsn'", and in a second line what was meant. */
+function usageFailure({ message }: CommanderError, command: string): CommandFailure {
+  const [first = '', second = ''] = message.split('\n');
+  const meant = /^\(Did you mean (.*)\?\)$/.exec(second)?.[1];
+  const remedy = meant === undefined ? `see ${command} --help` : `did you mean ${meant}?`;
+  return new CommandFailure([{ detail: first.replace(/^error: /, ''), remedy }], 2);
+}
+
+/** "drawbridge lists show": the command that the words name. */
+function pathOf(program: Command, argv: readonly string[]): string {
+  const names = [program.name()];
+  for (let [at, i]: [Command | undefined, number] = [program, 0]; ; i++) {
+    at = at.commands.find((c) => c.name() === argv[i]);
+    if (at === undefined) return names.join(' ');
+    names.push(at.name());
   }
 }
 
 function programOf(host: Host): Command {
   return new Command('drawbridge')
     .description('Egress firewall controller for Docker hosts')
+    .addHelpText('before', BEGIN)
     .version(host.version)
     .exitOverride()
     .configureOutput({
       writeOut: (text) => host.stdout.write(text),
       writeErr: (text) => host.stderr.write(text),
-    })
-    .showHelpAfterError('(see --help)');
+      outputError: () => undefined, // reported as every other failure
+    });
 }
+
+const BEGIN = `Begin with these:
+  $ drawbridge doctor                      can this host enforce?
+  $ drawbridge ps                          which containers run, and what is enforced
+  $ drawbridge mode web enforce --dry-run  what enforcing the container web would block
+`;
 
 const VERSION_FLAGS: readonly string[] = ['--version', '-V'];
 
@@ -52,6 +89,7 @@ const VERSION_FLAGS: readonly string[] = ['--version', '-V'];
 async function load(program: Command, registry: Registry, name: string | undefined): Promise<void> {
   if (name !== undefined && VERSION_FLAGS.includes(name)) return;
   const named = COMMANDS.filter((c) => c.name === name);
+  if (name === NAMES) return (await admin()).namesCommand(program, registry);
   for (const { load: register, group } of named.length > 0 ? named : COMMANDS) {
     program.commandsGroup(group);
     (await register())(program, registry);
@@ -69,9 +107,15 @@ function mustBeKnown(what: string, word: string | undefined, known: readonly str
 function report(failure: CommandFailure, asJson: boolean, host: Host): number {
   const text = asJson
     ? JSON.stringify({ errors: failure.problems.map(shownProblem) }, undefined, 2)
-    : failure.problems.map((p) => printable(problemText(p))).join('\n');
+    : failure.problems.map((p) => inRed(printable(problemText(p)), host)).join('\n');
   host.stderr.write(`${text}\n`);
   return failure.exitCode;
+}
+
+/** The problem in red, and its remedy after it in the colour of the terminal. */
+function inRed(text: string, { colours }: Host): string {
+  const end = text.lastIndexOf('\n  →');
+  return colours?.stderr === true ? painted('red', text.slice(0, end)) + text.slice(end) : text;
 }
 
 type Register = (program: Command, registry: Registry) => void;
@@ -91,11 +135,14 @@ const SERVICE = 'Service:';
 const inspect = () => import('./inspect-commands.js');
 const flow = () => import('./flow-commands.js');
 const access = () => import('./access-commands.js');
+const ask = () => import('./ask-commands.js');
 const list = () => import('./list-commands.js');
 const store = () => import('./store-commands.js');
 const feed = () => import('./feed-commands.js');
 const admin = () => import('./admin-commands.js');
 const service = () => import('./service-commands.js');
+const completion = () => import('./completion-command.js');
+const bugreport = () => import('./bugreport-command.js');
 
 /** Every command, in the order of the help. */
 const COMMANDS: readonly Listed[] = [
@@ -107,12 +154,14 @@ const COMMANDS: readonly Listed[] = [
   { name: 'allow', group: DAILY, load: async () => (await access()).allowCommand },
   { name: 'revoke', group: DAILY, load: async () => (await access()).revokeCommand },
   { name: 'mode', group: DAILY, load: async () => (await access()).modeCommand },
+  { name: 'suggest', group: DAILY, load: async () => (await flow()).suggestCommand },
   { name: 'pause', group: DAILY, load: async () => (await admin()).pauseCommand },
   {
     name: 'lockdown',
     group: DAILY,
     load: async () => (await admin()).lockdownCommand,
   },
+  { name: 'ask', group: DAILY, load: async () => (await ask()).askCommand },
   { name: 'lists', group: POLICIES, load: async () => (await list()).listsCommand },
   { name: 'check', group: POLICIES, load: async () => (await list()).checkCommand },
   { name: 'sync', group: POLICIES, load: async () => (await list()).syncCommand },
@@ -120,6 +169,7 @@ const COMMANDS: readonly Listed[] = [
   { name: 'import', group: POLICIES, load: async () => (await store()).importCommand },
   { name: 'feeds', group: POLICIES, load: async () => (await feed()).feedsCommand },
   { name: 'threats', group: POLICIES, load: async () => (await feed()).threatsCommand },
+  { name: 'notify', group: INSPECTION, load: async () => (await feed()).notifyCommand },
   { name: 'scan', group: INSPECTION, load: async () => (await inspect()).scanCommand },
   { name: 'audit', group: INSPECTION, load: async () => (await admin()).auditCommand },
   { name: 'plan', group: INSPECTION, load: async () => (await inspect()).planCommand },
@@ -129,6 +179,7 @@ const COMMANDS: readonly Listed[] = [
     group: INSPECTION,
     load: async () => (await service()).doctorCommand,
   },
+  { name: 'bugreport', group: INSPECTION, load: async () => (await bugreport()).bugreportCommand },
   { name: 'run', group: SERVICE, load: async () => (await service()).runCommand },
   { name: 'guard', group: SERVICE, load: async () => (await service()).guardCommand },
   { name: 'tokens', group: SERVICE, load: async () => (await admin()).tokensCommand },
@@ -138,9 +189,14 @@ const COMMANDS: readonly Listed[] = [
     group: SERVICE,
     load: async () => (await service()).teardownCommand,
   },
+  { name: 'completion', group: SERVICE, load: async () => (await completion()).completionCommand },
   {
     name: 'version',
     group: SERVICE,
     load: async () => (await inspect()).versionCommand,
   },
 ];
+
+const NAMES_OF_COMMANDS = COMMANDS.map((c) => c.name);
+/** Prints names for the completion of shells. It is not in the help. */
+const NAMES = '__names';

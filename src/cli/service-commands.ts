@@ -19,6 +19,7 @@ export function runCommand(program: Command, registry: Registry): void {
     .add<[string[]]>(program, {
       usage: 'run [keys...]',
       summary: 'run the service in the foreground; --KEY VALUE sets a key of the configuration',
+      exits: '4 when a teardown ended it',
       examples: ['run', 'run --config /etc/drawbridge/config.yaml', 'run --default enforce --dns.grace 30m'],
       run: async (session, [words]) => runUntilEnd(session, flagsOf(words)),
     })
@@ -283,6 +284,7 @@ export function doctorCommand(program: Command, registry: Registry): void {
   registry.add(program, {
     usage: 'doctor',
     summary: 'check whether this host can enforce, with the remedy of each failure',
+    exits: '1 when it cannot',
     examples: ['doctor', 'doctor --json'],
     run: async (session) => {
       const checks = await session.host.runDoctor(await session.config());
@@ -309,7 +311,7 @@ function print(out: Output, checks: readonly DoctorCheck[], canEnforce: boolean)
 const END_MS = 15_000;
 const LOOK_MS = 50;
 const OURS =
-  /^(store\.|lock$|lock\.|kernel-(found\.json|prefix$|rules(\.new)?$)|sandbox-folders\.json|cgroup-parents\.json|quotas\.json|names\.journal|audit-\d{12}\.log$)/;
+  /^(store\.|lock$|lock\.|kernel-(found\.json|prefix$|rules(\.new)?$)|sandbox-folders\.json|cgroup-parents\.json|quotas\.json|names\.journal|notify-[A-Za-z0-9_-]+\.outbox(\.damaged|\.tmp)?|audit-\d{12}\.log$)/;
 
 export function teardownCommand(program: Command, registry: Registry): void {
   registry.add<[], { purge?: boolean; yes?: true }>(program, {

@@ -28,6 +28,7 @@ export function storeCommand(program: Command, registry: Registry): void {
   registry.add(store, {
     usage: 'check',
     summary: 'what can be read of the store in the state folder; changes nothing, and needs no service',
+    exits: '1 also when the store cannot be opened',
     examples: ['store check', 'store check --json'],
     run: check,
   });
@@ -132,7 +133,7 @@ function acceptCommand(store: Command, registry: Registry): void {
   });
 }
 
-const unsure = (what: string): never => fail(`nothing was done: ${what}`, 'say --yes to do it');
+const unsure = (what: string): never => fail(`nothing was done: ${what}`, 'add --yes to do it');
 
 /** Records the change before it is made, and once more if it is refused. */
 async function recorded<T>(
@@ -188,6 +189,7 @@ export function importCommand(program: Command, registry: Registry): void {
   registry.add<[string], ImportOptions>(program, {
     usage: 'import <file>',
     summary: 'put an exported document in force: all of it, or nothing',
+    exits: '0 whatever changes; with --exit-code 1 if something does',
     options: [
       ['--replace', 'delete what the document does not contain'],
       ['--dry-run', 'print what would change, and change nothing'],
@@ -196,7 +198,7 @@ export function importCommand(program: Command, registry: Registry): void {
     examples: [
       'import drawbridge.yaml',
       'import --dry-run drawbridge.yaml',
-      'export | ssh other drawbridge import -',
+      'import --replace - < drawbridge.yaml',
     ],
     run: async (session, [file], options) => {
       const yaml = parseYaml(await textOf(session, file), file);

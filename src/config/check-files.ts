@@ -4,12 +4,22 @@ import { basename, join } from 'node:path';
 import { isRecord } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
-import { coversEntry } from '../policy/deny-entries.js';
-import type { Entry } from '../policy/entry.js';
+import { coversEntry, decidedBy, sourceText } from '../policy/deny-entries.js';
+import type { DestEntry, Entry } from '../policy/entry.js';
 import { entryFromObject } from '../policy/entry-object.js';
 import { isDest, parseEntries } from '../policy/entry-parse.js';
+import { Gathering } from '../policy/gathering.js';
+import { type List, MISSING_LIST, type PolicyEntry } from '../policy/policy.js';
+import { type Risk, riskOfEntry } from '../policy/risk.js';
 import { type Config, readConfig } from './config.js';
-import { EMPTY_FOLDER, type FileRead, isListFile, listNameOf, nextFolder } from './list-files.js';
+import {
+  EMPTY_FOLDER,
+  type FileRead,
+  isListFile,
+  listNameOf,
+  nextFolder,
+  parseListFile,
+} from './list-files.js';
 import { MAX_BYTES, MAX_FILES } from './list-folder.js';
 import { readInside } from './open-file.js';
 import { ConfigSchema } from './schema.js';
@@ -33,7 +43,7 @@ interface Group {
   readonly problems: readonly Problem[];
 }
 
-const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'description', 'hosts'];
+const LIST_KEYS: readonly string[] = ['allow', 'match', 'mode', 'ask', 'description', 'hosts', 'tests'];
 const CONFIG_KEYS: readonly string[] = Object.keys(ConfigSchema.properties);
 
 /** Recognises a configuration by its keys, and by its file name where the keys decide nothing. */
@@ -66,6 +76,7 @@ export async function checkFiles(paths: readonly string[], known: readonly strin
   const configs = await Promise.all(
     [single, ...folders].flatMap((g) => g.configs.map((c) => checkConfig(c, everything))),
   );
+  const tests = [testsOf(single, ...folders), ...folders.map((f) => testsOf(f, single))];
   return {
     problems: [
       ...problems,
@@ -76,11 +87,15 @@ export async function checkFiles(paths: readonly string[], known: readonly strin
         ...dangling(f, new Set([...loose, ...namesOf(f)])),
       ]),
       ...listProblems(single),
+      ...tests.flatMap((t) => t.problems),
     ],
     warnings: [
       ...configs.flatMap((c) => c.warnings),
       ...dangling(single, everything),
-      ...[single, ...folders].flatMap(({ lists }) => lists.flatMap(withoutEffect)),
+      ...tests.flatMap((t) => t.warnings),
+      ...[single, ...folders].flatMap(({ lists }) =>
+        lists.flatMap((t) => [...withoutEffect(t), ...risky(t)]),
+      ),
     ],
   };
 }
@@ -132,6 +147,71 @@ function listProblems({ lists }: Group): readonly Problem[] {
   return nextFolder(reads, EMPTY_FOLDER).problems;
 }
 
+/**
+ * The tests of list files that fail, and as warnings those that lists decide which are not among the files. Lists that a list names are
+ * looked up among its own files first, then among the others. `hosts` is left out of account: the tests are run as on a host where
+ * every list counts.
+ */
+function testsOf(group: Group, ...others: readonly Group[]): Checked {
+  const tested = group.lists.filter(({ text }) => text.includes('tests'));
+  if (tested.length === 0) return NOTHING_FOUND;
+  const lists = new Map<string, List>();
+  for (const { file, text } of [group, ...others].flatMap((g) => g.lists)) {
+    const parsed = parseListFile(file, text);
+    if (!parsed.ok || lists.has(parsed.value.name)) continue;
+    const { hosts: _, ...list } = parsed.value;
+    lists.set(list.name, list);
+  }
+  const now = Date.now();
+  const results = tested.map(({ file, text }) => {
+    const list = lists.get(listNameOf(file));
+    const { problems, warnings } = list?.file === file ? runTests(list, lists, now) : NOTHING_FOUND;
+    const yaml = problems.length + warnings.length > 0 ? parseYaml(text, file) : undefined;
+    return { problems: yaml?.place(problems) ?? [], warnings: yaml?.place(warnings) ?? [] };
+  });
+  return {
+    problems: results.flatMap((r) => r.problems),
+    warnings: results.flatMap((r) => r.warnings),
+  };
+}
+
+const NOTHING_FOUND: Checked = { problems: [], warnings: [] };
+
+function runTests(list: List, lists: ReadonlyMap<string, List>, now: number): Checked {
+  const gathering = new Gathering(lists, now);
+  gathering.addList(list.name, (name) => ({ from: 'list', list: name }));
+  const isWhole = gathering.notes.every((note) => note.code !== MISSING_LIST);
+  const problems: Problem[] = [];
+  const warnings: Problem[] = [];
+  for (const [i, { verdict, text, to }] of (list.tests ?? []).entries()) {
+    const decided = decidedBy(gathering, to);
+    const pointer = `/tests/${i}/${verdict}`;
+    if (!decided.by && !isWhole) {
+      const detail = `test not run: a list that is not among the checked files may decide about ${text}`;
+      warnings.push({ detail, remedy: 'check the files of its lists together with this one', pointer });
+    } else if (decided.verdict !== verdict) {
+      const detail = `test failed: ${text} is to be ${PAST[verdict]}, and ${reasonOf(decided)}`;
+      problems.push({ detail, remedy: remedyOf(verdict, text, decided.by), pointer });
+    }
+  }
+  return { problems, warnings };
+}
+
+const PAST = { allow: 'allowed', deny: 'denied' } as const;
+
+function reasonOf({ verdict, by }: ReturnType<typeof decidedBy>): string {
+  if (!by) return 'no entry covers it';
+  return `${by.entry.canonical} of ${sourceText(by.source)} ${verdict === 'allow' ? 'permits' : 'denies'} it`;
+}
+
+function remedyOf(wanted: 'allow' | 'deny', text: string, by: PolicyEntry | undefined): string {
+  if (wanted === 'allow')
+    return by
+      ? `remove ${by.entry.canonical}, or correct the test`
+      : `add ${text} to allow, or correct the test`;
+  return `narrow ${by?.entry.canonical}, add "!${text}" to allow, or correct the test`;
+}
+
 const dangling = ({ lists }: Group, known: ReadonlySet<string>): readonly Problem[] =>
   lists.flatMap(({ file, text }) =>
     danglingProblems(file, text, referencesOfList(parseYaml(text, file).value), known),
@@ -176,17 +256,29 @@ interface Reference {
 /** Comparisons of entries with deny entries of the same file: more of them would keep CI waiting. */
 const MAX_COMPARED = 1_000_000;
 
-/** Entries that a deny entry of the same file covers as a whole. */
-function withoutEffect({ file, text }: Text): readonly Problem[] {
-  if (!text.includes('!') && !text.includes('deny')) return [];
-  const yaml = parseYaml(text, file);
-  const items = isRecord(yaml.value) && Array.isArray(yaml.value.allow) ? yaml.value.allow : [];
-  const placed = items.flatMap((item: unknown, i) => {
+interface Placed {
+  readonly entry: DestEntry;
+  readonly pointer: string;
+}
+
+function placedEntries(value: unknown): readonly Placed[] {
+  const items = isRecord(value) && Array.isArray(value.allow) ? value.allow : [];
+  return items.flatMap((item: unknown, i) => {
     const parsed = typeof item === 'string' ? parseEntries(item) : entryFromObject(item);
     const entries: readonly Entry[] = parsed.ok ? [parsed.value].flat() : [];
     return entries.filter(isDest).map((entry) => ({ entry, pointer: `/allow/${i}` }));
   });
-  const denied = placed.flatMap(({ entry }) => (entry.deny ? [entry] : []));
+}
+
+const deniedOf = (placed: readonly Placed[]): readonly DestEntry[] =>
+  placed.flatMap(({ entry }) => (entry.deny ? [entry] : []));
+
+/** Entries that a deny entry of the same file covers as a whole. */
+function withoutEffect({ file, text }: Text): readonly Problem[] {
+  if (!text.includes('!') && !text.includes('deny')) return [];
+  const yaml = parseYaml(text, file);
+  const placed = placedEntries(yaml.value);
+  const denied = deniedOf(placed);
   if (placed.length * denied.length > MAX_COMPARED) return [];
   return yaml.place(
     placed.flatMap(({ entry, pointer }) => {
@@ -195,6 +287,29 @@ function withoutEffect({ file, text }: Text): readonly Problem[] {
       const detail = `${entry.canonical} has no effect: ${by.canonical} denies all of it`;
       return [{ detail, remedy: 'remove one of the two', pointer }];
     }),
+  );
+}
+
+/** Entries for places where anyone can receive data: the first of the file for each name of the table. */
+function risky({ file, text }: Text): readonly Problem[] {
+  const yaml = parseYaml(text, file);
+  const placed = placedEntries(yaml.value);
+  const denied = deniedOf(placed);
+  const found = new Map<string, Placed & { readonly risk: Risk; count: number }>();
+  for (const one of placed) {
+    const risk = riskOfEntry(one.entry, denied);
+    const known = risk && found.get(risk.pattern);
+    if (known) known.count++;
+    else if (risk) found.set(risk.pattern, { ...one, risk, count: 1 });
+  }
+  return yaml.place(
+    [...found.values()].map(({ entry, pointer, risk, count }) => ({
+      detail: `${entry.canonical} permits ${risk.pattern}, where anyone can receive data: ${risk.reason}${count > 1 ? ` (and ${count - 1} more of the file)` : ''}`,
+      remedy: risk.pattern.startsWith('*.')
+        ? 'write the names of your own there, unless all of them are meant'
+        : 'keep it only where it is needed: an entry cannot be limited to one account of a site',
+      pointer,
+    })),
   );
 }
 

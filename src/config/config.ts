@@ -14,6 +14,7 @@ import { parseYaml } from '../lib/yaml.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { CHECK_NEEDS, MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
 import { isTokenName, tokenFault } from '../policy/token.js';
+import { notifyFaults, type ReceiverConfig, resolveNotify } from './endpoints.js';
 import { type FeedConfig, feedFaults, resolveFeed } from './feed-config.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
 import { readRedisUrl } from './redis-url.js';
@@ -211,13 +212,14 @@ function semanticProblems(raw: RawConfig): readonly Problem[] {
     ...twice(raw.api.tokens, '/api/tokens'),
     ...twice(raw.threats.feeds, '/threats/feeds'),
     ...feedFaults(raw.threats.feeds),
+    ...notifyFaults(raw.notify),
   ];
 }
 
 /** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
-export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
+export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'canary' | 'notify'> {
   readonly dns: Pick<RawConfig['dns'], 'upstreams' | 'zones'> & {
     readonly minTtlMs: number;
     readonly maxTtlMs: number;
@@ -226,7 +228,13 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows'> {
   readonly threats: Omit<RawConfig['threats'], 'feeds'> & {
     readonly feeds: readonly FeedConfig[];
   };
-  readonly flows: { readonly keepMs: number; readonly maxSizeBytes: number };
+  /** Between two runs; 0: never. */
+  readonly canary: { readonly everyMs: number; readonly ready: boolean };
+  readonly flows: Pick<RawConfig['flows'], 'file' | 'syslog' | 'format'> & {
+    readonly keepMs: number;
+    readonly maxSizeBytes: number;
+  };
+  readonly notify: readonly ReceiverConfig[];
 }
 
 /** The name of this host in a fleet. */
@@ -248,7 +256,8 @@ function sure<T>(parsed: Parsed<T>): T {
 }
 
 function resolve(raw: RawConfig): Config {
-  const { dns, threats, flows, ...rest } = raw;
+  const { dns, threats, flows, canary, notify, ...rest } = raw;
+  const { keep, maxSize, ...outputs } = flows;
   const zones = Object.entries(dns.zones).map(
     ([name, zone]) => [sure(canonicalName(name, 1)), zone] as const,
   );
@@ -267,7 +276,9 @@ function resolve(raw: RawConfig): Config {
       graceMs: sure(parseDuration(dns.grace)),
     },
     threats: { ...threats, feeds },
-    flows: { keepMs: sure(parseDuration(flows.keep)), maxSizeBytes: sure(parseSize(flows.maxSize)) },
+    canary: { everyMs: sure(parseDuration(canary.every)), ready: canary.ready },
+    flows: { ...outputs, keepMs: sure(parseDuration(keep)), maxSizeBytes: sure(parseSize(maxSize)) },
+    notify: resolveNotify(notify),
   };
 }
 
@@ -285,15 +296,17 @@ function withoutNulls(schema: TSchema, value: unknown): unknown {
   return Object.fromEntries(cleaned);
 }
 
-/** YAML 1.1 reads a bare `off` as false, where a mode is meant. */
+/** YAML 1.1 reads a bare `off` as false, where a mode is meant, and `0` is a number, where a duration is. */
 function wordsBack(value: unknown): unknown {
   if (!isRecord(value)) return value;
-  const { unattributed } = value;
+  const { unattributed, canary } = value;
   return {
     ...value,
     ...(value.default === false && { default: 'off' }),
     ...(isRecord(unattributed) &&
       unattributed.mode === false && { unattributed: { ...unattributed, mode: 'off' } }),
+    ...(isRecord(canary) &&
+      (canary.every === false || canary.every === 0) && { canary: { ...canary, every: '0' } }),
   };
 }
 

@@ -2,6 +2,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import { closed, duration, Glob, ListName, list, path, size, words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
+import { NotifySchema, RECORD_KEYS } from './endpoints.js';
 import { DEFAULT_LISTEN, DEFAULT_STATE, LISTEN_PATTERN } from './service-socket.js';
 
 /** One threat feed in the configuration. */
@@ -289,9 +290,24 @@ export const ConfigSchema = Type.Object(
       {
         keep: duration('7d', 'how long flows are kept'),
         maxSize: size('512MB', 'the most space that they take on disk'),
+        ...RECORD_KEYS,
       },
       closed,
     ),
+    canary: Type.Object(
+      {
+        every: duration(
+          '1m',
+          'how often a namespace tries a permitted and a forbidden address through the rules; 0: never',
+        ),
+        ready: Type.Boolean({
+          default: false,
+          description: '/readyz answers 200 only while the last try has shown that the rules work',
+        }),
+      },
+      closed,
+    ),
+    notify: NotifySchema,
     log: Type.Object(
       {
         level: words(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], { default: 'info' }),

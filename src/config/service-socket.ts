@@ -17,7 +17,21 @@ export const LISTEN_PATTERN = '^(unix:/.+|\\[[0-9a-fA-F:]+\\]:\\d{1,5}|[^:\\s]+:
 /** The top-level keys of the configuration (schema.ts). */
 export const SECTIONS = [
   ...['docker', 'node', 'default', 'baseline', 'unattributed', 'networks', 'eastWest', 'allowlists', 'state'],
-  ...['store', 'api', 'dns', 'labels', 'deny', 'failure', 'threats', 'flows', 'log', 'kernel', 'tls'],
+  ...[
+    'store',
+    'api',
+    'dns',
+    'labels',
+    'deny',
+    'failure',
+    'threats',
+    'flows',
+    'canary',
+    'notify',
+    'log',
+    'kernel',
+    'tls',
+  ],
 ] as const;
 export const API_KEYS = ['listen', 'tokens'] as const;
 

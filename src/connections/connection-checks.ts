@@ -10,6 +10,7 @@ import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.j
 import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
+import { Histogram } from '../lib/histogram.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
@@ -67,6 +68,8 @@ const NO_PACKET = -1;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
+  /** From the first queued packet of a connection to its verdict. */
+  readonly durations = new Histogram([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]);
   readonly #counts = { queued: 0, released: 0, refused: 0, dropped: 0, beyondBounds: 0, faults: 0 };
   readonly #o: ConnectionChecksParts;
   readonly #flows = new FlowTable();
@@ -216,6 +219,7 @@ export class ConnectionChecks implements Disposable {
     }
     const now = this.#o.now();
     this.#flows.use(flow, now);
+    if (flow.queuedAt === 0) flow.queuedAt = now;
     this.#settle(flow, this.#take(flow, packet, header.value, now));
     this.#bodies?.follow(flow, this.#subjectOf(packet.mark), now);
     if (this.#timer) return;
@@ -321,13 +325,18 @@ export class ConnectionChecks implements Disposable {
     for (const id of others) if (id !== undefined) this.#drop(flow, id);
     // only a packet that goes on tells the kernel that the flow is verified
     const isVerified = outcome.state === 'verified' && outcome.release.some((id) => id !== NO_PACKET);
-    if (isVerified || refusal !== undefined) this.#flows.done(flow);
+    if (isVerified || refusal !== undefined) this.#done(flow);
     if (!refusal) return;
     this.#counts.refused += 1;
     const answered = refused === undefined ? undefined : isFromClient ? 'client' : 'server';
     this.#ends.reset(this.#resets, flow, outcome.expected, answered);
     this.#ends.delete(flow, this.#o.applied.value?.subjects.get(container));
     this.names.emit({ container, proto, address, port, name: refusal.name, refusal });
+  }
+
+  #done(flow: OpenFlow): void {
+    if (!flow.isDone && flow.queuedAt !== 0) this.durations.observeMs(this.#o.now() - flow.queuedAt);
+    this.#flows.done(flow);
   }
 
   #lookUp(flow: OpenFlow, name: string): void {

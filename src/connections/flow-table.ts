@@ -24,6 +24,8 @@ export interface OpenFlow extends FlowEnds {
   placed: number;
   /** It was verified or refused: what still comes was queued before. */
   isDone: boolean;
+  /** ms, monotonic: of its first packet in the queue; 0: none was queued. */
+  queuedAt: number;
   /** No name was permitted yet. */
   isNew: boolean;
 }
@@ -50,6 +52,7 @@ export function openFlow(
     waiting,
     used: now,
     placed: now,
+    queuedAt: 0,
     isDone: false,
     isNew: true,
   };

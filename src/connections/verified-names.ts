@@ -86,6 +86,11 @@ export class VerifiedNames {
     if (this.#flows.size > MAX_FLOWS) deleteFirst(this.#flows);
   }
 
+  /** The names for which a connection was permitted, in the order of their first use. Empty: they are not known. */
+  namesOf(ends: FlowEnds): readonly string[] {
+    return [...(this.#flows.get(keyOfEnds(ends))?.names ?? [])];
+  }
+
   /** Whether the names are known for which a connection was permitted. */
   knows({ proto: number, orig: { src, sport, dst, dport } }: Flow): boolean {
     const proto = PROTOCOLS[number];

@@ -1,7 +1,9 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
+import { atNext } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -204,6 +206,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
       mode: policy.mode,
       status: parts.lan.status(holder.id),
       isLimited: policy.limits !== undefined,
+      isAsking: policy.askMs !== undefined,
       members: groupsOf(view.containers).byNetwork.get(holder.id) ?? NONE,
     },
     names: {
@@ -221,3 +224,144 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
     failure: parts.shape.failure,
   };
 }
+
+/** A change of the coverage of one container. */
+export interface CoverageChange {
+  readonly c: Pick<ContainerFacts, 'id' | 'name'>;
+  /** Null: the container is new. */
+  readonly from: Coverage['state'] | null;
+  readonly to: Coverage['state'];
+  readonly findings: readonly Finding[];
+}
+export interface CoverageChangesOptions {
+  /** Containers that run, with privileges and mounts read from Docker; undefined: the host is not known yet. */
+  readonly containers: () => readonly ContainerFacts[] | undefined;
+  /** Objects that coverage depends on: while all of them are the same, it is checked now and then only. */
+  readonly inputs: () => readonly unknown[];
+  readonly findings: (c: ContainerFacts) => readonly Finding[];
+  readonly onChange: (change: CoverageChange) => void;
+  readonly onError: (error: unknown) => void;
+  /** ms, monotonic. */
+  readonly now: () => number;
+}
+
+/** A container that was just started is being prepared: its coverage then is no news. */
+const SETTLED_MS = 10_000;
+/** What weakens a container for a shorter time is not reported. */
+const CONFIRMED_MS = 2_000;
+const REGULAR_MS = 60_000;
+const UNCHANGED_MS = 600_000;
+/** DNS queries and packets wait on the same event loop: other work has its turn after so long. */
+const TURN_MS = 5;
+/** Of the time, computing takes one part in so many at most: a thousand containers take a second. */
+const COVERAGE_SHARE = 20;
+
+interface Known {
+  readonly since: number;
+  /** Undefined until it has settled. */
+  state: Coverage['state'] | undefined;
+  next: { readonly state: Coverage['state']; readonly since: number } | undefined;
+}
+
+/** Finds changes of coverage: soon after `request`, and each minute. */
+export class CoverageChanges implements Disposable {
+  readonly #o: CoverageChangesOptions;
+  readonly #known = new Map<string, Known>();
+  #isFirst = true;
+  #isOpen = false;
+  #inputs: readonly unknown[] = [];
+  #checkedAt = Number.NEGATIVE_INFINITY;
+  #earliest = 0;
+  #running: Promise<void> | undefined;
+  #due: { readonly at: number; readonly timer: Disposable } | undefined;
+  #isEnded = false;
+
+  constructor(options: CoverageChangesOptions) {
+    this.#o = options;
+  }
+
+  /** A pass, or a reading of the host, may have changed it. */
+  request(): void {
+    this.#plan(CONFIRMED_MS);
+  }
+
+  [Symbol.dispose](): void {
+    this.#isEnded = true;
+    this.#due?.timer[Symbol.dispose]();
+  }
+
+  /** Computes the coverage of all containers, and reports what has changed for long enough. One check at a time. */
+  check(): Promise<void> {
+    this.#running ??= this.#check().finally(() => {
+      this.#running = undefined;
+      this.#plan(this.#isOpen ? CONFIRMED_MS : REGULAR_MS);
+    });
+    return this.#running;
+  }
+
+  async #check(): Promise<void> {
+    const begun = this.#o.now();
+    const inputs = this.#o.inputs();
+    const isSame = inputs.every((input, n) => input === this.#inputs[n]);
+    if (isSame && !this.#isOpen && begun - this.#checkedAt < UNCHANGED_MS) return;
+    const all = this.#o.containers();
+    if (!all) return;
+    const ids = new Set(all.map(({ id }) => id));
+    for (const id of this.#known.keys()) if (!ids.has(id)) this.#known.delete(id);
+    let [isOpen, busyMs, since] = [false, 0, begun];
+    for (const c of all) {
+      isOpen = this.#take(c, begun) || isOpen;
+      if (this.#o.now() - since < TURN_MS) continue;
+      busyMs += this.#o.now() - since;
+      await turn();
+      if (this.#isEnded) return;
+      since = this.#o.now();
+    }
+    busyMs += this.#o.now() - since;
+    this.#inputs = inputs;
+    this.#checkedAt = begun;
+    this.#isFirst = false;
+    this.#isOpen = isOpen;
+    this.#earliest = this.#o.now() + busyMs * COVERAGE_SHARE;
+  }
+
+  /** Returns whether the container has to be checked again soon. */
+  #take(c: ContainerFacts, now: number): boolean {
+    const known = this.#known.get(c.id) ?? { since: now, state: undefined, next: undefined };
+    this.#known.set(c.id, known);
+    const isSettled = now - known.since >= SETTLED_MS || this.#isFirst;
+    if (known.state === undefined && !isSettled) return true;
+    const findings = this.#o.findings(c);
+    const state = worstOf(findings);
+    if (known.state === state) {
+      known.next = undefined;
+      return false;
+    }
+    if (known.state !== undefined && known.next?.state !== state) known.next = { state, since: now };
+    if (known.next && now - known.next.since < CONFIRMED_MS) return true;
+    const from = known.state ?? null;
+    known.state = state;
+    known.next = undefined;
+    const isNews = from !== null || (!this.#isFirst && state !== 'enforced');
+    if (isNews) this.#o.onChange({ c, from, to: state, findings });
+    return false;
+  }
+
+  #plan(ms: number): void {
+    const now = this.#o.now();
+    const at = Math.max(now + ms, this.#earliest);
+    if (this.#isEnded || (this.#due && this.#due.at <= at)) return;
+    this.#due?.timer[Symbol.dispose]();
+    const timer = atNext(at - now, () => {
+      this.#due = undefined;
+      void this.check().catch(this.#o.onError);
+    });
+    this.#due = { at, timer };
+  }
+}
+
+/** Whether the policy is enforced less than before. */
+export const hasFallen = ({ from, to }: Pick<CoverageChange, 'from' | 'to'>): boolean =>
+  from !== null && from !== to && worse(from, to) === to;
+const worse = (a: Coverage['state'], b: Coverage['state']): Coverage['state'] =>
+  [a, b].includes('unenforced') ? 'unenforced' : [a, b].includes('partial') ? 'partial' : 'enforced';

@@ -1,11 +1,13 @@
 import type { NameDecision } from '../dns/names-policy.js';
 import type { NameMatch } from '../lib/dns-name.js';
-import { type Address, type Family, formatAddress, parseAddress } from '../lib/ip.js';
-import { carriedV4 } from '../lib/special-use.js';
+import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
+import { metadataIn, metadataName } from '../lib/special-use.js';
+import { durationText } from '../lib/units.js';
 import type { DestEntry } from '../policy/entry.js';
 import type { Verdict } from '../policy/finding.js';
 import type { Lockdown, Pause } from '../policy/policy.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
+import { riskOfName } from '../policy/risk.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
@@ -43,7 +45,11 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
   return against ? permitInList(against.list, entry) : permit(name, entry);
 }
 
-function metadataOf({ target }: DestEntry, address: string | undefined): string | undefined {
+/** The metadata service of a cloud at this destination; undefined: none is known. */
+export function metadataOf(
+  { target }: Pick<DestEntry, 'target'>,
+  address: string | undefined,
+): string | undefined {
   if (target.kind === 'name') {
     const named = metadataName(target.name);
     if (named !== undefined) return named;
@@ -51,6 +57,15 @@ function metadataOf({ target }: DestEntry, address: string | undefined): string 
   if (target.kind === 'address') return metadataIn(target.range);
   const at = address === undefined ? undefined : parseAddress(address);
   return at && metadataIn({ family: at.family, lo: at.value, hi: at.value });
+}
+
+/** What is known of those that receive data at a name; null: nothing. */
+export function receivers({ dest: { target } }: Pick<ExplainInput, 'dest'>): string | null {
+  const risk = target.kind === 'name' ? riskOfName(target.name) : undefined;
+  if (!risk) return null;
+  return risk.hasTenants
+    ? `the name belongs to one customer of ${risk.pattern}: ${risk.reason}`
+    : `anyone can receive data there: ${risk.reason}`;
 }
 
 /** Port 53 reaches Drawbridge, unless an address entry with dns=direct covers it. */
@@ -93,50 +108,6 @@ export function modeNote({ member: { policy } }: ExplainInput, { verdict, entry 
 
 /** A shell would split at a blank, and a "*" may be replaced. */
 const quoted = (entry: string): string => (/[\s*]/.test(entry) ? `"${entry}"` : entry);
-
-/** Instance metadata and credential services of clouds: whoever reaches them can act as the host, or as its role. */
-const ADDRESSES: readonly (readonly [address: string, what: string])[] = [
-  ['169.254.169.254', 'the instance metadata service of AWS, Azure, Google Cloud, OpenStack and others'],
-  ['169.254.170.2', 'the task credentials of Amazon ECS'],
-  ['169.254.170.23', 'the pod credentials of Amazon EKS'],
-  ['168.63.129.16', "Azure's wire server"],
-  ['100.100.100.200', 'the instance metadata service of Alibaba Cloud'],
-  ['192.0.0.192', 'the instance metadata service of Oracle Cloud'],
-  ['fd00:ec2::254', 'the instance metadata service of AWS'],
-  ['fd00:ec2::23', 'the pod credentials of Amazon EKS'],
-  ['fd20:ce::254', 'the instance metadata service of Google Cloud'],
-];
-const NAMES: Readonly<Record<string, string>> = {
-  'metadata.google.internal': 'the instance metadata service of Google Cloud',
-  'metadata.goog': 'the instance metadata service of Google Cloud',
-};
-
-const byValue = (family: Family): ReadonlyMap<bigint, string> =>
-  new Map(
-    ADDRESSES.flatMap(([address, what]) => {
-      const parsed = parseAddress(address);
-      return parsed?.family === family ? [[parsed.value, what] as const] : [];
-    }),
-  );
-const V4 = byValue(4);
-const V6 = byValue(6);
-
-/** What is served at the first metadata address in the range; an IPv6 range is checked for the IPv4 address it carries. */
-function metadataIn(range: {
-  readonly family: Family;
-  readonly lo: bigint;
-  readonly hi: bigint;
-}): string | undefined {
-  const known = range.family === 4 ? V4 : V6;
-  for (const [value, what] of known) if (value >= range.lo && value <= range.hi) return what;
-  if (range.family === 4) return undefined;
-  return carriedV4(range.lo)
-    .map((value) => V4.get(value))
-    .find((what) => what !== undefined);
-}
-
-const metadataName = (name: string): string | undefined =>
-  Object.hasOwn(NAMES, name) ? NAMES[name] : undefined;
 
 export interface ExplainView {
   readonly container: string;
@@ -201,6 +172,12 @@ export function packetTo(input: ExplainInput, address: string): TracePacket | un
     syn: proto === 'tcp',
     ...(proto === 'icmp' ? { echo: true } : { dport: port }),
   });
+}
+
+/** Of an enforced container about which a person is asked. `other`: it is denied for another reason than that no entry permits it. */
+export function askText({ member: { policy } }: ExplainInput, other?: string): string {
+  if (policy.askMs === undefined || policy.mode !== 'enforce' || other !== undefined) return '';
+  return `. Before that a person is asked, for ${durationText(policy.askMs)} (drawbridge ask)`;
 }
 
 /** Without port or protocol: tcp/443. */

@@ -12,12 +12,14 @@ import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
 import {
   addressOf,
+  askText,
   type ExplainInput,
   type ExplainView,
   isDnsPort,
   modeNote,
   packetTo,
   type Remedy,
+  receivers,
   remedyOf,
   type View,
   wanted,
@@ -33,8 +35,9 @@ export function explain(input: ExplainInput): ExplainView {
     lockedView(input) ??
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
+  const warning = view.warning ?? (view.verdict === 'threat' ? null : receivers(input));
   const reason = `${view.reason}${modeNote(input, view)}`;
-  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, reason };
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, reason, warning };
 }
 
 /** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
@@ -45,8 +48,7 @@ function byMode(input: ExplainInput): View {
   const view = spentView(as) ?? byTarget(as);
   const { trace } = byTarget(input);
   if (view.verdict !== 'deny') return { ...view, trace };
-  const reason = `${passing(input)} ${view.reason}`;
-  return { ...view, verdict: 'allow', reason, trace };
+  return { ...view, verdict: 'allow', reason: `${passing(input)} ${view.reason}`, trace };
 }
 
 /** In every mode: Drawbridge's own ports. */
@@ -145,7 +147,9 @@ const nothing = (reason: string): View => ({
 function byName(input: ExplainInput, name: string): View {
   const decision = input.decide(name);
   if (decision.deniedBy) return deniedByEntry(decision.deniedBy, `${decision.reason}: ${NOT_RESOLVED}`, []);
-  if (!decision.allow) return denied(input, `no entry allows the name ${name}: ${NOT_RESOLVED}`, []);
+  const asked = (): string => askText(input, decision.reason);
+  if (!decision.allow)
+    return denied(input, `no entry allows the name ${name}: ${NOT_RESOLVED}${asked()}`, []);
   const { proto, port } = wanted(input.dest);
   const refusing =
     proto === 'tcp' || proto === 'udp' ? input.member.denied?.names.on(name, proto, port) : undefined;
@@ -196,7 +200,10 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
   const why = new Set(result.steps.flatMap((s) => s.rule.why ?? []));
   const denial = denialIn(input.member.denied, why, packet.dst);
   if (denial && !input.evaluator.permits(packet)) return deniedByEntry(denial, denialText(denial), steps);
-  if (!input.evaluator.permits(packet)) return denied(input, deniedBy(result, packet), steps, address);
+  if (!input.evaluator.permits(packet)) {
+    const asked = result.verdict === 'queue' ? askText(input) : '';
+    return denied(input, `${deniedBy(result, packet)}${asked}`, steps, address);
+  }
   const entry = decidingEntry(input, result, packet.dst, resolved ?? []);
   if (!entry)
     return {

@@ -214,6 +214,8 @@ export interface LanFacts {
   readonly status: LanStatus | undefined;
   /** The container has a drawbridge.limit. */
   readonly isLimited: boolean;
+  /** A person is asked about what its policy does not permit. */
+  readonly isAsking?: boolean;
   /** All containers of its network namespace, itself included. */
   readonly members: readonly ContainerFacts[];
 }
@@ -258,7 +260,12 @@ function lanFindings(network: NetworkFacts, open: State, facts: LanFacts): Findi
         'check again in a moment; if this remains, see the log',
       ),
     ];
-  return [...raw(network, facts), ...(facts.isLimited ? [unlimited(network)] : []), held(say, where)];
+  return [
+    ...raw(network, facts),
+    ...(facts.isLimited ? [unlimited(network)] : []),
+    ...(facts.isAsking ? [namesOnly(network)] : []),
+    held(say, where),
+  ];
 }
 
 const held = (say: (state: State, detail: string, remedy: string) => Finding, where: string): Finding =>
@@ -267,6 +274,14 @@ const held = (say: (state: State, detail: string, remedy: string) => Finding, wh
     `${where}, so rules inside the network namespace of the container filter them. These rules do not know threat feeds: an address that a feed lists can be reached if an address entry of the container covers it. A container that starts while the service is not running has no such rules until the service is back`,
     'use a bridge network if these limits matter',
   );
+
+/** A queue belongs to one network namespace, and the service has those of the host. */
+const namesOnly = (network: NetworkFacts): Finding => ({
+  code: `ask-${network.driver}-network`,
+  state: 'enforced',
+  detail: `on network ${network.name} a person is asked about names only (drawbridge.ask): an address that no entry permits is denied at once`,
+  remedy: 'use a bridge network',
+});
 
 const unlimited = (network: NetworkFacts): Finding => ({
   code: `limit-${network.driver}-network`,

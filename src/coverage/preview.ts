@@ -253,7 +253,7 @@ async function openFlows({ kernel, shape }: PreviewParts, member: Subject): Prom
 }
 
 /** What cannot be recorded of this container, as sentences. */
-async function notRecorded(
+export async function notRecorded(
   parts: PreviewParts,
   facts: ContainerFacts,
   member: Subject | undefined,

@@ -28,6 +28,8 @@ export type Action =
       readonly verdict: 'deny' | 'threat';
       readonly reason: string;
       readonly counted: boolean;
+      /** Nothing denies it but that no entry permits it: a person may be asked. */
+      readonly mayBeAsked?: true;
     }
   | { readonly kind: 'refuse'; readonly rcode: number; readonly reason: string };
 
@@ -75,7 +77,7 @@ function isSearchAttempt(policy: Policy, container: string, name: string): boole
   });
 }
 
-function deny(policy: Policy, container: string, name: string, reason: string): LocalAnswer {
+function deny(policy: Policy, container: string, name: string, reason: string): Denial {
   return { kind: 'deny', verdict: 'deny', reason, counted: !isSearchAttempt(policy, container, name) };
 }
 
@@ -112,7 +114,10 @@ export function decide(policy: Policy, container: string, query: Query): Action 
   if (threat !== undefined) return threat;
   const decision = policy.decide(container, query.name);
   if (decision.allow) return { kind: 'forward', decision };
-  return deny(policy, container, query.name, decision.reason ?? withoutEntry(query.name));
+  const denial = deny(policy, container, query.name, decision.reason ?? withoutEntry(query.name));
+  return decision.reason === undefined && query.name.includes('.') && denial.counted
+    ? { ...denial, mayBeAsked: true }
+    : denial;
 }
 
 type Denial = Extract<LocalAnswer, { readonly kind: 'deny' }>;

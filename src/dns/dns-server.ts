@@ -8,6 +8,7 @@ import { getSystemErrorMap } from 'node:util';
 import { DatagramSocket, Datagrams, type Sender } from '../kernel/netlink/datagram-socket.js';
 import { sizeReceiveBuffer, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Server } from '../lib/dns-server-address.js';
+import { Histogram } from '../lib/histogram.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { type ClientRequest, maxQuery, maxUdp } from './client-query.js';
@@ -58,6 +59,8 @@ export class DnsServer {
   /** Of all sockets. Longer queries than the longest are cut, and refused. */
   readonly #datagrams = new Datagrams(maxQuery + 64, maxUdp);
   readonly #texts = new Map<number | string, string>();
+  /** From the arrival of a query to its reply. */
+  readonly durations = new Histogram([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5]);
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -187,6 +190,7 @@ export class DnsServer {
     const length = this.#options.pipeline.repeat({ container, address }, query, now, datagrams.next());
     if (length > 0) {
       datagrams.stage(i, length);
+      this.durations.observeMs(performance.now() - now.monotonic);
       this.#limits.leave(client);
       return;
     }
@@ -258,11 +262,13 @@ export class DnsServer {
   /** The query was counted in by the limits. */
   async #answerInTurn(request: ClientRequest): Promise<Buffer | undefined> {
     const client = request.container ?? request.client.address;
+    const begun = performance.now();
     try {
       await this.#queue.take(client);
       return await this.#options.pipeline.handle(request);
     } finally {
       this.#limits.leave(client);
+      this.durations.observeMs(performance.now() - begun);
     }
   }
 }
@@ -319,7 +325,10 @@ export function serveStream(socket: Socket, answer: (message: Buffer) => Promise
     if (waiting >= maxPipelined || socket.writableLength >= maxUnsent) socket.pause();
   };
 
-  socket.setTimeout(idleMs, () => socket.destroy());
+  // a query may wait for a person for longer
+  socket.setTimeout(idleMs, () => {
+    if (waiting === 0) socket.destroy();
+  });
   // A reset by the client; 'close' follows.
   socket.on('error', () => socket.destroy());
   socket.on('drain', settle);

@@ -12,7 +12,7 @@ import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
 import { PublishedKeys } from './published-keys.js';
 import { ClientLimits, type RateLimits, upstreamShare } from './query-limits.js';
-import { QueryPipeline } from './query-pipeline.js';
+import { type AskedName, type NameQuestion, QueryPipeline } from './query-pipeline.js';
 import { type Decide, Recorder } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { Upstream } from './upstream.js';
@@ -48,6 +48,8 @@ export interface DnsDeps {
   /** Wall clock in ms. */
   readonly now?: () => number;
   onEvent(event: NameEvent): void;
+  /** Asks a person about a name that no entry permits. */
+  ask?(question: NameQuestion): AskedName;
 }
 
 type NameTarget = Parameters<typeof nameMatches>[0];
@@ -110,12 +112,18 @@ export class DnsService {
       log,
       maxTtl,
       onEvent,
+      ask: (question) => deps.ask?.(question) ?? 'no',
     });
     this.#server = new DnsServer({ ...config, pipeline, log, wallClock: now });
     this.#journal.open(
       () => ledger.snapshot(),
       (facts) => ledger.restore(facts, now()),
     );
+  }
+
+  /** From the arrival of a query to its reply. */
+  get durations(): DnsServer['durations'] {
+    return this.#server.durations;
   }
 
   /** Open UDP and TCP on one address of the host. Every query there belongs to `container`, when it is given. */
@@ -169,6 +177,12 @@ export class DnsService {
   /** Names for which the address was returned to the container, for logs. */
   namesFor(container: string, address: string): readonly string[] {
     return this.ledger.namesFor(container, address, this.#now());
+  }
+
+  /** Reads `namesFor` also after the container is forgotten. */
+  namesReader(container: string): (address: string) => readonly string[] {
+    const read = this.ledger.namesReader(container);
+    return (address) => read(address, this.#now());
   }
 
   /** Names that were permitted when the address was returned to the container for them. */

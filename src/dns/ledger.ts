@@ -164,11 +164,18 @@ export class Ledger {
 
   /** Names for which this address was returned to the container, the longest lasting first. */
   namesFor(container: string, address: string, now: number): readonly string[] {
+    return this.namesReader(container)(address, now);
+  }
+
+  /** Reads these names also after the container is forgotten: its connections are reported later. */
+  namesReader(container: string): (address: string, now: number) => readonly string[] {
     const resolved = this.#containers.get(container);
-    const shown = (name: string): number => resolved?.names.get(name)?.get(address)?.shownUntil ?? 0;
-    return [...(resolved?.addresses.get(address)?.names ?? [])]
-      .filter((n) => shown(n) > now)
-      .sort((a, b) => shown(b) - shown(a));
+    return (address, now) => {
+      const shown = (name: string): number => resolved?.names.get(name)?.get(address)?.shownUntil ?? 0;
+      return [...(resolved?.addresses.get(address)?.names ?? [])]
+        .filter((n) => shown(n) > now)
+        .sort((a, b) => shown(b) - shown(a));
+    };
   }
 
   /** Names that were permitted when this address was returned for them, by answers that are still valid. */

@@ -36,7 +36,18 @@ export interface QueryPipelineOptions {
   /** Longest TTL in replies to clients, seconds. */
   readonly maxTtl: number;
   onEvent(event: NameEvent): void;
+  /** Asks a person about a name that no entry permits. Left out: it is denied at once. */
+  ask?(question: NameQuestion): AskedName;
 }
+/** A query of an enforced container. */
+export interface NameQuestion {
+  readonly container: string;
+  readonly name: string;
+  /** Equal for the repetitions of one query. */
+  readonly client: string;
+}
+/** `no`: no person is asked, and the name is denied. `repeated`: the same query waits already. Else it resolves when the query is to be decided again. */
+export type AskedName = 'no' | 'repeated' | Promise<void>;
 /** The client of a query: the container that the socket belongs to, or the source address. */
 interface ClientKey {
   readonly container?: string | undefined;
@@ -97,7 +108,8 @@ export class QueryPipeline {
     if (direct !== 'own') return direct;
     if (!parsed.ok) return parsed.reply;
     if (container === undefined) return encodeFor(request, parsed.query, unknownClient);
-    const reply = await this.#enforced(container, parsed.query);
+    const reply = await this.#enforced(container, parsed.query, request);
+    if (reply === undefined) return undefined;
     const bytes = encodeFor(request, parsed.query, reply);
     this.#keep(request, container, reply, bytes);
     return bytes;
@@ -127,7 +139,8 @@ export class QueryPipeline {
     }
   }
 
-  async #enforced(container: string, query: Query): Promise<Reply> {
+  /** Undefined: the client repeats a query that still waits, and gets the answer to the first. */
+  async #enforced(container: string, query: Query, request: ClientRequest): Promise<Reply | undefined> {
     let action = decide(this.#o.policy, container, query);
     const seen = observedThreat(this.#o.policy, query.name);
     if (seen !== undefined) this.#event(container, query, 'would-deny', seen);
@@ -136,6 +149,14 @@ export class QueryPipeline {
       if (!(await this.#o.policy.awaitNetworks(container, awaitMs)))
         return this.#networksUnknown(container, query);
       action = decide(this.#o.policy, container, query);
+    }
+    if (action.kind === 'deny' && action.mayBeAsked) {
+      const asked = this.#o.ask?.(questionOf(container, query, request)) ?? 'no';
+      if (asked === 'repeated') return undefined;
+      if (asked !== 'no') {
+        await asked;
+        action = decide(this.#o.policy, container, query);
+      }
     }
     if (action.kind === 'forward') {
       const reply = await this.#forward(container, query);
@@ -230,6 +251,14 @@ export class QueryPipeline {
 }
 
 const unknownClient = serverFailure(extendedError.NOT_READY, 'no container is known at this address');
+
+/** Over a stream, no query is repeated: each has an answer. */
+function questionOf(container: string, query: Query, { client, transport }: ClientRequest): NameQuestion {
+  const once = transport === 'tcp' ? `${++streamed}` : '';
+  const key = `dns ${client.address} ${client.port} ${query.id} ${query.type} ${once}`;
+  return { container, name: query.name, client: key };
+}
+let streamed = 0;
 
 /** Without ECH, so that the TLS check can see the name. */
 function stripEch(record: ResourceRecord): ResourceRecord[] {

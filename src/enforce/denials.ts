@@ -1,4 +1,4 @@
-import type { CheckedName } from '../connections/flow-check.js';
+import type { CheckedName, RefusalReason } from '../connections/flow-check.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
@@ -10,6 +10,7 @@ import type { Verdict } from '../policy/finding.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import { CANARY_ID } from '../ruleset/canary-subject.js';
 import { SYN_DATA } from '../ruleset/checked-flows.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Marks } from '../ruleset/marks.js';
@@ -30,6 +31,30 @@ function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined):
   return undefined;
 }
 
+/**
+ * What denied, for counters. `address`: no entry covers it. `port`: the address was resolved for a name that is permitted, on other ports or protocols.
+ */
+export const DENIAL_REASONS = [
+  'name',
+  'port',
+  'address',
+  'threat',
+  'sni',
+  'ech',
+  'host',
+  'limit',
+  'other',
+] as const;
+type DenialReason = (typeof DENIAL_REASONS)[number];
+const OF_CHECK: Readonly<Record<RefusalReason, DenialReason>> = {
+  'server-name': 'sni',
+  'no-server-name': 'sni',
+  'not-tls': 'sni',
+  quic: 'sni',
+  ech: 'ech',
+  host: 'host',
+};
+
 /** A packet that a rule logged. */
 export interface LoggedFacts {
   readonly prefix: string;
@@ -48,8 +73,8 @@ export interface DenialsParts {
   readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
   /** Records what passes only because the container is observed. */
-  readonly recording: Pick<Recording, 'passed' | 'asked'> & {
-    readonly tallies: Pick<Tallies, 'add' | 'total' | 'retain'>;
+  readonly recording: Pick<Recording, 'passed' | 'asked' | 'logged' | 'retain'> & {
+    readonly tallies: Pick<Tallies, 'add' | 'total'>;
   };
   /** ms since the epoch. */
   readonly now?: () => number;
@@ -97,6 +122,8 @@ const UNKNOWN_FEED = 'a threat feed lists it';
 
 /** Denials as they happen, and their totals. Each denial has the name that the container resolved. */
 export class Denials {
+  /** Denials since the start. What a rule denied counts as far as the kernel has logged it. */
+  readonly totals = Object.fromEntries(DENIAL_REASONS.map((r) => [r, 0])) as Record<DenialReason, number>;
   readonly #o: DenialsParts;
   readonly #now: () => number;
   /** Names denied a moment ago, with the types that were asked for. */
@@ -114,11 +141,12 @@ export class Denials {
     const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');
     const container = this.#containerOf(identity, isIn ? p.dst : p.src);
-    if (container === undefined) return;
+    if (container === undefined || container === CANARY_ID) return;
     const subject = this.#o.applied.value?.subjects.get(container);
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
     if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
+    else if (!PASSED.includes(word)) this.#o.recording.logged(container);
     const name = this.#o.dns.namesFor(container, address)[0] ?? null;
     const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
     const denial = this.#deniedBy(word, p, subject);
@@ -139,8 +167,12 @@ export class Denials {
         late ??
         reasonOf(word, hit, isIn),
       ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
+      ...(word === 'would' ? { hasPassed: true } : {}),
     };
     if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
+    if (word === 'threat') this.totals.threat++;
+    else if (event.verdict === 'deny')
+      this.totals[limit ? 'limit' : late ? 'other' : name === null ? 'address' : 'port']++;
     this.#add(event);
   }
 
@@ -176,6 +208,7 @@ export class Denials {
     const { isThreat } = refusal;
     const reason = isThreat ? refusal.detail : `${refusal.reason}: ${refusal.detail}`;
     if (isThreat) this.#o.recording.tallies.add(container, 'threats', 1);
+    this.totals[isThreat ? 'threat' : OF_CHECK[refusal.reason]]++;
     this.#add({
       time: new Date(this.#now()).toISOString(),
       container,
@@ -193,6 +226,7 @@ export class Denials {
     if (e.verdict === 'allow') return;
     if (this.#isSecondOfPair(e)) return;
     if (e.verdict === 'would-deny') this.#o.recording.asked(e.container, e.name);
+    else this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
     if (e.verdict === 'deny' || e.verdict === 'threat')
       this.#o.recording.tallies.add(e.container, 'names', 1);
     this.#add({
@@ -243,7 +277,7 @@ export class Denials {
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
-    this.#o.recording.tallies.retain(containers);
+    this.#o.recording.retain(containers);
   }
 
   #add(e: DenialEvent): void {
@@ -280,6 +314,8 @@ export interface DenialEvent {
   readonly reason: string;
   /** What decided; absent: no entry, no list, no feed. */
   readonly decidedBy?: DecidedBy;
+  /** The connection has an entry in conntrack, by which it is counted. */
+  readonly hasPassed?: true;
 }
 interface DecidedBy {
   /** The canonical deny entry. */

@@ -2,6 +2,7 @@ import type { NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import type { Current } from '../lib/current.js';
+import { Histogram } from '../lib/histogram.js';
 import { networkOf, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import { type AppliedState, type Binding, LATEST_MS, type VethMap } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
@@ -24,7 +25,7 @@ export interface PacketHoldParts {
   /** The clock of the classifier and of `DockerView.listBegan`. */
   readonly now: () => number;
 }
-type Queue = Pick<PacketQueue, 'verdict' | typeof Symbol.dispose>;
+type Queue = Pick<PacketQueue, 'verdict' | typeof Symbol.dispose> & Partial<Pick<PacketQueue, 'stats'>>;
 type Receive = ConstructorParameters<typeof PacketQueue>[1];
 
 /** NF_INET_LOCAL_OUT (include/uapi/linux/netfilter.h). */
@@ -61,6 +62,8 @@ export class PacketHold implements Disposable {
   #queue: Queue | undefined;
   #timer: NodeJS.Timeout | undefined;
   readonly counts = { held: 0, repeated: 0, dropped: 0, expired: 0 };
+  /** From the arrival of a packet to its verdict. */
+  readonly durations = new Histogram([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5]);
 
   constructor(options: PacketHoldParts) {
     this.#o = options;
@@ -81,7 +84,10 @@ export class PacketHold implements Disposable {
   take(packet: HeldPacket): void {
     const since = this.#o.now();
     this.counts.held += 1;
-    if (this.#decide(packet, since)) return;
+    if (this.#decide(packet, since)) {
+      this.durations.observeMs(0);
+      return;
+    }
     const share = this.#shares.get(this.#senderOf(packet)) ?? 0;
     if (this.#waiting.size >= MAX_WAITING || share >= MAX_WAITING_OF_ONE) {
       this.#drop(packet);
@@ -98,7 +104,7 @@ export class PacketHold implements Disposable {
   /** Decide waiting packets again: the rules in the kernel have changed. */
   settle(): void {
     for (const waiting of [...this.#waiting.values()]) {
-      if (this.#decide(waiting.packet, waiting.since)) this.#forget(waiting.packet);
+      if (this.#decide(waiting.packet, waiting.since)) this.#forget(waiting);
       else this.#noteVeth(waiting);
     }
   }
@@ -107,6 +113,12 @@ export class PacketHold implements Disposable {
     const state = this.#o.applied.value;
     if (waiting.vethSince !== undefined || waiting.packet.isLocal || !state) return;
     if (this.#vethOf(waiting.packet, state) !== undefined) waiting.vethSince = this.#o.now();
+  }
+
+  /** Packets that the kernel has dropped because the queue was full. */
+  get queueFull(): number {
+    const stats = this.#queue?.stats?.();
+    return stats ? stats.droppedQueueFull + stats.droppedBufferFull : 0;
   }
 
   /** The veths with waiting packets, by ifindex. */
@@ -129,8 +141,9 @@ export class PacketHold implements Disposable {
     this.#queue?.[Symbol.dispose]();
   }
 
-  #forget(packet: HeldPacket): void {
+  #forget({ packet, since }: Waiting): void {
     if (!this.#waiting.delete(packet.id)) return;
+    this.durations.observeMs(this.#o.now() - since);
     const sender = this.#senderOf(packet);
     const left = (this.#shares.get(sender) ?? 0) - 1;
     if (left > 0) this.#shares.set(sender, left);
@@ -157,7 +170,7 @@ export class PacketHold implements Disposable {
       const share = late.get(sender) ?? 0;
       late.set(sender, share + 1);
       if (share < LATE_OF_ONE && this.#mayStay(waiting)) continue;
-      this.#forget(packet);
+      this.#forget(waiting);
       this.counts.expired += 1;
       this.#drop(packet);
     }

@@ -26,7 +26,7 @@ import { VethTable, type VethTableOptions } from './veth-table.js';
 
 export interface PassParts
   extends Pick<InputParts, 'applied' | 'quotas' | 'reserved' | 'now'>,
-    Pick<VethTableOptions, 'foreign' | 'clock'>,
+    Pick<VethTableOptions, 'foreign' | 'canary' | 'clock'>,
     RevocationOptions {
   readonly docker: Pick<DockerWatch, 'view'>;
   readonly policies: InputParts['policies'] & Pick<Policies, 'isManaged'>;

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
-import { tcpListener } from '../config/api-listener.js';
 import { type Config, nodeName } from '../config/config.js';
+import { tcpListener } from '../config/endpoints.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';

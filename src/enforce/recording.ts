@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { atNext } from '../lib/async.js';
-import type { Current } from '../lib/current.js';
+import { type Current, Signal } from '../lib/current.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { privateRangeOf } from '../lib/special-use.js';
@@ -80,6 +80,9 @@ export function recordKey(facts: ContainerFacts, policy: Pick<Policy, 'against'>
 export class Recording implements AsyncDisposable {
   readonly flows: RecordedFlows;
   readonly tallies = new Tallies();
+  /** Denied packets that rules have counted and that the limit of the log has left out, or that came while the service was away. */
+  readonly notLogged = new Signal<number>();
+  readonly #logged = new Map<string, number>();
   readonly #o: RecordingParts;
   readonly #file: string;
   #savedAt = 0;
@@ -107,10 +110,19 @@ export class Recording implements AsyncDisposable {
     this.#tick();
   }
 
+  /** The log has a packet of the container that was denied. */
+  logged(id: string): void {
+    this.#logged.set(id, (this.#logged.get(id) ?? 0) + 1);
+  }
+
   /** Counters of a container's rules, as they were read now. */
   counted(id: string, counts: Readonly<Record<'allowed' | 'denied' | 'unrecorded', number>>): void {
     this.tallies.read(id, 'allowed', counts.allowed);
-    this.tallies.read(id, 'denied', counts.denied);
+    const denied = this.tallies.read(id, 'denied', counts.denied);
+    const logged = this.#logged.get(id) ?? 0;
+    // A packet may be in the log before it is in a reading: it counts for the next one.
+    this.#logged.set(id, Math.max(0, logged - denied));
+    if (denied > logged) this.notLogged.emit(denied - logged);
     const grown = this.tallies.read(id, 'unrecorded', counts.unrecorded);
     const found = this.#find(id);
     if (found) this.flows.drop(recordKey(found.facts, found.member.policy), grown);
@@ -130,14 +142,29 @@ export class Recording implements AsyncDisposable {
     if (found) this.#add(found, askedName(name));
   }
 
-  /** The destination as an entry would name it. */
-  describe(member: Subject, self: ContainerFacts, sent: Omit<Sent, 'names'>): Sighting {
-    const { dns, kernel, applied } = this.#o;
+  /** The destination as an entry would name it. `names`: those of its address, where they are known better than now. */
+  describe(
+    member: Subject,
+    self: ContainerFacts,
+    sent: Omit<Sent, 'names'>,
+    names: Sent['names'] = this.#o.dns.namesFor(self.id, sent.address),
+  ): Sighting {
+    const { kernel, applied } = this.#o;
     const isHost = (a: string): boolean =>
       kernel.hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
     const view = applied.value?.view ?? { containers: new Map(), networks: new Map() };
     const around = { view: view as AppliedState['view'], self, isHost, isPrivate: this.#isPrivate };
-    return destinationOf({ ...sent, names: dns.namesFor(self.id, sent.address) }, around);
+    return destinationOf({ ...sent, names }, around);
+  }
+
+  retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
+    this.tallies.retain(containers);
+    for (const id of this.#logged.keys()) if (!containers.has(id)) this.#logged.delete(id);
+  }
+
+  /** Packets that the kernel could not log, since the start: they are in no record. */
+  get lostPackets(): number {
+    return this.#packets.lost;
   }
 
   rows(key: string): readonly RecordedRow[] {

@@ -12,6 +12,7 @@ import {
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
 import type { Grant, Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
+import { CANARY_ID, canarySubject, vethOf } from '../ruleset/canary-subject.js';
 import { planPolicy, planUnattributed } from '../ruleset/deny-plan.js';
 import {
   type Bridge,
@@ -276,11 +277,13 @@ function rulesetInput(w: World): DesiredInput {
   };
 }
 
-const publicSubnets = (networks: Iterable<NetworkFacts>, nat64: readonly Range[]): readonly Range[] =>
-  publicRanges(
-    [...networks].flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? [])),
+function publicSubnets(networks: Iterable<NetworkFacts>, nat64: readonly Range[]): readonly Range[] {
+  const subnets = [...networks].flatMap((n) => n.subnets);
+  return publicRanges(
+    subnets.flatMap((text) => parseSubnet(text) ?? []),
     nat64,
   );
+}
 
 /** Containers with a namespace of their own and a place on a managed network. Their chains exist before their veths do. */
 function subjectsOf(w: World): Subject[] {
@@ -296,8 +299,11 @@ function subjectsOf(w: World): Subject[] {
       w.hosts.cgroups.has(c.id) ||
       isComingToHost(c, w),
   );
-  w.identities.retain(new Set(present.map((c) => c.id)), w.now);
-  return present.map((c) => subjectOf(w, c, bound.get(c.id) ?? [], managed));
+  const { canary } = w.vethMap;
+  w.identities.retain(new Set([...present.map((c) => c.id), ...(canary ? [CANARY_ID] : [])]), w.now);
+  const subjects = present.map((c) => subjectOf(w, c, bound.get(c.id) ?? [], managed));
+  const identity = canary && w.identities.assign(CANARY_ID, w.now);
+  return identity ? [...subjects, canarySubject(canary, identity, bound.get(CANARY_ID) ?? [])] : subjects;
 }
 
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>
@@ -337,7 +343,7 @@ function subjectOf(
     policy,
     ...planned(w, c, policy),
     neighbours: freeNeighbours(w.view, c, w.policies.eastWest),
-    veths: bindings.map(portOf),
+    veths: bindings.map(vethOf),
     families: familiesOf(w, c, managed),
     published: c.published.map((p) => ({ proto: p.proto, port: p.containerPort })),
     ...(limits ? { limits } : {}),
@@ -365,14 +371,6 @@ function familiesOf(w: World, c: ContainerFacts, managed: ReadonlySet<string>): 
   }
   return families;
 }
-
-const portOf = (b: Binding): Veth => ({
-  ifindex: b.ifindex,
-  mac: b.mac,
-  bridge: b.bridge,
-  ...(b.ip4 ? { ip4: b.ip4 } : {}),
-  ...(b.ip6 ? { ip6: b.ip6 } : {}),
-});
 
 /** How long a container that was created is expected to start. `docker compose up` starts some seconds after it creates. */
 export const EXPECTED_MS = 30_000;

@@ -1,8 +1,9 @@
 import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { Signal } from '../lib/current.js';
+import { type Current, Signal } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
-import type { Binding, HostLink, VethMap } from '../ruleset/applied-state.js';
+import type { Binding, CanaryPlace, HostLink, VethMap } from '../ruleset/applied-state.js';
+import { withCanary } from '../ruleset/canary-subject.js';
 import type { Subject, Veth } from '../ruleset/desired-state.js';
 import { addressesOf, bindPorts } from './bind-veths.js';
 
@@ -11,6 +12,7 @@ export interface VethTableOptions {
   readonly blocklist: FlowBlocklist;
   readonly isManaged: (n: NetworkFacts) => boolean;
   readonly foreign: ForeignBridges;
+  readonly canary?: Pick<Current<CanaryPlace | undefined>, 'value'>;
   /** The clock of `DockerView.listBegan` (ms, monotonic). */
   readonly clock?: () => number;
 }
@@ -66,9 +68,10 @@ export class VethTable {
   async read(
     view: DockerView,
   ): Promise<{ readonly ports: VethMap; readonly veths: readonly number[]; readonly view: DockerView }> {
-    const { kernel, isManaged, foreign } = this.#o;
+    const { kernel, isManaged, foreign, canary } = this.#o;
     const links = await kernel.links(new Set(this.#bindings.keys()));
-    const ports = bindPorts(view, links, this.#bindings, isManaged, foreign.unproven(view, links, isManaged));
+    const unproven = foreign.unproven(view, links, isManaged);
+    const ports = withCanary(bindPorts(view, links, this.#bindings, isManaged, unproven), canary?.value);
     const veths = links.filter((l) => l.kind === 'veth').map((l) => l.index);
     this.#containers = new Set(
       veths.filter((v) => ports.bindings.has(v) || this.#bindings.has(v) || this.#containers.has(v)),

@@ -1,3 +1,6 @@
+import { type TSchema, Type } from '@sinclair/typebox';
+import { Count, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
+
 /** What the service reports as it happens. All payloads are plain data; names of containers are those that Docker shows. */
 
 /** `ask`: the connection waits, or has waited, for the decision of a person. */
@@ -29,8 +32,11 @@ export interface Contact {
 
 /** The payload of each kind of event. */
 export interface EventData {
-  /** One connection, or one query for a name. */
-  readonly flow: Contact & { readonly packets: number; readonly bytes: number };
+  /**
+   * One connection, or one query for a name; of what has passed, the connections of a second. `count`: those that are new; 0: more of
+   * connections that were reported before. Absent: one.
+   */
+  readonly flow: Contact & { readonly packets: number; readonly bytes: number; readonly count?: number };
   /** The first contact of an owner with this destination and verdict; `known`: a person has marked it, so that it raises no alert. */
   readonly 'first-contact': Contact & { readonly known: boolean };
   /** `state`: a request that waits, or how it ended. */
@@ -104,3 +110,76 @@ export type ServiceEvent = {
     readonly data: EventData[K];
   };
 }[EventKind];
+
+const CONTACT = {
+  container: Text('the name of the container'),
+  owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME'),
+  verdict: Words(['allow', 'deny', 'would-deny', 'threat', 'ask']),
+  proto: Text('tcp, udp, icmp, a number of IANA, or dns: a name that was only resolved'),
+  address: Text('empty where a name was only resolved'),
+  port: Type.Integer({ minimum: 0, maximum: 65535, description: '0: the protocol has none' }),
+  name: Nullable(Text('as the container resolved it, or named it itself')),
+  reason: Text('why, for a person'),
+  entry: Nullable(Text('the canonical entry that decides')),
+  list: Nullable(Text('the list of that entry')),
+  feed: Nullable(Text('the threat feed that lists the destination')),
+};
+
+/** The schemas of the payloads (schemas/event.schema.json). A later version may add fields. */
+export const EVENT_DATA_SCHEMAS = {
+  flow: Type.Object({ ...CONTACT, packets: Count, bytes: Count }),
+  'first-contact': Type.Object({ ...CONTACT, known: Type.Boolean() }),
+  ask: Type.Object({
+    id: Type.String(),
+    container: Type.String(),
+    owner: Type.String(),
+    name: Nullable(Type.String()),
+    address: Type.String(),
+    port: Type.Integer(),
+    proto: Type.String(),
+    state: Words(['pending', 'allowed', 'denied', 'unanswered']),
+    until: Time,
+    by: Nullable(Type.String()),
+  }),
+  container: Type.Object({
+    container: Type.String(),
+    id: Type.String(),
+    image: Type.String(),
+    action: Words(['create', 'start', 'die', 'destroy', 'pause', 'unpause', 'rename']),
+  }),
+  list: Type.Object({
+    list: Type.String(),
+    action: Words(['created', 'changed', 'deleted', 'refused']),
+    source: Words(['folder', 'store']),
+    detail: Nullable(Type.String()),
+  }),
+  feed: Type.Object({
+    feed: Type.String(),
+    status: Text('loaded, recovered, refused, failed, later'),
+    reason: Nullable(Type.String()),
+    entries: Count,
+  }),
+  coverage: Type.Object({
+    container: Type.String(),
+    id: Type.String(),
+    from: Nullable(Type.String()),
+    to: Text('enforced, partial, unenforced'),
+    fell: Type.Boolean({ description: 'the policy is enforced less than before' }),
+    reasons: Type.Array(Type.String()),
+  }),
+  repair: Type.Object({ detail: Type.String() }),
+  canary: Type.Object({ ok: Type.Boolean(), detail: Type.String() }),
+} satisfies Record<EventKind, TSchema>;
+
+const recordSchemas = Object.entries(EVENT_DATA_SCHEMAS).map(([kind, data]) =>
+  Type.Object({
+    _schema: Type.Literal('drawbridge.event/v1'),
+    node: Text('the name of the host'),
+    id: Text('unique on this host: the start of the service in ms, a dot, a number'),
+    time: Time,
+    kind: Type.Literal(kind),
+    data,
+  }),
+);
+/** A line of `flows.file`, and the text of a message of `flows.syslog`. */
+export const EventRecordSchema = Type.Union(recordSchemas);

@@ -221,6 +221,66 @@ class KernelError extends Error {
 export const hasFailed = (error: unknown, failure: ToolFailure): boolean =>
   error instanceof KernelError && error.failure === failure;
 
+export interface HookResult {
+  /** Undefined: it was killed, or did not start. */
+  readonly code: number | undefined;
+  /** The beginning of what it wrote to standard output and standard error. */
+  readonly output: string;
+}
+const HOOK_OUTPUT = 4096;
+
+/**
+ * Runs a program of the operator, in a session and a process group of its own, with nothing of the environment of the service but PATH. At
+ * the time limit, and when `signal` aborts, the whole group is killed. It is no child in the sense of `isOwnProcess`: rules that
+ * it changes were changed by another program. Never rejects.
+ */
+export async function runHook(
+  file: string,
+  args: readonly string[],
+  options: { readonly input: string; readonly timeoutMs: number; readonly signal: AbortSignal },
+): Promise<HookResult> {
+  const { execa } = await programs();
+  const ending = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
+  let output = '';
+  try {
+    const child = execa(file, [...args], {
+      reject: false,
+      detached: true,
+      cleanup: false,
+      buffer: false,
+      all: true,
+      input: options.input,
+      extendEnv: false,
+      env: { LC_ALL: 'C.UTF-8', PATH: searchPath() },
+    });
+    const { pid } = child;
+    if (pid !== undefined) lower(pid, 0);
+    const kill = (): void => {
+      if (pid !== undefined) killGroup(pid);
+    };
+    ending.addEventListener('abort', kill, { once: true });
+    try {
+      for await (const part of child.iterable({ from: 'all', binary: true }))
+        if (output.length < HOOK_OUTPUT) output += Buffer.from(part).toString().slice(0, HOOK_OUTPUT);
+      const { exitCode, shortMessage } = await child;
+      if (ending.aborted) return { code: undefined, output: `${output}it took too long, and was killed` };
+      return { code: exitCode, output: output || (exitCode === 0 ? '' : (shortMessage ?? '')) };
+    } finally {
+      ending.removeEventListener('abort', kill);
+    }
+  } catch (e) {
+    return { code: undefined, output: `${output}${e instanceof Error ? e.message : String(e)}` };
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // ESRCH: all of its processes have exited.
+  }
+}
+
 /** Runs and throws unless it exits 0. */
 export async function must(
   run: Exec,

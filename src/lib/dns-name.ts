@@ -1,6 +1,6 @@
 /** Names in one form everywhere: A-labels, lower case, no trailing dot. */
 import { domainToASCII } from 'node:url';
-import { getPublicSuffix, parse } from 'tldts';
+import { getDomain, getPublicSuffix, parse } from 'tldts';
 import { parseAddress } from './ip.js';
 import type { Parsed } from './problem.js';
 
@@ -230,3 +230,7 @@ export function isPublicSuffix(name: string): boolean {
   const child = `any.${name}`;
   return listedSuffix(name) || (getPublicSuffix(child, PSL_OPTIONS) === child && listedSuffix(child));
 }
+
+/** The name that one registrant has, with this name below it or equal to it; undefined: the name is a public suffix (private part too). */
+export const registrableDomain = (name: string): string | undefined =>
+  isPublicSuffix(name) ? undefined : (getDomain(name, PSL_OPTIONS) ?? undefined);

@@ -76,22 +76,34 @@ export class RefusedError extends Error {
   }
 }
 
-/** Edits (insert, delete, replace) between two words, for "did you mean". */
+/** Edits (insert, delete, replace, or swap two neighbours) between two words, for "did you mean". */
 function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (const [i, char] of [...a].entries()) {
+  let [before, row]: number[][] = [[], Array.from({ length: b.length + 1 }, (_, i) => i)];
+  for (let i = 0; i < a.length; i++) {
     const next = [i + 1];
-    for (let j = 0; j < b.length; j++)
-      next.push(Math.min((row[j] ?? 0) + (char === b[j] ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
-    row = next;
+    for (let j = 0; j < b.length; j++) {
+      const isSwap = i > 0 && j > 0 && a[i] === b[j - 1] && a[i - 1] === b[j];
+      const swapped = isSwap ? (before?.[j - 1] ?? 0) + 1 : Number.POSITIVE_INFINITY;
+      const replaced = (row?.[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
+      next.push(Math.min(swapped, replaced, (row?.[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    [before, row] = [row, next];
   }
-  return row[b.length] ?? 0;
+  return row?.[b.length] ?? 0;
 }
+/** Two edits make any short word of another one. */
+const mostEdits = (word: string): number => (word.length <= 3 ? 1 : 2);
 
 export function nearest(key: string, known: readonly string[]): string | undefined {
   const ranked = known.map((name) => ({ name, edits: distance(key.toLowerCase(), name.toLowerCase()) }));
   const best = ranked.sort((a, b) => a.edits - b.edits)[0];
-  return best && best.edits <= 2 && key.length < 60 ? best.name : undefined;
+  return best && best.edits <= mostEdits(key) && key.length < 60 ? best.name : undefined;
+}
+
+/** The remedy for a name that is not known: the nearest one, and then what helps in any case. */
+export function orNearest(name: string, known: readonly string[], remedy: string): string {
+  const meant = nearest(name, known);
+  return meant === undefined ? remedy : `did you mean ${meant}? Otherwise ${remedy}`;
 }
 
 /** Throws the refusal that the API turns into a problem document. */

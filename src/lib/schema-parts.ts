@@ -37,7 +37,8 @@ export const ListName = Type.String({
 
 export const closedObject = { additionalProperties: false } as const;
 export const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
-export const Text = (description: string) => Type.String({ description });
+export const Text = (description: string, example?: string) =>
+  Type.String({ description, ...(example !== undefined && { examples: [example] }) });
 export const Time = Type.String({ description: 'RFC 3339, UTC', examples: ['2030-12-31T23:59:59Z'] });
 export const Count = Type.Integer({ minimum: 0 });
 export const Words = <const T extends readonly string[]>(words: T) =>

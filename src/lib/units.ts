@@ -22,6 +22,17 @@ export function parseDuration(text: string): Parsed<number> {
   return Number.isSafeInteger(value) ? { ok: true, value } : refuse(`"${text}" is too long`, DURATION_REMEDY);
 }
 
+/** "1m30s" for 90,000: what `parseDuration` reads. */
+export function durationText(ms: number): string {
+  let rest = ms;
+  const parts = Object.entries(UNIT_MS).map(([unit, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return count > 0 ? `${count}${unit}` : '';
+  });
+  return parts.join('') || '0';
+}
+
 const SIZE_UNITS: Readonly<Record<string, number>> = {
   B: 1,
   KB: 1e3,
@@ -80,4 +91,45 @@ export function parseSince(text: string, now: number): Parsed<number> {
         `"${text}" is neither a time nor a duration`,
         'write 1h, 2d12h, or a time in UTC like 2030-12-31T23:59:59Z',
       );
+}
+
+const RFC_3339 = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/;
+const CLOCK = /^(?:(yesterday|today|tomorrow) )?([01]?\d|2[0-3]):([0-5]\d)$/;
+const DAYS: Readonly<Record<string, number>> = { yesterday: -1, today: 0, tomorrow: 1 };
+const MOMENT_REMEDY =
+  'write a duration like 2h30m, a time like 2030-12-31T23:59:59Z or 2030-12-31T23:59+01:00, or today 14:30';
+
+/**
+ * A time before now (-1) or after it (1), in ms since the epoch: a duration from now, RFC 3339 with its zone, or a clock time of today,
+ * yesterday or tomorrow in the zone of this process. A clock time that does not exist on that day, or twice, is refused.
+ */
+export function parseMoment(text: string, now: number, way: -1 | 1): Parsed<number> {
+  const duration = parseDuration(text);
+  if (duration.ok) return { ok: true, value: now + way * duration.value };
+  const value = clockTime(text, now) ?? (isDate(text) ? Date.parse(text) : Number.NaN);
+  if (Number.isNaN(value)) return refuse(`"${text}" is not a time`, MOMENT_REMEDY);
+  if ((value - now) * way >= 0) return { ok: true, value };
+  return refuse(`"${text}" is ${way > 0 ? 'over' : 'still ahead'}`, MOMENT_REMEDY);
+}
+
+/** Date.parse carries 30 February over into March. */
+function isDate(text: string): boolean {
+  const day = RFC_3339.exec(text)?.[1];
+  return day !== undefined && parseTime(`${day}T00:00:00Z`).ok;
+}
+
+/** Undefined: not of this form, or not exactly one time. */
+function clockTime(text: string, now: number): number | undefined {
+  const [all, day = 'today', hours, minutes] = CLOCK.exec(text) ?? [];
+  if (all === undefined) return undefined;
+  const date = new Date(now);
+  date.setDate(date.getDate() + (DAYS[day] ?? 0));
+  date.setHours(Number(hours), Number(minutes), 0, 0);
+  const shows = (ms: number): boolean => {
+    const at = new Date(ms);
+    return at.getHours() === Number(hours) && at.getMinutes() === Number(minutes);
+  };
+  const value = date.getTime();
+  const isOnce = shows(value) && !shows(value - UNIT_MS.h) && !shows(value + UNIT_MS.h);
+  return isOnce ? value : undefined;
 }

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { openListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
+import { openListener, plainReceivers, unusableSecrets } from '../config/endpoints.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
@@ -13,6 +13,7 @@ import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { parseSave } from '../kernel/iptables-text.js';
+import { countsTraffic } from '../kernel/netlink/conntrack.js';
 import { Links } from '../kernel/netlink/links.js';
 import { isRefusal } from '../kernel/netlink/netlink-error.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
@@ -44,6 +45,7 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
     ...(await checkDocker(config)),
     ...(await checkStore(config)),
     ...checkListener(config.api.listen),
+    ...(await checkReceivers(config)),
   ];
 }
 
@@ -51,6 +53,12 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
 export function checkListener(listen: string): DoctorCheck[] {
   const found = openListener(listen);
   return found ? [{ name: 'api listener', ok: false, level: 'warn', ...found }] : [];
+}
+
+/** Whether events cross the network unencrypted, and whether the secrets of receivers can be read. */
+async function checkReceivers({ notify }: Config): Promise<DoctorCheck[]> {
+  const found = [...plainReceivers(notify), ...(await unusableSecrets(notify))];
+  return found.map((problem) => ({ name: 'notify', ok: false, level: 'warn', ...problem }));
 }
 
 /** The host enforces without Redis; only changes need it. */
@@ -184,6 +192,7 @@ export async function checkKernel(run: Exec, shape: KernelConfig): Promise<Docto
     ...(await checkCgroups(run)),
     await checkZones(run),
     await checkPastBridge(run, shape),
+    checkAccounting(),
   ];
 }
 
@@ -309,10 +318,25 @@ async function checkZones(run: Exec): Promise<DoctorCheck> {
   return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
 }
 
+/** Whether records of what has passed have packets and bytes. */
+function checkAccounting(): DoctorCheck {
+  const counts = countsTraffic();
+  const detail = {
+    true: 'conntrack counts packets and bytes of connections',
+    false:
+      'conntrack does not count packets and bytes of connections: the service switches it on when it records',
+    undefined:
+      'this kernel does not count packets and bytes of connections: records of what has passed are without them',
+  }[`${counts}`];
+  const [ok, remedy] = [counts !== undefined, 'use a kernel with CONFIG_NF_CONNTRACK, as distributions have'];
+  return { name: 'accounting', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
+}
+
 /** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
-function checkQueue({ holdQueue, checkQueue, datagramQueue, logGroup, names }: KernelConfig): DoctorCheck {
+function checkQueue(shape: KernelConfig): DoctorCheck {
+  const { holdQueue, checkQueue, datagramQueue, askQueue, logGroup, names } = shape;
   const base = { name: 'packet queue and log', level: 'error' } as const;
-  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : [])];
+  const queues = [holdQueue, ...(names.verify ? [checkQueue, datagramQueue] : []), askQueue];
   const groups = [logGroup, ...(names.verify ? [checkQueue] : [])];
   try {
     for (const queue of queues) new PacketQueue({ queue }, () => undefined).close();

@@ -98,9 +98,9 @@ async function both(stage: SelfTestStage, phase: Arrival['phase']): Promise<read
 /** To the forbidden first in every round: it would arrive before the permitted does. */
 async function exchange(stage: SelfTestStage, phase: Arrival['phase'], family: Family): Promise<Arrival> {
   const { box, permitted, forbidden } = PLACES[family];
-  using sender = bound(family, box, 0, stage.path('box'));
-  using good = bound(family, permitted, PORT, stage.path('net'));
-  using bad = bound(family, forbidden, PORT, stage.path('net'));
+  using sender = boundDatagrams(family, box, 0, stage.path('box'));
+  using good = boundDatagrams(family, permitted, PORT, stage.path('net'));
+  using bad = boundDatagrams(family, forbidden, PORT, stage.path('net'));
   const got = { good: false, bad: false };
   good.socket.on('message', () => (got.good = true));
   bad.socket.on('message', () => (got.bad = true));
@@ -114,11 +114,12 @@ async function exchange(stage: SelfTestStage, phase: Arrival['phase'], family: F
   return { phase, family, permitted: got.good, forbidden: got.bad };
 }
 
-function bound(
+/** A UDP socket in a network namespace (its path or descriptor). */
+export function boundDatagrams(
   family: Family,
   address: string,
   port: number,
-  namespace: string,
+  namespace: string | number,
 ): Disposable & { readonly socket: Socket } {
   const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
   socket.on('error', () => undefined); // a rejected packet causes an ICMP error; only packets that arrive are counted

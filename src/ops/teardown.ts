@@ -9,6 +9,7 @@ import { type Exec, exec, must } from '../kernel/exec.js';
 import { RESTORE, removalEdits, restoreScript } from '../kernel/iptables-text.js';
 import { PolicyRoutes, removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
+import { endAccounting } from '../kernel/netlink/conntrack.js';
 import { Bridges, Links } from '../kernel/netlink/links.js';
 import { NetlinkError } from '../kernel/netlink/netlink-error.js';
 import { removeLan } from '../kernel/netns-tables.js';
@@ -22,6 +23,7 @@ import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import { isHostResolver } from '../ruleset/host-net.js';
 import { DNS_ADDRESSES, shapeOf } from '../ruleset/kernel-config.js';
 import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+import { removeCanary } from './canary.js';
 
 const foundFile = (state: string): string => join(state, 'kernel-found.json');
 
@@ -101,8 +103,10 @@ export async function teardownKernel(config: Config): Promise<readonly string[]>
   } finally {
     addresses.close();
   }
+  await removeCanary(exec, []);
   removed.push(...(await releaseBridges()), ...(await removeRoutes()));
   removed.push(...(await tidyNamespaces(config.state)), ...removeParents(config.state));
+  if (endAccounting(config.state)) removed.push('the sysctl net.netfilter.nf_conntrack_acct');
   return removed;
 }
 

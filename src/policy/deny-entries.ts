@@ -1,4 +1,4 @@
-/** Deny entries ("!gist.github.com"): what they cover, by name and by port. Pure. */
+/** Deny entries ("!gist.github.com"), and what entries cover of each other, by name and by port. Pure. */
 
 import { nameMatches } from '../lib/dns-name.js';
 import { parseCidr, type Range } from '../lib/ip.js';
@@ -130,7 +130,25 @@ function join(entries: readonly PolicyEntry[]): WithheldPorts {
 
 /** Whether a deny entry covers all that another entry permits: such an entry has no effect. */
 export const coversEntry = (denied: DestEntry, entry: DestEntry): boolean =>
-  coversTarget(denied.target, entry.target) && coversPorts(denied, entry);
+  coversTarget(denied.target, entry.target) && coversPorts(deniedPorts(denied), entry);
+
+/** Whether an entry that permits, permits all that another one does. */
+export const permitsEntry = (permitting: DestEntry, entry: DestEntry): boolean =>
+  coversTarget(permitting.target, entry.target) && coversPorts(effectivePorts(permitting), entry);
+
+/**
+ * The entry that decides about one destination, by the entries alone: addresses that names resolve to, neighbours that need no entry
+ * and threat feeds are not known here. `by` undefined: no entry covers it, so that it is denied.
+ */
+export function decidedBy(
+  { entries, denied }: { readonly entries: readonly PolicyEntry[]; readonly denied: readonly PolicyEntry[] },
+  to: DestEntry,
+): { readonly verdict: 'allow' | 'deny'; readonly by?: PolicyEntry } {
+  const denying = denied.find(({ entry }) => coversEntry(entry, to));
+  if (denying) return { verdict: 'deny', by: denying };
+  const permitting = entries.find(({ entry }) => permitsEntry(entry, to));
+  return permitting ? { verdict: 'allow', by: permitting } : { verdict: 'deny' };
+}
 
 function coversTarget(denied: Target, target: Target): boolean {
   if (denied.kind === 'any' && target.kind === 'address') return isPublic(target.range);
@@ -166,8 +184,8 @@ const isPublic = (range: Range): boolean =>
     return network !== undefined && isInside(range, network);
   });
 
-function coversPorts(denied: DestEntry, entry: DestEntry): boolean {
-  const all = deniedPorts(denied);
+/** `all` undefined: every port and protocol. */
+function coversPorts(all: readonly PortClass[] | undefined, entry: DestEntry): boolean {
   if (!all) return true;
   return effectivePorts(entry).every((wanted) => {
     const same = all.filter((c) => c.proto === wanted.proto && c.number === wanted.number);

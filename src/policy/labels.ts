@@ -2,11 +2,10 @@
 
 import { matchesAny } from '../lib/glob.js';
 import type { Parsed, Problem } from '../lib/problem.js';
-import { parseDuration } from '../lib/units.js';
 import type { ContainerFacts } from './container.js';
 import type { Entry } from './entry.js';
 import { isListName, parseEntries } from './entry-parse.js';
-import { type Limits, parseLimits } from './limits.js';
+import { type Limits, parseAsk, parseLimits } from './limits.js';
 import { isOwnLabel } from './own-labels.js';
 import { BROKEN_LABEL, type Mode, type PolicyNote } from './policy.js';
 
@@ -22,6 +21,7 @@ export interface LabelIntent {
   /** The container's own mode; the image's only when it is `enforce`. */
   readonly mode?: Mode;
   readonly limits?: Limits;
+  /** From the container's own labels: how long what is denied waits for a person. */
   readonly askMs?: number;
   /** The container has an allow or lists label, the image's included, so that it is enforced. */
   readonly hasEntries: boolean;
@@ -73,7 +73,7 @@ const KEYS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
   ['list', readLists],
   ['mode', (text) => said(parseMode(text), (mode) => ({ mode }))],
   ['limit', (text) => said(parseLimits(text), (limits) => ({ limits }))],
-  ['ask', (text) => said(parseDuration(text.trim()), (askMs) => ({ askMs }))],
+  ['ask', (text) => said(parseAsk(text), (askMs) => ({ askMs }))],
 ]);
 const ADDS: readonly string[] = ['allow', 'lists', 'list'];
 

@@ -1,5 +1,5 @@
 import type { Parsed, Problem } from '../lib/problem.js';
-import { parseRate, parseSize } from '../lib/units.js';
+import { parseDuration, parseRate, parseSize } from '../lib/units.js';
 
 /** Periods of a quota, and limits as people read them. Pure. */
 
@@ -8,6 +8,17 @@ export const DAY_MS = 24 * HOUR_MS;
 export const WEEK_MS = 7 * DAY_MS;
 /** The epoch was a Thursday; weeks begin on Monday (ISO 8601). */
 const MONDAY_MS = -3 * DAY_MS;
+
+/** For how long a person may be asked, ms: a client that waits for longer has given up (docs/ask.md). */
+const ASK_MS = { least: 1_000, most: 300_000 } as const;
+
+/** "10s": how long a denied connection waits for a person. */
+export function parseAsk(text: string): Parsed<number> {
+  const parsed = parseDuration(text.trim());
+  if (!parsed.ok || (parsed.value >= ASK_MS.least && parsed.value <= ASK_MS.most)) return parsed;
+  const problem = { detail: `"${text}" is not between 1s and 5m`, remedy: 'write a time such as 10s' };
+  return { ok: false, problems: [problem] };
+}
 
 interface Period {
   /** Milliseconds since the epoch. */

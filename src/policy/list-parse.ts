@@ -1,12 +1,15 @@
 /** Reads a list from the object of its YAML or JSON (docs/lists.md). */
 import { type Static, Type } from '@sinclair/typebox';
-import { isRecord, shown } from '../lib/json.js';
-import { atMost, type Parsed, type Problem } from '../lib/problem.js';
+import { escapePointer, isRecord, shown, shownKey } from '../lib/json.js';
+import { atMost, clipped, type Parsed, type Problem } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
-import type { Entry } from './entry.js';
+import type { DestEntry, Entry } from './entry.js';
+import { sealEntry } from './entry-canonical.js';
 import { entryFromObject } from './entry-object.js';
-import { duplicateProblem, isListName, parseEntries } from './entry-parse.js';
-import type { List } from './policy.js';
+import { duplicateProblem, isDest, isListName, parseEntries, parseEntry } from './entry-parse.js';
+import { effectivePorts } from './entry-ports.js';
+import { parseAsk } from './limits.js';
+import type { List, ListTest } from './policy.js';
 
 /** The shape of allowlists/NAME.yaml and of a list's body in the API: one definition for checks and for editors. */
 
@@ -46,6 +49,18 @@ export const EntryObjectSchema = Type.Object(
 const ModeSchema = Type.Union([Type.Literal('enforce'), Type.Literal('observe'), Type.Literal('off')]);
 const Pattern = Type.String({ minLength: 1, description: 'a glob: * matches any characters, ? matches one' });
 
+/** One key, so that each test has one verdict. */
+function testOf<K extends 'allow' | 'deny'>(key: K) {
+  const destination = Type.String({
+    description:
+      'one name or address, container:NAME or host, with :PORT and /PROTO (without a port: 443/tcp)',
+    examples: ['api.example.com', '192.0.2.7:22', 'pool.ntp.org:123/udp'],
+  });
+  return Type.Object({ [key]: destination } as Record<K, typeof destination>, {
+    additionalProperties: false,
+  });
+}
+
 export const ListSchema = Type.Object(
   {
     description: Type.Optional(Type.String()),
@@ -73,10 +88,23 @@ export const ListSchema = Type.Object(
       ),
     ),
     mode: Type.Optional(ModeSchema),
+    ask: Type.Optional(
+      Type.String({
+        description:
+          'of the containers that this list claims, while they are enforced: what no entry permits waits so long for the decision of a person',
+        examples: ['10s'],
+      }),
+    ),
     allow: Type.Optional(
       Type.Array(Type.Union([Type.String(), EntryObjectSchema]), {
         description: 'entries, as text or as objects',
         examples: [['api.example.com', '!gist.github.com']],
+      }),
+    ),
+    tests: Type.Optional(
+      Type.Array(Type.Union([testOf('allow'), testOf('deny')]), {
+        description: 'what the entries must permit and deny; drawbridge check runs them',
+        examples: [[{ allow: 'api.example.com' }, { deny: 'pastebin.com' }]],
       }),
     ),
   },
@@ -139,6 +167,87 @@ function readAllow(allow: unknown): { entries: readonly Entry[]; problems: reado
   return { entries, problems: atMost([...bad, ...twice], MAX_PROBLEMS) };
 }
 
+/** More tests than these would keep CI waiting. */
+const MAX_TESTS = 1000;
+const TEST_REMEDY = 'write { allow: api.example.com } or { deny: "pastebin.com:443" }';
+
+/** Reads all tests until there are too many faults. */
+function readTests(tests: unknown): { tests: readonly ListTest[]; problems: readonly Problem[] } {
+  if (tests === undefined) return { tests: [], problems: [] };
+  const fault = (detail: string, remedy: string) => ({
+    tests: [],
+    problems: [{ detail, remedy, pointer: '/tests' }],
+  });
+  if (!Array.isArray(tests)) return fault(`tests is ${shown(tests)}, not a list`, `below it, ${TEST_REMEDY}`);
+  if (tests.length > MAX_TESTS)
+    return fault(
+      `tests has ${tests.length} tests, and ${MAX_TESTS} is the limit`,
+      'move some to another list',
+    );
+  const read = tests.map((test: unknown, i) => readTest(test, `/tests/${i}`));
+  return {
+    tests: read.flatMap((one) => (one.ok ? [one.value] : [])),
+    problems: atMost(
+      read.flatMap((one) => (one.ok ? [] : one.problems)),
+      MAX_PROBLEMS,
+    ),
+  };
+}
+
+function readTest(test: unknown, pointer: string): Parsed<ListTest> {
+  const refused = (detail: string, remedy: string, at = pointer): Parsed<never> => ({
+    ok: false,
+    problems: [{ detail, remedy, pointer: at }],
+  });
+  if (!isRecord(test)) return refused(`${shown(test)} is not a test`, TEST_REMEDY);
+  const unknown = Object.keys(test).filter((key) => key !== 'allow' && key !== 'deny');
+  if (unknown.length > 0)
+    return {
+      ok: false,
+      problems: unknown.map((key) => ({
+        detail: `unknown key "${shownKey(key)}" in a test`,
+        remedy: TEST_REMEDY,
+        pointer: `${pointer}/${escapePointer(key)}`,
+        about: { kind: 'key' },
+      })),
+    };
+  const verdicts = (['allow', 'deny'] as const).filter((key) => key in test);
+  const [verdict] = verdicts;
+  if (verdict === undefined || verdicts.length > 1)
+    return refused(
+      verdict ? 'a test has allow and deny' : 'a test has neither allow nor deny',
+      verdict ? 'write two tests' : TEST_REMEDY,
+    );
+  const at = `${pointer}/${verdict}`;
+  const text = test[verdict];
+  if (typeof text !== 'string') return refused(`${shown(text)} is not a destination`, TEST_REMEDY, at);
+  const parsed = parseEntry(text);
+  if (!parsed.ok) return { ok: false, problems: parsed.problems.map((p) => ({ ...p, pointer: at })) };
+  const why = isDest(parsed.value) ? notOneDestination(parsed.value) : 'is a list';
+  if (!isDest(parsed.value) || why !== undefined)
+    return refused(`"${clipped(text)}" ${why}: a test is for one destination`, TEST_REMEDY, at);
+  return { ok: true, value: { verdict, text, to: asConnection(parsed.value) } };
+}
+
+/** Why an entry is more than one connection; undefined: it is one. */
+function notOneDestination({ target, ports, flags, deny }: DestEntry): string | undefined {
+  if (deny) return 'begins with !';
+  if (target.kind === 'any') return 'is every public address';
+  if (target.kind === 'name' && target.match !== 'exact') return 'is several names';
+  if (target.kind === 'address' && target.range.lo !== target.range.hi) return 'is several addresses';
+  if (ports.length > 1 || ports.some(({ lo, hi }) => lo !== hi)) return 'has several ports';
+  return flags[0] === undefined ? undefined : `has the flag ${flags[0]}`;
+}
+
+const HTTPS = { lo: 443, hi: 443 } as const;
+
+/** A destination without port and protocol, and tcp or udp without a port, mean port 443, as explain does. */
+function asConnection(to: DestEntry): DestEntry {
+  const isOpen =
+    effectivePorts(to).some((c) => c.proto === 'tcp' || c.proto === 'udp') && to.ports.length === 0;
+  return isOpen ? sealEntry({ ...to, ports: [HTTPS] }) : to;
+}
+
 /** YAML 1.1 reads a bare `off` as false. */
 const wordsBack = (body: unknown): unknown =>
   isRecord(body) && body.mode === false ? { ...body, mode: 'off' } : body;
@@ -153,8 +262,20 @@ function nameProblems(name: string): readonly Problem[] {
   ];
 }
 
+/** A list that claims no container asks about none. */
+function askProblems(
+  ask: Parsed<number> | undefined,
+  { match }: Record<string, unknown>,
+): readonly Problem[] {
+  if (ask === undefined) return [];
+  if (!ask.ok) return ask.problems.map((p) => ({ ...p, pointer: '/ask' }));
+  if (match !== undefined) return [];
+  const remedy = 'add "match:" with the containers that the list claims, or set the label drawbridge.ask';
+  return [{ detail: 'ask has no effect without match', remedy, pointer: '/ask' }];
+}
+
 /**
- * A list from its body: the YAML's fields, `{ description, match, mode, allow }`.
+ * A list from its body: the YAML's fields, `{ description, match, mode, allow, tests }`.
  * @returns every problem (200 at most) at once, with JSON pointers into the body; columns count within a text at its pointer.
  */
 export function listFromObject(name: string, source: List['source'], body: unknown): Parsed<List> {
@@ -170,11 +291,13 @@ export function listFromObject(name: string, source: List['source'], body: unkno
         },
       ],
     };
-  // Entries are checked by the grammar, which has better remedies than a schema.
-  const frame = Array.isArray(value.allow) ? { ...value, allow: [] } : value;
-  const shape = schemaProblems(ListSchema, frame);
+  // Entries and tests are checked by the grammar, which has better remedies than a schema.
+  const { tests: given, ...others } = value;
+  const shape = schemaProblems(ListSchema, Array.isArray(value.allow) ? { ...others, allow: [] } : others);
   const { entries, problems: bad } = readAllow(value.allow);
-  const problems = [...nameProblems(name), ...shape, ...bad];
+  const { tests, problems: badTests } = readTests(given);
+  const ask = typeof value.ask === 'string' ? parseAsk(value.ask) : undefined;
+  const problems = [...nameProblems(name), ...shape, ...askProblems(ask, value), ...bad, ...badTests];
   if (problems.length > 0) return { ok: false, problems };
   const { description, hosts, match, mode } = value as Static<typeof ListSchema>;
   const fields = {
@@ -182,6 +305,8 @@ export function listFromObject(name: string, source: List['source'], body: unkno
     ...(hosts && { hosts }),
     ...(match && { match }),
     ...(mode && { mode }),
+    ...(tests.length > 0 && { tests }),
+    ...(ask?.ok && { askMs: ask.value }),
   };
   return { ok: true, value: { name, source, ...fields, allow: entries } };
 }

@@ -168,8 +168,9 @@ function ownerNotes(facts: ContainerFacts): readonly Problem[] {
 /** Labels that are valid and have no effect must be reported. */
 function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
   const ask = {
-    detail: 'label drawbridge.ask has no effect in this version',
-    remedy: 'do not rely on it yet',
+    detail: `its drawbridge.ask has no effect: in mode ${mode} nothing is denied that a person could be asked about`,
+    remedy:
+      'enforce the container (drawbridge mode CONTAINER enforce, or a label drawbridge.allow or drawbridge.lists)',
   };
   const limit = {
     detail: `its drawbridge.limit is not enforced: in mode ${mode} only threats are denied`,
@@ -178,7 +179,7 @@ function unheld(intent: LabelIntent, mode: Mode): readonly Problem[] {
   };
   return [
     ...(intent.limits && mode !== 'enforce' ? [limit] : []),
-    ...(intent.askMs === undefined ? [] : [ask]),
+    ...(intent.askMs !== undefined && mode !== 'enforce' ? [ask] : []),
   ];
 }
 
@@ -200,6 +201,7 @@ export function compilePolicy(input: PolicyInput): Policy {
     ...deniedOf(gathering),
     lists: [...gathering.lists],
     ...(intent.limits ? { limits: intent.limits } : {}),
+    ...askOf(intent, claims, choice.mode),
     notes: [
       ...intent.notes,
       ...ownerNotes(facts),
@@ -208,6 +210,14 @@ export function compilePolicy(input: PolicyInput): Policy {
       ...unheld(intent, choice.mode),
     ],
   };
+}
+
+/** Its label decides, or the longest time of the lists that claim it. With a broken label no grant counts, so that no person is asked. */
+function askOf(intent: LabelIntent, claims: readonly Claim[], mode: Mode): Pick<Policy, 'askMs'> {
+  if (intent.broken || mode !== 'enforce') return {};
+  const claimed = claims.filter(addsEntries).flatMap(({ list }) => list.askMs ?? []);
+  const askMs = intent.askMs ?? (claimed.length > 0 ? Math.max(...claimed) : undefined);
+  return askMs === undefined ? {} : { askMs };
 }
 
 const deniedOf = ({ denied }: Gathering): Pick<Policy, 'denied'> => (denied.length > 0 ? { denied } : {});

@@ -18,7 +18,19 @@ export interface List {
   readonly hosts?: readonly string[];
   readonly match?: ListMatch;
   readonly mode?: Mode;
+  /** For the containers that it claims: how long what is denied waits for a person, ms. */
+  readonly askMs?: number;
   readonly allow: readonly Entry[];
+  /** What `drawbridge check` expects of the entries. They have no effect on a policy. */
+  readonly tests?: readonly ListTest[];
+}
+/** The verdict that the entries of a list must have for one destination. */
+export interface ListTest {
+  readonly verdict: 'allow' | 'deny';
+  /** As it is written. */
+  readonly text: string;
+  /** With the port that a connection would have: without one, 443 of tcp. */
+  readonly to: DestEntry;
 }
 export interface ListMatch {
   readonly name?: string;
@@ -113,6 +125,8 @@ export interface Policy {
   readonly against?: Evaluation;
   /** From its own label. They hold while it is enforced. */
   readonly limits?: Limits;
+  /** What no entry permits waits so long for the decision of a person (ms), while the container is enforced; absent: it is denied at once. */
+  readonly askMs?: number;
   /** Reasons that belong in coverage: broken labels, missing lists, ignored image labels. */
   readonly notes: readonly PolicyNote[];
 }

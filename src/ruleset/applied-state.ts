@@ -1,3 +1,4 @@
+import type { Family } from '../lib/ip.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { DesiredInput, DesiredState, HostCgroups, Subject } from './desired-state.js';
 import type { PolicyEvaluator } from './policy-evaluator.js';
@@ -42,6 +43,20 @@ export interface VethMap {
   readonly outdated: ReadonlySet<string>;
   /** Managed bridges by interface name. */
   readonly bridges: ReadonlyMap<string, ManagedBridge>;
+  /** The canary, if its veth is on one of them. */
+  readonly canary?: CanaryPlace;
+}
+
+/** The veth of the canary (ops/canary.ts) on a managed bridge: it is bound without an answer of Docker, which does not know it. */
+export interface CanaryPlace {
+  readonly ifindex: number;
+  readonly mac: string;
+  /** Addresses of the canary, and the only ones that it may reach. */
+  readonly addresses: readonly {
+    readonly family: Family;
+    readonly source: string;
+    readonly permitted: string;
+  }[];
 }
 
 export interface ManagedBridge {

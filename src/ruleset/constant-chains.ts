@@ -6,6 +6,7 @@ import { closedAtHost, closedBehindHost, type ReservedPort, sentHere } from './r
 import { type IcmpType, type Match, type Rule, rule } from './rules.js';
 import { forgedToHost, toThreats } from './threat-rules.js';
 import {
+  askChain,
   checkChains,
   checkingFlow,
   denyChain,
@@ -40,6 +41,7 @@ export function constantChains(
     // a refusal would go to the forged source
     [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
     [names.hold, holdChain(shape, names, family)],
+    [names.ask, askChain(shape, names)],
     [names.error, errorChain(names, family)],
     ...checkChains(shape, names),
     [names.ok, [rule([], { k: 'mark', bits: shape.marks.evaluated }), rule([], { k: 'return' })]],

@@ -9,6 +9,7 @@ import { identityMark } from './marks.js';
 import { classSet, type Names, namesFor, sharedSet } from './naming.js';
 import { type Match, type Rule, rule } from './rules.js';
 import {
+  asking,
   checkedChain,
   limitChains,
   ownErrorChains,
@@ -40,6 +41,7 @@ export function containerChain(member: Subject, family: Family, names: Names, sh
     ...dnsDenials(names),
     ...permits,
     ...last,
+    ...asking(member, names, shape),
     ...unpermitted(member, names, shape),
   ];
 }

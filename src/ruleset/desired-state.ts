@@ -28,6 +28,8 @@ export interface KernelConfig {
   readonly checkQueue: number;
   /** The same for datagrams: its packets are segmented, because one GSO packet of UDP is several datagrams (UDP_SEGMENT). */
   readonly datagramQueue: number;
+  /** Of packets that wait for the decision of a person. */
+  readonly askQueue: number;
   /** Which connections are checked by the name that they ask for. */
   readonly names: NameChecks;
   readonly logGroup: number;

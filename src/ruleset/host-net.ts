@@ -40,6 +40,12 @@ export function hostResolver(identity: number, family: Family): string {
   return `127.53.${Math.floor(identity / BYTE) % BYTE}.${identity % BYTE}`;
 }
 
+/** Where the addresses of `hostResolver` begin. */
+export const HOST_RESOLVERS = [
+  { address: '127.53.0.0', octets: 2 },
+  { address: 'fd64:7262:7264:53::', octets: 8 },
+] as const;
+
 /** True for an IPv6 address of `hostResolver`. Each of them is a separate address on lo. */
 export const isHostResolver = (address: string): boolean => address.startsWith('fd64:7262:7264:53:');
 

@@ -24,6 +24,7 @@ export function shapeOf(config: Config): KernelConfig {
     holdQueue,
     checkQueue,
     datagramQueue: Math.max(holdQueue, checkQueue) + 1,
+    askQueue: Math.max(holdQueue, checkQueue) + 2,
     names: config.tls,
     logGroup: holdQueue,
     dns: DNS_ADDRESSES,

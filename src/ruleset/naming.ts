@@ -64,6 +64,8 @@ export interface Names {
   readonly released: string;
   readonly inspect: string;
   readonly refused: string;
+  /** Queues the first packet of a flow that no rule permits, where a person is asked. */
+  readonly ask: string;
   /** Permits queries to Drawbridge's resolver within a rate. */
   readonly dnsOk: string;
   /** Entry chain of `nat`. */
@@ -136,6 +138,7 @@ function makeNames(prefix: string): Names {
     flood: n('FLOOD'),
     many: n('MANY'),
     quota: n('QUOTA'),
+    ask: n('ASK'),
     dnsOk: n('DNS'),
     prerouting: n('PREROUTING'),
     backstop: n('BACKSTOP'),

@@ -116,9 +116,11 @@ function rulesOf({ shape, member }: LanInput): Rules {
   const names = namesFor(shape.prefix);
   const errors = errorsChain(shape.prefix, member.id);
   const isErrors = ({ then }: Rule): boolean => then.k === 'goto' && then.chain === errors;
+  // a packet queue belongs to one network namespace: what does not pass the host is denied without asking a person
+  const isAsking = ({ then }: Rule): boolean => then.k === 'jump' && then.chain === names.ask;
   const of = (family: Family): Rule[] =>
     containerChain(member, family, names, shape).filter(
-      (r) => !r.when.some((m) => m.k === 'sentTo') && !isErrors(r),
+      (r) => !r.when.some((m) => m.k === 'sentTo') && !isErrors(r) && !isAsking(r),
     );
   return { 4: of(4), 6: of(6) };
 }

@@ -1,4 +1,6 @@
-import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { nameMatches } from '../lib/dns-name.js';
+import { type Address, type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { privateRangeOf } from '../lib/special-use.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { compile } from './compile.js';
 import { partsOf } from './container-chains.js';
@@ -297,15 +299,65 @@ export function mayReach(
 ): boolean {
   const to = parseAddress(packet.dst);
   if (!to || deniesAddress(member.denied, packet)) return false;
-  const isFree = member.neighbours.some((text) => {
-    const range = text.includes('/') ? parseCidr(text) : undefined;
-    return range ? rangeHas(range, to) : text === to.text;
-  });
-  if (isFree) return true;
+  if (isNeighbour(member, to)) return true;
   return member.classes.some(
     (c) =>
       String(c.proto) === packet.proto &&
       (c.ports.length === 0 || c.ports.some((p) => p.lo <= packet.dport && packet.dport <= p.hi)) &&
       c.statics.some((s) => rangeHas(s.range, to)),
   );
+}
+
+/** Whether eastWest lets the subject reach the address with every protocol. */
+function isNeighbour({ neighbours }: Pick<Subject, 'neighbours'>, to: Address): boolean {
+  return neighbours.some((text) => {
+    const range = text.includes('/') ? parseCidr(text) : undefined;
+    return range ? rangeHas(range, to) : text === to.text;
+  });
+}
+
+/** Where a flow leads that has passed. */
+export interface PassedTo {
+  /** Names of the destination; of a connection that was checked, the one that it asked for. */
+  readonly names: readonly string[];
+  readonly address: string;
+  /** tcp, udp, icmp, or a number of IANA. */
+  readonly proto: string;
+  readonly port: number;
+  /** The port that it was sent to, if that is an address of this host. */
+  readonly hostPort?: number;
+}
+
+/**
+ * The entry that permits a flow, and the name that it is for, by the destinations of the entries alone: some hundred times cheaper than the rules, which
+ * have let it pass already. 'neighbour': no entry, but eastWest. Of an observed subject, undefined is what mode enforce would deny.
+ */
+export function permitOf(
+  member: Pick<Subject, 'classes' | 'denied' | 'neighbours'>,
+  to: PassedTo,
+): { readonly entry: PolicyEntry; readonly name?: string } | 'neighbour' | undefined {
+  const { address, proto, port } = to;
+  const value = parseAddress(address);
+  if (!value || deniesAddress(member.denied, { dst: address, proto, dport: port })) return undefined;
+  const hasPort = (c: Subject['classes'][number], own: number): boolean =>
+    String(c.proto) === proto && (c.ports.length === 0 || c.ports.some((p) => p.lo <= own && own <= p.hi));
+  const classes = member.classes.filter((c) => hasPort(c, port));
+  for (const name of to.names) {
+    if ((proto === 'tcp' || proto === 'udp') && member.denied?.names.on(name, proto, port)) continue;
+    const fits = ({ entry: { target } }: PolicyEntry): boolean =>
+      target.kind === 'name' && nameMatches(target, name);
+    for (const c of classes) {
+      const entry = c.names.find(fits);
+      if (entry) return { entry, name };
+    }
+  }
+  const fixed = classes.flatMap((c) => c.statics).find((s) => rangeHas(s.range, value))?.entry;
+  if (fixed) return { entry: fixed };
+  if (isNeighbour(member, value)) return 'neighbour';
+  const { hostPort } = to;
+  const entry =
+    hostPort === undefined
+      ? classes.flatMap((c) => c.any).find(() => privateRangeOf(value) === undefined)
+      : member.classes.filter((c) => hasPort(c, hostPort)).flatMap((c) => c.host)[0];
+  return entry && { entry };
 }

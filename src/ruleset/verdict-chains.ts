@@ -43,6 +43,41 @@ export const unpermitted = (
     ? [observedLog(shape, names), rule([], { k: 'goto', chain: names.observe })]
     : [rule([], { k: 'goto', chain: names.no })];
 
+/**
+ * Before the end of a chain whose container asks a person: the first packet of a flow. It comes again with the bit that says so, and then
+ * goes the way that the rules have for it now. The bit is one that no packet of an enforced container has otherwise.
+ */
+export const asking = (m: Pick<Subject, 'policy'>, names: Names, { marks }: KernelConfig): Rule[] =>
+  m.policy.mode === 'enforce' && m.policy.askMs !== undefined
+    ? [
+        rule(
+          [
+            { k: 'mark', value: 0, mask: marks.redirect },
+            { k: 'ct', states: ['NEW'] },
+          ],
+          { k: 'jump', chain: names.ask },
+        ),
+      ]
+    : [];
+
+/** The mark of a packet about which a person was asked, from the one with which it was queued. */
+export const askedMark = (mark: number, { marks }: Pick<KernelConfig, 'marks'>): number =>
+  // without the bit of packets that were queued: both together are those of a packet that the check of names refuses
+  ((mark & ~marks.held) | marks.redirect) >>> 0;
+
+/** Packets a second and source address about which a person may be asked; a client repeats a SYN after 1, 3 and 7 seconds. */
+const ASK_LIMIT = { perSecond: 20, burst: 100 };
+
+/** Queues TCP and UDP within the limit; all others return, and are denied. Without a listener, and with a full queue, packets are dropped. */
+export const askChain = (shape: KernelConfig, names: Names): Rule[] => {
+  const queued = (...when: Match[]): Rule =>
+    rule([...when, { k: 'limit', name: `${names.prefix}-asked`, ...ASK_LIMIT }], {
+      k: 'queue',
+      queue: shape.askQueue,
+    });
+  return [queued({ k: 'proto', proto: 'tcp' }, { k: 'syn' }), queued({ k: 'proto', proto: 'udp' })];
+};
+
 /** In the container's own chain: an observed container may forge its addresses, so the rate is limited per chain. */
 const observedLog = (shape: KernelConfig, names: Names): Rule =>
   rule([{ k: 'paced', ...LOG_LIMIT }], {

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
-import { RefusedError } from '../lib/problem.js';
+import { orNearest, RefusedError } from '../lib/problem.js';
 import type { SharedStore } from '../store/store-interface.js';
 import { FeedRunner, type FeedRunnerOptions, type SyncResult } from './feed-runner.js';
 import type { FeedSpec } from './feed-spec.js';
@@ -75,7 +75,8 @@ export class FeedsRunner implements AsyncDisposable {
   named(name: string): FeedRunner {
     const feed = this.#feeds.get(name);
     if (feed) return feed;
-    const remedy = `feeds here are ${[...this.#feeds.keys()].join(', ') || 'none'}`;
+    const names = [...this.#feeds.keys()];
+    const remedy = orNearest(name, names, `feeds here are ${names.join(', ') || 'none'}`);
     throw new RefusedError({ kind: 'not-found', detail: `there is no feed ${name}`, remedy });
   }
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { atNext, repeatSafely } from '../lib/async.js';
+import { Signal } from '../lib/current.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';
 import { parseAddress } from '../lib/ip.js';
@@ -55,6 +56,14 @@ const NO_NAMES = 'its feed has the direction inbound: incoming connections have 
 /** Interval at which addresses and resolvers of this host are read; Docker's networks are also read when they change. */
 const CHECK_MS = 1_000;
 
+/** What an attempt at a feed has changed. `loaded`: a new version. `recovered`: the first success after failures. */
+export interface FeedChange {
+  readonly feed: string;
+  readonly status: 'loaded' | 'recovered' | 'refused' | 'failed' | 'later';
+  readonly reason: string | null;
+  readonly entries: number;
+}
+
 /** The feeds of this host: fetched, checked, merged and published. They never delay the start of the service. */
 export class Feeds implements AsyncDisposable {
   readonly #o: FeedsOptions;
@@ -63,6 +72,9 @@ export class Feeds implements AsyncDisposable {
   readonly #runner: FeedsRunner;
   readonly #cleanup: SnapshotCleanup;
   readonly #states = new Map<string, FeedState>();
+  /** Attempts since the start, of this host or of another one of the store. */
+  readonly changed = new Signal<FeedChange>();
+  readonly #since = Date.now();
   /** Feeds and labels of shared ranges that were logged. */
   readonly #loggedShared = new Set<string>();
   #protected = '';
@@ -209,6 +221,7 @@ export class Feeds implements AsyncDisposable {
     const before = this.#states.get(feed) ?? NEW_STATE;
     this.#states.set(feed, state);
     this.#logShared(feed, state);
+    if ((state.attempted ?? 0) >= this.#since) this.#report(feed, before, state);
     const { status, reason, remedy } = state;
     if (status === before.status && reason === before.reason) return;
     if (status === 'refused' || status === 'failed')
@@ -217,6 +230,18 @@ export class Feeds implements AsyncDisposable {
         'no new version of a feed: its last good version stays in force',
       );
     if (status === 'current' && before.failures > 0) this.#o.log.info({ feed }, 'a feed is well again');
+  }
+
+  #report(feed: string, before: FeedState, state: FeedState): void {
+    const { status, reason, version } = state;
+    const entries = version?.counts.entries ?? 0;
+    const isNews = status !== before.status || reason !== before.reason;
+    if (status === 'current' && before.failures > 0)
+      this.changed.emit({ feed, status: 'recovered', reason: null, entries });
+    if (status === 'current' && version && version.bodySha256 !== before.version?.bodySha256)
+      this.changed.emit({ feed, status: 'loaded', reason: null, entries });
+    if (status !== 'current' && status !== 'never' && isNews)
+      this.changed.emit({ feed, status, reason, entries });
   }
 
   /** Log each shared network once for each feed. Small parts of one are what feeds are for: they are only counted. */

@@ -2,8 +2,8 @@
 
 import { readdirSync } from 'node:fs';
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
-import { tcpListener } from '../config/api-listener.js';
 import type { Config } from '../config/config.js';
+import { tcpListener } from '../config/endpoints.js';
 import { parseServer } from '../lib/dns-server-address.js';
 import { parseAddress, parseSubnet, type Range, rangeOf, withoutMapping } from '../lib/ip.js';
 import type { NetworkFacts } from '../policy/container.js';

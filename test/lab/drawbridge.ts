@@ -124,7 +124,9 @@ export class Drawbridge {
   }
   /** Starts `drawbridge run`; does not wait. */
   start(): void {
-    this.#pid = startDaemon(this.#argv(['run', '--config', this.configFile]), this.logFile, this.#env);
+    // A former version refuses keys that it does not know.
+    const env = this.#program ? this.#env : { DRAWBRIDGE_CANARY_EVERY: '0', ...this.#env };
+    this.#pid = startDaemon(this.#argv(['run', '--config', this.configFile]), this.logFile, env);
   }
   /** Waits until GET /readyz answers 200. Throws with the log's end when the process ends first. */
   async ready(timeoutMs = 30_000): Promise<void> {

@@ -192,9 +192,17 @@ describe('a mode on trial', () => {
     expect(Date.now()).toBeGreaterThanOrEqual(end);
     expect([await reach(tried, A), await reach(kept, A)]).toEqual(['ok', 'ECONNREFUSED']);
     expect(await onTrial('kept')).toMatchObject({ mode: 'enforce', trialUntil: null });
-    const records = JSON.parse(await cli('audit', '--json')) as { who: string; action: string }[];
-    const acts = records.filter((r) => r.action.startsWith('mode.')).map((r) => `${r.who} ${r.action}`);
-    expect(acts.slice(0, 4)).toEqual([
+    const acts = async (): Promise<string[]> => {
+      const records = JSON.parse(await cli('audit', '--json')) as { who: string; action: string }[];
+      return records.filter((r) => r.action.startsWith('mode.')).map((r) => `${r.who} ${r.action}`);
+    };
+    // The end counts before the store has it.
+    await waitFor(
+      'the record of the end',
+      async () => (await acts())[0]?.startsWith('expiry') === true,
+      20_000,
+    );
+    expect((await acts()).slice(0, 4)).toEqual([
       'expiry mode.fallback',
       'local:root mode.confirm',
       'local:root mode.trial',

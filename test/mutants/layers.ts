@@ -19,7 +19,7 @@ export const LAYERS: readonly Mutant[] = [
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
     file: 'src/ruleset/container-chains.ts',
-    from: '    ...permits,\n    ...last,\n    ...unpermitted(member, names, shape),',
+    from: '    ...permits,\n    ...last,\n    ...asking(member, names, shape),\n    ...unpermitted(member, names, shape),',
     to: "    ...permits,\n    ...last,\n    rule([], { k: 'goto', chain: names.ok }),",
     killedBy: layers('filter alone drops what no entry permits'),
   },

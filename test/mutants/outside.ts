@@ -41,8 +41,8 @@ export const OUTSIDE: readonly Mutant[] = [
     id: 'api-tokens-role',
     what: 'a write token makes tokens of admins',
     file: 'src/api/service-routes.ts',
-    from: 'schema: create, config: ADMIN',
-    to: "schema: create, config: { role: 'write' }",
+    from: 'schema: create, config: { ...ADMIN, isSecret: true }',
+    to: "schema: create, config: { role: 'write', isSecret: true }",
     killedBy: { file: 'test/pure/api/roles.test.ts', test: 'POST /v1/tokens takes admin and nobody less' },
   },
   {

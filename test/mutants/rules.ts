@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const attack = (file: string, test: string) => ({ file: `test/attacks/${file}.test.ts`, test, only: true });
+const asked = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const observed = (test: string) => ({ file: 'test/pure/ruleset/observed.test.ts', test });
 
 export const RULES: readonly Mutant[] = [
@@ -55,5 +56,44 @@ export const RULES: readonly Mutant[] = [
     from: 'maskTree(leaves, marks, names.observedHost, [])',
     to: "maskTree(leaves, marks, names.observedHost, [rule([], { k: 'goto', chain: names.no })])",
     killedBy: observed('in a family that its rules do not have'),
+  },
+  {
+    id: 'ask-again',
+    what: 'a packet about which a person was asked waits again, for ever',
+    file: 'src/ruleset/verdict-chains.ts',
+    from: "            { k: 'mark', value: 0, mask: marks.redirect },\n            { k: 'ct', states: ['NEW'] },",
+    to: "            { k: 'ct', states: ['NEW'] },",
+    killedBy: asked('ruleset/ask-rules', 'comes again, and is denied unless a rule permits it by then'),
+  },
+  {
+    id: 'ask-denied',
+    what: 'a person may allow what a deny entry covers',
+    file: 'src/ask/asked-places.ts',
+    from: '  if (policy.denied?.some((pe) => coversEntry(pe.entry, entry))) return undefined;\n',
+    to: '',
+    killedBy: asked('ask/asks', 'to what a deny entry covers is denied at once'),
+  },
+  {
+    id: 'ask-token',
+    what: 'an approval counts for a request that has changed since it was shown',
+    file: 'src/ask/asks.ts',
+    from: 'tokenOf(request, container) !== decision.token',
+    to: "decision.token === ''",
+    killedBy: asked('ask/asks', 'counts only for what was shown'),
+  },
+  {
+    id: 'ask-heir',
+    what: 'a packet of a container that is gone is evaluated as one of the container that has its identity now',
+    file: 'src/ask/asks.ts',
+    from: "outcome === 'gone' || ",
+    to: '',
+    killedBy: asked('ask/asks', 'of a container that is gone is dropped'),
+    also: [
+      {
+        file: 'src/ask/asks.ts',
+        from: "this.#subject(identity)?.id !== subject.id) this.#queue?.verdict(id, 'drop');",
+        to: "identity < 0) this.#queue?.verdict(id, 'drop');",
+      },
+    ],
   },
 ];

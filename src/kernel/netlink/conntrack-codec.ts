@@ -1,18 +1,25 @@
 /** Decodes conntrack entries (include/uapi/linux/netfilter/nfnetlink_conntrack.h). Pure. */
 import type { Flow, Tuple } from '../../ruleset/flow.js';
+import type { FilterInstruction } from './libc.js';
 import {
+  AF_INET,
   AF_INET6,
   type Attributes,
+  AttributeTable,
   addressBytes,
   addressText,
+  attributeAt,
   type Decoded,
   parseAttributes,
   readU8,
   readU16be,
   readU32be,
+  u16At,
 } from './netlink-codec.js';
 
 const SUBSYSTEM = 1;
+/** NFNLGRP_CONNTRACK_DESTROY: one message for each entry that leaves the table. */
+export const GROUP_DESTROY = 3;
 export const CONNTRACK_MESSAGE = {
   get: (SUBSYSTEM << 8) | 1,
   remove: (SUBSYSTEM << 8) | 2,
@@ -26,14 +33,20 @@ export const CTA = {
   protoinfo: 4,
   timeout: 7,
   mark: 8,
+  countersOrig: 9,
+  countersReply: 10,
   id: 12,
   zone: 18,
+  timestamp: 20,
   markMask: 21,
   filter: 25,
 } as const;
 /** `zone`: of this direction alone. */
 export const TUPLE = { ip: 1, proto: 2, zone: 3 } as const;
 export const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
+/** In network order, 64 bits each. */
+const COUNTERS = { packets: 1, bytes: 2 } as const;
+const TIMESTAMP_START = 1;
 export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
 const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;
 /** enum tcp_conntrack: a handshake that is under way. */
@@ -157,32 +170,221 @@ export function filteredAddress(filter: FlowFilter): Buffer | undefined {
   return undefined;
 }
 
-/** Whether an address fits: its octets in network order, from `at`. */
-export type AddressTest = (octets: Buffer, at: number) => boolean;
-/** From a tuple's attribute to its source address: the headers of the tuple, of its addresses, and of the source. */
-const SRC_AT = 12;
-const SOURCES = { 4: IP.v4src, 6: IP.v6src } as const;
+/** Offsets in a tuple, from its first nested attribute on, as ctnetlink_dump_tuples writes it. */
+const headers = (n: number): number => n * 4;
+const PROTOCOL_ROOM = 8;
+const PORT_ROOM = 8;
 
 /**
- * Tests the endpoints that opened and answered the flow without decoding the rest, which is ten times cheaper. Returns
- * true when the message does not have the layout of ctnetlink_fill_info (original tuple, then reply): then it must be
- * decoded.
+ * The counters of a conntrack entry and what identifies it, without an object for each message: they are read for every connection of the
+ * host. Addresses are octets as latin1 text.
  */
-export function mayFit(body: Buffer, family: 4 | 6, test: AddressTest): boolean {
-  const orig = 4;
-  if (!isTuple(body, orig, CTA.orig, family)) return true;
-  const reply = orig + ((body.readUInt16LE(orig) + 3) & ~3);
-  if (!isTuple(body, reply, CTA.reply, family)) return true;
-  return test(body, orig + SRC_AT) || test(body, reply + SRC_AT);
+export class CountedFlow {
+  readonly #attributes = new AttributeTable(CTA.markMask);
+  #body: Buffer = Buffer.alloc(0);
+  isIpv4 = true;
+  proto = 0;
+  src = '';
+  dst = '';
+  /** Destination port; 0: the protocol has none. */
+  sport = 0;
+  dport = 0;
+  /** The sender of replies: the destination after DNAT. */
+  to = '';
+  toPort = 0;
+  mark = 0;
+  id = 0;
+  hasReply = false;
+  /** Of both directions; 0 while the kernel does not count. */
+  packets = 0;
+  bytes = 0;
+  /** ms since the epoch; 0: the kernel does not record it. */
+  start = 0;
+
+  /** Reads the body of a message; false: it is no entry of IPv4 or IPv6. */
+  read(body: Buffer): boolean {
+    const attributes = this.#attributes;
+    this.#body = body;
+    attributes.read(body, 4);
+    this.isIpv4 = body[0] === AF_INET;
+    if (!this.isIpv4 && body[0] !== AF_INET6) return false;
+    const size = this.isIpv4 ? 4 : 16;
+    const [orig, reply] = [attributes.start(CTA.orig), attributes.start(CTA.reply)];
+    if (!this.#hasTuple(CTA.orig, orig, size) || !this.#hasTuple(CTA.reply, reply, size)) return false;
+    const src = orig + headers(2);
+    const ports = src + 2 * size + headers(1);
+    this.src = body.toString('latin1', src, src + size);
+    this.dst = body.toString('latin1', src + size + headers(1), src + 2 * size + headers(1));
+    this.proto = body[ports + headers(2)] as number;
+    this.sport = this.#port(ports, PROTO.sport, 0);
+    this.dport = this.#port(ports, PROTO.dport, 1);
+    this.to = body.toString('latin1', reply + headers(2), reply + headers(2) + size);
+    this.toPort = this.#port(reply + headers(2) + 2 * size + headers(1), PROTO.sport, 0);
+    this.mark = attributes.u32be(CTA.mark);
+    this.id = attributes.u32be(CTA.id);
+    this.hasReply = (attributes.u32be(CTA.status) & STATUS.seenReply) !== 0;
+    this.packets = this.#counted(COUNTERS.packets);
+    this.bytes = this.#counted(COUNTERS.bytes);
+    this.start = this.#u64(CTA.timestamp, TIMESTAMP_START) / 1e6;
+    return true;
+  }
+
+  /** The original tuple with its zone: no two entries of the table have the same. */
+  get key(): string {
+    const { start, length } = this.#attributes;
+    const from = start(CTA.orig);
+    return this.#body.toString('latin1', from, from + length(CTA.orig));
+  }
+
+  #hasTuple(type: number, at: number, size: number): boolean {
+    const body = this.#body;
+    const ip = size === 4 ? ([IP.v4src, IP.v4dst] as const) : ([IP.v6src, IP.v6dst] as const);
+    return (
+      this.#attributes.length(type) >= headers(4) + 2 * size + PROTOCOL_ROOM &&
+      typeAt(body, at) === TUPLE.ip &&
+      typeAt(body, at + headers(1)) === ip[0] &&
+      typeAt(body, at + headers(2) + size) === ip[1] &&
+      typeAt(body, at + headers(3) + 2 * size) === TUPLE.proto
+    );
+  }
+
+  /** `at`: the attribute of the protocol; its own attributes are the number, and two ports if it has ports. */
+  #port(at: number, type: number, place: number): number {
+    const body = this.#body;
+    const port = at + headers(1) + PROTOCOL_ROOM + place * PORT_ROOM;
+    if (u16At(body, at) < headers(1) + PROTOCOL_ROOM + (place + 1) * PORT_ROOM) return 0;
+    return typeAt(body, port) === type ? body.readUInt16BE(port + headers(1)) : 0;
+  }
+
+  #counted(type: number): number {
+    return this.#u64(CTA.countersOrig, type) + this.#u64(CTA.countersReply, type);
+  }
+
+  #u64(outer: number, type: number): number {
+    const { start, length } = this.#attributes;
+    const from = start(outer);
+    const at = from === 0 ? -1 : attributeAt(this.#body, type, from, from + length(outer));
+    return at < 0 ? 0 : this.#body.readUInt32BE(at) * 2 ** 32 + this.#body.readUInt32BE(at + 4);
+  }
+}
+const typeAt = (body: Buffer, at: number): number => u16At(body, at + 2) & 0x3fff;
+
+/** Codes of classic BPF (include/uapi/linux/bpf_common.h). */
+const BPF = {
+  load: 0x20,
+  loadAt: 0x40,
+  loadByte: 0x30,
+  and: 0x54,
+  equal: 0x15,
+  store: 0x07,
+  set: 0x00,
+  setX: 0x01,
+  done: 0x06,
+};
+/** Extension: A becomes the offset of the attribute with type X, from offset A on; 0: there is none. */
+const FIND_ATTRIBUTE = 0xfffff000 + 12;
+/** Offsets in a notification: the header of netlink, that of netfilter, the original tuple. */
+const [FAMILY_AT, ATTRIBUTES_AT, SOURCE_AT] = [16, 20, 32];
+const SOURCE_IN_TUPLE = 12;
+const MOST_NETWORKS = 200;
+const ACCEPT_ALL: readonly FilterInstruction[] = [[BPF.done, 0, 0, 0xffffffff]];
+
+/** An IPv4 or IPv6 network as words of 32 bits. */
+export interface FilterNetwork {
+  readonly words: readonly number[];
+  readonly masks: readonly number[];
+}
+export interface FlowSources {
+  /** Where the senders are. */
+  readonly networks: readonly FilterNetwork[];
+  /** Bits of the connmark of which one is set for other senders. */
+  readonly mark: number;
+  /** A server of IPv4 to which no flow is reported. */
+  readonly notTo: number | undefined;
 }
 
-function isTuple(body: Buffer, at: number, type: number, family: 4 | 6): boolean {
-  const size = family === 4 ? 4 : 16;
-  return (
-    body.length >= at + SRC_AT + size &&
-    (body.readUInt16LE(at + 2) & 0x3fff) === type &&
-    (body.readUInt16LE(at + 6) & 0x3fff) === TUPLE.ip &&
-    (body.readUInt16LE(at + 10) & 0x3fff) === SOURCES[family] &&
-    body.readUInt16LE(at + 8) === 4 + size
+/**
+ * A socket filter for notifications of conntrack: those that a network or the connmark selects are queued for the socket, and the others cost
+ * no more than this. With many networks all are queued.
+ */
+export function flowFilter({ networks, mark, notTo }: FlowSources): readonly FilterInstruction[] {
+  if (networks.length > MOST_NETWORKS) return ACCEPT_ALL;
+  const yes: FilterInstruction = [BPF.done, 0, 0, 0xffffffff];
+  const no: FilterInstruction = [BPF.done, 0, 0, 0];
+  const find = (type: number): FilterInstruction[] => [
+    [BPF.setX, 0, 0, type],
+    [BPF.set, 0, 0, ATTRIBUTES_AT],
+    [BPF.load, 0, 0, FIND_ATTRIBUTE],
+  ];
+  const of = (size: number): FilterInstruction[] =>
+    networks.filter(({ words }) => words.length === size).flatMap((network) => [...inNetwork(network), yes]);
+  const byMark: FilterInstruction[] = [
+    ...find(CTA.mark),
+    [BPF.equal, 3, 0, 0],
+    [BPF.store, 0, 0, 0],
+    [BPF.loadAt, 0, 0, headers(1)],
+    [BPF.and, 0, 0, mark],
+    [BPF.equal, 0, 1, 0],
+    no,
+    yes,
+  ];
+  const server: FilterInstruction[] =
+    notTo === undefined
+      ? []
+      : [
+          ...find(CTA.reply),
+          [BPF.equal, 4, 0, 0],
+          [BPF.store, 0, 0, 0],
+          [BPF.loadAt, 0, 0, SOURCE_IN_TUPLE],
+          [BPF.equal, 0, 1, notTo >>> 0],
+          no,
+        ];
+  const v4 = [...server, ...of(1), ...byMark];
+  // a jump on a condition is 255 instructions long at most
+  return [
+    [BPF.loadByte, 0, 0, FAMILY_AT],
+    [BPF.equal, 1, 0, AF_INET],
+    [0x05, 0, 0, v4.length], // without a condition
+    ...v4,
+    ...of(4),
+    ...byMark,
+  ];
+}
+
+/** Falls through when the source is in the network, past one instruction when not. */
+function inNetwork({ words, masks }: FilterNetwork): FilterInstruction[] {
+  const compared = words.flatMap((word, n) =>
+    (masks[n] as number) === 0 ? [] : [{ word, mask: masks[n] as number, n }],
   );
+  return compared.flatMap(({ word, mask, n }, i): FilterInstruction[] => [
+    [BPF.load, 0, 0, SOURCE_AT + n * 4],
+    [BPF.and, 0, 0, mask],
+    [BPF.equal, 0, (compared.length - 1 - i) * 3 + 1, word],
+  ]);
+}
+
+/** "10.0.0.0/8" and such; undefined when it is no network. */
+export function filterNetwork(cidr: string): FilterNetwork | undefined {
+  const [base = '', length = ''] = cidr.split('/');
+  const bytes = addressBytes(base);
+  if (bytes === undefined || !/^\d+$/.test(length)) return undefined;
+  const places = Array.from({ length: bytes.length / 4 }, (_, n) => n);
+  const maskOf = (n: number): number => {
+    const ones = Math.min(32, Math.max(0, Number(length) - n * 32));
+    return ones === 0 ? 0 : (-1 << (32 - ones)) >>> 0;
+  };
+  return {
+    words: places.map((n) => (bytes.readUInt32BE(n * 4) & maskOf(n)) >>> 0),
+    masks: places.map(maskOf),
+  };
+}
+
+/** An address, as octets in a latin1 text, within a network. */
+export function isWithin(octets: string, { words, masks }: FilterNetwork): boolean {
+  if (octets.length !== words.length * 4) return false;
+  return words.every((word, n) => {
+    const at = (i: number): number => octets.charCodeAt(n * 4 + i);
+    const own = ((at(0) << 24) | (at(1) << 16) | (at(2) << 8) | at(3)) >>> 0;
+    return (own & (masks[n] as number)) >>> 0 === word;
+  });
 }

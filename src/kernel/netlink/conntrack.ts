@@ -1,9 +1,9 @@
 /** The conntrack table of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { PROTOCOL_NUMBERS } from '../../lib/ip.js';
 import type { Flow } from '../../ruleset/flow.js';
 import {
-  type AddressTest,
   CONNTRACK_MESSAGE,
   CTA,
   DIRECTIONS,
@@ -13,7 +13,6 @@ import {
   filteredAddress,
   IP,
   matches,
-  mayFit,
   PROTO,
   TUPLE,
 } from './conntrack-codec.js';
@@ -34,6 +33,8 @@ import { isRefusal, NetlinkError } from './netlink-error.js';
 import { NetlinkSocket } from './netlink-socket.js';
 
 const COUNT = '/proc/sys/net/netfilter/nf_conntrack_count';
+/** Whether each entry counts its packets and bytes; of an entry, from its first packet on. */
+const ACCOUNTING = '/proc/sys/net/netfilter/nf_conntrack_acct';
 const AF_UNSPEC = 0;
 const EINVAL = 22;
 
@@ -201,6 +202,31 @@ export class Conntrack implements Disposable {
   }
 }
 
+/** Whether the entries of this network namespace count their packets. Undefined: this kernel has no such counters. */
+export const countsTraffic = (): boolean | undefined =>
+  existsSync(ACCOUNTING) ? readFileSync(ACCOUNTING, 'utf8').trim() === '1' : undefined;
+
+const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+const accountingFile = (folder: string): string => join(folder, 'conntrack-accounting');
+/**
+ * Lets the entries of this network namespace count their packets. If they did not before, a file in the state folder records it. Throws the
+ * error of the file system, such as that of a read-only /proc/sys.
+ */
+export function beginAccounting(folder: string): void {
+  if (countsTraffic()) return;
+  writeFileSync(accountingFile(folder), bootId());
+  writeFileSync(ACCOUNTING, '1');
+}
+/** Ends what `beginAccounting` has begun in this boot. Returns true if it has. */
+export function endAccounting(folder: string): boolean {
+  const file = accountingFile(folder);
+  const isOurs =
+    existsSync(file) && readFileSync(file, 'utf8').trim() === bootId() && countsTraffic() === true;
+  if (isOurs) writeFileSync(ACCOUNTING, '0');
+  rmSync(file, { force: true });
+  return isOurs;
+}
+
 function badAddress(operation: string): NetlinkError {
   return new NetlinkError(operation, EINVAL, { reason: 'not an address of the requested family' });
 }
@@ -302,4 +328,34 @@ function tupleParts(family: 4 | 6, of: Endpoints): Buffer[] | undefined {
     attribute(PROTO.dport, u16be(of.dport)),
   );
   return [nested(TUPLE.ip, ...ip), proto];
+}
+
+/** Whether an address fits: its octets in network order, from `at`. */
+type AddressTest = (octets: Buffer, at: number) => boolean;
+/** From a tuple's attribute to its source address: the headers of the tuple, of its addresses, and of the source. */
+const SRC_AT = 12;
+const SOURCES = { 4: IP.v4src, 6: IP.v6src } as const;
+
+/**
+ * Tests the endpoints that opened and answered the flow without decoding the rest, which is ten times cheaper. Returns
+ * true when the message does not have the layout of ctnetlink_fill_info (original tuple, then reply): then it must be
+ * decoded.
+ */
+function mayFit(body: Buffer, family: 4 | 6, test: AddressTest): boolean {
+  const orig = 4;
+  if (!isTuple(body, orig, CTA.orig, family)) return true;
+  const reply = orig + ((body.readUInt16LE(orig) + 3) & ~3);
+  if (!isTuple(body, reply, CTA.reply, family)) return true;
+  return test(body, orig + SRC_AT) || test(body, reply + SRC_AT);
+}
+
+function isTuple(body: Buffer, at: number, type: number, family: 4 | 6): boolean {
+  const size = family === 4 ? 4 : 16;
+  return (
+    body.length >= at + SRC_AT + size &&
+    (body.readUInt16LE(at + 2) & 0x3fff) === type &&
+    (body.readUInt16LE(at + 6) & 0x3fff) === TUPLE.ip &&
+    (body.readUInt16LE(at + 10) & 0x3fff) === SOURCES[family] &&
+    body.readUInt16LE(at + 8) === 4 + size
+  );
 }

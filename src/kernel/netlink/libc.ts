@@ -87,6 +87,13 @@ function connectSocket(fd: number, address: Buffer, what: string): void {
   checked(call.connect(fd, address, address.length), `connect to ${what}`);
 }
 
+const EINPROGRESS = 115;
+/** Begins to connect a non-blocking TCP socket. */
+export function beginConnect(fd: number, address: Buffer, what: string): void {
+  if (call.connect(fd, address, address.length) < 0 && koffi.errno() !== EINPROGRESS)
+    throw new NetlinkError(`connect to ${what}`, koffi.errno());
+}
+
 export function listenSocket(fd: number, backlog: number, what: string): void {
   checked(call.listen(fd, backlog), `listen on ${what}`);
 }
@@ -127,6 +134,33 @@ export function readSocketOption(fd: number, level: number, name: number, into: 
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
 const SOL_SOCKET = 1;
+const SO_ATTACH_FILTER = 26;
+/** An instruction of classic BPF (struct sock_filter): code, jumps when true and when false, operand. */
+export type FilterInstruction = readonly [code: number, yes: number, no: number, operand: number];
+/** Replaces the filter of a socket, by which the kernel decides what it queues there. */
+export function attachFilter(fd: number, instructions: readonly FilterInstruction[]): void {
+  const program = Buffer.allocUnsafeSlow(instructions.length * 8);
+  instructions.forEach(([code, yes, no, operand], n) => {
+    program.writeUInt16LE(code, n * 8);
+    program.writeUInt8(yes, n * 8 + 2);
+    program.writeUInt8(no, n * 8 + 3);
+    program.writeUInt32LE(operand >>> 0, n * 8 + 4);
+  });
+  const bytes = Buffer.alloc(16); // struct sock_fprog
+  bytes.writeUInt16LE(instructions.length);
+  bytes.writeBigUInt64LE(addressOf(program), 8);
+  checked(call.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, bytes, bytes.length), 'set a socket filter');
+}
+
+const SO_MEMINFO = 55;
+/** Of struct sk_meminfo, SK_MEMINFO_DROPS. */
+const [MEMINFO_LENGTH, DROPS_AT] = [36, 32];
+/** Datagrams that found no room in the receive buffer of a socket, since it was opened (32 bits). Undefined before Linux 4.12. */
+export function droppedDatagrams(fd: number): number | undefined {
+  const bytes = Buffer.alloc(MEMINFO_LENGTH);
+  return readSocketOption(fd, SOL_SOCKET, SO_MEMINFO, bytes) === 0 ? bytes.readUInt32LE(DROPS_AT) : undefined;
+}
+
 /** include/uapi/asm-generic/socket.h; it is the same on x86 and arm64. */
 const SO_NETNS_COOKIE = 71;
 /** A number of the network namespace of this process, which no other has had since the boot. Undefined before Linux 5.14. */

@@ -2,6 +2,7 @@
 import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import {
+  beginConnect,
   bindSocket,
   closeDescriptor,
   enterNetworkNamespace,
@@ -145,6 +146,27 @@ export function udpSocketFd(place: SocketPlace): number {
 /** A listening TCP socket for `net.createServer().listen({ fd })`. */
 export function tcpListenFd(place: SocketPlace & { readonly backlog?: number }): number {
   return inNamespace(place.namespace, () => boundSocket(place, SOCK_STREAM, place.backlog ?? 128));
+}
+
+/**
+ * A TCP socket that begins to connect to the same port of another address; returns its descriptor. Throws NetlinkError, also where
+ * there is no route.
+ */
+export function tcpConnectFd(
+  from: Omit<SocketPlace, 'port'>,
+  to: Pick<SocketPlace, 'address' | 'port'>,
+): number {
+  const what = `tcp [${to.address}]:${to.port}`;
+  return inNamespace(from.namespace, () => {
+    const fd = boundSocket({ ...from, port: 0 }, SOCK_STREAM);
+    try {
+      beginConnect(fd, socketAddress({ ...from, ...to }, what), what);
+      return fd;
+    } catch (error) {
+      closeDescriptor(fd);
+      throw error;
+    }
+  });
 }
 
 function boundSocket(place: SocketPlace, type: number, backlog?: number): number {

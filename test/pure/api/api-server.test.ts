@@ -138,13 +138,26 @@ describe('reading', () => {
       ]),
     );
     for (const path of Object.values<Record<string, { responses: object }>>(body.paths)) {
-      for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('default');
+      for (const operation of Object.values(path)) expect(operation.responses).toHaveProperty('429');
     }
     const page = await server.inject({ url: '/docs', headers: { authorization: `Bearer ${SECRET}` } });
     expect(page.headers['content-security-policy']).toContain("default-src 'none'");
     expect(page.body).toContain('/v1/containers/{container}/mode');
-    expect(page.body).not.toMatch(/<script|https?:\/\//);
+    expect(page.body).not.toMatch(/<script|<link|(href|src)="(?![#/][^/])/);
   });
+});
+
+it('shows what is enforced and what needs attention, with names as text only', async () => {
+  controller.warnings = ['the disk is <full>'];
+  const image = '<script>alert(1)</script>';
+  const shown = { ...controller.container('web'), image };
+  controller.containers = () => [shown];
+  const page = await server.inject({ url: '/', headers: { authorization: `Bearer ${SECRET}` } });
+  expect(page.headers['content-security-policy']).toContain("default-src 'none'");
+  expect(page.body).toContain('3 of 40 enforced');
+  expect(page.body).toContain('the disk is &lt;full&gt;');
+  expect(page.body).toContain('&lt;script&gt;');
+  expect(page.body).not.toContain('<script');
 });
 
 describe('changing', () => {
@@ -212,8 +225,8 @@ describe('changing', () => {
       mode: 'enforce',
       trial: '1h',
     });
-    fits(schemas.Collection(schemas.ContainerSchema), both.body);
-    expect(both.body.items).toHaveLength(2);
+    fits(feedSchemas.ModesSchema, both.body);
+    expect(both.body.containers).toHaveLength(2);
     expect(controller.calls).toHaveLength(1);
     expect((await ask('PUT', '/v1/modes', { containers: [], mode: 'off' })).status).toBe(400);
     expect((await ask('PUT', '/v1/modes', { containers: ['nope'], mode: 'off' })).status).toBe(404);
@@ -237,6 +250,17 @@ describe('changing', () => {
     expect((await ask('DELETE', '/v1/lists/ci', undefined, { 'if-match': '"1"' })).status).toBe(412);
     expect((await ask('DELETE', '/v1/lists/ci', undefined, { 'if-match': '*' })).status).toBe(204);
     expect((await ask('GET', '/v1/lists/npm')).headers.etag).toBeUndefined();
+  });
+
+  it('keeps the tests of a list, and refuses what is no test at its place', async () => {
+    const tests = [{ allow: 'A.org' }, { deny: 'b.org:80' }];
+    const made = await ask('PUT', '/v1/lists/ci', { allow: ['a.org'], tests });
+    expect(made).toMatchObject({ status: 201, body: { tests } });
+    expect(schemaProblems(schemas.ListBodySchema, made.body)).toEqual([]);
+    expect(await ask('PUT', '/v1/lists/ci', { allow: [], tests: [{ deny: '*.org' }] })).toMatchObject({
+      status: 422,
+      body: { errors: [{ pointer: '/tests/0/deny' }] },
+    });
   });
 
   it('adds and removes entries by their canonical text, percent-encoded', async () => {

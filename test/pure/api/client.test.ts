@@ -117,3 +117,22 @@ it('a name of the user adds no header', async () => {
   await expect(client.anyStatus()).rejects.toThrow(/Invalid character in header/);
   expect(requests).toEqual([]);
 });
+
+it('follows next until the last page, and asks for no more than is wanted', async () => {
+  const pages = [
+    { items: [{ name: 'a' }, { name: 'b' }], next: 'after b' },
+    { items: [{ name: 'c' }], next: null },
+  ];
+  const client = await serve((s) => s.end(status(JSON.stringify(pages[requests.length - 1]))));
+  expect((await client.lists()).map(({ name }) => name)).toEqual(['a', 'b', 'c']);
+  expect(requests.map((text) => text.split(' ')[1])).toEqual(['/v1/lists', '/v1/lists?cursor=after+b']);
+  requests = [];
+  expect(await client.audit(1_500)).toHaveLength(3);
+  expect(requests.map((text) => text.split(' ')[1])).toEqual([
+    '/v1/audit?limit=999',
+    '/v1/audit?limit=999&cursor=after+b',
+  ]);
+  requests = [];
+  expect(await client.audit(2)).toHaveLength(2);
+  expect(requests).toHaveLength(1);
+});

@@ -1,8 +1,9 @@
-import { grantBody } from '../../../src/api/container-body.js';
+import { grantBody, type SuggestionRequest } from '../../../src/api/container-body.js';
 import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
 import type { KnownBody } from '../../../src/api/schemas-traffic.js';
 import { nodeCensus, type Views } from '../../../src/api/views.js';
+import type { AskDecided, AskDecision, Asks, AskView } from '../../../src/ask/asks.js';
 import type { Audit, AuditView } from '../../../src/changes/audit.js';
 import type { Changes } from '../../../src/changes/changes.js';
 import type { ContainerChanges, EmergencyChanges } from '../../../src/changes/container-changes.js';
@@ -17,13 +18,16 @@ import type { PreviewRequest, PreviewView } from '../../../src/coverage/preview.
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
-import type { FlowQuery, FlowRecord } from '../../../src/flows/flow-record.js';
+import type { FlowQuery, FlowRecord, OwnerRecord, SeenDestination } from '../../../src/flows/flow-record.js';
 import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
+import type { OutputStatus } from '../../../src/notify/notifier.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';
 import type { Store } from '../../../src/store/store-interface.js';
+import type { Place } from '../../../src/suggest/needs.js';
+import { type Suggestion, suggest } from '../../../src/suggest/suggest.js';
 import type { Feeds } from '../../../src/threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';
 
@@ -54,11 +58,15 @@ export class MemoryService {
   trialUntil: string | null = null;
   against: ContainerBody['against'] = null;
   wouldDeny: PreviewView['destinations'] = [];
+  /** By owner. */
+  readonly records = new Map<string, OwnerRecord>();
   readonly events = new EventLog();
+  outputs: OutputStatus[] = [];
   alerts: string[] = [];
   warnings: string[] = [];
   accepted: string[] = [];
   readonly feedsKnown = [feed()];
+  asked: AskView[] = [];
   threatKnown: ThreatView['hits'] = [];
 
   constructor() {
@@ -82,6 +90,7 @@ export class MemoryService {
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
+      canary: { ok: true, at: '2026-07-01T07:02:00.000Z', detail: 'permitted reached, forbidden not' },
       connections: null,
       store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
@@ -300,6 +309,24 @@ export class MemoryService {
       'store',
     );
   }
+  async decideAsk(id: string, decision: AskDecision, who: string): Promise<AskDecided> {
+    this.#call('decideAsk', id, decision, who);
+    const ask = this.asked.find((one) => one.id === id);
+    if (ask?.token !== decision.token)
+      throw new RefusedError({
+        kind: 'conflict',
+        detail: 'no longer what was shown',
+        remedy: 'read it again',
+      });
+    this.asked = this.asked.filter((one) => one !== ask);
+    const { container, entry } = ask;
+    const isGrant = decision.allow && decision.list === undefined;
+    return {
+      ...{ id, container, entry, decision: decision.allow ? 'allow' : 'deny' },
+      ...{ grant: isGrant ? 'g1' : null, expires: isGrant ? '2030-01-01T00:10:00.000Z' : null },
+      list: decision.list ?? null,
+    };
+  }
   explain(idOrName: string, to: string) {
     const container = this.container(idOrName).name;
     const denied = this.verdict === 'deny';
@@ -317,6 +344,21 @@ export class MemoryService {
       coverage: null,
       trace: ['filter DB-FORWARD: -m mark …'],
     };
+  }
+  /** By names alone; the container has no policy. */
+  async suggestion({ container, record, options, now }: SuggestionRequest): Promise<Suggestion> {
+    const name = typeof container === 'string' ? container : container.name;
+    const place = (to: SeenDestination): Place => ({ entry: to.name, free: false, warning: null });
+    return suggest({
+      container: name,
+      record,
+      places: record.seen.map(place),
+      policy: { entries: [], denied: [], lists: [] },
+      lists: this.store,
+      notRecorded: [],
+      now,
+      options,
+    });
   }
   async plan(): Promise<readonly string[]> {
     return this.planned;
@@ -350,6 +392,7 @@ export class MemoryService {
       scan: (idOrName) => this.scan(idOrName),
       explain: (idOrName, to) => this.explain(idOrName, to),
       preview: (idOrName, to) => this.preview(idOrName, to),
+      suggestion: (request) => this.suggestion(request),
       plan: () => this.plan(),
     } satisfies Public<Views>;
     const parts: Partial<Record<keyof Context, unknown>> = {
@@ -362,6 +405,8 @@ export class MemoryService {
       },
       events: this.events,
       flows: {
+        record: async (owner) => this.records.get(owner),
+        owners: async () => [...this.records.keys()],
         page: async (query) => this.flowPage(query),
         facts: async () => ({
           since: Date.parse('2030-01-01T00:00:00Z'),
@@ -380,11 +425,29 @@ export class MemoryService {
           return 1;
         },
       } satisfies Partial<Public<FlowStore>>,
+      metrics: {
+        answered: () => undefined,
+        text: async () => ({ type: 'text/plain', body: '' }),
+      } satisfies Context['metrics'],
+      notifier: {
+        status: () => this.outputs,
+        warnings: () => [],
+        test: async (name) => ({
+          name,
+          ok: name === 'hook',
+          detail: name === 'hook' ? 'delivered' : 'status 500',
+        }),
+      } satisfies Context['notifier'],
+      records: { status: () => [], warnings: () => [] } satisfies Context['records'],
       feeds: {
         views: () => this.feedsKnown,
         sync: (name, how) => this.syncFeed(name, how),
         check: (query) => this.threat(query),
       } satisfies Partial<Public<Feeds>>,
+      asks: {
+        list: () => this.asked,
+        decide: (id, decision, who) => this.decideAsk(id, decision, who),
+      } satisfies Partial<Public<Asks>>,
       fleet: {
         refresh: async () => this.nodesSeen,
         forget: async () => null,
@@ -419,6 +482,11 @@ export class MemoryService {
       modes: {
         set: (containers, request, who) => this.setModes(containers, request, who),
         confirm: (containers, who) => this.confirm(containers, who),
+        modeSet: (idOrName) => ({
+          owner: `name:${this.container(idOrName).name}`,
+          mode: undefined,
+          revision: 0,
+        }),
       } satisfies Partial<Public<ModeChanges>>,
       emergency: {
         pause: (idOrName, forMs, who) => this.pause(idOrName, forMs, who),
@@ -486,6 +554,18 @@ export class MemoryService {
     return list;
   }
 }
+
+export const ask = (more: Partial<AskView> = {}): AskView => ({
+  ...{ id: '3f9c21ab', container: 'web', containerId: 'abc123', name: null },
+  ...{ address: '192.0.2.1', addresses: ['192.0.2.1'], port: 22, proto: 'tcp', entry: '192.0.2.1:22' },
+  since: '2030-01-01T00:00:00.000Z',
+  last: '2030-01-01T00:00:00.000Z',
+  until: '2030-01-01T00:00:10.000Z',
+  waiting: 1,
+  attempts: 1,
+  token: 'shown',
+  ...more,
+});
 
 export const denial = (more: Partial<FlowRecord> = {}): FlowRecord => ({
   time: '2030-01-01T00:00:00.000Z',

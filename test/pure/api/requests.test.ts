@@ -3,10 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text as read } from 'node:stream/consumers';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
+import type { ApiDocument } from '../../../src/api/openapi.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -23,7 +25,8 @@ beforeAll(async () => {
   server = await buildServer({ context: controller.context, log, version: '0.1.0' });
   socketPath = join(dir, 'api.sock');
   await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, tokens: 0, log });
-  routes = Object.entries(server.swagger().paths ?? {}).flatMap(([path, methods]) =>
+  const { paths } = JSON.parse(await text('/openapi.json')) as ApiDocument;
+  routes = Object.entries(paths).flatMap(([path, methods]) =>
     Object.keys(methods ?? {}).map((method) => [method.toUpperCase(), path] as const),
   );
 });
@@ -44,6 +47,14 @@ function status(method: string, path: string, body?: unknown): Promise<number> {
     });
     sent.on('error', reject);
     sent.end(text);
+  });
+}
+/** The body of an answer. */
+function text(path: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, path }, (answer) => resolve(read(answer)));
+    sent.on('error', reject);
+    sent.end();
   });
 }
 const filled = (path: string): string => path.replaceAll(/\{\w+\}/g, 'web');

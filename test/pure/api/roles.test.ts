@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { apiDocument } from '../../../scripts/api-files.js';
 import { buildServer } from '../../../src/api/api-server.js';
 import { listen } from '../../../src/api/listen.js';
 import { MemoryService } from './double.js';
@@ -15,13 +16,16 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /healthz': 'anyone',
   'GET /readyz': 'anyone',
   'GET /openapi.json': 'read',
+  'GET /': 'read',
   'GET /docs': 'read',
   'GET /v1/status': 'read',
+  'GET /metrics': 'read',
   'GET /v1/scan': 'read',
   'GET /v1/containers': 'read',
   'GET /v1/containers/:container': 'read',
   'POST /v1/containers/:container/grants': 'write',
   'DELETE /v1/containers/:container/grants/:grant': 'write',
+  'GET /v1/containers/:container/mode': 'read',
   'PUT /v1/containers/:container/mode': 'write',
   'GET /v1/containers/:container/preview': 'read',
   'POST /v1/containers/:container/pause': 'write',
@@ -39,7 +43,11 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'POST /v1/lists/:name/entries': 'write',
   'DELETE /v1/lists/:name/entries/:entry': 'write',
   'PUT /v1/sync/:owner': 'write',
+  'GET /v1/asks': 'read',
+  'POST /v1/asks/:id': 'write',
   'GET /v1/explain': 'read',
+  'GET /v1/suggestions': 'read',
+  'GET /v1/suggestions/:container': 'read',
   'GET /v1/export': 'admin',
   'POST /v1/import': 'admin',
   'GET /v1/events': 'read',
@@ -47,6 +55,8 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'GET /v1/known': 'read',
   'PUT /v1/containers/:container/known/:destination': 'write',
   'DELETE /v1/containers/:container/known/:destination': 'write',
+  'GET /v1/notify': 'read',
+  'POST /v1/notify/:name/test': 'write',
   'GET /v1/feeds': 'read',
   'POST /v1/feeds/:name/sync': 'write',
   'GET /v1/threats/:target': 'read',
@@ -110,6 +120,15 @@ async function status(route: string, secret?: string): Promise<number> {
   ended.abort();
   return answer.status;
 }
+
+it('the description names the same roles', async () => {
+  const { paths } = await apiDocument();
+  for (const [path, methods] of Object.entries(paths))
+    for (const [method, operation] of Object.entries(methods)) {
+      const route = `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`;
+      expect([route, operation['x-role']]).toEqual([route, TABLE[route]]);
+    }
+});
 
 it('the table has every route, and no other', () => {
   expect(registered().sort()).toEqual(Object.keys(TABLE).sort());

@@ -1,5 +1,7 @@
 /** Views whose types belong to other modules fit the schemas of the API. The compiler checks it. */
 import { expectTypeOf, it } from 'vitest';
+import type { AskBody, AskDecidedBody } from '../../../src/api/ask-routes.js';
+import type { NotifyTestBody, OutputBody } from '../../../src/api/event-routes.js';
 import type { AuditBody, Explain, ListBody, PauseBody, ScanBody, Status } from '../../../src/api/schemas.js';
 import type { NodeBody, PlanBody } from '../../../src/api/schemas-fleet.js';
 import type {
@@ -7,8 +9,10 @@ import type {
   FeedSyncBody,
   Flow,
   PreviewBody,
+  SuggestionBody,
   ThreatBody,
 } from '../../../src/api/schemas-traffic.js';
+import type { AskDecided, AskView } from '../../../src/ask/asks.js';
 import type { AuditView } from '../../../src/changes/audit.js';
 import type { NodeView } from '../../../src/changes/fleet.js';
 import type { ListView } from '../../../src/changes/list-changes.js';
@@ -18,16 +22,23 @@ import type { ExplainView } from '../../../src/coverage/explain-request.js';
 import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
+import type { OutputStatus, TestResult } from '../../../src/notify/notifier.js';
 import type { Pause } from '../../../src/policy/policy.js';
+import type { Suggestion } from '../../../src/suggest/suggest.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 
 it('every view fits its schema', () => {
+  expectTypeOf<AskView>().toExtend<AskBody>();
+  expectTypeOf<AskDecided>().toExtend<AskDecidedBody>();
   expectTypeOf<FeedView>().toExtend<FeedBody>();
   expectTypeOf<FeedSync>().toExtend<FeedSyncBody>();
   expectTypeOf<ThreatView>().toExtend<ThreatBody>();
   expectTypeOf<ThreatsStatus>().toExtend<Status['threats']>();
   expectTypeOf<FlowRecord>().toExtend<Flow>();
+  expectTypeOf<OutputStatus>().toExtend<OutputBody>();
+  expectTypeOf<TestResult>().toExtend<NotifyTestBody>();
   expectTypeOf<PreviewView>().toExtend<PreviewBody>();
+  expectTypeOf<Suggestion>().toExtend<SuggestionBody>();
   expectTypeOf<ScanView>().toExtend<ScanBody>();
   expectTypeOf<ExplainView>().toExtend<Explain>();
   expectTypeOf<AuditView>().toExtend<AuditBody>();

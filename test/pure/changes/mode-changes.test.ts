@@ -292,3 +292,50 @@ describe('a list in place of the policy', () => {
     expect(await refusal(set(['web'], { mode: 'enforce', against: 'ci' }, 'ann'))).toBe('invalid');
   });
 });
+
+describe('a revision that a change is made for', () => {
+  const refused = { refusal: { kind: 'precondition' } };
+  const now = () => changes.modes.modeSet('web');
+
+  it('is 0 while no mode is set, and another one after each change', async () => {
+    expect(now()).toEqual({ owner: 'name:web', mode: undefined, revision: 0 });
+    await set(['web'], { mode: 'observe' }, 'ann', 0);
+    const first = now();
+    expect(first).toMatchObject({ mode: 'observe' });
+    await expect(set(['web'], tried(15), 'ann', 0)).rejects.toMatchObject(refused);
+    await set(['web'], tried(15), 'ann', first.revision);
+    expect(now().mode).toBe('enforce');
+    expect(now().revision).toBeGreaterThan(first.revision);
+  });
+
+  it('guards a confirmation, too', async () => {
+    await set(['web'], { mode: 'observe' }, 'ann');
+    const { revision } = now();
+    await set(['web'], tried(15), 'ann');
+    await expect(changes.modes.confirm(['web'], 'ann', revision)).rejects.toMatchObject(refused);
+    await changes.modes.confirm(['web'], 'ann', now().revision);
+    expect(modes()['name:web']).toEqual({ mode: 'enforce' });
+  });
+
+  it('lets one of two changes at the same time pass', async () => {
+    await set(['web'], { mode: 'observe' }, 'ann');
+    const { revision } = now();
+    const both = await Promise.allSettled([
+      set(['web'], { mode: 'off' }, 'ann', revision),
+      set(['web'], tried(15), 'bob', revision),
+    ]);
+    expect(both.map((one) => one.status)).toEqual(['fulfilled', 'rejected']);
+    expect(mode()).toBe('off');
+  });
+});
+
+it('a trial with less than a millisecond left by one clock is taken out all the same', async () => {
+  await set(['web'], { mode: 'observe' }, 'ann');
+  await set(['web'], tried(1), 'ann');
+  wall += MINUTE;
+  counted += MINUTE - 1.4;
+  changes.rearm();
+  expect(mode()).toBe('enforce');
+  pass(1);
+  await vi.waitFor(async () => expect((await acts())[0]).toBe('expiry mode.fallback name:web'));
+});

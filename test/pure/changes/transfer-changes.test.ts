@@ -48,7 +48,11 @@ const HASH = 'a'.repeat(64);
 const DOCUMENT = {
   lists: {
     npm: { description: 'npm', allow: ['registry.npmjs.org'] },
-    ci: { hosts: ['ci-*'], allow: ['list:npm'] },
+    ci: {
+      hosts: ['ci-*'],
+      allow: ['list:npm'],
+      tests: [{ allow: 'registry.npmjs.org' }, { deny: 'a.org:80' }],
+    },
   },
   modes: { 'compose:shop/db': 'enforce' },
   grants: [{ owner: 'name:web', entry: 'a.org' }],

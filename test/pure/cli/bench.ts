@@ -84,6 +84,7 @@ export class Bench {
       syncFeeds: () => Promise.reject(new Error('not here')),
       verifyAudit: ({ state }, hash) => verifyAudit(state, hash),
       catalogue: async () => CATALOGUE,
+      hostReport: async () => new Map(),
       onSignal: () => ({ [Symbol.dispose]: () => undefined }),
       ...this.host,
     };

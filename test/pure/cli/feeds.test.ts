@@ -34,9 +34,12 @@ async function ok(...argv: string[]): Promise<string> {
 describe('feeds', () => {
   it('are a table: what is in force, how old, and why nothing new came', async () => {
     bench.controller.feedsKnown.push(refused());
-    expect((await ok('feeds')).split('\n')[1]).toBe(
-      'broken\tREFUSED\t20\t2d\t1h\tblock\tthe list fell from 500 to 3 entries',
+    expect((await ok('feeds')).split('\n')[1]).toMatch(
+      /^broken\tREFUSED\t20\t\d{4}-\S+Z\t\d{4}-\S+Z\tblock\tthe list fell from 500 to 3 entries$/,
     );
+    bench.host = { isTerminal: true };
+    expect((await ok('feeds')).split('\n')[2]).toMatch(/^broken +REFUSED +20 +2d +1h +block /);
+    bench.host = {};
     expect(JSON.parse(await ok('feeds', '--json'))).toMatchObject([{ name: 'bad' }, { name: 'broken' }]);
     bench.controller.alerts.push('broken: refused: the list fell');
     expect(await ok('status')).toContain('ALERT broken: refused: the list fell');
@@ -132,5 +135,43 @@ describe('threats check', () => {
       code: 0,
       out: expect.stringMatching(/listed, and spared\n.*\n {4}spared: a resolver in use/),
     });
+  });
+});
+
+describe('notify', () => {
+  const output = {
+    name: 'hook',
+    kind: 'json',
+    target: 'https://h.example',
+    queued: 2,
+    delivered: 40,
+    failed: 3,
+    dropped: 0,
+    suppressed: 7,
+    lastDelivered: null,
+    lastError: 'status 500',
+  };
+
+  it('is a table of receivers and records', async () => {
+    expect((await bench.run('notify')).err).toContain('events go nowhere');
+    bench.controller.outputs = [output, { ...output, name: 'flows.file', kind: 'file' }];
+    expect((await ok('notify')).split('\n').slice(0, 2)).toEqual([
+      'hook\tjson\thttps://h.example\t2\t40\t3\t0\t-\tstatus 500',
+      'flows.file\tfile\thttps://h.example\t2\t40\t3\t0\t-\tstatus 500',
+    ]);
+    expect(JSON.parse(await ok('notify', '--json'))).toMatchObject([{ suppressed: 7 }, { kind: 'file' }]);
+  });
+
+  it('test tries every receiver, and fails with one that failed', async () => {
+    bench.controller.outputs = [
+      output,
+      { ...output, name: 'other' },
+      { ...output, name: 'flows.file', kind: 'file' },
+    ];
+    expect(await bench.run('notify', 'test')).toMatchObject({
+      code: 1,
+      out: 'hook: ok\nother: FAILED: status 500\n',
+    });
+    expect(await ok('notify', 'test', 'hook')).toBe('hook: ok\n');
   });
 });

@@ -37,7 +37,7 @@ describe('tokens', () => {
       err: expect.stringMatching(/--role is missing/),
     });
     expect(await bench.run('tokens', 'create', 'ci', '--role', 'root')).toMatchObject({ code: 2 });
-    expect((await bench.run('tokens', 'create', 'ci', '--role', 'read', '--expires', 'soon')).code).toBe(1);
+    expect((await bench.run('tokens', 'create', 'ci', '--role', 'read', '--expires', 'soon')).code).toBe(2);
   });
 });
 

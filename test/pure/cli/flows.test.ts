@@ -56,8 +56,8 @@ describe('flows', () => {
       });
     expect(await bench.run('flows', 'none')).toMatchObject({ code: 1 });
     expect(await bench.run('flows', '--since', 'yesterday')).toMatchObject({
-      code: 1,
-      err: expect.stringContaining('write 1h'),
+      code: 2,
+      err: expect.stringContaining('write a duration like 2h30m'),
     });
   });
 

@@ -1,4 +1,6 @@
 /** What a person sees on a terminal: widths, times, counts, empty tables, unknown commands. */
+import { stripVTControlCharacters } from 'node:util';
+import stringWidth from 'string-width';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ContainerBody } from '../../../src/api/schemas.js';
 import { relativeTime, remainingTime, sizeText } from '../../../src/cli/output.js';
@@ -114,6 +116,8 @@ describe('an unknown command', () => {
   it.each([
     [['statsu'], /unknown command "statsu"\n {2}→ did you mean status\?/],
     [['flow-list', '--help'], /unknown command "flow-list"\n {2}→ there are: status, ps/],
+    [['ps', '--jsno'], /unknown option '--jsno'\n {2}→ did you mean --json\?/],
+    [['allow', 'web'], /missing required argument 'entry'\n {2}→ see drawbridge allow --help/],
     [['lists', 'shwo', '--help'], /unknown command of lists "shwo"\n {2}→ did you mean show\?/],
   ])('%j is wrong usage, with --help too', async (argv, said) => {
     expect(await bench.run(...argv)).toMatchObject({ code: 2, out: '', err: expect.stringMatching(said) });
@@ -128,5 +132,138 @@ describe('an unknown command', () => {
     expect((await bench.run('--help')).out).toMatch(
       /Daily:\n(.*\n)+\nPolicies and feeds:\n(.*\n)+\nInspection:\n(.*\n)+\nService:/,
     );
+  });
+});
+
+it.each([
+  [
+    ['inspect', 'wbe'],
+    /no compose service, wbe\n {2}→ did you mean web\? Otherwise running containers are: web/,
+  ],
+  [['inspect', 'database'], /no compose service, database\n {2}→ running containers are: web/],
+])('%j proposes the nearest name only', async (argv, said) => {
+  expect(await bench.run(...argv)).toMatchObject({ code: 1, err: expect.stringMatching(said) });
+});
+
+it('without a command it shows the first ones that a person needs', async () => {
+  const { code, out, err } = await bench.run();
+  expect({ code, out }).toEqual({ code: 2, out: '' });
+  expect(err).toMatch(
+    /^Begin with these:\n.*doctor .*\n.*ps .*\n.*mode web enforce --dry-run .*\n\nUsage: drawbridge/,
+  );
+});
+
+describe('colours', () => {
+  const both = { stdout: true, stderr: true };
+  const ESCAPE = '\u001b';
+
+  it('are on a terminal that shows them: modes, coverage and verdicts', async () => {
+    bench.host = { isTerminal: true, colours: both };
+    expect((await bench.run('ps')).out).toContain(
+      `web   ${ESCAPE}[33mobserve${ESCAPE}[39m  ${ESCAPE}[32mfull${ESCAPE}[39m`,
+    );
+    expect((await bench.run('explain', 'web', 'a.org')).out).toContain(
+      `${ESCAPE}[31mdeny${ESCAPE}[39m: web to a.org`,
+    );
+    expect((await bench.run('ps', '--jsno')).err).toMatch(
+      /^\u001b\[31munknown option '--jsno'\u001b\[39m\n {2}→/,
+    );
+  });
+
+  it('are never in JSON, in a pipe, or where the terminal has none', async () => {
+    for (const argv of [
+      ['ps', '--json'],
+      ['explain', 'web', 'a.org', '--json'],
+      ['ps', '--json', '--jsno'],
+    ]) {
+      bench.host = { isTerminal: true, colours: both };
+      const { out, err } = await bench.run(...argv);
+      expect(out + err).not.toContain(ESCAPE);
+    }
+    bench.host = { isTerminal: true };
+    expect((await bench.run('ps')).out).not.toContain(ESCAPE);
+    bench.host = {};
+    expect((await bench.run('ps')).out).not.toContain(ESCAPE);
+  });
+
+  it('do not move the columns, nor do wide and combining characters', async () => {
+    const names = ['web', '\u65e5\u672c\u8a9e', 'cafe\u0301', '\u{1f468}\u200d\u{1f469}\u200d\u{1f467}'];
+    const view = bench.controller.container('web');
+    bench.controller.containers = () => names.map((name) => ({ ...view, name }));
+    bench.host = { isTerminal: true, colours: both };
+    const lines = stripVTControlCharacters((await bench.run('ps')).out)
+      .trimEnd()
+      .split('\n');
+    const columns = lines.map((line) => stringWidth(line.slice(0, line.search(/MODE|observe/))));
+    expect(columns).toEqual(Array(1 + names.length).fill(stringWidth('\u65e5\u672c\u8a9e') + 2));
+  });
+});
+
+describe('--watch', () => {
+  /** Resolves with the frames when `enough` have been drawn; the signal that ends it is sent then. */
+  async function watched(argv: readonly string[], onFrame: (frames: number) => 'go on' | 'end', rows = 24) {
+    const handlers = new Map<string, () => void>();
+    let [out, frames] = ['', 0];
+    bench.host = {
+      isTerminal: true,
+      rows,
+      stdout: {
+        write: (text: string) => {
+          out += text;
+          if (text.startsWith('\u001b[H') && onFrame(++frames) === 'end')
+            setImmediate(() => handlers.get('SIGINT')?.());
+        },
+      },
+      onSignal: (signals, handler) => {
+        for (const signal of signals) handlers.set(signal, () => handler(signal));
+        return {
+          [Symbol.dispose]: () => {
+            for (const signal of signals) handlers.delete(signal);
+          },
+        };
+      },
+    };
+    const { code } = await bench.run(...argv);
+    return { code, out, frames, left: [...handlers.keys()] };
+  }
+
+  it('draws again when something happens, and leaves the terminal as it was', async () => {
+    const { code, out, left } = await watched(['ps', '--watch'], (frames) => {
+      bench.controller.mode = 'enforce';
+      if (frames === 1)
+        setTimeout(() => {
+          bench.controller.events.emit('repair', { detail: 'a set' });
+        }, 300);
+      return frames === 2 ? 'end' : 'go on';
+    });
+    expect(code).toBe(0);
+    expect(left).toEqual([]);
+    expect(out.startsWith('\u001b[?1049h\u001b[?25l\u001b[H')).toBe(true);
+    expect(out).toMatch(/web +observe.*web +enforce/s);
+    expect(out.endsWith('\u001b[?25h\u001b[?1049l')).toBe(true);
+  });
+
+  it('shows why there is nothing while the service is away, and goes on', async () => {
+    await bench.stopServing();
+    const { code, out } = await watched(['status', '--watch'], () => 'end');
+    expect(code).toBe(0);
+    expect(out).toContain('the service is not running');
+  });
+
+  it('cuts what the terminal has no room for', async () => {
+    const { out } = await watched(['status', '--watch'], () => 'end', 4);
+    expect(out).toMatch(/3 of 40 enforced.*\n.*\n… \d+ more lines/);
+  });
+
+  it.each([
+    ['in a pipe', ['ps', '--watch'], false],
+    ['with --json', ['status', '--watch', '--json'], true],
+  ])('is refused %s', async (_, argv, isTerminal) => {
+    bench.host = { isTerminal };
+    expect(await bench.run(...argv)).toMatchObject({
+      code: 2,
+      out: '',
+      err: expect.stringContaining('--watch'),
+    });
   });
 });

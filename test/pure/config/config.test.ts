@@ -57,6 +57,7 @@ describe('defaults', () => {
       failure: 'closed',
       dns: { minTtlMs: 5_000, maxTtlMs: 86_400_000, graceMs: 3_600_000 },
       flows: { keepMs: 604_800_000, maxSizeBytes: 512_000_000 },
+      canary: { everyMs: 60_000, ready: false },
       kernel: { prefix: 'DB', markMask: 0x7f003fff, queues: [53, 54] },
       networks: { manage: ['*'], ignore: [] },
     });

@@ -132,3 +132,91 @@ describe('checkFiles: references between what is checked', () => {
     expect(await checkFiles([here('mixed')])).toEqual({ problems: [], warnings: [] });
   });
 });
+
+describe('checkFiles: tests of lists', () => {
+  let dir = '';
+  const here = (name: string): string => join(dir, name);
+  const write = (name: string, text: string) => writeFile(here(name), text);
+  beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'drawbridge-tests-'));
+    await mkdir(here('lists'));
+    await write('lists/pay.yaml', 'allow: ["*.stripe.com:443", "!evil.stripe.com"]\n');
+    await write(
+      'lists/web.yaml',
+      `allow: [list:pay, 10.0.0.0/8, "!10.0.0.5:22", any:8443]
+hosts: [web-*]
+tests:
+  - allow: api.stripe.com
+  - deny: evil.stripe.com
+  - deny: pastebin.com
+  - deny: api.stripe.com:80
+  - allow: 10.0.0.5:80
+  - deny: 10.0.0.5:22
+  - allow: 93.184.1.1:8443
+  - deny: 192.168.0.1:8443
+  - allow: 10.0.0.1/icmp
+`,
+    );
+    await write(
+      'failing.yaml',
+      `allow:
+  - "*.stripe.com:443"
+  - "!evil.stripe.com"
+  - { to: old.org, expires: "2020-01-01T00:00:00Z" }
+tests:
+  - { allow: evil.stripe.com }
+  - { deny: "api.stripe.com:443" }
+  - allow: old.org
+`,
+    );
+    await write(
+      'alone.yaml',
+      'allow: [list:pay, a.org]\ntests: [{ allow: api.stripe.com }, { allow: a.org }]\n',
+    );
+  });
+  afterAll(() => rm(dir, { recursive: true }));
+
+  it('warns of a place where anyone can receive data, once for each name of the table', async () => {
+    await write(
+      'risky.yaml',
+      'allow:\n  - a.org\n  - "*.github.com"\n  - gist.github.com\n  - gist.github.com:80\n',
+    );
+    const { problems, warnings } = await checkFiles([here('risky.yaml')]);
+    expect(problems).toEqual([]);
+    expect(warnings).toMatchObject([
+      {
+        line: 3,
+        column: 5,
+        detail: expect.stringMatching(/permits gist\.github\.com.* \(and 2 more of the file\)$/),
+      },
+    ]);
+    await write('denied.yaml', 'allow: ["*.github.com", "!gist.github.com"]\n');
+    expect(await checkFiles([here('denied.yaml')])).toEqual({ problems: [], warnings: [] });
+  });
+  it('pass by the entries of the list, of the lists that it names, and by deny entries', async () =>
+    expect(await checkFiles([here('lists')])).toEqual({ problems: [], warnings: [] }));
+  it('a test that fails is an error at its place, with what decided', async () => {
+    const { problems } = await checkFiles([here('failing.yaml')]);
+    expect(problems.map(({ line, column, detail }) => [line, column, detail])).toEqual([
+      [
+        6,
+        14,
+        'test failed: evil.stripe.com is to be allowed, and !evil.stripe.com of list failing denies it',
+      ],
+      [
+        7,
+        13,
+        'test failed: api.stripe.com:443 is to be denied, and *.stripe.com:443 of list failing permits it',
+      ],
+      [8, 12, 'test failed: old.org is to be allowed, and no entry covers it'],
+    ]);
+    for (const { remedy } of problems) expect(remedy).toBeTruthy();
+  });
+  it('what a list decides that is not among the files is a warning', async () => {
+    expect(await checkFiles([here('alone.yaml')], ['pay'])).toMatchObject({
+      problems: [],
+      warnings: [{ line: 2, detail: expect.stringContaining('test not run') }],
+    });
+    expect(await checkFiles([here('alone.yaml'), here('lists')])).toEqual({ problems: [], warnings: [] });
+  });
+});

@@ -26,6 +26,7 @@ const flow = (container: string): OpenFlow => ({
   used: 0,
   placed: 0,
   isDone: false,
+  queuedAt: 0,
   isNew: true,
 });
 const packet = (id: number, length = 10) => ({ id, mark: 7, length });

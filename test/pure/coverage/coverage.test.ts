@@ -313,6 +313,7 @@ describe('networks', () => {
     expect(found({ status: { ...stands, failure: 'nft: no such file' } })).toEqual([open]);
     expect(found({ isManaged: () => false })).toEqual([open]);
     expect(found({ isLimited: true })).toEqual(['limit-macvlan-network:partial', held]);
+    expect(found({ isAsking: true })).toEqual(['ask-macvlan-network:enforced', held]);
   });
 
   it('none has no way out', () => {

@@ -153,3 +153,13 @@ it('of an observed container it says why it passes now, and what enforce would d
     remedy: 'drawbridge allow app pastebin.com --for 1h',
   });
 });
+
+it('warns where anyone can receive data, permitted or not, and of a name of one customer', () => {
+  const open = expect.stringMatching(/^anyone can receive data there: pastes /);
+  expect(explained(BEFORE, 'pastebin.com')).toMatchObject({ verdict: 'deny', warning: open });
+  expect(explained('pastebin.com', 'pastebin.com')).toMatchObject({ verdict: 'allow', warning: open });
+  expect(explained(BEFORE, 'acme.blob.core.windows.net').warning).toMatch(
+    /one customer of \*\.blob\.core\.windows\.net/,
+  );
+  expect(explained('api.github.com', 'api.github.com').warning).toBeNull();
+});

@@ -59,6 +59,29 @@ const query = (name: string, number: number = type.A, klass = classIn): Query =>
 });
 const of = (name: string, number?: number, klass?: number) => decide(policy, 'c', query(name, number, klass));
 
+describe('a person may be asked', () => {
+  const mayBeAsked = (name: string, reason?: string): boolean => {
+    const says = reason === undefined ? refused : { ...refused, reason };
+    const action = decide(
+      { ...policy, decide: (_, n) => (ALLOWED.includes(n) ? allowed : says) },
+      'c',
+      query(name),
+    );
+    return action.kind === 'deny' && action.mayBeAsked === true;
+  };
+  it('about a name that no entry permits', () => expect(mayBeAsked('new.example.org')).toBe(true));
+  it.each([
+    ['a name that a feed lists', 'bad.example'],
+    ['a name of one label', 'db2'],
+    ['a name with a search suffix', 'api.github.com.lan'],
+    ['a name that leads around the resolver', 'mask.resolver.arpa'],
+    ['a name with bytes that no entry matches', 'a\u0000b.org'],
+    ['an allowed name', 'api.github.com'],
+  ])('not about %s', (_, name) => expect(mayBeAsked(name)).toBe(false));
+  it('not about a name that is denied for another reason', () =>
+    expect(mayBeAsked('new.example.org', 'its quota is reached')).toBe(false));
+});
+
 describe('decide', () => {
   it.each(['bad.example', 'api.bad.example'])('threats beat entries: %s', (name) => {
     for (const t of [type.A, type.MX, type.ANY])

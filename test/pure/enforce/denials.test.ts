@@ -25,6 +25,8 @@ function make(reaches = false, names: readonly string[] = []) {
     dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {
+      logged: () => undefined,
+      retain: () => undefined,
       passed: (e) => passed.push(e as DenialEvent),
       asked: (_, name) => asked.push(name),
       tallies,

@@ -46,3 +46,26 @@ it('follows the mode of a container from one applied state to the next, and its 
   expect(others).toEqual([]);
   expect(gap?.reason).toBe('it was not observed');
 });
+
+it('reports denied packets that rules have counted and the log has left out', async () => {
+  const applied = { value: stateOf('enforce') };
+  await using recording = new Recording({
+    folder,
+    applied,
+    log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    now: () => 1_000,
+  } as unknown as ConstructorParameters<typeof Recording>[0]);
+  const missing: number[] = [];
+  recording.notLogged.subscribe((count) => missing.push(count));
+  const reading = (denied: number) => recording.counted('c1', { allowed: 0, denied, unrecorded: 0 });
+  for (let n = 0; n < 3; n++) recording.logged('c1');
+  reading(2); // one of the three was logged after the rules were read
+  reading(3);
+  expect(missing).toEqual([]);
+  recording.logged('c1');
+  reading(10);
+  expect(missing).toEqual([6]);
+  recording.retain(new Set());
+  reading(11);
+  expect(missing).toEqual([6, 11]); // of a container with this id there was no reading
+});

@@ -1,9 +1,11 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { glob, matchesAny } from '../../../src/lib/glob.js';
 import {
   DURATION_PATTERN,
+  durationText,
   parseDuration,
+  parseMoment,
   parseRate,
   parseSize,
   parseTime,
@@ -27,6 +29,10 @@ describe('durations', () => {
     '%j is refused',
     (text) => expect(value(parseDuration(text))).toBe('refused'),
   );
+  it('are written as they are read', () => {
+    expect([0, 10_000, 90_000, 3_600_001].map(durationText)).toEqual(['0', '10s', '1m30s', '1h1ms']);
+    fc.assert(fc.property(fc.nat(), (ms) => value(parseDuration(durationText(ms))) === ms));
+  });
   it('the pattern for editors lets through what parses', () => {
     const text = fc.string({ unit: fc.constantFrom('1', '30', 'h', 'm', 's', 'ms', 'd', 'w') });
     fc.assert(
@@ -136,5 +142,39 @@ describe('globs', () => {
   it('is quick on what makes regular expressions slow', () => {
     expect(glob(`${'a*'.repeat(200)}b`)('a'.repeat(5_000))).toBe(false);
     expect(matchesAny(['x', '*b'], 'ab')).toBe(true);
+  });
+});
+
+describe('moments', () => {
+  const zone = process.env.TZ;
+  beforeAll(() => {
+    process.env.TZ = 'Europe/Berlin';
+  });
+  afterAll(() => {
+    if (zone === undefined) delete process.env.TZ;
+    else process.env.TZ = zone;
+  });
+  const now = Date.parse('2030-06-15T12:00:00Z'); // 14:00 in Berlin
+  const at = (text: string, way: -1 | 1, from = now) => {
+    const parsed = value(parseMoment(text, from, way));
+    return typeof parsed === 'number' ? new Date(parsed).toISOString().slice(0, 16) : parsed;
+  };
+  it.each([
+    ['2h30m', '2030-06-15T09:30', '2030-06-15T14:30'],
+    ['2030-06-15T11:00:00Z', '2030-06-15T11:00', 'refused'],
+    ['2030-06-15T15:00+02:00', 'refused', '2030-06-15T13:00'],
+    ['13:30', '2030-06-15T11:30', 'refused'],
+    ['today 18:00', 'refused', '2030-06-15T16:00'],
+    ['yesterday 18:00', '2030-06-14T16:00', 'refused'],
+    ['tomorrow 8:05', 'refused', '2030-06-16T06:05'],
+  ])('%s', (text, before, after) => expect([at(text, -1), at(text, 1)]).toEqual([before, after]));
+  it.each([
+    ...['2030-06-15T11:00:00', '2030-06-15', '2030-02-30T00:00Z', '24:00', '7', 'noon', 'today', '1.5h', ''],
+    'monday 10:00',
+  ])('%j is refused', (text) => expect([at(text, -1), at(text, 1)]).toEqual(['refused', 'refused']));
+  it('a clock time that is twice on that day, or does not exist, is refused', () => {
+    expect(at('today 02:30', 1, Date.parse('2030-10-26T23:00:00Z'))).toBe('refused');
+    expect(at('today 02:30', 1, Date.parse('2030-03-30T23:30:00Z'))).toBe('refused');
+    expect(at('today 03:30', 1, Date.parse('2030-03-30T23:30:00Z'))).toBe('2030-03-31T01:30');
   });
 });

@@ -149,6 +149,10 @@ describe('lists', () => {
     [{ match: {} }, '/match', /name/],
     [{ match: { nme: 'x' } }, '/match/nme', /name/],
     [{ match: { name: 7 } }, '/match/name', /./],
+    [{ match: { name: 'x' }, ask: 'soon' }, '/ask', /10s|30s/],
+    [{ match: { name: 'x' }, ask: '1h' }, '/ask', /10s/],
+    [{ match: { name: 'x' }, ask: 10 }, '/ask', /./],
+    [{ ask: '10s' }, '/ask', /match/],
     [{ allow: ['a.org:0'] }, '/allow/0', /1-65535/],
     [{ allow: ['a.org', { to: 'a.org' }] }, '/allow/1', /remove/],
     [{ allow: ['a.org, a.org:443, a.org'] }, '/allow/0', /remove/],
@@ -206,4 +210,44 @@ describe('cycles', () => {
   });
   it('a diamond is none', () =>
     expect(cyclicLists(new Map([of('a', 'b', 'c'), of('b', 'd'), of('c', 'd'), of('d')]))).toEqual([]));
+});
+
+describe('tests of a list', () => {
+  const read = (tests: unknown) => listFromObject('x', 'folder', { allow: ['a.org'], tests });
+
+  it.each<[unknown, readonly [verdict: string, to: string]]>([
+    [{ allow: 'A.org' }, ['allow', 'a.org:443']],
+    [{ deny: 'pastebin.com:80' }, ['deny', 'pastebin.com:80']],
+    [{ allow: 'pool.ntp.org:123/udp' }, ['allow', 'pool.ntp.org:123/udp']],
+    [{ allow: '2001:db8::1' }, ['allow', '[2001:db8::1]:443']],
+    [{ deny: '192.0.2.1/icmp' }, ['deny', '192.0.2.1/icmp']],
+    [{ deny: '192.0.2.1/udp' }, ['deny', '192.0.2.1:443/udp']],
+    [{ allow: 'container:db:5432' }, ['allow', 'container:db:5432']],
+  ])('%j', (test, [verdict, to]) =>
+    expect(read([test])).toMatchObject({ ok: true, value: { tests: [{ verdict, to: { canonical: to } }] } }),
+  );
+
+  it.each<[unknown, string, RegExp]>([
+    ['x', '/tests', /not a list/],
+    [[7], '/tests/0', /not a test/],
+    [[{}], '/tests/0', /neither/],
+    [[{ allow: 'a.org', deny: 'b.org' }], '/tests/0', /two tests/],
+    [[{ allow: 'a.org', from: 'web' }], '/tests/0/from', /unknown key "from"/],
+    [[{ deny: 7 }], '/tests/0/deny', /not a destination/],
+    [[{ allow: 'a.org' }, { deny: '*.b.org' }], '/tests/1/deny', /several names/],
+    [[{ deny: '10.0.0.0/8' }], '/tests/0/deny', /several addresses/],
+    [[{ deny: 'a.org:80,443' }], '/tests/0/deny', /several ports/],
+    [[{ deny: '!a.org' }], '/tests/0/deny', /begins with !/],
+    [[{ deny: 'any:443' }], '/tests/0/deny', /every public address/],
+    [[{ deny: 'list:npm' }], '/tests/0/deny', /is a list/],
+    [[{ deny: 'a.org:443 tls=off' }], '/tests/0/deny', /flag/],
+    [[{ deny: 'https://a.org' }], '/tests/0/deny', /URL/],
+    [Array.from({ length: 1001 }, () => ({ deny: 'a.org' })), '/tests', /1000 is the limit/],
+  ])('refuses %j', (tests, pointer, why) => {
+    const parsed = read(tests);
+    expect(parsed.ok).toBe(false);
+    if (parsed.ok) return;
+    expect(parsed.problems.map((p) => p.pointer)).toEqual([pointer]);
+    expect(parsed.problems.map((p) => `${p.detail} ${p.remedy}`).join()).toMatch(why);
+  });
 });

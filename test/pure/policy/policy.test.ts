@@ -5,6 +5,7 @@ import { parseEntries } from '../../../src/policy/entry-parse.js';
 import { readLabels } from '../../../src/policy/labels.js';
 import { ownerKey } from '../../../src/policy/own-labels.js';
 import type { Grant, List, ListMatch, Mode, ModeSetting, Policy } from '../../../src/policy/policy.js';
+import { lockedDown } from '../../../src/policy/policy.js';
 import { compilePolicy, compileUnattributed, type PolicyInput } from '../../../src/policy/policy-compile.js';
 
 const NOW = Date.parse('2030-01-01T00:00:00Z');
@@ -269,6 +270,34 @@ describe('entries', () => {
     const policy = compile({ grants: [grant('nonsense', 'name:web')] });
     expect(policy.entries).toEqual([]);
     expect(notes(policy)).toContain('g-nonsense');
+  });
+
+  describe('a person is asked', () => {
+    const asking = { 'drawbridge.allow': 'a.org', 'drawbridge.ask': '10s' };
+    const claiming = (name: string, askMs?: number) =>
+      list(name, 'b.org', { match: { name: 'web' }, ...(askMs === undefined ? {} : { askMs }) });
+    const ask = (
+      labels: Record<string, string>,
+      more: Parameters<typeof facts>[1] = {},
+      all = [claiming('l')],
+    ) => compile({ facts: facts(labels, more), lists: new Map(all) }).askMs;
+
+    it('by the label of an enforced container, or for the longest time of the lists that claim it', () => {
+      expect(ask(asking)).toBe(10_000);
+      expect(ask({}, {}, [claiming('l', 5_000), claiming('m', 20_000)])).toBe(20_000);
+      expect(ask(asking, {}, [claiming('l', 20_000)])).toBe(10_000);
+      expect(ask({ 'drawbridge.allow': 'a.org' }, {}, [claiming('l')])).toBeUndefined();
+    });
+    it('not of one that is not enforced, in a lockdown, or with a broken label', () => {
+      expect(ask({ ...asking, 'drawbridge.mode': 'observe' })).toBeUndefined();
+      expect(ask({ ...asking, 'drawbridge.x': '' })).toBeUndefined();
+      expect(lockedDown(compile({ facts: facts(asking) })).askMs).toBeUndefined();
+    });
+    it('not by a label of the image, and coverage reports that', () => {
+      const policy = compile({ facts: facts(asking, { imageLabels: asking }) });
+      expect(policy.askMs).toBeUndefined();
+      expect(notes(policy)).toMatch(/drawbridge\.ask=10s comes with the image: it is ignored/);
+    });
   });
 
   it('limits of an observed container and ask are told as not held', () => {

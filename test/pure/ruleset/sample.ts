@@ -17,6 +17,7 @@ export const shape: KernelConfig = {
   holdQueue: 53,
   checkQueue: 54,
   datagramQueue: 55,
+  askQueue: 56,
   names: NO_NAME_CHECKS,
   logGroup: 53,
   dns: { v4: '169.254.53.53', v6: 'fd64:6272:6467::53', port: 5353 },

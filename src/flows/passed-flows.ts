@@ -1,0 +1,383 @@
+/** Which container has passed what to where: records of flows, with the name and the entry of each. */
+import type { Worker } from 'node:worker_threads';
+import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
+import type { DnsService } from '../dns/dns-service.js';
+import type { Contact } from '../events/service-events.js';
+import type { Kernel } from '../kernel/kernel.js';
+import { beginAccounting } from '../kernel/netlink/conntrack.js';
+import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
+import { NO_SENDER, octetsOf, type PassedFlow, type Senders } from '../kernel/netlink/flow-accounting.js';
+import { type Current, Signal } from '../lib/current.js';
+import { PROTOCOL_NAMES } from '../lib/ip.js';
+import type { Logger } from '../lib/log.js';
+import { startThread } from '../lib/thread.js';
+import type { DockerView } from '../policy/container.js';
+import { sourceText } from '../policy/deny-entries.js';
+import { ownerKey } from '../policy/own-labels.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import { CANARY_ID } from '../ruleset/canary-subject.js';
+import {
+  type KernelConfig,
+  type Subject,
+  UNATTRIBUTED_ID,
+  unattributedSubject,
+} from '../ruleset/desired-state.js';
+import { HOST_RESOLVERS } from '../ruleset/host-net.js';
+import { identityMark, UNATTRIBUTED } from '../ruleset/marks.js';
+import { permitOf } from '../ruleset/policy-evaluator.js';
+import type { PassedBatch, PassedRequest } from './passed-thread.js';
+
+/** Connections of one container to one destination, within a second; `verdict`: 'would-deny' where only the mode lets it pass. */
+export interface PassedContact extends Contact {
+  /** Of the container; `unattributed`: of senders in managed networks that are no container. */
+  readonly id: string;
+  /** Of both directions, with the headers of IP. */
+  readonly packets: number;
+  readonly bytes: number;
+  /** Connections that are new. 0: more of connections that were recorded before, or that are older than the record. */
+  readonly count: number;
+  /** ms since the epoch. */
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface PassedFlowsParts {
+  readonly folder: string;
+  readonly shape: Pick<KernelConfig, 'marks' | 'dns'>;
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
+  readonly applied: Pick<Current<AppliedState>, 'value' | 'subscribe'>;
+  readonly docker: { view(): Pick<DockerView, 'containers'> };
+  readonly dns: Pick<DnsService, 'namesFor' | 'namesReader'>;
+  readonly departing: Pick<Signal<string>, 'subscribe'>;
+  readonly verified: Pick<VerifiedNames, 'namesOf'>;
+  readonly log: Pick<Logger, 'warn' | 'error'>;
+  readonly dumpMs?: number;
+  /** ms since the epoch. */
+  readonly now?: () => number;
+}
+
+/** Traffic of containers that is in no record, and why. */
+const NOT_RECORDED: readonly string[] = [
+  'connections on macvlan and ipvlan networks are not recorded: they pass the conntrack of their own namespace',
+  'traffic between observed containers of one network is not recorded on hosts where frames of a bridge do not pass conntrack (br_netfilter)',
+  'what is refused after its connection has begun, as by the check of names, is recorded as denied only',
+];
+
+const [DUMP_MS, RESTART_MS, LAST_BATCH_MS] = [10_000, 10_000, 1_000];
+/** Ends of flows are reported late, when their container may be gone. */
+const KEPT_MS = 60_000;
+/** Most connections with names for their later reports, and permits of one subject. */
+const [MOST_NAMED, MOST_PERMITS] = [65_536, 4_096];
+
+interface Sender {
+  readonly number: number;
+  readonly id: string;
+  name: string;
+  owner: string;
+  subject: Subject | undefined;
+  /** ms since the epoch; undefined: it exists. */
+  gone?: number;
+  /** Of a container that is gone. */
+  namesFor?: (address: string) => readonly string[];
+}
+type Permit = Pick<Contact, 'name' | 'reason' | 'entry' | 'list' | 'verdict'>;
+
+/** Records what passes, off the main thread. */
+export class PassedFlows implements AsyncDisposable {
+  /** Records of the last second. */
+  readonly recorded = new Signal<readonly PassedContact[]>();
+  /** Flows that no record will have, as `lost` and `dropped` count them. */
+  readonly missed = new Signal<number>();
+  /** Why records are missing now; undefined: none are. */
+  error: string | undefined;
+  /** Sentences about traffic that is in no record. */
+  readonly notRecorded = NOT_RECORDED;
+  readonly #o: PassedFlowsParts;
+  readonly #now: () => number;
+  readonly #byId = new Map<string, Sender>();
+  readonly #byNumber = new Map<number, Sender>();
+  readonly #named = new Map<string, readonly string[]>();
+  readonly #permits = new WeakMap<Subject, Map<string, Permit>>();
+  /** Addresses stay with a container that is gone until another one has them. */
+  readonly #addresses = new Map<string, number>();
+  #places: object | undefined;
+  #worker: Worker | undefined;
+  #subscriptions: readonly Disposable[] = [];
+  #restart: NodeJS.Timeout | undefined;
+  #isEnding = false;
+  #counts = { lost: 0, dropped: 0 };
+  #before = { lost: 0, dropped: 0 };
+  #unknown = 0;
+  /** Number of the newest sender. */
+  #last = 0;
+
+  constructor(parts: PassedFlowsParts) {
+    this.#o = parts;
+    this.#now = parts.now ?? Date.now;
+  }
+
+  /** Ends of connections that the kernel could not report; those that a dump has shown are recorded all the same. */
+  get lost(): number {
+    return this.#before.lost + this.#counts.lost;
+  }
+  /** Flows that are in no record, because there were too many at once, or because their container is not known. */
+  get dropped(): number {
+    return this.#before.dropped + this.#counts.dropped + this.#unknown;
+  }
+
+  /** Call it when the service is ready: it takes a thread, and the first read of the conntrack table. */
+  begin(): void {
+    if (this.#isEnding) return;
+    try {
+      beginAccounting(this.#o.folder);
+    } catch (e) {
+      this.#o.log.warn(
+        { err: String(e) },
+        'cannot set the sysctl net.netfilter.nf_conntrack_acct to 1: records of connections have no packets and bytes; set it on the host',
+      );
+    }
+    this.#start();
+    this.#subscriptions = [
+      this.#o.applied.subscribe((state) => this.#refresh(state)),
+      this.#o.departing.subscribe((id) => {
+        const sender = this.#byId.get(id);
+        if (sender) sender.namesFor = this.#o.dns.namesReader(id);
+      }),
+    ];
+  }
+
+  /** Takes what was recorded until now. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    clearTimeout(this.#restart);
+    for (const subscription of this.#subscriptions) subscription[Symbol.dispose]();
+    const worker = this.#worker;
+    if (!worker) return;
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, LAST_BATCH_MS);
+      const done = (): void => {
+        clearTimeout(late);
+        resolve();
+      };
+      worker.on('message', (report: unknown) => report === 'ended' && done());
+      worker.once('exit', done);
+      worker.postMessage({ end: true } satisfies PassedRequest);
+    });
+    await worker.terminate();
+  }
+
+  #start(): void {
+    const { marks, dns } = this.#o.shape;
+    const servers = [dns.v4, dns.v6].map(octetsOf);
+    let worker: Worker;
+    try {
+      worker = startThread(new URL('./passed-thread.js', import.meta.url));
+    } catch (e) {
+      this.#failed(e);
+      return;
+    }
+    this.#worker = worker;
+    this.error = undefined;
+    worker.unref();
+    worker.on('message', (batch: PassedBatch | 'ended') => {
+      if (batch !== 'ended') this.take(batch);
+    });
+    worker.once('error', (e) => this.#failed(e));
+    worker.once('exit', () => this.#worker === worker && this.#failed(new Error('the thread has ended')));
+    const options = {
+      dumpMs: this.#o.dumpMs ?? DUMP_MS,
+      notTo: dns.v4,
+      servers: [
+        ...servers,
+        ...HOST_RESOLVERS.map(({ address, octets }) => octetsOf(address).slice(0, octets)),
+      ],
+      ...(marks.check ? { check: { mask: marks.check.mask, open: marks.check.open } } : {}),
+    };
+    worker.postMessage({ begin: options } satisfies PassedRequest);
+    this.#places = undefined;
+    const { value } = this.#o.applied;
+    if (value) this.#refresh(value);
+  }
+
+  #failed(e: unknown): void {
+    this.#worker = undefined;
+    this.error = e instanceof Error ? e.message : String(e);
+    const { lost, dropped } = this.#before;
+    this.#before = { lost: lost + this.#counts.lost, dropped: dropped + this.#counts.dropped };
+    this.#counts = { lost: 0, dropped: 0 };
+    if (this.#isEnding || this.#restart) return;
+    this.#o.log.error(
+      { err: this.error },
+      'connections are not recorded: the thread that reads them is started again',
+    );
+    this.#restart = setTimeout(() => {
+      this.#restart = undefined;
+      this.#start();
+    }, RESTART_MS).unref();
+  }
+
+  /** Posts which sender has which address and mark. */
+  #refresh(state: AppliedState): void {
+    const before = this.#places;
+    this.#places = state.places;
+    if (before === state.places || !this.#worker) return;
+    this.#worker.postMessage({ senders: this.sendersOf(state) } satisfies PassedRequest);
+  }
+
+  /** The senders of the applied state, with those that are gone for as long as their flows may be reported. */
+  sendersOf({ vethMap, input, subjects }: AppliedState): Senders {
+    const { marks } = this.#o.shape;
+    const now = this.#now();
+    const bound = new Set<string>();
+    for (const { container, ip4, ip6 } of vethMap.bindings.values()) {
+      const sender = this.#senderOf(subjects.get(container), container);
+      for (const address of [ip4, ip6]) {
+        if (address === undefined) continue;
+        bound.add(octetsOf(address));
+        this.#addresses.set(octetsOf(address), sender.number);
+      }
+    }
+    const byMark = [...subjects.values()].flatMap((subject) => {
+      const sender = this.#senderOf(subject, subject.id);
+      return subject.host ? [[identityMark(marks, subject.identity), sender.number] as const] : [];
+    });
+    const others = this.#senderOf(unattributedSubject(input), UNATTRIBUTED_ID);
+    const known = new Set([...subjects.keys(), ...[...vethMap.bindings.values()].map((b) => b.container)]);
+    this.#forget(known.add(UNATTRIBUTED_ID), bound, now);
+    const own = [...this.#o.kernel.hostAddresses()].map((a) => [octetsOf(a), NO_SENDER] as const);
+    const subnets = input.bridges.flatMap((b) => b.subnets ?? []);
+    return {
+      addresses: new Map([...this.#addresses, ...own]),
+      marks: new Map([...byMark, [identityMark(marks, UNATTRIBUTED), others.number]]),
+      mask: marks.identity,
+      networks: subnets.flatMap((text) => filterNetwork(text) ?? []),
+      others: others.number,
+    };
+  }
+
+  #senderOf(subject: Subject | undefined, id: string): Sender {
+    const facts = this.#o.docker.view().containers.get(id);
+    const known = this.#byId.get(id);
+    const sender = known ?? { number: ++this.#last, id, name: id, owner: `id:${id}`, subject };
+    if (!known) {
+      this.#byId.set(id, sender);
+      this.#byNumber.set(sender.number, sender);
+    }
+    if (subject) sender.subject = subject;
+    if (facts) Object.assign(sender, { name: facts.name, owner: ownerKey(facts) });
+    delete sender.gone;
+    return sender;
+  }
+
+  #forget(known: ReadonlySet<string>, bound: ReadonlySet<string>, now: number): void {
+    for (const sender of this.#byId.values()) {
+      if (known.has(sender.id)) continue;
+      sender.gone ??= now;
+      if (now - sender.gone <= KEPT_MS) continue;
+      this.#byId.delete(sender.id);
+      this.#byNumber.delete(sender.number);
+    }
+    for (const [address, number] of this.#addresses)
+      if (!bound.has(address) && !this.#byNumber.has(number)) this.#addresses.delete(address);
+  }
+
+  /** Emits what the thread has reported, with names and entries. */
+  take({ flows, lost, dropped, malformed, error }: PassedBatch): void {
+    const before = this.lost + this.dropped;
+    this.#counts = { lost, dropped: dropped + malformed };
+    if (error !== undefined && error !== this.error)
+      this.#o.log.warn({ err: error }, 'open connections could not be read: they are recorded when they end');
+    this.error = error;
+    const contacts = new Map<string, PassedContact>();
+    for (const flow of flows) this.#join(flow, contacts);
+    if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
+    const missed = this.lost + this.dropped - before;
+    if (missed > 0) this.missed.emit(missed);
+  }
+
+  #join(flow: PassedFlow, contacts: Map<string, PassedContact>): void {
+    const sender = this.#byNumber.get(flow.sender);
+    if (!sender) {
+      this.#unknown += Math.max(1, flow.connections);
+      return;
+    }
+    if (sender.id === CANARY_ID) return;
+    const proto = PROTOCOL_NAMES[flow.proto] ?? String(flow.proto);
+    const subject = this.#o.applied.value?.subjects.get(sender.id) ?? sender.subject;
+    const permit = this.#permit(subject, flow, proto, this.#namesOf(sender, flow));
+    const key = `${sender.number} ${proto} ${flow.dst} ${flow.dport} ${permit.name} ${permit.entry}`;
+    const { packets, bytes, connections, first, last } = flow;
+    const same = contacts.get(key);
+    contacts.set(key, {
+      ...{ id: sender.id, container: sender.name, owner: sender.owner, proto },
+      ...{ address: flow.dst, port: flow.dport, feed: null, ...permit },
+      packets: packets + (same?.packets ?? 0),
+      bytes: bytes + (same?.bytes ?? 0),
+      count: connections + (same?.count ?? 0),
+      first: Math.min(first, same?.first ?? first),
+      last: Math.max(last, same?.last ?? last),
+    });
+  }
+
+  /** The names that a connection was permitted for; otherwise those that resolved to the address for this container. */
+  #namesOf(sender: Sender, { proto: number, src, sport, dst, dport }: PassedFlow): readonly string[] {
+    const proto = PROTOCOLS[number];
+    const resolved = (): readonly string[] => sender.namesFor?.(dst) ?? this.#o.dns.namesFor(sender.id, dst);
+    if (sport === undefined || !proto) return resolved();
+    const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
+    const key = `${number} ${src} ${sport} ${dst} ${dport}`;
+    const checked = this.#o.verified.namesOf(ends);
+    const names = checked.length > 0 ? checked : this.#named.get(key);
+    if (!names) return resolved();
+    this.#named.delete(key);
+    this.#named.set(key, names);
+    const [oldest] = this.#named.keys();
+    if (this.#named.size > MOST_NAMED && oldest !== undefined) this.#named.delete(oldest);
+    return names;
+  }
+
+  #permit(subject: Subject | undefined, flow: PassedFlow, proto: string, names: readonly string[]): Permit {
+    const [name = null] = names;
+    if (!subject)
+      return {
+        ...{ name, entry: null, list: null, verdict: 'allow' },
+        reason: 'it passed: the sender is no container',
+      };
+    const known = this.#permits.get(subject) ?? new Map<string, Permit>();
+    this.#permits.set(subject, known);
+    const key = `${proto} ${flow.dport} ${flow.dst} ${flow.to ?? ''} ${names.join(' ')}`;
+    const permit = known.get(key) ?? this.#findPermit(subject, flow, proto, names);
+    if (known.size >= MOST_PERMITS) known.clear();
+    known.set(key, permit);
+    return permit;
+  }
+
+  #findPermit(subject: Subject, flow: PassedFlow, proto: string, names: readonly string[]): Permit {
+    const { dst, dport, to = dst, toPort = dport } = flow;
+    const isHost = this.#o.kernel.hostAddresses().has(dst) || dst.startsWith('127.') || dst === '::1';
+    const hostPort = isHost ? { hostPort: dport } : {};
+    const found = permitOf(subject, { names, address: to, proto, port: toPort, ...hostPort });
+    const [name = null] = names;
+    const without = { name, entry: null, list: null, verdict: 'allow' } as const;
+    if (found === 'neighbour') return { ...without, reason: NEIGHBOUR };
+    const { mode } = subject.policy;
+    if (!found && mode === 'observe') return { ...without, reason: OBSERVED, verdict: 'would-deny' };
+    if (!found) return { ...without, reason: PASSED_BECAUSE[mode] };
+    const { entry, source } = found.entry;
+    return {
+      name: found.name ?? name,
+      reason: `an entry permits it (${sourceText(source)})`,
+      entry: entry.canonical,
+      list: 'list' in source ? source.list : null,
+      verdict: 'allow',
+    };
+  }
+}
+
+const NEIGHBOUR = 'containers of its compose project reach each other (eastWest)';
+const OBSERVED = 'no entry permits it (observed, so it passed)';
+const PASSED_BECAUSE = {
+  enforce: 'it was permitted when it began; no entry permits it now',
+  observe: OBSERVED,
+  off: 'the container is in mode off: only threats are blocked',
+} as const;

@@ -1,0 +1,284 @@
+import { decidedBy, denialText } from '../policy/deny-entries.js';
+import type { DestEntry } from '../policy/entry.js';
+import { Gathering } from '../policy/gathering.js';
+import type { PolicyEntry } from '../policy/policy.js';
+import { riskOfEntry, riskOfName } from '../policy/risk.js';
+import {
+  byText,
+  type Chosen,
+  chooseLists,
+  entriesOf,
+  type Group,
+  groupsOf,
+  iso,
+  joinSiblings,
+  permitsRow,
+  type Row,
+  rowsOf,
+  type ShownUse,
+  type Stability,
+  shownUse,
+  spanText,
+  stabilityOf,
+  targetsOf,
+  useOf,
+  useText,
+} from './needs.js';
+import {
+  type Permitted,
+  presentParts,
+  type Removal,
+  type SuggestedEntry,
+  type SuggestInput,
+} from './present.js';
+
+interface LeftEntry extends ShownUse {
+  /** The entry that would permit it, or the destination where no entry can. */
+  readonly entry: string;
+  readonly why: string;
+}
+export interface Suggestion {
+  readonly container: string;
+  readonly owner: string;
+  /** Recorded since then, RFC 3339; null: never. */
+  readonly since: string | null;
+  readonly starts: number;
+  readonly stable: Stability;
+  readonly entries: readonly SuggestedEntry[];
+  readonly lists: readonly {
+    readonly list: string;
+    readonly comment: string;
+    readonly covers: readonly string[];
+  }[];
+  readonly left: readonly LeftEntry[];
+  /** Entries of its label, grants and lists that were not used. */
+  readonly remove: readonly Removal[];
+  readonly notes: readonly string[];
+}
+export function suggest(input: SuggestInput): Suggestion {
+  const { record, container, now } = input;
+  const sorted = classify(input);
+  const needed = sorted.needed;
+  const chosen = chooseLists(
+    input.lists,
+    needed,
+    sorted.permitted.map((p) => p.row),
+    now,
+  );
+  const open = needed.filter((row) => !chosen.some((c) => c.rows.includes(row)));
+  const refused = sorted.left.filter((l) => l.isRefused).map((l) => l.row);
+  const groups = joinSiblings(groupsOf(open, refused), refused);
+  const isOdd = (group: Group): boolean => record.starts > 1 && useOf(group.rows).count === 1;
+  const odd = groups
+    .filter(isOdd)
+    .flatMap((g) => leftGroup(g, `seen once, in one of ${record.starts} starts`, container));
+  const fresh = groups.filter((g) => !isOdd(g));
+  const present = presentParts(input, sorted.permitted);
+  const left = leftRows(container, sorted.left, [
+    ...fresh.flatMap(entriesOf),
+    ...entriesOfLists(input, chosen),
+  ]);
+  return {
+    container,
+    owner: record.owner,
+    since: record.since === null ? null : iso(record.since),
+    starts: record.starts,
+    stable: stabilityOf(record, now),
+    entries: [...present.entries, ...fresh.flatMap((g) => suggestedOf(g, record.starts))].sort((a, b) =>
+      byText(a.entry, b.entry),
+    ),
+    lists: [...present.lists, ...chosen.map((c) => ({ ...shownList(c), comment: NEW_LIST }))].sort((a, b) =>
+      byText(a.list, b.list),
+    ),
+    left: [...left, ...odd].sort((a, b) => byText(a.entry, b.entry) || byText(a.why, b.why)),
+    remove: present.remove,
+    notes: notesOf(input, sorted, chosen, present.notes),
+  };
+}
+
+const NEW_LIST = 'permits several of the names';
+const shownList = ({ list, rows }: Chosen) => ({ list, covers: targetsOf(rows) });
+
+interface Left {
+  readonly row: Row;
+  readonly why: string;
+  /** A wildcard must not permit it. */
+  readonly isRefused: boolean;
+}
+interface Classified {
+  readonly permitted: readonly Permitted[];
+  readonly needed: readonly Row[];
+  readonly left: readonly Left[];
+  /** Neighbours that need no entry. */
+  readonly free: readonly Row[];
+}
+
+const DNS_PORT = 53;
+
+function classify(input: SuggestInput): Classified {
+  const { record, places, now, options } = input;
+  const from = options.withinMs === undefined ? Number.NEGATIVE_INFINITY : now - options.withinMs;
+  const rows = rowsOf(record.seen, places).filter((row) => row.last >= from);
+  const connected = new Set(rows.flatMap((r) => (r.proto === 'dns' || r.name === null ? [] : [r.name])));
+  const unresolved = new Set(
+    rows.flatMap((r) => (r.proto === 'dns' && r.verdict !== 'allow' && r.name !== null ? [r.name] : [])),
+  );
+  const found = { permitted: [], needed: [], left: [], free: [] } as {
+    permitted: Permitted[];
+    needed: Row[];
+    left: Left[];
+    free: Row[];
+  };
+  for (const row of rows) {
+    // Port 53 of an enforced container leads to Drawbridge, which answers by the names of the policy.
+    if (row.port === DNS_PORT && (row.proto === 'tcp' || row.proto === 'udp')) continue;
+    if (row.proto === 'dns' && row.verdict !== 'threat' && connected.has(row.name ?? '')) continue;
+    const by = row.verdict === 'threat' ? undefined : permittedBy(input, row, unresolved);
+    if (by) found.permitted.push({ row, by });
+    else if (row.place.free) found.free.push(row);
+    else {
+      const reason = leftReason(input, row);
+      if (reason) found.left.push({ row, ...reason });
+      else found.needed.push(row);
+    }
+  }
+  return found;
+}
+
+/** The entry of its policy that permits it now, deny entries taken into account. */
+function permittedBy(
+  { policy }: SuggestInput,
+  row: Row,
+  unresolved: ReadonlySet<string>,
+): PolicyEntry | undefined {
+  const { wanted, verdict, by } = row;
+  if (!policy || !wanted) return undefined;
+  const decided = decidedBy({ entries: [], denied: policy.denied }, wanted);
+  if (decided.by) return undefined;
+  const used = verdict === 'allow' ? policy.entries.find(({ entry }) => entry.canonical === by) : undefined;
+  const found = used ?? policy.entries.find(({ entry }) => permitsRow(entry, wanted));
+  // An entry for addresses does not let the name resolve.
+  const isByName = found?.entry.target.kind === 'name' || row.name === null || !unresolved.has(row.name);
+  return isByName ? found : undefined;
+}
+
+/** Why a destination is not suggested; undefined: it is. */
+function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'row'> | undefined {
+  const { wanted, verdict, place, known, proto, name } = row;
+  const refused = (why: string) => ({ why, isRefused: true });
+  if (verdict === 'threat')
+    return refused('a threat feed lists it: no container reaches it, whatever its entries');
+  if (known) return refused('marked as known and refused');
+  if (!wanted) return refused(place.warning ?? 'no entry can permit it');
+  const denial = decidedBy({ entries: [], denied: policy?.denied ?? [] }, wanted).by;
+  if (denial) return refused(denialText(denial));
+  if (place.warning !== null) return refused(place.warning);
+  const risk = name === null ? undefined : riskOfName(name);
+  if (risk)
+    return refused(
+      risk.hasTenants
+        ? `anyone can have a name below ${risk.pattern.slice(2)}: add it if this one is yours; ${risk.reason}`
+        : `anyone can receive data there: ${risk.reason}`,
+    );
+  if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied) return refused(DENIED_NOW);
+  if (proto === 'dns') return { why: 'only resolved: no connection to it was seen', isRefused: false };
+  return undefined;
+}
+
+const DENIED_NOW = 'denied now';
+const quoted = (entry: string): string => (/[\s*]/.test(entry) ? `'${entry}'` : entry);
+
+/** Rows by the entries that would permit them. Names that were only resolved are dropped where what is suggested permits them. */
+function leftRows(
+  container: string,
+  left: readonly Left[],
+  suggested: readonly DestEntry[],
+): readonly LeftEntry[] {
+  const byWhy = new Map<string, Row[]>();
+  const shown: LeftEntry[] = [];
+  for (const { row, why, isRefused } of left) {
+    if (!isRefused && suggested.some((entry) => row.wanted && permitsRow(entry, row.wanted))) continue;
+    if (!row.wanted) shown.push({ entry: row.title, why, ...shownUse(row) });
+    else byWhy.set(why, [...(byWhy.get(why) ?? []), row]);
+  }
+  for (const [why, rows] of byWhy) shown.push(...groupsOf(rows).flatMap((g) => leftGroup(g, why, container)));
+  return shown;
+}
+
+function leftGroup(group: Group, why: string, container: string): readonly LeftEntry[] {
+  return entriesOf(group).map(({ canonical }) => {
+    const command = `; drawbridge allow ${container} ${quoted(canonical)} permits it`;
+    return {
+      entry: canonical,
+      why: `${why}${why === DENIED_NOW ? command : ''}`,
+      ...shownUse(useOf(group.rows)),
+    };
+  });
+}
+
+function suggestedOf(group: Group, starts: number): readonly SuggestedEntry[] {
+  return entriesOf(group).map((entry) => {
+    const use = useOf(group.rows.filter((row) => row.wanted && permitsOrJoins(entry, row)));
+    const joined = entry.target.kind === 'name' && entry.target.match === 'below';
+    const what = joined ? `${targetsOf(group.rows).length} numbered names, ` : '';
+    return {
+      entry: entry.canonical,
+      comment: `${what}${useText(use, starts)}`,
+      ...shownUse(use),
+      risk: riskOfEntry(entry)?.reason ?? null,
+    };
+  });
+}
+
+const permitsOrJoins = (entry: DestEntry, { wanted }: Row): boolean =>
+  wanted !== undefined && permitsRow(entry, wanted);
+
+function entriesOfLists({ lists, now }: SuggestInput, chosen: readonly Chosen[]): readonly DestEntry[] {
+  const gathering = new Gathering(lists, now);
+  for (const { list } of chosen) gathering.addList(list, (name) => ({ from: 'list', list: name }));
+  return gathering.entries.map(({ entry }) => entry);
+}
+
+function notesOf(
+  { record, policy, container, now, options, notRecorded }: SuggestInput,
+  { permitted, needed, free }: Classified,
+  chosen: readonly Chosen[],
+  more: readonly string[],
+): readonly string[] {
+  const all = [...permitted.map((p) => p.row), ...needed];
+  const explained = targetsOf(chosen.flatMap((c) => c.rows)).length;
+  const names = chosen.map((c) => c.list).sort(byText);
+  const begin = now - options.unusedMs;
+  const gaps = record.gaps.filter((gap) => gap.to > begin);
+  const isShort = record.since === null || record.since > begin;
+  return [
+    ...(chosen.length > 0
+      ? [
+          `${joinedWith(names)} ${names.length === 1 ? 'explains' : 'explain'} ${explained} of ${targetsOf(all).length} destinations`,
+        ]
+      : []),
+    ...more,
+    ...(free.length > 0
+      ? [`${targetsOf(free).join(', ')}: permitted without an entry (neighbours, eastWest)`]
+      : []),
+    ...(policy ? [] : [`${container} does not exist now: what its labels permit is not known`]),
+    ...(isShort && record.since !== null && (policy?.entries.length ?? 0) > 0
+      ? [
+          `no entry is to be removed: recorded since ${iso(record.since)}, and not for ${spanText(options.unusedMs)}`,
+        ]
+      : []),
+    ...gaps.map(
+      (gap) =>
+        `not recorded from ${iso(gap.from)} to ${iso(gap.to)}: ${gap.reason}; no entry is to be removed`,
+    ),
+    ...(record.dropped > 0
+      ? [
+          `${record.dropped} connections were lost to the record: what was used may be missing here, and an entry that seems unused may be in use`,
+        ]
+      : []),
+    ...notRecorded,
+  ];
+}
+
+const joinedWith = (names: readonly string[]): string =>
+  names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;

@@ -1,0 +1,83 @@
+import { expect, it } from 'vitest';
+import { type ContainerParts, suggestionBody } from '../../../src/api/container-body.js';
+import type { SeenDestination } from '../../../src/flows/flow-record.js';
+import { parseAddress, rangeOf } from '../../../src/lib/ip.js';
+import type { ContainerFacts } from '../../../src/policy/container.js';
+import { entriesOf, member } from '../ruleset/sample.js';
+import { NOW, SHIPPED, seen, texts } from '../suggest/sample.js';
+
+const ADDRESS = '172.18.0.9';
+const inside = [parseAddress(ADDRESS), parseAddress('172.18.0.3')].flatMap((a) => (a ? [rangeOf(a)] : []));
+const facts = {
+  id: member(7, 'a.org').id,
+  name: 'web',
+  labels: { 'drawbridge.lists': 'npm' },
+  imageLabels: {},
+  imageId: '',
+  image: 'x',
+  endpoints: [],
+} as unknown as ContainerFacts;
+
+/** `described`: what the recording finds for each address. */
+function partsOf(
+  described: Readonly<Record<string, { kind: string; entry: string | null }>>,
+): ContainerParts {
+  const m = { ...member(7, 'a.org', 'enforce'), neighbours: ['172.18.0.4'] };
+  const parts = {
+    applied: { value: { subjects: new Map([[m.id, m]]), input: { inside } } },
+    docker: { view: () => ({ containers: new Map([[facts.id, facts]]), networks: new Map() }) },
+    policies: { policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
+    recording: {
+      describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
+        described[address] ?? { kind: 'address', entry: `${address}:443` },
+    },
+  };
+  return parts as unknown as ContainerParts;
+}
+const ask = (container: ContainerFacts | string, all: readonly SeenDestination[], described = {}) =>
+  suggestionBody(
+    partsOf(described),
+    { lists: SHIPPED },
+    {
+      container,
+      record: { owner: 'name:web', since: 1, gaps: [], starts: 1, dropped: 0, seen: all },
+      options: { includeDenied: false, unusedMs: 1 },
+      now: NOW,
+    },
+  );
+const left = (s: Awaited<ReturnType<typeof ask>>) => s.left.map((l) => `${l.entry} ${l.why}`).join('\n');
+
+it('a container that exists: its neighbours, free ones, and addresses that none has now', async () => {
+  const found = await ask(facts, [seen('172.18.0.3:5432'), seen('172.18.0.4:80'), seen(`${ADDRESS}:6379`)], {
+    '172.18.0.3': { kind: 'neighbour', entry: 'container:db:5432' },
+    '172.18.0.4': { kind: 'neighbour', entry: 'container:free:80' },
+  });
+  expect(texts(found)).toContain('container:db:5432');
+  expect(texts(found).join()).not.toMatch(/free|172/);
+  expect(found.notes.join()).toMatch(/container:free: permitted without an entry/);
+  expect(left(found)).toMatch(/^172\.18\.0\.9:6379\/tcp no container has this address now/);
+});
+
+it('a neighbour that is gone is named as the container resolved it', async () => {
+  const row = seen('x.org:6379', { name: 'cache', address: ADDRESS });
+  expect(texts(await ask(facts, [row]))).toContain('container:cache:6379');
+});
+
+it('metadata services are left out', async () => {
+  const entry = '169.254.169.254:80';
+  const found = await ask(facts, [seen(entry)], { '169.254.169.254': { kind: 'address', entry } });
+  expect(left(found)).toMatch(/instance metadata service of AWS.*act as the host/);
+});
+
+it('a container that is gone: names and public addresses, not what had a private address', async () => {
+  const rows = [
+    seen('b.org'),
+    seen('93.184.1.1:22'),
+    seen('10.0.0.5:5432'),
+    seen('c.org:443', { address: '10.0.0.6' }),
+  ];
+  const found = await ask('gone', rows);
+  expect(texts(found)).toEqual(['93.184.1.1:22', 'b.org', 'c.org private']);
+  expect(left(found)).toMatch(/^10\.0\.0\.5:5432\/tcp no container has this address now/);
+  expect(found.notes.join()).toMatch(/gone does not exist now/);
+});
