@@ -113,10 +113,30 @@ export interface paths {
          */
         readonly get: operations["getContainersContainerMode"];
         /**
-         * Set the mode; auto: labels, claims and the default decide again
+         * Set the mode, for a time or without end, or confirm a trial
          * @description It needs the role write.
          */
         readonly put: operations["putContainersContainerMode"];
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v1/modes": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        /**
+         * Set the mode of several containers: all of them, or none
+         * @description It needs the role write. It takes 2 tokens of the rate.
+         */
+        readonly put: operations["putModes"];
         readonly post?: never;
         readonly delete?: never;
         readonly options?: never;
@@ -132,7 +152,7 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * What mode enforce would deny according to the recording in mode observe; changes nothing
+         * What mode enforce, or a list, would deny according to the recording; changes nothing
          * @description It needs the role read.
          */
         readonly get: operations["getContainersContainerPreview"];
@@ -937,6 +957,11 @@ export interface components {
             /** @description containers with a list that does not exist */
             readonly missingLists: number;
             readonly paused: number;
+            /** @description containers that are enforced on trial */
+            readonly trials: number;
+            readonly trialUntil: string | null;
+            /** @description observed containers that a list is evaluated for in place of their policy */
+            readonly evaluated: number;
             readonly lockdown: {
                 /** @description RFC 3339, UTC */
                 readonly since: string;
@@ -1045,6 +1070,12 @@ export interface components {
             }[];
             readonly grants: readonly components["schemas"]["Grant"][];
             readonly pausedUntil: string | null;
+            readonly trialUntil: string | null;
+            readonly against: {
+                readonly list: string;
+                /** @description RFC 3339, UTC */
+                readonly since: string;
+            } | null;
             readonly limits: string | null;
             readonly quota: {
                 readonly bytes: number;
@@ -1068,15 +1099,23 @@ export interface components {
             readonly note: string | null;
         };
         readonly ModeRequest: {
-            readonly mode: "enforce" | "observe" | "off" | "auto";
+            /** @description auto: labels, claims and the default decide; confirm: a trial becomes mode enforce for good */
+            readonly mode: "enforce" | "observe" | "off" | "auto" | "confirm";
+            /** @description of enforce: after this duration, what was set before counts again */
+            readonly trial?: string;
+            /** @description of observe: the list that is evaluated in place of the policy, without being enforced */
+            readonly against?: string;
         };
         readonly Preview: {
             readonly container: string;
+            /** @description all running containers of this owner, for which the mode would count */
+            readonly containers: readonly string[];
             /** @description the owner of the record: compose:PROJECT/SERVICE or name:NAME */
             readonly owner: string;
             readonly mode: "enforce" | "observe" | "off";
             /** @description the mode that is previewed */
             readonly to: "enforce" | "observe" | "off";
+            readonly against: string | null;
             readonly recordingSince: string | null;
             /** @description earlier times during which it ran and was not recorded */
             readonly gaps: readonly {
@@ -1115,6 +1154,8 @@ export interface components {
                 readonly port: number;
                 readonly name: string | null;
                 readonly entry: string | null;
+                /** @description the container that opened it */
+                readonly container: string;
                 /** @description a new connection to it passes */
                 readonly passesAgain: boolean;
             }[];
@@ -1127,6 +1168,19 @@ export interface components {
             /** @description the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME */
             readonly owner: string;
             readonly set: ("enforce" | "observe" | "off") | null;
+        };
+        readonly ModesRequest: {
+            readonly containers: readonly string[];
+            /** @description auto: labels, claims and the default decide; confirm: a trial becomes mode enforce for good */
+            readonly mode: "enforce" | "observe" | "off" | "auto" | "confirm";
+            /** @description of enforce: after this duration, what was set before counts again */
+            readonly trial?: string;
+            /** @description of observe: the list that is evaluated in place of the policy, without being enforced */
+            readonly against?: string;
+        };
+        readonly Modes: {
+            /** @description those of the request, in its order */
+            readonly containers: readonly components["schemas"]["Container"][];
         };
         readonly PauseRequest: {
             /** @description duration */
@@ -2104,9 +2158,51 @@ export interface operations {
             readonly 503: components["responses"]["Problem503"];
         };
     };
-    readonly getContainersContainerPreview: {
+    readonly putModes: {
         readonly parameters: {
             readonly query?: never;
+            readonly header?: {
+                /** @description executes the change once: the same request with the same key gets the same answer for 24 hours */
+                readonly "Idempotency-Key"?: string;
+            };
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["ModesRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description done, or what was asked for */
+            readonly 200: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Modes"];
+                };
+            };
+            readonly 400: components["responses"]["Problem400"];
+            readonly 401: components["responses"]["Problem401"];
+            readonly 403: components["responses"]["Problem403"];
+            readonly 404: components["responses"]["Problem404"];
+            readonly 409: components["responses"]["Problem409"];
+            readonly 412: components["responses"]["Problem412"];
+            readonly 413: components["responses"]["Problem413"];
+            readonly 415: components["responses"]["Problem415"];
+            readonly 422: components["responses"]["Problem422"];
+            readonly 429: components["responses"]["Problem429"];
+            readonly 500: components["responses"]["Problem500"];
+            readonly 503: components["responses"]["Problem503"];
+        };
+    };
+    readonly getContainersContainerPreview: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description what this list would deny in place of the policy */
+                readonly against?: string;
+            };
             readonly header?: never;
             readonly path: {
                 /** @description id, name or id prefix */

@@ -45,9 +45,11 @@ const ModeResult = object({
   container: Type.String(),
   mode: Mode,
   modeFrom: Type.String(),
+  trialUntil: ContainerSchema.properties.trialUntil,
+  against: ContainerSchema.properties.against,
   wouldCut: Type.Array(Destination),
   preview: Type.Optional(PreviewSchema),
-  wanted: Type.Optional(Words(['enforce', 'observe', 'off', 'auto'])),
+  wanted: Type.Optional(Words(['enforce', 'observe', 'off', 'auto', 'confirm'])),
   dryRun: Type.Optional(Type.Literal(true)),
 });
 const Recoverable = object({

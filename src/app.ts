@@ -255,6 +255,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     now: Date.now,
     prepare: pass.prepare,
     denied: (facts) => policies.policyOf(facts).denied ?? [],
+    isDoubted: () => trust.doubt !== undefined,
     onChange: () => {
       appliedRevision.changed();
       reconciler.trigger({ kind: 'changes' });

@@ -107,13 +107,18 @@ export class ApiClient {
   revokeGrant(container: string, grant: string): Promise<Durability> {
     return this.#end('DELETE /v1/containers/{container}/grants/{grant}', { params: { container, grant } });
   }
-  /** Only a dry run is answered with a preview. */
-  async setMode(container: string, mode: Routes[typeof MODE]['body']['mode']): Promise<ContainerBody> {
-    return (await this.#json(MODE, { params: { container }, body: { mode } })) as ContainerBody;
+  /** Of all these containers, or of none. */
+  async setModes(containers: readonly string[], wanted: Routes[typeof MODE]['body']) {
+    const [one = '', ...others] = containers;
+    if (others.length > 0)
+      return (await this.#json('PUT /v1/modes', { body: { containers, ...wanted } })).containers;
+    // Only a dry run is answered with a preview.
+    return [(await this.#json(MODE, { params: { container: one }, body: wanted })) as ContainerBody];
   }
-  /** What mode enforce would deny; changes nothing. */
-  preview(container: string) {
-    return this.#json('GET /v1/containers/{container}/preview', { params: { container } });
+  /** What mode enforce would deny, or the list `against` in place of the policy; changes nothing. */
+  preview(container: string, against?: string) {
+    const query = against === undefined ? {} : { against };
+    return this.#json('GET /v1/containers/{container}/preview', { params: { container }, query });
   }
   /** `container` undefined: all containers. `duration` as in "10m". */
   pause(container: string | undefined, duration: string) {

@@ -2,6 +2,7 @@ import { allFindings, type CoverageParts, coverageInput } from '../coverage/cove
 import { explain } from '../coverage/explain.js';
 import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
 import { notRecorded, type PreviewParts } from '../coverage/preview.js';
+import { enforcedAs } from '../coverage/would-deny.js';
 import type { Denials } from '../enforce/denials.js';
 import { askedName } from '../enforce/destination.js';
 import type { Overrides } from '../enforce/policies.js';
@@ -23,8 +24,8 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/
 import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import { type Emergency, pauseOf } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { DesiredState, Subject } from '../ruleset/desired-state.js';
-import { type AsEnforced, asEnforced, mayReach } from '../ruleset/policy-evaluator.js';
+import type { Subject } from '../ruleset/desired-state.js';
+import { mayReach } from '../ruleset/policy-evaluator.js';
 import { namesOf, type Place, type Recorded } from '../suggest/needs.js';
 import type { PresentPolicy, SuggestOptions } from '../suggest/present.js';
 import { type Suggestion, suggest } from '../suggest/suggest.js';
@@ -76,6 +77,8 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     lists: policy.lists,
     entries: [...policy.entries, ...(policy.denied ?? [])].map((e) => entryView(parts, holder.id, e, count)),
     grants: grantsOf(overrides.grants, holder).map(grantBody),
+    trialUntil: policy.trialUntil ?? null,
+    against: policy.against ?? null,
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
     limits: policy.limits ? limitsText(policy.limits) : null,
     quota: quotaView(parts, holder.id),
@@ -174,7 +177,7 @@ export function explainBody(
       remedy: 'start it, or see its coverage in drawbridge ps',
     });
   const self = state.view.containers.get(id);
-  const enforced = member.policy.mode === 'observe' ? enforcedMember(parts, state, member) : undefined;
+  const enforced = member.policy.mode === 'observe' ? enforcedAs(parts, state, member) : undefined;
   const view = explain({
     member,
     ...(enforced ? { enforced } : {}),
@@ -201,14 +204,6 @@ function gapsOf(parts: ContainerParts, c: ContainerFacts, policy: Policy): strin
   if (!worst) return null;
   const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
   return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
-}
-
-/** As it would be evaluated in mode enforce now. */
-function enforcedMember(parts: ContainerParts, state: AppliedState, member: Subject): AsEnforced {
-  const { dns, threats, kernel, shape } = parts;
-  const learned = (desired: DesiredState, set: string, address: string): boolean =>
-    desired.sets.get(set)?.isThreats ? threats.has(set, address) : dns.isMember(member.id, set, address);
-  return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
 }
 
 /** The gateway: the host's address that the container knows. */

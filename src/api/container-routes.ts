@@ -1,5 +1,8 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { ModeRequest } from '../changes/mode-changes.js';
+import type { PreviewView } from '../coverage/preview.js';
+import { refuseInvalid } from '../lib/problem.js';
 import { grantBody } from './container-body.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
 import { PageQuery, type PageRoute, SharedBody } from './pagination.js';
@@ -13,12 +16,17 @@ import {
   GrantSchema,
   LockdownRequestSchema,
   LockdownSchema,
-  ModeRequestSchema,
-  ModeSchema,
   PauseRequestSchema,
   PauseSchema,
 } from './schemas.js';
-import { PreviewSchema } from './schemas-traffic.js';
+import {
+  type ModeBody,
+  ModeRequestSchema,
+  ModeSchema,
+  ModesRequestSchema,
+  ModesSchema,
+  PreviewSchema,
+} from './schemas-traffic.js';
 
 const ContainerParams = Type.Object({
   container: Type.String({ description: 'id, name or id prefix', examples: ['web'] }),
@@ -113,7 +121,7 @@ const ModeQuery = Type.Object(
 
 export function modeRoutes(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Set the mode; auto: labels, claims and the default decide again',
+    summary: 'Set the mode, for a time or without end, or confirm a trial',
     params: ContainerParams,
     querystring: ModeQuery,
     body: ModeRequestSchema,
@@ -122,13 +130,12 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
   server.put<{
     Params: Static<typeof ContainerParams>;
     Querystring: Static<typeof ModeQuery>;
-    Body: Static<typeof ModeRequestSchema>;
+    Body: ModeBody;
   }>('/v1/containers/:container/mode', { schema, config: GUARD }, async (request) => {
     const { container } = request.params;
-    if (request.query.dryRun === 'true') return ctx.views.preview(container, request.body.mode);
-    const { containers } = ctx.changes;
-    const revision = guardedRevision(request, () => containers.modeSet(container).revision);
-    await containers.setMode(container, request.body.mode, whoIs(request), revision);
+    if (request.query.dryRun === 'true') return previewOf(ctx, container, request.body);
+    const revision = guardedRevision(request, () => ctx.changes.modes.modeSet(container).revision);
+    await setModes(ctx, [container], request.body, whoIs(request), revision);
     return ctx.views.container(container);
   });
   const get = {
@@ -142,21 +149,98 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
     options,
     (request, reply) => {
       const { container } = request.params;
-      const { owner, mode: set = null, revision } = ctx.changes.containers.modeSet(container);
+      const { owner, mode: set = null, revision } = ctx.changes.modes.modeSet(container);
       const { mode, modeFrom } = ctx.views.container(container);
       return reply.header('etag', etagOf(revision)).send({ mode, modeFrom, owner, set });
     },
   );
-  const preview = {
-    summary: 'What mode enforce would deny according to the recording in mode observe; changes nothing',
+  modesRoute(server, ctx);
+  previewRoute(server, ctx);
+}
+
+function modesRoute(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'Set the mode of several containers: all of them, or none',
+    body: ModesRequestSchema,
+    response: { 200: ModesSchema },
+  };
+  const config = { cost: 2, problems: [404] };
+  server.put<{ Body: Static<typeof ModesRequestSchema> }>(
+    '/v1/modes',
+    { schema, config },
+    async (request) => {
+      const { containers, ...wanted } = request.body;
+      await setModes(ctx, containers, wanted, whoIs(request));
+      return { containers: containers.map((one) => ctx.views.container(one)) };
+    },
+  );
+}
+
+const PreviewQuery = Type.Object(
+  {
+    against: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'what this list would deny in place of the policy',
+        examples: ['ci'],
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+function previewRoute(server: FastifyInstance, ctx: Context): void {
+  const schema = {
+    summary: 'What mode enforce, or a list, would deny according to the recording; changes nothing',
     params: ContainerParams,
+    querystring: PreviewQuery,
     response: { 200: PreviewSchema },
   };
-  server.get<{ Params: Static<typeof ContainerParams> }>(
+  server.get<{ Params: Static<typeof ContainerParams>; Querystring: Static<typeof PreviewQuery> }>(
     '/v1/containers/:container/preview',
-    { schema: preview },
-    (request) => ctx.views.preview(request.params.container, 'enforce'),
+    { schema },
+    (request) => {
+      const { against } = request.query;
+      const wanted =
+        against === undefined ? ({ mode: 'enforce' } as const) : { mode: 'observe' as const, against };
+      return previewOf(ctx, request.params.container, wanted);
+    },
   );
+}
+
+function previewOf(ctx: Context, container: string, { mode, against }: ModeBody): Promise<PreviewView> {
+  if (mode === 'confirm')
+    return refuseInvalid([
+      { detail: 'a confirmation has no preview', remedy: 'preview mode enforce', pointer: '/mode' },
+    ]);
+  if (against !== undefined) ctx.changes.lists.get(against);
+  return ctx.views.preview(container, { mode, against });
+}
+
+async function setModes(
+  { changes }: Context,
+  containers: readonly string[],
+  { mode, trial, against }: ModeBody,
+  who: string,
+  ifMatch?: number,
+): Promise<void> {
+  if (mode !== 'confirm') {
+    const wanted: ModeRequest = {
+      mode,
+      ...(trial === undefined ? {} : { trialMs: durationMs(trial) }),
+      ...(against === undefined ? {} : { against }),
+    };
+    return changes.modes.set(containers, wanted, who, ifMatch);
+  }
+  if (trial !== undefined || against !== undefined)
+    refuseInvalid([
+      {
+        detail: 'a confirmation takes neither a trial nor a list',
+        remedy: 'leave them out',
+        pointer: trial === undefined ? '/against' : '/trial',
+      },
+    ]);
+  return changes.modes.confirm(containers, who, ifMatch);
 }
 
 const ADMIN = { role: 'admin' } as const;

@@ -1,9 +1,10 @@
 /** The shapes of feeds and threats in the API. */
 import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
-import type { View } from './schemas.js';
+import { DURATION_PATTERN } from '../lib/units.js';
+import { ContainerSchema, type View } from './schemas.js';
 
-/** The shapes of denied flows and of the preview of mode enforce in the API. */
+/** The shapes of denied flows, of modes that are set, and of the preview of a mode in the API. */
 
 const Lines = Type.Object(
   {
@@ -170,9 +171,13 @@ const Entry = Nullable(Text('the entry that permits it, ready to paste; null: no
 export const PreviewSchema = Type.Object(
   {
     container: Type.String({ examples: ['web'] }),
+    containers: Type.Array(Type.String({ examples: ['web'] }), {
+      description: 'all running containers of this owner, for which the mode would count',
+    }),
     owner: Text('the owner of the record: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
     mode: Mode,
     to: { ...Mode, description: 'the mode that is previewed' },
+    against: Nullable(Text('the list by which destinations are evaluated; null: the policy counts')),
     recordingSince: Nullable({
       ...Time,
       description: 'start of the uninterrupted recording; null: not recorded now',
@@ -214,6 +219,7 @@ export const PreviewSchema = Type.Object(
           port: Type.Integer(),
           name: Nullable(Type.String()),
           entry: Entry,
+          container: Text('the container that opened it'),
           passesAgain: Type.Boolean({ description: 'a new connection to it passes' }),
         },
         closed,
@@ -224,6 +230,55 @@ export const PreviewSchema = Type.Object(
   { ...closed, $id: 'Preview' },
 );
 export type PreviewBody = View<typeof PreviewSchema>;
+
+const MODE_REQUEST = {
+  mode: {
+    ...Words(['enforce', 'observe', 'off', 'auto', 'confirm']),
+    description:
+      'auto: labels, claims and the default decide; confirm: a trial becomes mode enforce for good',
+  },
+  trial: Type.Optional(
+    Type.String({
+      pattern: DURATION_PATTERN,
+      description: 'of enforce: after this duration, what was set before counts again',
+      examples: ['15m'],
+    }),
+  ),
+  against: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'of observe: the list that is evaluated in place of the policy, without being enforced',
+    }),
+  ),
+};
+export const ModeRequestSchema = Type.Object(MODE_REQUEST, { ...closed, $id: 'ModeRequest' });
+export type ModeBody = View<typeof ModeRequestSchema>;
+export const ModeSchema = Type.Object(
+  {
+    mode: { ...Mode, description: 'the mode in force' },
+    modeFrom: Text('the source of the mode', 'default'),
+    owner: Text('the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
+    set: Nullable({ ...Mode, description: 'the mode that is set through the API; null: none' }),
+  },
+  { ...closed, $id: 'ModeSetting' },
+);
+export const ModesRequestSchema = Type.Object(
+  {
+    containers: Type.Array(
+      Type.String({ minLength: 1, description: 'id, name or id prefix', examples: ['web'] }),
+      {
+        minItems: 1,
+        maxItems: 1000,
+      },
+    ),
+    ...MODE_REQUEST,
+  },
+  { ...closed, $id: 'ModesRequest' },
+);
+export const ModesSchema = Type.Object(
+  { containers: Type.Array(ContainerSchema, { description: 'those of the request, in its order' }) },
+  { ...closed, $id: 'Modes' },
+);
 
 const used = {
   count: Count,

@@ -103,6 +103,12 @@ export const StatusSchema = Type.Object(
     }),
     missingLists: Type.Integer({ minimum: 0, description: 'containers with a list that does not exist' }),
     paused: Count,
+    trials: Type.Integer({ minimum: 0, description: 'containers that are enforced on trial' }),
+    trialUntil: Nullable({ ...Time, description: 'end of the trial that ends first' }),
+    evaluated: Type.Integer({
+      minimum: 0,
+      description: 'observed containers that a list is evaluated for in place of their policy',
+    }),
     lockdown: Nullable(LockdownFacts),
     threats: Type.Object(
       {
@@ -240,6 +246,16 @@ export const ContainerSchema = Type.Object(
     entries: Type.Array(EntryViewSchema),
     grants: Type.Array(GrantSchema),
     pausedUntil: Nullable(Time),
+    trialUntil: Nullable({
+      ...Time,
+      description: 'enforced on trial until then: what was set before counts again, unless it is confirmed',
+    }),
+    against: Nullable(
+      Type.Object(
+        { list: Type.String(), since: Time },
+        { ...closed, description: 'the list that is evaluated in place of its policy while it is observed' },
+      ),
+    ),
     limits: Nullable(Text('the parsed value of the label drawbridge.limit')),
     quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
     allowed: Count,
@@ -262,21 +278,6 @@ export const GrantRequestSchema = Type.Object(
   },
   { ...closed, $id: 'GrantRequest' },
 );
-export const ModeRequestSchema = Type.Object(
-  { mode: Words(['enforce', 'observe', 'off', 'auto']) },
-  { ...closed, $id: 'ModeRequest' },
-);
-
-export const ModeSchema = Type.Object(
-  {
-    mode: { ...Mode, description: 'the mode in force' },
-    modeFrom: Text('the source of the mode', 'default'),
-    owner: Text('the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
-    set: Nullable({ ...Mode, description: 'the mode that is set through the API; null: none' }),
-  },
-  { ...closed, $id: 'ModeSetting' },
-);
-
 export const PauseRequestSchema = Type.Object(
   { for: Type.String({ pattern: DURATION_PATTERN, description: 'duration', examples: ['10m'] }) },
   { ...closed, $id: 'PauseRequest' },

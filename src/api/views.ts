@@ -6,7 +6,7 @@ import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { Config } from '../config/config.js';
 import type { ConnectionChecks } from '../connections/connection-checks.js';
 import type { ExplainView } from '../coverage/explain-request.js';
-import { type PreviewView, previewView } from '../coverage/preview.js';
+import { type PreviewRequest, type PreviewView, previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
 import type { Readiness } from '../enforce/health.js';
 import type { EnforcementPass } from '../enforce/pass.js';
@@ -20,7 +20,7 @@ import type { Canary } from '../ops/canary.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
 import type { Lockdown } from '../policy/policy.js';
-import { BROKEN_LABEL, MISSING_LIST, type Mode } from '../policy/policy.js';
+import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { isContainerId } from '../ruleset/canary-subject.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
@@ -125,6 +125,7 @@ export class Views {
       node,
       ...census(all),
       paused: all.filter((c) => c.modeFrom === 'pause').length,
+      ...temporary(all),
       lockdown: this.lockdown() ?? null,
       threats: feeds.status(),
       kernel: {
@@ -193,8 +194,8 @@ export class Views {
     return explainBody(this.#p, this.#p.overrides(), this.#find(idOrName), to);
   }
 
-  /** What this mode would deny the container. Nothing is changed. */
-  async preview(idOrName: string, to: Mode | 'auto'): Promise<PreviewView> {
+  /** What this mode, or a candidate list, would deny the container. Nothing is changed. */
+  async preview(idOrName: string, to: PreviewRequest): Promise<PreviewView> {
     const found = this.#find(idOrName);
     await this.refreshCounts();
     return previewView(this.#p, found, to);
@@ -316,6 +317,13 @@ export function census(
     labelErrors: having(BROKEN_LABEL),
     missingLists: having(MISSING_LIST),
   };
+}
+
+/** Containers on trial, with the end of the trial that ends first, and those that a candidate list is evaluated for. */
+function temporary(all: readonly ContainerBody[]): Pick<Status, 'trials' | 'trialUntil' | 'evaluated'> {
+  const ends = all.flatMap((c) => c.trialUntil ?? []).sort();
+  const evaluated = all.filter((c) => c.against !== null).length;
+  return { trials: ends.length, trialUntil: ends[0] ?? null, evaluated };
 }
 
 /** What a host reports of its containers: `partial` and `unenforced` count the containers of every mode. */

@@ -7,6 +7,7 @@ import type { Audit } from './audit.js';
 import { Committer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges, EmergencyChanges } from './container-changes.js';
 import { type ListChangeOptions, ListChanges } from './list-changes.js';
+import { type ModeChangeOptions, ModeChanges } from './mode-changes.js';
 import { ChangesState, type CurrentChanges } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
 import { TransferChanges } from './transfer-changes.js';
@@ -14,7 +15,8 @@ import type { UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
-    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare' | 'denied'> {
+    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare' | 'denied'>,
+    Partial<Pick<ModeChangeOptions, 'isDoubted'>> {
   readonly store: Store;
   readonly audit: Pick<Audit, 'record'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
@@ -47,6 +49,7 @@ export class Changes {
   readonly #state: ChangesState;
   readonly lists: ListChanges;
   readonly containers: ContainerChanges;
+  readonly modes: ModeChanges;
   readonly emergency: EmergencyChanges;
   readonly tokens: TokenChanges;
   readonly transfer: TransferChanges;
@@ -85,6 +88,16 @@ export class Changes {
       node: options.node,
       prepare: (grant) => options.prepare?.(grant),
       denied: (facts) => options.denied?.(facts) ?? [],
+    });
+    this.modes = new ModeChanges({
+      state,
+      committer,
+      find: (idOrName) => options.find(idOrName),
+      holder: (idOrName) => this.containers.holder(idOrName),
+      hasList: (name) => state.lists.has(name) || options.folderLists().some((list) => list.name === name),
+      isDoubted: () => options.isDoubted?.() ?? false,
+      now: () => options.now(),
+      node: options.node,
     });
     this.emergency = new EmergencyChanges({
       state,
@@ -129,7 +142,7 @@ export class Changes {
     return changes;
   }
 
-  /** The changes of the store without expired grants and pauses. Entries with `expires` are evaluated by the compiler. */
+  /** The changes of the store without expired grants, pauses and trials. Entries with `expires` are evaluated by the compiler. */
   current(): CurrentChanges {
     return this.#state.current(this.#o.now());
   }
@@ -143,7 +156,13 @@ export class Changes {
     ];
     const entries = lists.flatMap(expiriesOf);
     const pauses = [...this.#state.pauses.values()].map((p) => p.value.expires);
-    this.#moment.arm([...grants, ...pauses, ...entries]);
+    const now = this.#o.now();
+    const trials = [...this.#state.modes.keys()].flatMap((owner) => {
+      const left = this.#state.trialLeft(owner, now);
+      // A part of a millisecond is a wait, too. One that is over and still there is looked at again.
+      return left === undefined ? [] : [new Date(now + (Math.ceil(left) || STEP_MS)).toISOString()];
+    });
+    this.#moment.arm([...grants, ...pauses, ...trials, ...entries]);
   }
 
   /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
@@ -151,10 +170,12 @@ export class Changes {
     try {
       await this.containers.drop(isGone);
       await this.emergency.drop(isGone);
+      await this.modes.drop();
+      if (this.modes.isWaiting) this.#moment.again(RETRY_MS);
     } catch (e) {
       this.#o.log.warn(
         { err: e },
-        'grants and pauses that are over stay in the store for now (they allow nothing)',
+        'grants, pauses and trials that are over stay in the store for now (they do not count)',
       );
       this.#moment.again(RETRY_MS);
     }

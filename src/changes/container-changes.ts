@@ -5,12 +5,11 @@ import { coversEntry, denialRemedy, denialText } from '../policy/deny-entries.js
 import type { Entry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
-import type { Grant, Mode, PolicyEntry } from '../policy/policy.js';
+import type { Grant, PolicyEntry } from '../policy/policy.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/policy.js';
-import { byStrictness } from '../policy/policy-compile.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
-import { type ChangesState, grantKey, isOurs, LOCKDOWN_KEY, modeKey, pauseKey } from './stored-state.js';
+import { type ChangesState, grantKey, isOurs, LOCKDOWN_KEY, pauseKey } from './stored-state.js';
 
 export interface ContainerChangeOptions {
   readonly state: ChangesState;
@@ -31,7 +30,7 @@ const LONGEST_GRANT_MS = 366 * 86_400_000;
 /** Grants of one owner. More entries belong in a list. */
 const MOST_GRANTS = 1000;
 
-/** Grants and modes of containers. Open-ended ones belong to the owner, timed ones to the one container. */
+/** Grants of containers. Open-ended ones belong to the owner, timed ones to the one container. */
 export class ContainerChanges {
   readonly #o: ContainerChangeOptions;
 
@@ -93,75 +92,6 @@ export class ContainerChanges {
     });
   }
 
-  /** The mode that is set for the owner of this container; undefined: none, and revision 0. */
-  modeSet(idOrName: string): {
-    readonly owner: string;
-    readonly mode: Mode | undefined;
-    readonly revision: number;
-  } {
-    const owner = ownerKey(this.holder(idOrName));
-    const { state } = this.#o;
-    return { owner, mode: state.modes.get(owner)?.value, revision: state.revisionOf(modeKey(owner)) };
-  }
-
-  /** `auto`: labels, claims and the default decide again. `ifMatch`: the revision that it is made for; 0: none is set yet. */
-  async setMode(idOrName: string, mode: Mode | 'auto', who: string, ifMatch?: number): Promise<void> {
-    const facts = this.holder(idOrName);
-    // While the owner of a mode is uncertain, the mode may only be tightened, as in the policy.
-    const owner = mode === 'enforce' ? ownerKey(facts) : certainOwner(facts);
-    this.#checkRevision(owner, ifMatch);
-    const stricter = this.#stricterElsewhere(facts, owner, mode);
-    const change = (key: string, after: Mode | undefined): KeyChange | undefined => {
-      const before = this.#o.state.modes.get(key)?.value;
-      if (before === after) return undefined;
-      return {
-        key: modeKey(key),
-        before: before && { mode: before },
-        after: after && { mode: after },
-        who,
-        action: 'mode.set',
-        target: `${key} (${facts.name})`,
-      };
-    };
-    const own = (): KeyChange | undefined => change(owner, mode === 'auto' ? undefined : mode);
-    if (stricter.length === 0)
-      return this.#o.committer.serial(modeKey(owner), async () => {
-        this.#checkRevision(owner, ifMatch);
-        const one = own();
-        if (one) await this.#o.committer.commit(one);
-      });
-    const all = [own(), ...stricter.map((key) => change(key, undefined))];
-    await this.#o.committer.commitAll(all.filter((one) => one !== undefined));
-  }
-
-  #checkRevision(owner: string, ifMatch: number | undefined): void {
-    const revision = this.#o.state.revisionOf(modeKey(owner));
-    if (ifMatch === undefined || ifMatch === revision) return;
-    refuse(
-      'precondition',
-      `the mode of ${owner} is at revision ${revision}, not ${ifMatch}`,
-      'read the mode again, and repeat the change with its ETag',
-    );
-  }
-
-  /**
-   * Other owner keys with a stricter mode, which would still apply. The mode of the container's name is removed with the
-   * change. The mode of a service that only the image's labels name belongs to that service, and refuses the change.
-   */
-  #stricterElsewhere(facts: ContainerFacts, owner: string, mode: Mode | 'auto'): readonly string[] {
-    const stricter = ownerKeys(facts).filter((key) => {
-      const theirs = key === owner ? undefined : this.#o.state.modes.get(key)?.value;
-      return theirs !== undefined && (mode === 'auto' || byStrictness(theirs, mode) < 0);
-    });
-    const foreign = stricter.find((key) => !key.startsWith('name:'));
-    if (foreign === undefined || mode === 'auto') return stricter.filter((key) => key !== foreign);
-    return refuse(
-      'conflict',
-      `mode ${this.#o.state.modes.get(foreign)?.value} is set for ${foreign}, which the labels of ${facts.name}'s image name: it holds for ${facts.name}, too`,
-      'set that service to auto, or create the container with other values of com.docker.compose.project and com.docker.compose.service',
-    );
-  }
-
   /** Remove grants from the store that have expired or belong to a removed container (`isGone`, by id). */
   async drop(isGone: (containerId: string) => boolean): Promise<void> {
     const grants = [...this.#o.state.grants.values()].map((g) => g.value);
@@ -204,7 +134,8 @@ export class ContainerChanges {
   }
 }
 
-function certainOwner(facts: ContainerFacts): string {
+/** The owner of the container. Refuse while it is not known which labels come from the image. */
+export function certainOwner(facts: ContainerFacts): string {
   if (ownerIsCertain(facts)) return ownerKey(facts);
   return refuse(
     'not-in-force',

@@ -43,6 +43,7 @@ export class CurrentOverrides {
   #hasEnds(): boolean {
     if (this.#state.pauses.size > 0) return true;
     for (const { value } of this.#state.grants.values()) if (value.expires !== undefined) return true;
+    for (const { value } of this.#state.modes.values()) if (value.trial) return true;
     return false;
   }
 }

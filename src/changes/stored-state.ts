@@ -4,7 +4,8 @@ import { isRecord, isWithin } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { Parsed } from '../lib/problem.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
-import type { Emergency, Grant, List, Lockdown, Mode, Pause } from '../policy/policy.js';
+import type { Emergency, Grant, List, Lockdown, ModeSetting, Pause } from '../policy/policy.js';
+import { isModeSetting, isTime, settingOf } from '../policy/policy.js';
 import { isToken, type Token } from '../policy/token.js';
 import type { Store } from '../store/store-interface.js';
 
@@ -46,6 +47,14 @@ export class Deadlines {
     return !this.isOver(key, span, now) && Date.parse(span.created) - TOLERANCE_MS <= now;
   }
 
+  /**
+   * What remains (ms) of a thing that the wall clock must not end early: the wall clock counts for the time before it was first seen
+   * here, and from then on the monotonic clock alone.
+   */
+  remaining(key: string, span: Span, now: number): number {
+    return Math.max(0, this.#until(key, span, now) - this.#monotonic() - FRACTION_MS);
+  }
+
   forget(key: string): void {
     this.#seen.delete(key);
   }
@@ -70,7 +79,8 @@ export interface CurrentChanges extends Emergency {
   readonly lists: ReadonlyMap<string, List & { readonly revision: number }>;
   /** Expired grants are left out. */
   readonly grants: readonly Grant[];
-  readonly modes: ReadonlyMap<string, Mode>;
+  /** What counts now: after a trial, what was set before it. */
+  readonly modes: ReadonlyMap<string, ModeSetting>;
 }
 
 /** A list's body: the fields of the YAML file, as they were given. */
@@ -103,7 +113,8 @@ interface Revised<T> {
 export class ChangesState {
   readonly lists = new Map<string, StoredList>();
   readonly grants = new Map<string, Revised<Grant>>();
-  readonly modes = new Map<string, Revised<Mode>>();
+  /** As they are stored: a trial may be over. */
+  readonly modes = new Map<string, Revised<ModeSetting>>();
   readonly pauses = new Map<string, Revised<Pause>>();
   readonly tokens = new Map<string, Revised<Token>>();
   /** By owner: the lists that `sync` made. */
@@ -222,18 +233,37 @@ export class ChangesState {
     return {
       lists: new Map([...this.lists].map(([name, stored]) => [name, stored.list])),
       grants: [...this.grants.values()].map((g) => g.value).filter((g) => inForce(grantKey(g.id), g)),
-      modes: new Map([...this.modes].map(([owner, mode]) => [owner, mode.value])),
+      modes: new Map(
+        [...this.modes.keys()].flatMap((owner) => {
+          const setting = this.modeOf(owner, now);
+          return setting ? [[owner, setting] as const] : [];
+        }),
+      ),
       pauses: [...this.pauses.values()].map((p) => p.value).filter((p) => inForce(pauseKey(p.owner), p)),
       lockdown: this.lockdown,
     };
   }
 
-  /** Some grant or pause has ended, and has not been taken out yet. */
+  /** The mode that is set for an owner now: after a trial, what was set before it. */
+  modeOf(owner: string, now: number): ModeSetting | undefined {
+    const setting = this.modes.get(owner)?.value;
+    const left = this.trialLeft(owner, now);
+    return left !== undefined && left <= 0 ? setting?.trial?.before : setting;
+  }
+
+  /** What remains (ms) of the trial of an owner; undefined: it is not on trial. */
+  trialLeft(owner: string, now: number): number | undefined {
+    const trial = this.modes.get(owner)?.value.trial;
+    return trial && this.deadlines.remaining(modeKey(owner), trial, now);
+  }
+
+  /** Some grant, pause or trial has ended, and has not been taken out yet. */
   hasEnded(now: number): boolean {
     const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.isOver(key, span, now);
     return (
       [...this.grants.values()].some((g) => ended(grantKey(g.value.id), g.value)) ||
-      [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value))
+      [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value)) ||
+      [...this.modes.keys()].some((owner) => this.trialLeft(owner, now) === 0)
     );
   }
 
@@ -257,7 +287,8 @@ export class ChangesState {
   #set(kind: Kind, name: string, value: unknown, revision: number): void {
     if (kind === 'list') this.#setList(name, value, revision);
     else if (kind === 'grant' && isGrant(value)) this.grants.set(name, { value, revision });
-    else if (kind === 'mode' && isModeRecord(value)) this.modes.set(name, { value: value.mode, revision });
+    else if (kind === 'mode' && isModeSetting(value))
+      this.modes.set(name, { value: settingOf(value), revision });
     else if (kind === 'pause' && isPause(value)) this.pauses.set(name, { value, revision });
     else if (kind === 'lockdown') this.lockdown = lockdownOf(value);
     else if (kind === 'token' && isToken(value)) this.tokens.set(name, { value, revision });
@@ -306,10 +337,6 @@ function isGrant(value: unknown): value is Grant {
   );
 }
 
-function isModeRecord(value: unknown): value is { readonly mode: Mode } {
-  return isRecord(value) && (value.mode === 'enforce' || value.mode === 'observe' || value.mode === 'off');
-}
-
 function isSynced(value: unknown): value is { readonly lists: readonly string[] } {
   return isRecord(value) && Array.isArray(value.lists) && value.lists.every((l) => typeof l === 'string');
 }
@@ -318,7 +345,7 @@ function isPause(value: unknown): value is Pause {
   return (
     isRecord(value) &&
     ['owner', 'created', 'expires', 'by'].every((field) => typeof value[field] === 'string') &&
-    [value.created, value.expires].every((time) => !Number.isNaN(Date.parse(String(time))))
+    [value.created, value.expires].every(isTime)
   );
 }
 

@@ -7,7 +7,7 @@ import { schemaProblems } from '../lib/schema-check.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import type { ListParser } from '../policy/list-parse.js';
 import { isOwnerKey } from '../policy/own-labels.js';
-import { cyclicLists, type Grant, type List, type Mode } from '../policy/policy.js';
+import { cyclicLists, type Grant, type List, type Mode, type ModeSetting } from '../policy/policy.js';
 import { isTokenName, ROLES, type Token } from '../policy/token.js';
 import type { KeyChange } from './change-record.js';
 import type { Committer } from './commit.js';
@@ -55,7 +55,7 @@ export class TransferChanges {
     const open = [...grants.values()].map((g) => g.value).filter(isOpenEnded);
     return {
       lists: sorted([...lists].map(([name, stored]) => [name, stored.body])),
-      modes: sorted([...modes].map(([owner, mode]) => [owner, mode.value])),
+      modes: sorted([...modes].flatMap(([owner, { value }]) => lasting(value).map((mode) => [owner, mode]))),
       grants: open.map(({ owner, entry }) => ({ owner, entry })).sort(byText),
       tokens: [...tokens.values()].map((t) => t.value).sort(byText),
     };
@@ -160,13 +160,19 @@ export class TransferChanges {
 
   #modes({ modes }: Everything, replace: boolean): Change[] {
     const known = this.#o.state.modes;
-    const gone = replace ? [...known.keys()].filter((owner) => !modes.has(owner)) : [];
-    return changed(
-      [...modes.keys(), ...gone].map((owner) => {
-        const [before, after] = [known.get(owner)?.value, modes.get(owner)].map((mode) => mode && { mode });
-        return { kind: 'mode', name: owner, key: modeKey(owner), before, after };
-      }),
-    );
+    const lastingOf = (owner: string): readonly Mode[] => lasting(known.get(owner)?.value);
+    const fresh = [...modes].filter(([owner, mode]) => !lastingOf(owner).includes(mode));
+    const gone = replace ? [...known.keys()].filter((o) => !modes.has(o) && lastingOf(o).length > 0) : [];
+    return [
+      ...fresh.map(([owner, mode]) => [owner, { mode }] as const),
+      ...gone.map((o) => [o] as const),
+    ].map(([owner, after]) => ({
+      kind: 'mode',
+      name: owner,
+      key: modeKey(owner),
+      before: known.get(owner)?.value,
+      after,
+    }));
   }
 
   #grants({ grants }: Everything, replace: boolean): Change[] {
@@ -225,6 +231,12 @@ export class TransferChanges {
     }
     return plan.filter(({ kind }) => kind !== 'sync').map(planned);
   }
+}
+
+/** The mode without what ends: of a trial, what was set before it. */
+function lasting(setting: ModeSetting | undefined): readonly Mode[] {
+  const left = setting?.trial ? setting.trial.before : setting;
+  return left ? [left.mode] : [];
 }
 
 const grantText = ({ owner, entry }: Everything['grants'][number]): string => JSON.stringify([owner, entry]);

@@ -6,16 +6,18 @@ import type { Problem } from '../lib/problem.js';
 import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
 import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
-import { CommandFailure, failureOf, wrongUsage } from './failure.js';
+import { CommandFailure, wrongUsage } from './failure.js';
 import { containersOf, containersOfProject, withContainer } from './named-containers.js';
 import { counted, modeReason, type Output } from './output.js';
 
-/** What `mode` sets. */
-export const MODES = ['enforce', 'observe', 'off', 'auto'] as const;
+/** What `mode` sets; confirm: a trial becomes a mode without end. */
+export const MODES = ['enforce', 'observe', 'off', 'auto', 'confirm'] as const;
 type WantedMode = (typeof MODES)[number];
 
 interface Options {
   readonly project?: string;
+  readonly trial?: string;
+  readonly against?: string;
   readonly dryRun?: true;
   readonly yes?: true;
 }
@@ -29,15 +31,23 @@ export function modeCommand(program: Command, registry: Registry): void {
   const command = registry.add<[string[]], Options>(program, {
     usage: 'mode <container-and-mode...>',
     summary:
-      'set the mode of a container, a compose service, a glob or a project: enforce, observe, off, or auto (labels and lists decide)',
+      'set the mode of a container, a compose service, a glob or a project: enforce, observe, off, or auto (labels and lists decide); confirm ends a trial',
     options: [
       ['--project <project>', 'all running containers of this compose project'],
-      ['--dry-run', 'print what enforce would block, and change nothing'],
+      [
+        '--trial <duration>',
+        'with enforce: how long, as in 15m, or until when, as in "today 18:00"; what was set before counts again then',
+      ],
+      ['--against <list>', 'with observe: record what this list would deny, in place of the policy'],
+      ['--dry-run', 'print what would be blocked, and change nothing'],
       ['--yes', 'do not ask before enforcing'],
     ],
     examples: [
       'mode web enforce',
       'mode web enforce --dry-run',
+      'mode web enforce --trial 15m',
+      'mode web confirm',
+      'mode web observe --against ci',
       "mode 'shop-*' enforce --yes",
       'mode --project shop enforce',
       'mode web auto',
@@ -47,7 +57,7 @@ export function modeCommand(program: Command, registry: Registry): void {
   command.usage('[options] <container> <mode>');
 }
 
-function wantedOf(words: readonly string[], { project }: Options): Wanted {
+function wantedOf(words: readonly string[], { project, trial, against, dryRun }: Options): Wanted {
   const [first, second, ...more] = words;
   const wanted =
     project === undefined ? { container: first, mode: second } : { container: undefined, mode: first };
@@ -57,14 +67,26 @@ function wantedOf(words: readonly string[], { project }: Options): Wanted {
       'mode needs a container and a mode, or --project and a mode',
       'write drawbridge mode web enforce, or drawbridge mode --project shop enforce',
     );
-  const mode = MODES.find((known) => known === wanted.mode);
+  const mode = MODES.find((one) => one === wanted.mode);
   if (mode === undefined)
     return wrongUsage(`invalid mode "${wanted.mode}"`, `write one of ${MODES.join(', ')}`);
+  if (trial !== undefined && mode !== 'enforce')
+    return wrongUsage('--trial belongs to mode enforce', 'write drawbridge mode web enforce --trial 15m');
+  if (against !== undefined && mode !== 'observe')
+    return wrongUsage(
+      '--against belongs to mode observe',
+      'write drawbridge mode web observe --against LIST',
+    );
+  if (dryRun && mode === 'confirm')
+    return wrongUsage('a confirmation has no dry run', 'see drawbridge ps for what is on trial');
   return { container: wanted.container, mode };
 }
 
 async function setMode(session: Session, { container, mode }: Wanted, options: Options): Promise<number> {
-  const command = `mode ${container ?? `--project ${options.project}`} ${mode}`;
+  const { trial, against } = options;
+  const time = trial === undefined ? undefined : timeFromNow('--trial', trial);
+  const how = trial === undefined ? '' : ` --trial ${trial}`;
+  const command = `mode ${container ?? `--project ${options.project}`} ${mode}${how}`;
   const [dryRun, yes] = [options.dryRun === true, options.yes === true];
   if (mode === 'enforce' && !dryRun) mustBeAskable(session, { yes, command });
   const client = await session.client();
@@ -72,28 +94,50 @@ async function setMode(session: Session, { container, mode }: Wanted, options: O
     container === undefined
       ? await containersOfProject(client, options.project ?? '')
       : await containersOf(client, container);
-  const previews = mode === 'enforce' ? await previewsOf(session, client, targets) : [];
+  const isShown = mode === 'enforce' || (dryRun && against !== undefined);
+  const previews = isShown ? await previewsOf(session, client, targets, against) : [];
   if (dryRun) return showDryRun(session, targets, mode, previews);
   const isNew = mode === 'enforce' && targets.some((c) => c.mode !== 'enforce');
   const names = targets.length === 1 ? targets[0]?.name : counted(targets.length, 'container');
-  if (isNew && !(await consents(session, { yes, command, question: `Enforce ${names}?` }))) return 1;
-  const done = await changed(session, client, targets, mode);
+  const question = `Enforce ${names}${trial === undefined ? '' : ` on trial ${time === trial ? 'for' : 'until'} ${trial}`}?`;
+  if (isNew && !(await consents(session, { yes, command, question }))) return 1;
+  const done = await client.setModes(
+    targets.map((c) => c.id),
+    { mode, ...(time === undefined ? {} : { trial: time }), ...(against === undefined ? {} : { against }) },
+  );
   const results = done.map((c) => result(c, previews));
   // A name gives one object, a glob or a project a list.
-  session.out.show(isOne(container, results) ? results[0] : results, () => undefined);
+  session.out.show(isOne(container, results) ? results[0] : results, () => {
+    for (const c of done) session.out.line(changedText(session.out, c));
+  });
   return 0;
+}
+
+function changedText(out: Output, c: ContainerBody): string {
+  const why = modeReason(c.modeFrom);
+  if (c.trialUntil)
+    return `${c.name}: ${c.mode} (${why}) on trial ${out.until(c.trialUntil)}: what was set before counts again then, unless drawbridge mode ${c.name} confirm`;
+  return c.against && c.mode === 'observe'
+    ? `${c.name}: ${c.mode} (${why}), evaluated against the list ${c.against.list} since ${out.time(c.against.since)}: drawbridge mode ${c.name} observe --against ${c.against.list} --dry-run shows what it would block`
+    : `${c.name}: ${c.mode} (${why})`;
 }
 
 const isOne = (container: string | undefined, results: readonly unknown[]): boolean =>
   container !== undefined && !/[*?]/.test(container) && results.length === 1;
 
+/** One for the containers of an owner, which share the record and the mode. */
 async function previewsOf(
   { out }: Session,
   client: ApiClient,
   targets: readonly ContainerBody[],
+  against: string | undefined,
 ): Promise<readonly PreviewBody[]> {
   const previews: PreviewBody[] = [];
-  for (const { id, mode } of targets) if (mode !== 'enforce') previews.push(await client.preview(id));
+  for (const { id, name, mode } of targets) {
+    if ((mode === 'enforce' && against === undefined) || previews.some((p) => p.containers.includes(name)))
+      continue;
+    previews.push(await client.preview(id, against));
+  }
   if (!out.isJson) for (const preview of previews) printPreview(out, preview);
   return previews;
 }
@@ -112,42 +156,23 @@ function showDryRun(
   return 0;
 }
 
-function result({ name, mode, modeFrom }: ContainerBody, previews: readonly PreviewBody[]) {
-  const preview = previews.find((p) => p.container === name);
-  return { container: name, mode, modeFrom, wouldCut: preview?.destinations ?? [], preview };
-}
-
-/** Change the containers one after the other. A failure lists those that were changed before it. */
-async function changed(
-  { out }: Session,
-  client: ApiClient,
-  targets: readonly ContainerBody[],
-  mode: WantedMode,
-): Promise<readonly ContainerBody[]> {
-  const done: ContainerBody[] = [];
-  for (const { id } of targets) {
-    try {
-      const now = await client.setMode(id, mode);
-      done.push(now);
-      if (!out.isJson) out.line(`${now.name}: ${now.mode} (${modeReason(now.modeFrom)})`);
-    } catch (e) {
-      if (done.length === 0) throw e;
-      const before = {
-        detail: `${done.map((c) => c.name).join(', ')} ${done.length === 1 ? 'was' : 'were'} changed before this failed`,
-        remedy: 'repair the fault and run the command again; changes that were made are kept',
-      };
-      throw new CommandFailure([...failureOf(e).problems, before]);
-    }
-  }
-  return done;
+function result(
+  { name, mode, modeFrom, trialUntil, against }: ContainerBody,
+  previews: readonly PreviewBody[],
+) {
+  const preview = previews.find((p) => p.containers.includes(name));
+  const wouldCut = preview?.destinations ?? [];
+  return { container: name, mode, modeFrom, trialUntil, against, wouldCut, preview };
 }
 
 type Destination = PreviewBody['destinations'][number];
 
-/** What enforcing one container blocks, since when that is recorded, and what is not known. */
+/** What enforcing the containers of an owner, or a list, blocks, since when that is recorded, and what is not known. */
 function printPreview(out: Output, preview: PreviewBody): void {
-  const { container, destinations, flows, notRecorded, gaps, dropped } = preview;
-  out.prose(`${container}: ${opening(out, preview)}`);
+  const { container, containers, destinations, flows, notRecorded, gaps, dropped } = preview;
+  const others = containers.filter((name) => name !== container);
+  const also = others.length === 0 ? '' : ` (and ${others.join(', ')}, for which the mode counts, too)`;
+  out.prose(`${container}${also}: ${opening(out, preview)}`);
   if (destinations.length > 0)
     out.table(
       ['TO PERMIT IT', 'DESTINATION', 'TIMES', 'LAST'],
@@ -161,16 +186,17 @@ function printPreview(out: Output, preview: PreviewBody): void {
   for (const sentence of notRecorded) out.prose(`  ${sentence}`);
 }
 
-function opening(out: Output, { recordingSince, destinations }: PreviewBody): string {
+function opening(out: Output, { recordingSince, destinations, against }: PreviewBody): string {
+  const what = against === null ? 'enforcing' : `the list ${against}`;
   const since =
     recordingSince === null
       ? 'its traffic is not recorded now'
       : `recorded without interruption since ${out.time(recordingSince)}`;
   if (destinations.length > 0)
-    return `enforcing blocks ${counted(destinations.length, 'destination')} that it used (${since}):`;
+    return `${what} blocks ${counted(destinations.length, 'destination')} that it used (${since}):`;
   return recordingSince === null
-    ? `what enforcing blocks is not known: ${since}`
-    : `nothing that enforcing blocks was recorded (${since})`;
+    ? `what ${what} blocks is not known: ${since}`
+    : `nothing that ${what} blocks was recorded (${since})`;
 }
 
 const MOST_FLOWS = 5;

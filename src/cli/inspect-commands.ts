@@ -51,6 +51,7 @@ function print(out: Output, s: Status): void {
       'PAUSED',
       `: ${counted(s.paused, 'container')} ${s.paused === 1 ? 'is' : 'are'} observed for a time, not enforced`,
     );
+  temporary(out, s);
   if (s.labelErrors > 0)
     out.verdict(
       'LABELS',
@@ -81,6 +82,15 @@ function print(out: Output, s: Status): void {
   for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
   const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
   out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
+}
+
+/** Modes that end, or that enforce nothing yet. */
+function temporary(out: Output, { trials, trialUntil, evaluated }: Status): void {
+  const first = trialUntil ? `, the first ${out.until(trialUntil)}` : '';
+  const what = (n: number): string => `${counted(n, 'container')} ${n === 1 ? 'is' : 'are'}`;
+  if (trials > 0)
+    out.verdict('TRIAL', `: ${what(trials)} enforced on trial${first} (drawbridge mode NAME confirm)`);
+  if (evaluated > 0) out.verdict('EVALUATED', `: ${what(evaluated)} observed against a list`);
 }
 
 function canaryText(out: Output, { ok, at, detail }: Status['canary']): string {
@@ -152,8 +162,15 @@ function row(out: Output, c: ContainerBody): readonly string[] {
   ];
 }
 
-export const modeText = (out: Output, { mode, pausedUntil }: ContainerBody): string =>
-  pausedUntil === null ? mode : `${mode} (paused ${out.until(pausedUntil)})`;
+export const modeText = (out: Output, { mode, pausedUntil, trialUntil, against }: ContainerBody): string => {
+  const facts = [
+    ...(pausedUntil === null ? [] : [`paused ${out.until(pausedUntil)}`]),
+    // Fields that an older service does not have.
+    ...(trialUntil ? [`on trial ${out.until(trialUntil)}`] : []),
+    ...(against ? [`against ${against.list}`] : []),
+  ];
+  return facts.length === 0 ? mode : `${mode} (${facts.join(', ')})`;
+};
 
 const STATES = { enforced: 'full', partial: 'partial', unenforced: 'none' } as const;
 
@@ -207,6 +224,14 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
     ['image', c.image],
     ['compose', c.compose ? `${c.compose.project}/${c.compose.service}` : '-'],
     ['mode', `${modeText(out, c)} (${modeReason(c.modeFrom)})`],
+    ...(c.against
+      ? [
+          [
+            'evaluated',
+            `${c.against.list} since ${out.time(c.against.since)}, in place of its policy`,
+          ] as const,
+        ]
+      : []),
     ['protection', protection(c)],
     ['addresses', c.addresses.join(', ') || '-'],
     ['lists', c.lists.join(', ') || '-'],

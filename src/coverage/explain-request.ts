@@ -32,6 +32,7 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
     return only(
       `correct the label that does not parse (drawbridge inspect ${name}) and recreate the container: until then no entry and no grant counts`,
     );
+  const { against } = member.policy;
   const metadata = metadataOf(dest, address);
   if (metadata !== undefined)
     return only(
@@ -40,7 +41,8 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
     );
   const isHost = address !== undefined && input.evaluator.isHost(address);
   if (isDnsPort(dest)) return dnsRemedy(input, isHost);
-  return permit(name, isHost ? hostEntry(dest) : input.to);
+  const entry = isHost ? hostEntry(dest) : input.to;
+  return against ? permitInList(against.list, entry) : permit(name, entry);
 }
 
 /** The metadata service of a cloud at this destination; undefined: none is known. */
@@ -91,6 +93,18 @@ const permit = (name: string, entry: string): Remedy => ({
   lasting: `label drawbridge.allow: ${quoted(entry)} on the container (compose: labels of the service), or an entry in one of its lists`,
   warning: null,
 });
+
+/** Grants do not count while a list is evaluated. */
+const permitInList = (list: string, entry: string): Remedy =>
+  only(`drawbridge lists add ${list} ${quoted(entry)}, or write the entry into the file of the list`);
+
+/** What limits the verdict: a trial that ends, or a list that is evaluated in place of the policy. */
+export function modeNote({ member: { policy } }: ExplainInput, { verdict, entry }: View): string {
+  if (policy.modeFrom === 'api' && policy.trialUntil !== undefined && verdict === 'deny')
+    return `; it is enforced on trial until ${policy.trialUntil}`;
+  const isEvaluated = policy.mode === 'observe' && policy.against && verdict === 'allow' && entry !== null;
+  return isEvaluated ? `; the list ${policy.against?.list} is evaluated in place of its policy` : '';
+}
 
 /** A shell would split at a blank, and a "*" may be replaced. */
 const quoted = (entry: string): string => (/[\s*]/.test(entry) ? `"${entry}"` : entry);

@@ -16,6 +16,7 @@ import {
   type ExplainInput,
   type ExplainView,
   isDnsPort,
+  modeNote,
   packetTo,
   type Remedy,
   receivers,
@@ -35,7 +36,8 @@ export function explain(input: ExplainInput): ExplainView {
     spentView(input) ??
     (input.member.policy.mode === 'off' ? offView() : byMode(input));
   const warning = view.warning ?? (view.verdict === 'threat' ? null : receivers(input));
-  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, warning };
+  const reason = `${view.reason}${modeNote(input, view)}`;
+  return { container: input.name, to: input.to, ...NOTHING_MORE, ...view, reason, warning };
 }
 
 /** An observed container passes; what enforce would do is evaluated by the rules that enforce would install now. */
@@ -46,8 +48,7 @@ function byMode(input: ExplainInput): View {
   const view = spentView(as) ?? byTarget(as);
   const { trace } = byTarget(input);
   if (view.verdict !== 'deny') return { ...view, trace };
-  const reason = `${passing(input)} ${view.reason}`;
-  return { ...view, verdict: 'allow', reason, trace };
+  return { ...view, verdict: 'allow', reason: `${passing(input)} ${view.reason}`, trace };
 }
 
 /** In every mode: Drawbridge's own ports. */
@@ -283,7 +284,7 @@ function isResolved(input: ExplainInput, { entry }: PolicyEntry, address: string
 const passing = ({ name, member, emergency }: ExplainInput): string =>
   member.policy.modeFrom === 'pause'
     ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
-    : `it is allowed only while ${name} is in mode observe; enforce would deny it:`;
+    : `it is allowed only while ${name} is in mode observe; ${member.policy.against ? `the list ${member.policy.against.list}, which is evaluated in place of its policy, denies it` : 'enforce would deny it'}:`;
 
 const pausedUntil = (pause: Pause | undefined): string =>
   `the container is paused${pause ? ` until ${pause.expires} by ${pause.by}` : ''}`;

@@ -1,62 +1,45 @@
 import type { DnsService } from '../dns/dns-service.js';
-import type { NamesPolicy } from '../dns/names-policy.js';
+import type { NameDecision, NamesPolicy } from '../dns/names-policy.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
-import { privateName, type Sent } from '../enforce/destination.js';
 import type { Policies } from '../enforce/policies.js';
-import type { DestinationKind, RecordedRow, RecordingGap, Sighting } from '../enforce/recorded.js';
-import type { Recording } from '../enforce/recording.js';
+import type { RecordingGap } from '../enforce/recorded.js';
+import { type Recording, recordKey } from '../enforce/recording.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
-import { formatAddress, PROTOCOL_NAMES, parseAddress } from '../lib/ip.js';
+import { formatAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
-import type { Mode } from '../policy/policy.js';
+import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { DesiredState, KernelConfig, Subject } from '../ruleset/desired-state.js';
+import { planPolicy } from '../ruleset/deny-plan.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
-import { type AsEnforced, asEnforced } from '../ruleset/policy-evaluator.js';
-import type { TracePacket } from '../ruleset/trace.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
+import {
+  endedFlows,
+  enforcedAs,
+  type PreviewDestination,
+  type PreviewFlow,
+  type PreviewInput,
+  passes,
+  wouldDeny,
+} from './would-deny.js';
 
-/** A destination that was used while the container was observed, and that mode enforce would deny now. */
-interface PreviewDestination {
-  /** Permits it, ready to paste; null: no entry can. */
-  readonly entry: string | null;
-  readonly kind: DestinationKind;
-  /** The name that was resolved, the neighbour, or the container that publishes the port; null: none. */
-  readonly name: string | null;
-  /** Empty where a name was only resolved. */
-  readonly address: string;
-  readonly port: number;
-  /** dns: a name that was only resolved. */
-  readonly proto: string;
-  readonly first: string;
-  readonly last: string;
-  /** New connections that were recorded, or questions to DNS. */
-  readonly count: number;
-  readonly verdict: 'would-deny';
-}
-/** A connection that is open now, and that mode enforce would end. */
-interface PreviewFlow {
-  readonly proto: string;
-  readonly address: string;
-  readonly port: number;
-  readonly name: string | null;
-  readonly entry: string | null;
-  /** New connections to it pass: it was opened before its name was resolved through Drawbridge, or past its rules. */
-  readonly passesAgain: boolean;
-}
 /** What mode enforce would deny, by what was recorded, and what was not recorded. */
 export interface PreviewView {
   readonly container: string;
+  /** All that have this owner and run here: the mode applies to each of them. */
+  readonly containers: readonly string[];
   /** The owner of the record: compose:PROJECT/SERVICE or name:NAME. */
   readonly owner: string;
   readonly mode: Mode;
   /** The mode that is previewed: enforce, unless another was asked for, in which nothing is denied. */
   readonly to: Mode;
+  /** The list by which the destinations are evaluated in place of the policy; null: the policy counts. */
+  readonly against: string | null;
   /** Recorded without interruption since then; null: it is not recorded now. */
   readonly recordingSince: string | null;
   /** Before that, oldest first: when the owner ran without being recorded. */
@@ -83,54 +66,144 @@ export interface PreviewParts {
   readonly recording: Recording;
 }
 
-/** What mode enforce would deny a container now: destinations that were recorded, and connections that are open. */
+/** The mode that is previewed. `against`: a list in place of the policy. */
+export interface PreviewRequest {
+  readonly mode: Mode | 'auto';
+  readonly against?: string | undefined;
+}
+
+/** One container of the owner, as it is now. */
+interface Sibling {
+  readonly facts: ContainerFacts;
+  readonly member: Subject | undefined;
+  /** That is in force. */
+  readonly policy: Policy;
+}
+
+/** What mode enforce, or a candidate list, would deny now: destinations that were recorded, and connections that are open. */
 export async function previewView(
   parts: PreviewParts,
   c: ContainerFacts,
-  wanted: Mode | 'auto',
+  wanted: PreviewRequest,
 ): Promise<PreviewView> {
-  const state = parts.applied.value;
   const { recording } = parts;
   const facts = (c.sharesWith && parts.docker.view().containers.get(c.sharesWith)) || c;
-  const owner = ownerKey(facts);
-  const member = state?.subjects.get(facts.id);
-  const mode = member?.policy.mode ?? parts.policies.policyOf(facts).mode;
-  const { since, gaps } = recording.period(owner);
-  const isRecorded = mode === 'observe' && member !== undefined;
-  const to = wanted === 'auto' ? parts.policies.autoModeOf(facts) : wanted;
-  const found = state && member && to === 'enforce' ? await denied(parts, state, member, facts) : NOTHING;
+  const siblings = siblingsOf(parts, facts);
+  const policy = siblings.find((s) => s.facts.id === facts.id)?.policy ?? parts.policies.policyOf(facts);
+  const isEvaluation = wanted.against !== undefined && wanted.against === policy.against?.list;
+  const key = isEvaluation ? recordKey(facts, policy) : ownerKey(facts);
+  const { since, gaps } = recording.period(key);
+  const isRecorded = siblings.some((s) => s.member?.policy.mode === 'observe');
+  const to = wanted.mode === 'auto' ? parts.policies.policyAs(facts, undefined).mode : wanted.mode;
+  const shows = to === 'enforce' || wanted.against !== undefined;
+  const found = shows ? await Promise.all(siblings.map((s) => denied(parts, s, wanted, key))) : [];
+  const notes = await Promise.all(siblings.map((s) => notRecorded(parts, s.facts, s.member)));
   return {
     container: c.name,
-    owner,
-    mode,
+    containers: siblings.map((s) => s.facts.name),
+    owner: ownerKey(facts),
+    mode: policy.mode,
     to,
+    against: wanted.against ?? null,
     recordingSince: isRecorded && since !== undefined ? new Date(since).toISOString() : null,
     gaps,
-    dropped: recording.flows.dropped(owner),
-    notRecorded: await notRecorded(parts, facts, member),
-    ...found,
+    dropped: recording.flows.dropped(key),
+    notRecorded: [...new Set([...notes.flat(), ...notEvaluated(siblings, policy, wanted)])],
+    destinations: unionOf(found.map((f) => f.destinations)),
+    flows: found.flatMap((f) => f.flows),
   };
 }
+
+/** The containers with the same owner: the record and the mode belong to all of them. */
+function siblingsOf({ docker, applied, policies }: PreviewParts, facts: ContainerFacts): readonly Sibling[] {
+  const owner = ownerKey(facts);
+  return [...docker.view().containers.values()]
+    .filter((c) => c.id === facts.id || (isRunning(c) && c.sharesWith === undefined && ownerKey(c) === owner))
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map((c) => {
+      const member = applied.value?.subjects.get(c.id);
+      return { facts: c, member, policy: member?.policy ?? policies.policyOf(c) };
+    });
+}
+
+const isRunning = ({ state }: ContainerFacts): boolean => state !== 'exited' && state !== 'created';
+
+/** Destinations of one owner are the same rows for each of its containers. */
+function unionOf(all: readonly (readonly PreviewDestination[])[]): readonly PreviewDestination[] {
+  const [first = [], ...others] = all;
+  if (others.length === 0) return first;
+  const union = new Map(all.flat().map((d) => [JSON.stringify(d), d]));
+  return [...union.values()].sort((a, b) => (a.last < b.last ? 1 : -1));
+}
+
+/** Results of a list and of the policy are not mixed: what the one that was evaluated permits was not recorded. */
+function notEvaluated(
+  siblings: readonly Sibling[],
+  { against, entries }: Policy,
+  wanted: PreviewRequest,
+): readonly string[] {
+  const differ =
+    new Set(siblings.map((s) => policyText(s.policy))).size > 1
+      ? [
+          'the containers of this owner have different policies: what is denied to one of them at least is listed',
+        ]
+      : [];
+  if (against && wanted.against !== against.list)
+    return [
+      ...differ,
+      `the list ${against.list} is evaluated in place of its policy since ${against.since}: destinations that this list permits are not recorded, and are missing here`,
+    ];
+  if (wanted.against === undefined || against || entries.length === 0) return differ;
+  return [
+    ...differ,
+    `destinations that its policy permits are not recorded: whether the list ${wanted.against} permits them shows once that list is evaluated`,
+  ];
+}
+
+const policyText = ({ entries, denied = [] }: Policy): string =>
+  JSON.stringify([...entries, ...denied].map((pe) => pe.entry.canonical).sort());
 
 const NOTHING: Pick<PreviewView, 'destinations' | 'flows'> = { destinations: [], flows: [] };
 
 async function denied(
   parts: PreviewParts,
-  state: AppliedState,
-  member: Subject,
-  facts: ContainerFacts,
+  { facts, member: now }: Sibling,
+  wanted: PreviewRequest,
+  key: string,
 ): Promise<Pick<PreviewView, 'destinations' | 'flows'>> {
-  if (member.policy.mode === 'enforce') return NOTHING;
-  const input = previewInput(parts, state, member, facts);
-  const flows = await openFlows(parts, member);
+  const state = parts.applied.value;
+  if (!state || !now || (now.policy.mode === 'enforce' && wanted.against === undefined)) return NOTHING;
+  const member = subjectAs(parts, state, now, facts, wanted);
+  const input = previewInput(parts, state, member, facts, key);
+  const destinations = wouldDeny(input);
+  if (wanted.against !== undefined) return { destinations, flows: [] };
+  const flows = endedFlows(
+    await openFlows(parts, member),
+    input.enforced,
+    (sent) => parts.recording.describe(member, facts, sent),
+    (sighting) => passes(input, sighting),
+  );
+  return { destinations, flows: flows.map((f) => ({ ...f, container: facts.name })) };
+}
+
+/** The subject with the policy that is previewed: its own where a list is evaluated now, or the list where its own counts now. */
+function subjectAs(
+  { policies, shape }: PreviewParts,
+  { view }: AppliedState,
+  now: Subject,
+  facts: ContainerFacts,
+  { against }: PreviewRequest,
+): Subject {
+  if (now.policy.against?.list === against) return now;
+  const { denied: _, ...others } = now;
+  const policy = policies.policyAs(
+    facts,
+    against === undefined ? { mode: 'enforce' } : { mode: 'observe', against: { list: against, since: '' } },
+  );
   return {
-    destinations: wouldDeny(input),
-    flows: endedFlows(
-      flows,
-      input.enforced,
-      (sent) => parts.recording.describe(member, facts, sent),
-      (sighting) => passes(input, sighting),
-    ),
+    ...others,
+    policy,
+    ...planPolicy(policy, (name) => resolveContainer(view, facts, name), shape.names),
   };
 }
 
@@ -139,24 +212,19 @@ function previewInput(
   state: AppliedState,
   member: Subject,
   facts: ContainerFacts,
+  key: string,
 ): PreviewInput {
-  const { dns, threats, names } = parts;
+  const { dns, names } = parts;
+  const decide = (name: string): NameDecision => names.decideAs(member, name);
   let assumed: { readonly address: string; readonly sets: ReadonlySet<string> } | undefined;
-  const learned = (desired: DesiredState, set: string, address: string): boolean => {
-    if (desired.sets.get(set)?.isThreats) return threats.has(set, address);
-    if (assumed?.address === address && assumed.sets.has(set)) return true;
-    return dns.isMember(member.id, set, address);
-  };
+  const isAssumed = (set: string, address: string): boolean =>
+    assumed?.address === address && assumed.sets.has(set);
   return {
-    rows: parts.recording.rows(ownerKey(facts)),
-    enforced: asEnforced(state, member, {
-      shape: parts.shape,
-      hostAddresses: parts.kernel.hostAddresses(),
-      learned,
-    }),
-    answers: (name) => names.decide(member.id, name).allow,
+    rows: parts.recording.rows(key),
+    enforced: enforcedAs(parts, state, member, { decide, isAssumed }),
+    answers: (name) => decide(name).allow,
     assuming: (name, address, evaluate) => {
-      const sets = dns.setsOf(member.id)(name, address);
+      const sets = dns.setsOf(member.id, decide)(name, address);
       assumed = { address, sets: new Set(sets.flatMap((s) => [s.v4, s.v6])) };
       try {
         return evaluate();
@@ -234,96 +302,4 @@ async function namesNotSeen(parts: PreviewParts, facts: ContainerFacts, member: 
   return [
     'names that it resolves may not be recorded, because Docker asks resolvers for it from the host: such destinations are listed by address. With "dns: [ADDRESS OF YOUR RESOLVER]" on its compose service, and recreated, names are recorded',
   ];
-}
-
-interface PreviewInput {
-  readonly rows: readonly RecordedRow[];
-  readonly enforced: AsEnforced;
-  /** Whether enforce would answer the name. */
-  readonly answers: (name: string) => boolean;
-  /** Evaluates as if the name had just been resolved to the address through Drawbridge. */
-  readonly assuming: <T>(name: string, address: string, evaluate: () => T) => T;
-  /** Addresses of the neighbours of this name now. */
-  readonly neighbours: (name: string) => readonly string[];
-}
-
-/** Recorded destinations that the rules and entries of now would deny. */
-function wouldDeny(input: PreviewInput): readonly PreviewDestination[] {
-  const denied = input.rows.filter((row) => !passes(input, row));
-  return denied.flatMap((row) => {
-    if (row.proto !== 'dns') return [shown(row)];
-    const used = input.rows.filter((r) => r.proto !== 'dns' && r.resolved === row.name);
-    if (used.some((r) => r.kind === 'name')) return [];
-    // a name of one label that was not connected to: a container that Docker did not have just then
-    if (row.entry === null && used.length === 0) return [];
-    return [shown(used.length > 0 ? { ...row, entry: privateName(row.name ?? '') } : row)];
-  });
-}
-
-/** Whether enforce would let this pass. */
-function passes(input: PreviewInput, row: Sighting): boolean {
-  const { name, address, resolved } = row;
-  if (row.proto === 'dns') return name !== null && input.answers(name);
-  if (row.kind === 'neighbour' && name !== null) {
-    const now = input.neighbours(name);
-    return (now.length > 0 ? now : [address]).some((a) => permits(input.enforced, { ...row, address: a }));
-  }
-  if (row.kind !== 'name' || resolved === null) return permits(input.enforced, row);
-  return input.answers(resolved) && input.assuming(resolved, address, () => permits(input.enforced, row));
-}
-
-/** A new connection of the member under enforce. */
-function permits(
-  { member, evaluator }: AsEnforced,
-  row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>,
-): boolean {
-  const packet = packetOf(row);
-  if (!packet) return false;
-  const own = member.veths[0];
-  const src = (packet.family === 4 ? own?.ip4 : own?.ip6) ?? '';
-  return evaluator.permits(evaluator.sentBy(member, { ...packet, src }));
-}
-
-function packetOf(row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | 'kind'>) {
-  const { address, port, proto, entry, kind } = row;
-  const parsed = parseAddress(address);
-  if (!parsed) return undefined;
-  const published = kind === 'published' ? Number(/:(\d+)/.exec(entry ?? '')?.[1] ?? Number.NaN) : Number.NaN;
-  const packet: Omit<TracePacket, 'mark' | 'src'> = {
-    family: parsed.family,
-    proto: proto === 'tcp' || proto === 'udp' || proto === 'icmp' ? proto : Number(proto),
-    dst: address,
-    states: Number.isNaN(published) ? ['NEW'] : ['NEW', 'DNAT'],
-    syn: proto === 'tcp',
-    ...(Number.isNaN(published) ? {} : { sentTo: published, sentHere: true }),
-    ...(proto === 'icmp' ? { echo: true } : port > 0 ? { dport: port } : {}),
-  };
-  return packet;
-}
-
-const shown = ({ resolved: _, first, last, ...row }: RecordedRow): PreviewDestination => ({
-  ...row,
-  first: new Date(first).toISOString(),
-  last: new Date(last).toISOString(),
-  verdict: 'would-deny',
-});
-
-const DNS_PORT = 53;
-
-/** Connections that are open now, that the member opened, and that enforce would end. */
-function endedFlows(
-  flows: readonly Flow[],
-  enforced: AsEnforced,
-  describe: (sent: Pick<Sent, 'address' | 'port' | 'proto'>) => Sighting,
-  passesAgain: (sighting: Sighting) => boolean,
-): readonly PreviewFlow[] {
-  const ended = flows.filter(
-    (f) => f.orig.dport !== DNS_PORT && !enforced.evaluator.keeps(enforced.member, f),
-  );
-  return ended.map((f) => {
-    const proto = PROTOCOL_NAMES[f.proto] ?? String(f.proto);
-    const sighting = describe({ address: f.reply.src, port: f.reply.sport ?? 0, proto });
-    const { address, port, name, entry } = sighting;
-    return { proto, address, port, name, entry, passesAgain: passesAgain(sighting) };
-  });
 }

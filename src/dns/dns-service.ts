@@ -13,7 +13,7 @@ import { Passthrough } from './passthrough.js';
 import { PublishedKeys } from './published-keys.js';
 import { ClientLimits, type RateLimits, upstreamShare } from './query-limits.js';
 import { type AskedName, type NameQuestion, QueryPipeline } from './query-pipeline.js';
-import { Recorder } from './recorder.js';
+import { type Decide, Recorder } from './recorder.js';
 import { type ResolverOptions, Resolvers } from './resolvers.js';
 import { Upstream } from './upstream.js';
 
@@ -153,13 +153,15 @@ export class DnsService {
   }
 
   /** Whether the answers to the container's queries justify the address in this learned set. */
-  isMember(container: string, set: string, address: string): boolean {
+  isMember(container: string, set: string, address: string, decide?: Decide): boolean {
     const now = this.#now();
-    return (this.ledger.membersAt(container, address, this.setsOf(container), now).get(set) ?? 0) > now;
+    return (
+      (this.ledger.membersAt(container, address, this.setsOf(container, decide), now).get(set) ?? 0) > now
+    );
   }
 
-  setsOf(container: string): SetsOf {
-    return this.#recorder.setsOf(container);
+  setsOf(container: string, decide?: Decide): SetsOf {
+    return this.#recorder.setsOf(container, 'sets', decide);
   }
 
   /** Addresses that the container may use now because they were returned for this name, or names below it. */

@@ -209,10 +209,15 @@ export class NamesPolicy {
 
   decide(container: string, name: string): NameDecision {
     const member = this.#state?.subjects.get(container);
-    if (!member || this.threats.blockedName(name)) return DENIED;
+    return member ? this.decideAs(member, name) : DENIED;
+  }
+
+  /** The decision by the policy of this subject, which need not be the one that is applied. */
+  decideAs(member: Subject, name: string): NameDecision {
+    if (this.threats.blockedName(name)) return DENIED;
     if (member.limits?.quota?.spent && member.policy.mode === 'enforce')
       return { ...DENIED, reason: member.limits.quota.reached };
-    const denied = this.deniedName(container, name);
+    const denied = member.denied?.names.whole(name);
     if (denied) return { ...DENIED, reason: denialText(denied), deniedBy: denied };
     const withheld = member.denied?.names.withheld(name).key || undefined;
     const hits = member.classes.flatMap((c) => {
@@ -302,7 +307,10 @@ export class NamesPolicy {
 }
 
 /** What the steps of a query ask of the policy. */
-export type QueryPolicy = Omit<NamesPolicy, 'applied' | 'unattributedSender' | 'refreshSearchDomains'>;
+export type QueryPolicy = Omit<
+  NamesPolicy,
+  'applied' | 'unattributedSender' | 'refreshSearchDomains' | 'decideAs'
+>;
 
 interface Resolver {
   readonly address: string;

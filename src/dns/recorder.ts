@@ -65,6 +65,9 @@ function addressesOf(records: readonly ResourceRecord[]): readonly Resolved[] {
   return [...shortest].map(([address, ttl]) => ({ address, ttl }));
 }
 
+/** Decides about names, by a policy that need not be the one that is applied. */
+export type Decide = (name: string) => NameDecision;
+
 export class Recorder {
   readonly #o: RecorderOptions;
 
@@ -76,11 +79,14 @@ export class Recorder {
    * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
    * address is private and neither the entry nor the zone says `private`. `Ledger.members` takes this function.
    */
-  setsOf(container: string, which: 'sets' | 'shown' = 'sets'): SetsOf {
-    const { policy } = this.#o;
+  setsOf(
+    container: string,
+    which: 'sets' | 'shown' = 'sets',
+    decide: Decide = (name) => this.#o.policy.decide(container, name),
+  ): SetsOf {
     const decisions = new Map<string, NameDecision>();
     return (name, address) => {
-      const decision = decisions.get(name) ?? policy.decide(container, name);
+      const decision = decisions.get(name) ?? decide(name);
       decisions.set(name, decision);
       if (!decision.allow) return [];
       // an address entry lets the answer pass, on ports of its own: the name's ports are not opened there

@@ -9,7 +9,7 @@ import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
 import { idsByOwner, keysOf, ownerKey } from '../policy/own-labels.js';
-import type { Grant, List, Mode, Policy } from '../policy/policy.js';
+import type { Grant, List, ModeSetting, Policy } from '../policy/policy.js';
 import {
   type Emergency,
   grantsByOwner,
@@ -30,7 +30,7 @@ export interface Overrides extends Emergency {
   /** Lists that have a file and are not in force, with the reason. */
   readonly absent: ReadonlyMap<string, Problem>;
   readonly grants: readonly Grant[];
-  readonly modes: ReadonlyMap<string, Mode>;
+  readonly modes: ReadonlyMap<string, ModeSetting>;
 }
 
 export interface PolicyParts {
@@ -51,7 +51,7 @@ interface Needs {
   /** Its own, and its owner's. */
   readonly grants: readonly Grant[];
   /** Of each key that its labels name. */
-  readonly modes: readonly (Mode | undefined)[];
+  readonly modes: readonly (ModeSetting | undefined)[];
   readonly lockdown: Overrides['lockdown'];
   readonly pause: Pause | undefined;
 }
@@ -191,19 +191,20 @@ export class Policies {
     for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
   }
 
-  /** The mode that labels, claims and the default choose, once the owner's own has been taken away. */
-  readonly autoModeOf = (facts: ContainerFacts): Mode => {
+  /** The policy that this setting of its owner would give it. Undefined: labels, claims and the default choose the mode. */
+  readonly policyAs = (facts: ContainerFacts, setting: ModeSetting | undefined): Policy => {
     const overrides = this.#overrides();
     const modes = new Map(overrides.modes);
-    modes.delete(ownerKey(facts));
+    if (setting) modes.set(ownerKey(facts), setting);
+    else modes.delete(ownerKey(facts));
     const compiled = this.#compile(facts, overrides, modes, new Moment(Date.now()));
-    return this.#temper(underEmergency(compiled, overrides, facts.id), facts).mode;
+    return this.#temper(underEmergency(compiled, overrides, facts.id), facts);
   };
 
   #compile(
     facts: ContainerFacts,
     { lists, absent, grants }: Overrides,
-    modes: ReadonlyMap<string, Mode>,
+    modes: Overrides['modes'],
     now: Moment,
   ): Policy {
     const { labels, baseline } = this.#config;

@@ -17,7 +17,15 @@ export interface RecordedRow {
 }
 export type Sighting = Omit<RecordedRow, 'first' | 'last' | 'count'>;
 
-/** What is kept of one owner. Rows are in the order of their last sighting. */
+/** A record of its own: what the candidate list denied an owner since this evaluation began. */
+export interface Evaluated {
+  readonly owner: string;
+  readonly list: string;
+  /** RFC 3339 */
+  readonly since: string;
+}
+
+/** What is kept of one owner, or of one evaluation of it. Rows are in the order of their last sighting. */
 interface OwnerRecord {
   since: number;
   /** The last time at which it was known to be recorded. */
@@ -26,6 +34,7 @@ interface OwnerRecord {
   pause: string | undefined;
   gaps: { readonly from: number; readonly to: number; readonly reason: string }[];
   dropped: number;
+  readonly evaluated?: Evaluated;
   readonly rows: Map<string, RecordedRow>;
 }
 /** The record as it is written to disk. */
@@ -39,6 +48,7 @@ interface OwnerState {
   readonly pause?: string;
   readonly gaps: OwnerRecord['gaps'];
   readonly dropped: number;
+  readonly evaluated?: Evaluated;
   readonly rows: readonly RecordedRow[];
 }
 export interface RecordedPeriod {
@@ -55,6 +65,11 @@ const MAX_OWNERS = 2_000;
 const MAX_GAPS = 20;
 export const SERVICE_AWAY = 'the service was not running';
 export const NOT_OBSERVED = 'it was not observed';
+export const evaluatedReason = (list: string): string =>
+  `the list ${list} was evaluated in place of its policy: what that list permits was not recorded`;
+/** The key of the record of an evaluation. No owner begins with this word. */
+export const evaluationKey = ({ owner, list, since }: Evaluated): string =>
+  `evaluation ${since} ${list} ${owner}`;
 
 /**
  * What observed containers did that mode enforce would deny: destinations by owner, with first, last and count. Bounded; what
@@ -103,20 +118,35 @@ export class RecordedFlows {
     this.#version += 1;
   }
 
-  /** Called after every pass with the owners that are recorded now, and those that run without being recorded. */
-  watch(observed: ReadonlySet<string>, others: ReadonlySet<string>): void {
+  /**
+   * Called after every pass with the keys that are recorded now (of an owner, or of an evaluation), and those that run without
+   * being recorded, with the reason. The record of an evaluation that has ended becomes part of its owner's.
+   */
+  watch(
+    observed: ReadonlyMap<string, Evaluated | undefined>,
+    others: ReadonlyMap<string, string> = new Map(),
+  ): void {
     const now = this.#now();
-    for (const owner of observed) this.#begin(owner, now);
-    for (const [owner, record] of this.#owners)
-      if (record.pause === undefined && others.has(owner) && !observed.has(owner)) {
-        record.pause = NOT_OBSERVED;
+    for (const [key, evaluated] of observed) this.#begin(key, now, evaluated);
+    for (const [key, record] of [...this.#owners]) {
+      const isRecorded = observed.has(key);
+      const reason = others.get(key);
+      if (record.pause === undefined && reason !== undefined && !isRecorded) {
+        record.pause = reason;
         this.#version += 1;
       }
+      const { owner } = record.evaluated ?? {};
+      const isKnown = owner !== undefined && (observed.has(owner) || others.has(owner));
+      if (isKnown && !isRecorded && reason === undefined) this.#fold(key, owner);
+    }
   }
 
-  /** Most recent first. */
-  rows(owner: string): readonly RecordedRow[] {
-    return [...(this.#owners.get(owner)?.rows.values() ?? [])].reverse();
+  /** Most recent first. Of an owner also what its evaluations recorded: it passed then, too. */
+  rows(key: string): readonly RecordedRow[] {
+    const rows = new Map<string, RecordedRow>();
+    for (const [at, record] of this.#owners)
+      if (at === key || record.evaluated?.owner === key) mergeRows(rows, record.rows);
+    return [...rows.values()].sort((a, b) => a.last - b.last).reverse();
   }
 
   dropped(owner: string): number {
@@ -153,19 +183,22 @@ export class RecordedFlows {
   restore(state: RecordedState): void {
     for (const [owner, kept] of Object.entries(state.owners)) {
       const rows = new Map(kept.rows.slice(-MAX_ROWS_OF_ONE).map((r) => [keyOf(r), r] as const));
-      const { since, seen, gaps, dropped, pause } = kept;
-      this.#owners.set(owner, { since, seen, gaps: [...gaps], dropped, rows, pause: pause ?? SERVICE_AWAY });
+      const { since, seen, gaps, dropped, evaluated } = kept;
+      const pause = kept.pause ?? SERVICE_AWAY;
+      const record = { since, seen, gaps: [...gaps], dropped, rows, pause };
+      this.#owners.set(owner, { ...record, ...(evaluated && { evaluated }) });
       this.#rows += rows.size;
     }
     this.#expire(this.#now());
   }
 
-  #begin(owner: string, now: number): void {
+  #begin(owner: string, now: number, evaluated?: Evaluated): void {
     const record = this.#owners.get(owner);
     if (!record) {
       if (this.#owners.size >= MAX_OWNERS) this.#forget([...this.#owners.keys()][0] ?? '');
       const rows = new Map<string, RecordedRow>();
-      this.#owners.set(owner, { since: now, seen: now, pause: undefined, gaps: [], dropped: 0, rows });
+      const fresh = { since: now, seen: now, pause: undefined, gaps: [], dropped: 0, rows };
+      this.#owners.set(owner, { ...fresh, ...(evaluated && { evaluated }) });
       this.#version += 1;
       return;
     }
@@ -175,6 +208,35 @@ export class RecordedFlows {
       this.#version += 1;
     }
     record.seen = now;
+  }
+
+  /** An owner that was not recorded before the evaluation is known from its beginning on, without having been recorded. */
+  #fold(key: string, owner: string): void {
+    const ended = this.#owners.get(key);
+    this.#forget(key);
+    if (!ended) return;
+    const { since } = ended;
+    const reason = evaluatedReason(ended.evaluated?.list ?? '');
+    const unknown = {
+      since,
+      seen: since,
+      pause: reason,
+      gaps: [],
+      dropped: 0,
+      rows: new Map<string, RecordedRow>(),
+    };
+    const record: OwnerRecord = this.#owners.get(owner) ?? unknown;
+    this.#owners.set(owner, record);
+    if (record.since > since) {
+      record.gaps = [{ from: since, to: record.since, reason }, ...record.gaps].slice(-MAX_GAPS);
+      record.since = since;
+    }
+    const before = record.rows.size;
+    mergeRows(record.rows, ended.rows);
+    this.#rows += record.rows.size - before;
+    record.dropped += ended.dropped;
+    while (record.rows.size > MAX_ROWS_OF_ONE) this.#evict(record);
+    this.#version += 1;
   }
 
   /** The row that was not seen for longest goes. */
@@ -209,6 +271,22 @@ export class RecordedFlows {
 const keyOf = ({ entry, address, port, proto }: Sighting): string =>
   `${proto === 'dns' ? 'dns ' : ''}${entry ?? `${address} ${port}/${proto}`}`;
 const text = (ms: number): string => new Date(ms).toISOString();
+
+/** Adds rows to others, in the order of their last sighting. */
+function mergeRows(into: Map<string, RecordedRow>, rows: ReadonlyMap<string, RecordedRow>): void {
+  for (const [key, row] of rows) {
+    const known = into.get(key);
+    if (!known) into.set(key, row);
+    else {
+      const latest = known.last > row.last ? known : row;
+      const first = Math.min(known.first, row.first);
+      into.set(key, { ...latest, first, count: known.count + row.count });
+    }
+  }
+  const sorted = [...into].sort(([, a], [, b]) => a.last - b.last);
+  into.clear();
+  for (const [key, row] of sorted) into.set(key, row);
+}
 
 /** What is counted of a container. allowed, denied and unrecorded are read off rules; the others are added one by one. */
 type Tally = 'allowed' | 'denied' | 'unrecorded' | 'names' | 'threats';

@@ -9,11 +9,16 @@ import type { Logger } from '../lib/log.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerKey } from '../policy/own-labels.js';
+import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { replaceFile } from '../store/state-file.js';
 import { askedName, destinationOf, type Sent } from './destination.js';
 import {
+  type Evaluated,
+  evaluatedReason,
+  evaluationKey,
+  NOT_OBSERVED,
   RecordedFlows,
   type RecordedPeriod,
   type RecordedRow,
@@ -38,6 +43,10 @@ export interface RecordingParts {
 interface LossCounter {
   readonly lost: number;
 }
+interface Found {
+  readonly member: Subject;
+  readonly facts: ContainerFacts;
+}
 /** A packet that passed only because its container is observed. */
 interface PassedPacket extends Pick<Sent, 'address' | 'port' | 'proto'> {
   readonly container: string;
@@ -49,11 +58,22 @@ const SAVE_MS = 5_000;
 const ALIVE_MS = 60_000;
 const DNS_PORT = 53;
 
-/** Of running containers, in one state: those that are recorded, and the others. */
+/** Of running containers, in one state: the keys of the records that are written, and the others with the reason. */
 interface Owners {
   readonly of: AppliedState;
-  readonly observed: ReadonlySet<string>;
-  readonly others: ReadonlySet<string>;
+  readonly observed: ReadonlyMap<string, Evaluated | undefined>;
+  readonly others: ReadonlyMap<string, string>;
+}
+
+/** The evaluation of a candidate list that the container is recorded for; undefined: its own policy counts. */
+function evaluationOf(facts: ContainerFacts, { against }: Pick<Policy, 'against'>): Evaluated | undefined {
+  return against && { owner: ownerKey(facts), ...against };
+}
+
+/** The key of the record of a container. */
+export function recordKey(facts: ContainerFacts, policy: Pick<Policy, 'against'>): string {
+  const evaluated = evaluationOf(facts, policy);
+  return evaluated ? evaluationKey(evaluated) : ownerKey(facts);
 }
 
 /** What observed containers do that enforce would deny, kept in the state folder. */
@@ -104,8 +124,8 @@ export class Recording implements AsyncDisposable {
     this.#logged.set(id, Math.max(0, logged - denied));
     if (denied > logged) this.notLogged.emit(denied - logged);
     const grown = this.tallies.read(id, 'unrecorded', counts.unrecorded);
-    const facts = this.#find(id)?.facts;
-    if (facts) this.flows.drop(ownerKey(facts), grown);
+    const found = this.#find(id);
+    if (found) this.flows.drop(recordKey(found.facts, found.member.policy), grown);
   }
 
   /** The container was observed, so it passed. */
@@ -147,16 +167,16 @@ export class Recording implements AsyncDisposable {
     return this.#packets.lost;
   }
 
-  rows(owner: string): readonly RecordedRow[] {
-    return this.flows.rows(owner);
+  rows(key: string): readonly RecordedRow[] {
+    return this.flows.rows(key);
   }
 
-  period(owner: string): RecordedPeriod {
+  period(key: string): RecordedPeriod {
     this.#watch();
-    return this.flows.period(owner);
+    return this.flows.period(key);
   }
 
-  #find(id: string): { readonly member: Subject; readonly facts: ContainerFacts } | undefined {
+  #find(id: string): Found | undefined {
     const state = this.#o.applied.value;
     const member = state?.subjects.get(id);
     const facts = state?.view.containers.get(id);
@@ -170,21 +190,26 @@ export class Recording implements AsyncDisposable {
     return privateRangeOf(parsed, this.#o.nat64) !== undefined || inside.some((r) => rangeHas(r, parsed));
   };
 
-  #add({ facts }: { readonly facts: ContainerFacts }, sighting: Sighting): void {
-    const owner = ownerKey(facts);
-    this.flows.watch(new Set([owner]), new Set());
-    this.flows.add(owner, sighting);
+  #add({ facts, member }: Found, sighting: Sighting): void {
+    const key = recordKey(facts, member.policy);
+    this.flows.watch(new Map([[key, evaluationOf(facts, member.policy)]]), new Map());
+    this.flows.add(key, sighting);
   }
 
   /** The owners of a state are found once: nothing but its view and the policies of its subjects tells them. */
   #ownersOf(state: AppliedState): Owners {
     if (this.#owners?.of === state) return this.#owners;
-    const observed = new Set<string>();
-    const others = new Set<string>();
+    const observed = new Map<string, Evaluated | undefined>();
+    const others = new Map<string, string>();
     for (const c of state.view.containers.values()) {
       if (c.state === 'exited' || c.state === 'created' || c.sharesWith !== undefined) continue;
-      const isRecorded = state.subjects.get(c.id)?.policy.mode === 'observe';
-      (isRecorded ? observed : others).add(ownerKey(c));
+      const policy = state.subjects.get(c.id)?.policy;
+      const evaluated = policy && evaluationOf(c, policy);
+      const isRecorded = policy?.mode === 'observe';
+      if (evaluated) others.set(ownerKey(c), isRecorded ? evaluatedReason(evaluated.list) : NOT_OBSERVED);
+      const key = evaluated ? evaluationKey(evaluated) : ownerKey(c);
+      if (isRecorded) observed.set(key, evaluated);
+      else others.set(key, NOT_OBSERVED);
     }
     this.#owners = { of: state, observed, others };
     return this.#owners;
@@ -197,7 +222,7 @@ export class Recording implements AsyncDisposable {
     this.flows.watch(observed, others);
     const { lost } = this.#packets;
     // nothing shows of which container they were
-    if (lost > this.#lost) for (const owner of observed) this.flows.drop(owner, lost - this.#lost);
+    if (lost > this.#lost) for (const key of observed.keys()) this.flows.drop(key, lost - this.#lost);
     this.#lost = lost;
   }
 
@@ -319,11 +344,12 @@ function talliesOf(x: unknown): TalliesState {
 
 function isOwner(x: unknown): boolean {
   if (!isObject(x)) return false;
-  const { since, seen, pause, gaps, dropped, rows } = x;
+  const { since, seen, pause, gaps, dropped, rows, evaluated } = x;
   return (
     isTime(since) &&
     isTime(seen) &&
     (pause === undefined || isText(pause)) &&
+    (evaluated === undefined || isEvaluated(evaluated)) &&
     isCount(dropped) &&
     Array.isArray(gaps) &&
     gaps.every((g) => isObject(g) && isTime(g.from) && isTime(g.to) && isText(g.reason)) &&
@@ -331,6 +357,8 @@ function isOwner(x: unknown): boolean {
     rows.every(isRow)
   );
 }
+
+const isEvaluated = (x: unknown): boolean => isObject(x) && [x.owner, x.list, x.since].every(isText);
 
 function isRow(x: unknown): x is RecordedRow {
   if (!isObject(x)) return false;

@@ -14,6 +14,7 @@ import {
   type List,
   type ListMatch,
   type Mode,
+  type ModeSetting,
   Moment,
   type Policy,
 } from './policy.js';
@@ -32,31 +33,38 @@ export interface PolicyInput {
     readonly node?: string;
   };
   /** Modes set by API or CLI, by owner key. */
-  readonly modes: ReadonlyMap<string, Mode>;
+  readonly modes: ReadonlyMap<string, ModeSetting>;
   /** All grants; those of others are left out here. */
   readonly grants: readonly Grant[];
   /** Milliseconds since the epoch: what has expired by then is dropped. A `Moment` records until when the policy stays the same. */
   readonly now: number | Moment;
 }
 
-type ModeChoice = Pick<Policy, 'mode' | 'modeFrom'>;
+type ModeChoice = Pick<Policy, 'mode' | 'modeFrom' | 'trialUntil' | 'against'>;
 
-const apiMode = ({ facts, modes }: PolicyInput): Mode | undefined =>
+const apiMode = ({ facts, modes }: PolicyInput): ModeSetting | undefined =>
   ownerIsCertain(facts) ? modes.get(ownerKey(facts)) : undefined;
+
+const setByApi = ({ mode, trial, against }: ModeSetting): ModeChoice => ({
+  mode,
+  modeFrom: 'api',
+  ...(trial ? { trialUntil: trial.expires } : {}),
+  ...(against ? { against } : {}),
+});
 
 /** A mode set for any owner that the labels name applies if it is stricter. Only the certain owner's mode can loosen. */
 function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
   const own = chooseOwnMode(input, intent, claims);
   const [strictest] = ownerKeys(input.facts)
     .flatMap((key) => input.modes.get(key) ?? [])
-    .sort(byStrictness);
-  if (strictest === undefined || byStrictness(own.mode, strictest) <= 0) return own;
-  return { mode: strictest, modeFrom: 'api' };
+    .sort((a, b) => byStrictness(a.mode, b.mode));
+  if (strictest === undefined || byStrictness(own.mode, strictest.mode) <= 0) return own;
+  return setByApi(strictest);
 }
 
 function chooseOwnMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
   const api = apiMode(input);
-  if (api) return { mode: api, modeFrom: 'api' };
+  if (api) return setByApi(api);
   if (intent.broken) return { mode: 'enforce', modeFrom: 'broken label' };
   if (intent.mode) return { mode: intent.mode, modeFrom: 'label' };
   const claim = strictestClaim(claims);
@@ -108,6 +116,23 @@ function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[
     gathering.addList(claim.list.name, fromClaim, addsEntries(claim) ? 'all' : 'deny');
   for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
   for (const grant of grantsOf(input, moment)) addGrant(gathering, grant);
+  return gathering;
+}
+
+/** A candidate list as the whole policy, with the baseline. Of the container's own sources deny entries alone count. */
+function gatherAgainst(
+  input: PolicyInput,
+  intent: LabelIntent,
+  claims: readonly Claim[],
+  candidate: string,
+): Gathering {
+  const gathering = new Gathering(input.lists, input.now, input.settings.node, input.absent);
+  gathering.addList(candidate, fromList);
+  for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
+  const own = [...intent.allow, ...intent.fromImage.allow];
+  for (const entry of own) gathering.addEntry(entry, { from: 'label' }, fromList, 'deny');
+  for (const name of [...intent.lists, ...intent.fromImage.lists]) gathering.addList(name, fromList, 'deny');
+  for (const { list } of claims) gathering.addList(list.name, fromClaim, 'deny');
   return gathering;
 }
 
@@ -166,8 +191,10 @@ export function compilePolicy(input: PolicyInput): Policy {
   const { facts, networks, lists, settings } = input;
   const intent = readLabels(facts, settings.trustImages);
   const claims = claimsOf(facts, networks, lists, settings);
-  const gathering = gather(input, intent, claims);
   const choice = chooseMode(input, intent, claims);
+  const gathering = choice.against
+    ? gatherAgainst(input, intent, claims, choice.against.list)
+    : gather(input, intent, claims);
   return {
     ...choice,
     entries: gathering.entries,

@@ -1,4 +1,5 @@
 import { matchesAny } from '../lib/glob.js';
+import { isRecord } from '../lib/json.js';
 import type { Problem } from '../lib/problem.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
@@ -60,6 +61,55 @@ export interface Grant {
   /** RFC 3339 UTC */
   readonly expires?: string;
 }
+/** A mode that was set by API or CLI for an owner. */
+export interface ModeSetting {
+  readonly mode: Mode;
+  /** Of mode observe: what is recorded is what this list would deny, in place of the policy. */
+  readonly against?: Evaluation;
+  /** Of mode enforce: it ends by itself. */
+  readonly trial?: Trial;
+}
+interface Evaluation {
+  readonly list: string;
+  /** RFC 3339 UTC */
+  readonly since: string;
+}
+export interface Trial {
+  /** The host that ends it in the store. */
+  readonly node?: string;
+  /** RFC 3339 UTC */
+  readonly created: string;
+  readonly expires: string;
+  /** What counts again afterwards; absent: labels, claims and the default decide. */
+  readonly before?: ModeSetting;
+}
+type Fields = Readonly<Record<string, unknown>>;
+
+export const isTime = (time: unknown): boolean => typeof time === 'string' && !Number.isNaN(Date.parse(time));
+
+/** A setting as it was stored; older versions wrote the mode alone. */
+export function isModeSetting(value: unknown): value is Pick<ModeSetting, 'mode'> & Fields {
+  return isRecord(value) && (value.mode === 'enforce' || value.mode === 'observe' || value.mode === 'off');
+}
+
+/** A trial that cannot be read never ends: it only tightens. */
+export function settingOf({ mode, trial, against }: Pick<ModeSetting, 'mode'> & Fields): ModeSetting {
+  return {
+    mode,
+    ...(mode === 'observe' && isEvaluation(against) ? { against } : {}),
+    ...(mode === 'enforce' && isTrial(trial) ? { trial } : {}),
+  };
+}
+
+const isEvaluation = (value: unknown): value is Evaluation =>
+  isRecord(value) && typeof value.list === 'string' && isTime(value.since);
+
+const isTrial = (value: unknown): value is Trial =>
+  isRecord(value) &&
+  isTime(value.created) &&
+  isTime(value.expires) &&
+  (value.before === undefined || isModeSetting(value.before));
+
 export interface Policy {
   readonly mode: Mode;
   /** What set the mode: "api", "label", "claim:LIST", "has entries", "default", "broken label". */
@@ -69,6 +119,10 @@ export interface Policy {
   /** Deny entries, each of which beats all that permit; absent: none. */
   readonly denied?: readonly PolicyEntry[];
   readonly lists: readonly string[];
+  /** Mode enforce is on trial until then (RFC 3339 UTC). */
+  readonly trialUntil?: string;
+  /** The entries are those of this list and of the baseline: the container is observed, and its own policy is not evaluated. */
+  readonly against?: Evaluation;
   /** From its own label. They hold while it is enforced. */
   readonly limits?: Limits;
   /** What no entry permits waits so long for the decision of a person (ms), while the container is enforced; absent: it is denied at once. */
@@ -261,6 +315,8 @@ export const lockedDown = (policy: Policy): Policy => ({
   modeFrom: 'lockdown',
   entries: [],
   lists: [],
+  ...(policy.trialUntil === undefined ? {} : { trialUntil: policy.trialUntil }),
+  ...(policy.against ? { against: policy.against } : {}),
   ...(policy.limits ? { limits: policy.limits } : {}),
   notes: policy.notes,
 });

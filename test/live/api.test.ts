@@ -48,6 +48,7 @@ const CASES: Readonly<Record<string, Case>> = {
   'GET /v1/containers/{container}/preview': { status: 200, path: WEB },
   'PUT /v1/containers/{container}/mode': { status: 200, path: WEB, body: { mode: 'enforce' } },
   'GET /v1/containers/{container}/mode': { status: 200, path: WEB },
+  'PUT /v1/modes': { status: 200, body: { containers: ['web'], mode: 'enforce' } },
   'POST /v1/containers/{container}/pause': { status: 201, path: WEB, body: { for: '10m' } },
   'DELETE /v1/containers/{container}/pause': { status: 204, path: WEB },
   'POST /v1/pause': { status: 201, body: { for: '10m' } },

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container, RunSpec } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 
 const A = '93.184.70.1';
 const B = '93.184.70.2';
@@ -151,5 +152,139 @@ describe('what stays with a container that is made anew', () => {
     expect((await put('auto')).status).toBe(200);
     expect(await reach(next, A)).toBe('ECONNREFUSED');
     await next.remove();
+  });
+});
+
+const cli = async (...args: string[]): Promise<string> => {
+  const done = await drawbridge.cli(args);
+  expect([args.join(' '), done.code, done.stderr]).toEqual([args.join(' '), 0, '']);
+  return done.stdout;
+};
+
+describe('a mode on trial', () => {
+  /** Enough for a kill and a start of the service. */
+  const TRIAL = '15s';
+  interface OnTrial extends View {
+    readonly trialUntil: string | null;
+  }
+  const onTrial = async (name: string): Promise<OnTrial> => (await view(name)) as OnTrial;
+
+  it('enforces over a kill, falls back when its time is over, and stays once it is confirmed', async () => {
+    const [tried, kept] = await Promise.all([lab.start({ name: 'tried' }), lab.start({ name: 'kept' })]);
+    expect([await reach(tried, A), await reach(kept, A)]).toEqual(['ok', 'ok']);
+    await cli('mode', 'kept', 'enforce', '--trial', TRIAL, '--yes');
+    const { trialUntil } = JSON.parse(
+      await cli('mode', 'tried', 'enforce', '--trial', TRIAL, '--yes', '--json'),
+    ) as OnTrial;
+    expect([await reach(tried, A), await reach(kept, A)]).toEqual(['ECONNREFUSED', 'ECONNREFUSED']);
+    expect(await cli('explain', 'tried', `${A}:80`)).toContain(`enforced on trial until ${trialUntil}`);
+    expect(await cli('status')).toContain('TRIAL: 2 containers are enforced on trial');
+    await cli('mode', 'kept', 'confirm');
+    drawbridge.kill('SIGKILL');
+    await drawbridge.exited();
+    drawbridge.start();
+    await drawbridge.ready();
+    expect(await onTrial('tried')).toMatchObject({ mode: 'enforce', trialUntil });
+    expect(await reach(tried, A)).toBe('ECONNREFUSED');
+    const end = Date.parse(trialUntil ?? '');
+    const isOver = async (): Promise<boolean> => (await onTrial('tried')).mode === 'observe';
+    await waitFor('the trial to end', isOver, end - Date.now() + 10_000);
+    expect(Date.now()).toBeGreaterThanOrEqual(end);
+    expect([await reach(tried, A), await reach(kept, A)]).toEqual(['ok', 'ECONNREFUSED']);
+    expect(await onTrial('kept')).toMatchObject({ mode: 'enforce', trialUntil: null });
+    const acts = async (): Promise<string[]> => {
+      const records = JSON.parse(await cli('audit', '--json')) as { who: string; action: string }[];
+      return records.filter((r) => r.action.startsWith('mode.')).map((r) => `${r.who} ${r.action}`);
+    };
+    // The end counts before the store has it.
+    await waitFor(
+      'the record of the end',
+      async () => (await acts())[0]?.startsWith('expiry') === true,
+      20_000,
+    );
+    expect((await acts()).slice(0, 4)).toEqual([
+      'expiry mode.fallback',
+      'local:root mode.confirm',
+      'local:root mode.trial',
+      'local:root mode.trial',
+    ]);
+    for (const each of [tried, kept]) await each.remove();
+  });
+});
+
+describe('a list that is evaluated in place of the policy', () => {
+  interface Shown {
+    readonly destinations: readonly { readonly entry: string }[];
+    readonly against: string | null;
+    readonly recordingSince: string | null;
+    readonly notRecorded: readonly string[];
+  }
+  const preview = async (query = ''): Promise<Shown> =>
+    JSON.parse((await drawbridge.get(`/v1/containers/weighed/preview${query}`)).body) as Shown;
+  const missed = async (query: string): Promise<string[]> =>
+    (await preview(query)).destinations.map((d) => d.entry).sort();
+  const OF_LIST = '?against=candidate';
+
+  it('records exactly what it misses, while everything passes', async () => {
+    await lab.dns.set({
+      'in.example.com': { A: ['93.184.71.1'] },
+      'out.example.com': { A: ['93.184.71.2'] },
+    });
+    const allow = ['in.example.com', `${A}:80`];
+    expect((await drawbridge.request('PUT', '/v1/lists/candidate', { allow })).status).toBe(201);
+    const labels = { 'drawbridge.allow': `${B}:80, out.example.com` };
+    const c = await lab.start({ name: 'weighed', labels });
+    expect(await reach(c, A)).toBe('ECONNREFUSED');
+    await cli('mode', 'weighed', 'observe', '--against', 'candidate');
+    const after = await lab.sniffer.settle();
+    for (const name of ['in', 'out'])
+      expect(await c.probe('http', `http://${name}.example.com/`)).toMatchObject({ ok: true });
+    expect([await reach(c, A), await reach(c, B)]).toEqual(['ok', 'ok']);
+    for (const dst of [A, B, '93.184.71.1', '93.184.71.2'])
+      expect(await lab.sniffer.count({ direction: 'out', dst, after })).toBeGreaterThan(0);
+    const both = async (): Promise<boolean> => (await missed(OF_LIST)).length >= 2;
+    await waitFor('what the list misses', both, 10_000);
+    expect(await missed(OF_LIST)).toEqual([`${B}:80`, 'out.example.com']);
+    expect(await cli('ps', 'weighed')).toContain('observe (against candidate)');
+    // By its own policy all of that would pass; what the list permits was not recorded, and the preview reports it.
+    expect(await missed('')).toEqual([]);
+    expect((await preview()).notRecorded.join(' ')).toMatch(/list candidate is evaluated .* since/);
+    await cli('lists', 'add', 'candidate', `${B}:80`);
+    expect(await missed(OF_LIST)).toEqual(['out.example.com']);
+    await cli('lists', 'delete', 'candidate');
+    expect((await view('weighed')).coverage.reasons.join(' ')).toContain('"candidate" does not exist');
+    await cli('mode', 'weighed', 'auto');
+    expect([await reach(c, A), await reach(c, B)]).toEqual(['ECONNREFUSED', 'ok']);
+    await c.remove();
+  });
+
+  it('the preview of a service is about all its containers', async () => {
+    const service = { 'com.docker.compose.project': 'scale', 'com.docker.compose.service': 'w' };
+    const [one, two] = await Promise.all(
+      ['scale-w-1', 'scale-w-2'].map((name) => lab.start({ name, labels: service })),
+    );
+    if (!one || !two) throw new Error('not started');
+    await cli('mode', 'scale-w-1', 'observe');
+    expect(await reach(one, A)).toBe('ok');
+    await lab.dockerResult(['exec', '-d', two.id, 'node', '/probe.cjs', 'hold', B, '19']);
+    interface OfAll {
+      readonly containers: readonly string[];
+      readonly destinations: readonly { readonly entry: string }[];
+      readonly flows: readonly { readonly container: string; readonly entry: string }[];
+    }
+    let shown: OfAll | undefined;
+    const isWhole = async (): Promise<boolean> => {
+      const { body } = await drawbridge.get('/v1/containers/scale-w-1/preview');
+      shown = JSON.parse(body) as OfAll;
+      return shown.flows.length > 0 && shown.destinations.length > 1;
+    };
+    await waitFor('what both do', isWhole, 10_000);
+    expect(shown?.containers).toEqual(['scale-w-1', 'scale-w-2']);
+    expect(shown?.destinations.map((d) => d.entry).sort()).toEqual([`${A}:80`, `${B}:19`]);
+    const flow = expect.objectContaining({ container: 'scale-w-2', entry: `${B}:19` });
+    expect(shown?.flows).toContainEqual(flow);
+    await cli('mode', '--project', 'scale', 'enforce', '--yes');
+    expect([await reach(one, A), await reach(two, A)]).toEqual(['ECONNREFUSED', 'ECONNREFUSED']);
+    for (const each of [one, two]) await each.remove();
   });
 });

@@ -185,6 +185,53 @@ describe('changing', () => {
     });
   });
 
+  it('sets a mode for a time, confirms it, and evaluates a list', async () => {
+    const path = '/v1/containers/web/mode';
+    const tried = await ask('PUT', path, { mode: 'enforce', trial: '15m' });
+    expect([tried.status, tried.body.trialUntil]).toEqual([200, '2030-01-01T00:15:00.000Z']);
+    fits(schemas.ContainerSchema, tried.body);
+    expect(controller.calls.at(-1)?.slice(0, 3)).toEqual([
+      'setModes',
+      ['web'],
+      { mode: 'enforce', trialMs: 900_000, against: undefined },
+    ]);
+    expect((await ask('PUT', path, { mode: 'confirm' })).body.trialUntil).toBeNull();
+    expect(controller.calls.at(-1)?.slice(0, 2)).toEqual(['confirm', ['web']]);
+    const evaluated = await ask('PUT', path, { mode: 'observe', against: 'npm' });
+    expect(evaluated.body.against).toMatchObject({ list: 'npm' });
+    const made = controller.calls.length;
+    for (const wrong of [
+      { mode: 'confirm', trial: '1m' },
+      { mode: 'enforce', trial: 'soon' },
+      { mode: 'observe', against: '' },
+    ])
+      expect([400, 422]).toContain((await ask('PUT', path, wrong)).status);
+    expect((await ask('PUT', `${path}?dryRun=true`, { mode: 'confirm' })).status).toBe(422);
+    expect(controller.calls).toHaveLength(made);
+  });
+
+  it('previews a list, which must exist, without a change', async () => {
+    const path = '/v1/containers/web/preview?against=';
+    const preview = await ask('GET', `${path}npm`);
+    fits(feedSchemas.PreviewSchema, preview.body);
+    expect(preview.body).toMatchObject({ to: 'observe', against: 'npm' });
+    expect((await ask('GET', `${path}nope`)).status).toBe(404);
+    expect(controller.calls).toEqual([]);
+  });
+
+  it('sets the modes of several containers with one change', async () => {
+    const both = await ask('PUT', '/v1/modes', {
+      containers: ['web', 'abc123'],
+      mode: 'enforce',
+      trial: '1h',
+    });
+    fits(feedSchemas.ModesSchema, both.body);
+    expect(both.body.containers).toHaveLength(2);
+    expect(controller.calls).toHaveLength(1);
+    expect((await ask('PUT', '/v1/modes', { containers: [], mode: 'off' })).status).toBe(400);
+    expect((await ask('PUT', '/v1/modes', { containers: ['nope'], mode: 'off' })).status).toBe(404);
+  });
+
   it('guards lists by ETag', async () => {
     const made = await ask('PUT', '/v1/lists/ci', { allow: ['a.org'] }, { 'if-none-match': '*' });
     expect(made).toMatchObject({

@@ -9,11 +9,12 @@ import type { Changes } from '../../../src/changes/changes.js';
 import type { ContainerChanges, EmergencyChanges } from '../../../src/changes/container-changes.js';
 import type { Fleet, NodeView } from '../../../src/changes/fleet.js';
 import type { ListChanges, ListView } from '../../../src/changes/list-changes.js';
+import type { ModeChanges, ModeRequest } from '../../../src/changes/mode-changes.js';
 import type { StoreTrust } from '../../../src/changes/store-trust.js';
 import type { TokenChanges } from '../../../src/changes/token-changes.js';
 import type { PlannedChange, TransferChanges } from '../../../src/changes/transfer-changes.js';
 import type { UnwrittenChange, UnwrittenChanges } from '../../../src/changes/unwritten-changes.js';
-import type { PreviewView } from '../../../src/coverage/preview.js';
+import type { PreviewRequest, PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
@@ -54,6 +55,8 @@ export class MemoryService {
   audited: AuditView[] = [];
   scanned: ScanView[] = [];
   mode: ContainerBody['mode'] = 'observe';
+  trialUntil: string | null = null;
+  against: ContainerBody['against'] = null;
   wouldDeny: PreviewView['destinations'] = [];
   /** By owner. */
   readonly records = new Map<string, OwnerRecord>();
@@ -81,6 +84,9 @@ export class MemoryService {
       labelErrors: 0,
       missingLists: 0,
       paused: 0,
+      trials: 0,
+      trialUntil: null,
+      evaluated: 0,
       lockdown: this.lockdownNow ?? null,
       threats: { entries: 0, feeds: 0, alerts: this.alerts },
       kernel: { inSync: true, ...this.ready(), lastRepair: null },
@@ -100,19 +106,21 @@ export class MemoryService {
   containers() {
     return [this.container('web')];
   }
-  async preview(idOrName: string, to: ContainerBody['mode'] | 'auto'): Promise<PreviewView> {
+  async preview(idOrName: string, { mode: to, against }: PreviewRequest): Promise<PreviewView> {
     const { name, mode } = this.container(idOrName);
     const recordingSince = mode === 'observe' ? '2026-07-01T07:02:00.000Z' : null;
     return {
       container: name,
+      containers: [name],
       owner: `name:${name}`,
       mode,
       to: to === 'auto' ? 'observe' : to,
+      against: against ?? null,
       recordingSince,
       gaps: [],
       dropped: 0,
       notRecorded: [],
-      destinations: to === 'enforce' ? this.wouldDeny : [],
+      destinations: to === 'enforce' || against !== undefined ? this.wouldDeny : [],
       flows: [],
     };
   }
@@ -146,6 +154,8 @@ export class MemoryService {
       entries: [entry, listed],
       grants: this.grants.map(grantBody),
       pausedUntil: null,
+      trialUntil: this.trialUntil,
+      against: this.against,
       limits: null,
       quota: null,
       allowed: 4,
@@ -170,11 +180,20 @@ export class MemoryService {
     this.#call('revokeGrant', idOrName, grantId, who);
     this.grants = this.grants.filter((g) => g.id !== grantId);
   }
-  async setMode(idOrName: string, mode: ContainerBody['mode'] | 'auto', who: string): Promise<ContainerBody> {
-    this.#call('setMode', idOrName, mode, who);
-    this.container(idOrName);
+  async setModes(
+    containers: readonly string[],
+    { mode, trialMs, against }: ModeRequest,
+    who: string,
+  ): Promise<void> {
+    this.#call('setModes', containers, { mode, trialMs, against }, who);
+    for (const one of containers) this.container(one);
     this.mode = mode === 'auto' ? 'observe' : mode;
-    return this.container(idOrName);
+    this.trialUntil = trialMs === undefined ? null : '2030-01-01T00:15:00.000Z';
+    this.against = against === undefined ? null : { list: against, since: '2030-01-01T00:00:00.000Z' };
+  }
+  async confirm(containers: readonly string[], who: string): Promise<void> {
+    this.#call('confirm', containers, who);
+    this.trialUntil = null;
   }
   async pause(idOrName: string | undefined, forMs: number, who: string): Promise<Pause> {
     this.#call('pause', idOrName, forMs, who);
@@ -459,13 +478,16 @@ export class MemoryService {
       containers: {
         grant: (idOrName, entry, forMs, who) => this.grant(idOrName, entry, forMs, who),
         revokeGrant: (idOrName, id, who) => this.revokeGrant(idOrName, id, who),
-        setMode: async (idOrName, mode, who) => void (await this.setMode(idOrName, mode, who)),
+      } satisfies Partial<Public<ContainerChanges>>,
+      modes: {
+        set: (containers, request, who) => this.setModes(containers, request, who),
+        confirm: (containers, who) => this.confirm(containers, who),
         modeSet: (idOrName) => ({
           owner: `name:${this.container(idOrName).name}`,
           mode: undefined,
           revision: 0,
         }),
-      } satisfies Partial<Public<ContainerChanges>>,
+      } satisfies Partial<Public<ModeChanges>>,
       emergency: {
         pause: (idOrName, forMs, who) => this.pause(idOrName, forMs, who),
         endPause: (idOrName, who) => this.endPause(idOrName, who),

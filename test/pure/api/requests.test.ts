@@ -79,6 +79,7 @@ const BODIES: Readonly<Record<string, unknown>> = {
   'POST /v1/containers/{container}/pause': { for: '1m' },
   'POST /v1/pause': { for: '1m' },
   'PUT /v1/lockdown': { on: true },
+  'PUT /v1/modes': { containers: ['web'], mode: 'enforce' },
   'PUT /v1/lists/{name}': { allow: ['a.org'] },
   'POST /v1/lists/{name}/entries': { entry: 'a.org' },
   'POST /v1/tokens': { name: 'ci', role: 'read' },

@@ -34,6 +34,7 @@ const TABLE: Readonly<Record<string, Needs>> = {
   'DELETE /v1/pause': 'admin',
   'GET /v1/lockdown': 'read',
   'PUT /v1/lockdown': 'admin',
+  'PUT /v1/modes': 'write',
   'GET /v1/plan': 'read',
   'GET /v1/lists': 'read',
   'GET /v1/lists/:name': 'read',

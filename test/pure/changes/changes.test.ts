@@ -202,7 +202,7 @@ describe('in force or undone', () => {
       changes.lists.delete('ci', undefined, 'ann'),
       changes.lists.put('new', { allow: [] }, undefined, 'ann'),
       changes.containers.grant('db', 'a.org', undefined, 'ann'),
-      changes.containers.setMode('db', 'off', 'ann'),
+      changes.modes.set(['db'], { mode: 'off' }, 'ann'),
     ];
     const detail = expect.stringContaining('the kernel did not answer');
     for (const no of await Promise.all(works.map(refusal))) {
@@ -252,9 +252,9 @@ describe('grants and modes', () => {
     });
     await changes.containers.revokeGrant('web', grant.id, 'ann');
     expect(changes.current().grants).toEqual([]);
-    await changes.containers.setMode('web', 'observe', 'ann');
-    expect([...changes.current().modes]).toEqual([['compose:shop/web', 'observe']]);
-    await changes.containers.setMode('web', 'auto', 'ann');
+    await changes.modes.set(['web'], { mode: 'observe' }, 'ann');
+    expect([...changes.current().modes]).toEqual([['compose:shop/web', { mode: 'observe' }]]);
+    await changes.modes.set(['web'], { mode: 'auto' }, 'ann');
     expect(changes.current().modes.size).toBe(0);
   });
 
@@ -286,7 +286,7 @@ describe('grants and modes', () => {
     expect(await refusal(changes.containers.grant('nobody', 'a.org', undefined, 'ann'))).toMatchObject({
       kind: 'not-found',
     });
-    expect(await refusal(changes.containers.setMode('aaaa', 'off', 'ann'))).toMatchObject({
+    expect(await refusal(changes.modes.set(['aaaa'], { mode: 'off' }, 'ann'))).toMatchObject({
       kind: 'conflict',
     });
     expect(await refusal(changes.containers.grant('db', 'https://a.org', undefined, 'ann'))).toMatchObject({
@@ -345,13 +345,14 @@ describe('audit', () => {
       order.push('stored');
       return put(...args);
     });
-    await changes.containers.setMode('db', 'off', 'ann');
+    await changes.modes.set(['db'], { mode: 'off' }, 'ann');
     expect(order).toEqual(['recorded', 'stored']);
   });
 });
 
 describe('a mode that counts by more than one owner', () => {
-  const modes = (): Record<string, unknown> => Object.fromEntries(changes.current().modes);
+  const modes = (): Record<string, unknown> =>
+    Object.fromEntries([...changes.current().modes].map(([owner, setting]) => [owner, setting.mode]));
   const left = async (): Promise<void> => {
     await store.put('mode/name:web', { mode: 'enforce' });
     changes.close();
@@ -363,24 +364,24 @@ describe('a mode that counts by more than one owner', () => {
     ['auto', {}],
   ] as const)('%s takes the stricter one of the name away with it, audited', async (mode, expected) => {
     await left();
-    await changes.containers.setMode('web', mode, 'ann');
+    await changes.modes.set(['web'], { mode }, 'ann');
     expect(modes()).toEqual(expected);
     const targets = (await audits()).map((i) => i.target);
     expect(targets).toContain('name:web (web)');
   });
   it('enforce leaves it', async () => {
     await left();
-    await changes.containers.setMode('web', 'enforce', 'ann');
+    await changes.modes.set(['web'], { mode: 'enforce' }, 'ann');
     expect(modes()).toEqual({ 'name:web': 'enforce', 'compose:shop/web': 'enforce' });
   });
   it("that of a service which only the image names is that service's", async () => {
-    await changes.containers.setMode('web', 'enforce', 'ann');
-    expect(await refusal(changes.containers.setMode('posing', 'off', 'ann'))).toMatchObject({
+    await changes.modes.set(['web'], { mode: 'enforce' }, 'ann');
+    expect(await refusal(changes.modes.set(['posing'], { mode: 'off' }, 'ann'))).toMatchObject({
       kind: 'conflict',
       detail: expect.stringContaining('compose:shop/web'),
     });
-    await changes.containers.setMode('posing', 'enforce', 'ann');
-    await changes.containers.setMode('posing', 'auto', 'ann');
+    await changes.modes.set(['posing'], { mode: 'enforce' }, 'ann');
+    await changes.modes.set(['posing'], { mode: 'auto' }, 'ann');
     expect(modes()).toEqual({ 'compose:shop/web': 'enforce' });
   });
 });

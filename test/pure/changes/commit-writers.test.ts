@@ -146,9 +146,9 @@ it('a change that is not in force is not undone over what another host has made 
 });
 
 it('a mode, a pause, a grant and the lockdown likewise', async () => {
-  await b.containers.setMode('web', 'observe', 'bob');
-  await a.containers.setMode('web', 'enforce', 'ann');
-  expect(await kindOf(b.containers.setMode('web', 'off', 'bob'))).toBe('precondition');
+  await b.modes.set(['web'], { mode: 'observe' }, 'bob');
+  await a.modes.set(['web'], { mode: 'enforce' }, 'ann');
+  expect(await kindOf(b.modes.set(['web'], { mode: 'off' }, 'bob'))).toBe('precondition');
   expect((await store.get('mode/name:web'))?.value).toEqual({ mode: 'enforce' });
   await a.emergency.setLockdown(true, 'ann');
   await a.emergency.setLockdown(false, 'ann');
@@ -197,7 +197,7 @@ it('and one that another host was ahead of while it waited, too', async () => {
     release = resolve;
   });
   inForce = () => gate;
-  const held = b.containers.setMode('web', 'enforce', 'bob');
+  const held = b.modes.set(['web'], { mode: 'enforce' }, 'bob');
   const document = { lists: { ci: { allow: ['revoked.org'] } }, modes: { 'name:web': 'observe' } };
   const second = kindOf(b.transfer.import(document, { replace: false, dryRun: false }, 'bob'));
   inForce = async () => {};

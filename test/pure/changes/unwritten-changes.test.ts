@@ -151,7 +151,7 @@ it('what tightens is in force; what loosens is refused', async () => {
     () => changes.lists.addEntry('ci', 'c.example.org', undefined, 'ben'),
     () => changes.lists.put('other', { allow: [] }, undefined, 'ben'),
     () => changes.lists.delete('ci', undefined, 'ben'),
-    () => changes.containers.setMode('web', 'off', 'ben'),
+    () => changes.modes.set(['web'], { mode: 'off' }, 'ben'),
   ])
     await expect(work()).rejects.toThrow(RefusedError);
   expect(changes.lists.get('ci').allow.map((e) => e.canonical)).toEqual(['b.example.org']);

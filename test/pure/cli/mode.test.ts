@@ -13,7 +13,8 @@ afterEach(() => bench.end());
 const answering = (text: string): void => {
   bench.host = { canAsk: true, stdin: Readable.from([text]) };
 };
-const modesSet = (): unknown[] => bench.controller.calls.filter(([what]) => what === 'setMode');
+const requested = (): unknown[] => modesSet().map((call) => call.slice(1, 3));
+const modesSet = (): unknown[][] => bench.controller.calls.filter(([what]) => what === 'setModes');
 
 /** More containers than the one of the controller, of compose services. */
 function running(...all: (Partial<ContainerBody> & { readonly name: string })[]): void {
@@ -104,7 +105,63 @@ it('takes a project, a glob and a service, and names the candidates where severa
   expect((await bench.run('allow', 'db', 'a.org', '--for', '1h')).out).toMatch(/^shop-db-1 may reach a\.org/);
 });
 
+it('a trial asks as enforce does, shows its end, and is confirmed', async () => {
+  answering('y\n');
+  const tried = await bench.run('mode', 'web', 'enforce', '--trial', '15m');
+  expect(tried.err).toContain('Enforce web on trial for 15m? [y/N]');
+  expect(tried.out).toMatch(
+    /\nweb: enforce \(.*\) on trial until 2030-01-01T00:15:00.000Z: what was set before counts again then, unless drawbridge mode web confirm\n$/,
+  );
+  expect(requested()).toMatchObject([[['abc123'], { mode: 'enforce', trialMs: 900_000 }]]);
+  expect((await bench.run('ps')).out).toContain('enforce (on trial until 2030-01-01T00:15:00.000Z)');
+  const confirmed = await bench.run('mode', 'web', 'confirm', '--json');
+  expect(JSON.parse(confirmed.out)).toMatchObject({ mode: 'enforce', trialUntil: null });
+});
+
+it('observe --against evaluates a list, and --dry-run shows what it would block', async () => {
+  const done = await bench.run('mode', 'web', 'observe', '--against', 'npm');
+  expect(done.out).toMatch(
+    /^web: observe \(.*\), evaluated against the list npm since 2030-01-01T00:00:00.000Z: /,
+  );
+  expect(requested()).toMatchObject([[['abc123'], { mode: 'observe', against: 'npm' }]]);
+  expect((await bench.run('inspect', 'web')).out).toMatch(/evaluated: +npm since .*, in place of its policy/);
+  const dry = await bench.run('mode', 'web', 'observe', '--against', 'npm', '--dry-run');
+  expect(dry.out).toMatch(/^web: nothing that the list npm blocks was recorded/);
+  expect((await bench.run('mode', 'web', 'observe', '--against', 'nope', '--dry-run')).code).toBe(1);
+  expect(modesSet()).toHaveLength(1);
+});
+
+it('a project has one preview for the containers of an owner, one question and one change', async () => {
+  running(shop('web'), { ...shop('web'), name: 'shop-web-2' });
+  const preview = bench.controller.preview.bind(bench.controller);
+  const previewed: string[] = [];
+  bench.controller.preview = async (id, to) => {
+    previewed.push(id);
+    return { ...(await preview(id, to)), containers: ['shop-web-1', 'shop-web-2'] };
+  };
+  answering('y\n');
+  const done = await bench.run('mode', '--project', 'shop', 'enforce', '--trial', '1h');
+  expect(done.code).toBe(0);
+  expect(previewed).toEqual(['id0']);
+  expect(done.out).toMatch(/^shop-web-1 \(and shop-web-2, for which the mode counts, too\): nothing/);
+  expect(done.err.match(/\[y\/N\]/g)).toHaveLength(1);
+  expect(requested()).toMatchObject([[['id0', 'id1'], { mode: 'enforce', trialMs: 3_600_000 }]]);
+});
+
+it('status shows trials and evaluations', async () => {
+  const status = bench.controller.status.bind(bench.controller);
+  const trialUntil = '2030-01-01T00:15:00.000Z';
+  bench.controller.status = () => ({ ...status(), trials: 2, trialUntil, evaluated: 1 });
+  const { out } = await bench.run('status');
+  expect(out).toContain(`TRIAL: 2 containers are enforced on trial, the first until ${trialUntil}`);
+  expect(out).toContain('EVALUATED: 1 container is observed against a list');
+});
+
 it.each([
+  [['mode', 'web', 'observe', '--trial', '5m']],
+  [['mode', 'web', 'enforce', '--trial', 'soon', '--yes']],
+  [['mode', 'web', 'enforce', '--against', 'npm', '--yes']],
+  [['mode', 'web', 'confirm', '--dry-run']],
   [['mode', 'web']],
   [['mode', 'web', 'on']],
   [['mode', 'web', 'enforce', 'more']],

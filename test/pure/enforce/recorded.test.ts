@@ -1,6 +1,8 @@
 /** The record of observed containers: aggregated by owner, bounded, honest about when it was kept, and safe on disk. */
 import { describe, expect, it } from 'vitest';
 import {
+  evaluatedReason,
+  evaluationKey,
   KEPT_MS,
   MAX_ROWS_OF_ONE,
   NOT_OBSERVED,
@@ -12,8 +14,8 @@ import {
 import { parseRecord } from '../../../src/enforce/recording.js';
 
 const OWNER = 'compose:shop/web';
-const NOBODY: ReadonlySet<string> = new Set();
-const only = new Set([OWNER]);
+const NOBODY: ReadonlyMap<string, never> = new Map<string, never>();
+const only = new Map([[OWNER, undefined]]);
 const name = (entry: string, more: Partial<Sighting> = {}): Sighting => ({
   entry,
   kind: 'name',
@@ -84,7 +86,7 @@ describe('the period', () => {
   it('is interrupted while it runs without being observed', () => {
     const { clock, flows } = begin();
     clock.now = 4_000;
-    flows.watch(NOBODY, only);
+    flows.watch(NOBODY, new Map([[OWNER, NOT_OBSERVED]]));
     expect(flows.period(OWNER)).toMatchObject({ since: undefined, gaps: [{ reason: NOT_OBSERVED }] });
     clock.now = 6_000;
     flows.watch(only, NOBODY);
@@ -157,5 +159,91 @@ describe('tallies', () => {
     expect(again.total('c', 'denied')).toBe(11);
     again.retain(new Set());
     expect(again.total('c', 'denied')).toBe(0);
+  });
+});
+
+describe('an evaluation of a candidate list', () => {
+  const evaluated = { owner: OWNER, list: 'ci', since: iso(2_000) };
+  const KEY = evaluationKey(evaluated);
+  const during = new Map([[KEY, evaluated]]);
+  const aside = new Map([[OWNER, evaluatedReason('ci')]]);
+
+  it('has a period and rows of its own, and its owner has a gap meanwhile', () => {
+    const { clock, flows } = begin();
+    flows.add(OWNER, name('before.org'));
+    clock.now = 2_000;
+    flows.watch(during, aside);
+    flows.add(KEY, name('a.org'));
+    flows.drop(KEY, 3);
+    expect(flows.rows(KEY).map((r) => r.entry)).toEqual(['a.org']);
+    expect(flows.period(KEY)).toEqual({ since: 2_000, gaps: [] });
+    expect([flows.dropped(KEY), flows.dropped(OWNER)]).toEqual([3, 0]);
+    expect(flows.period(OWNER)).toMatchObject({
+      since: undefined,
+      gaps: [{ reason: expect.stringMatching(/^the list ci was evaluated .* was not recorded$/) }],
+    });
+    // Under its own policy, what was seen during the evaluation counts, too.
+    expect(flows.rows(OWNER).map((r) => r.entry)).toEqual(['a.org', 'before.org']);
+  });
+
+  it('becomes part of the record of its owner when it ends', () => {
+    const { clock, flows } = begin();
+    flows.add(OWNER, name('a.org'));
+    clock.now = 2_000;
+    flows.watch(during, aside);
+    flows.add(KEY, name('a.org'));
+    flows.add(KEY, name('b.org'));
+    flows.drop(KEY, 2);
+    clock.now = 5_000;
+    flows.watch(only, NOBODY);
+    expect(flows.rows(KEY)).toEqual([]);
+    expect(flows.rows(OWNER).map((r) => [r.entry, r.count, r.first])).toEqual([
+      ['b.org', 1, 2_000],
+      ['a.org', 2, 1_000],
+    ]);
+    expect(flows.dropped(OWNER)).toBe(2);
+    expect(flows.period(OWNER)).toEqual({
+      since: 5_000,
+      gaps: [{ from: iso(1_000), to: iso(5_000), reason: evaluatedReason('ci') }],
+    });
+  });
+
+  it('of an owner that was not recorded before leaves the gap in its record', () => {
+    const clock = { now: 2_000 };
+    const flows = new RecordedFlows(() => clock.now);
+    flows.watch(during, aside);
+    flows.add(KEY, name('a.org'));
+    clock.now = 5_000;
+    flows.watch(only, NOBODY);
+    expect(flows.rows(OWNER)).toHaveLength(1);
+    expect(flows.period(OWNER)).toEqual({
+      since: 5_000,
+      gaps: [{ from: iso(2_000), to: iso(5_000), reason: evaluatedReason('ci') }],
+    });
+  });
+
+  it('is another one when it begins again', () => {
+    const { clock, flows } = begin();
+    flows.watch(during, aside);
+    flows.add(KEY, name('a.org'));
+    clock.now = 7_000;
+    const again = { ...evaluated, since: iso(7_000) };
+    flows.watch(new Map([[evaluationKey(again), again]]), aside);
+    expect(flows.rows(evaluationKey(again))).toEqual([]);
+    expect(flows.rows(OWNER)).toHaveLength(1);
+  });
+
+  it('goes on after a restart, with the gap, and pauses while its container is enforced', () => {
+    const { clock, flows } = begin();
+    flows.watch(during, aside);
+    flows.add(KEY, name('a.org'));
+    clock.now = 9_000;
+    const read = readBack(written(flows), () => clock.now);
+    read.watch(during, aside);
+    expect(read.rows(KEY)).toHaveLength(1);
+    expect(read.period(KEY)).toMatchObject({ since: 9_000, gaps: [{ reason: SERVICE_AWAY }] });
+    read.watch(NOBODY, new Map([...aside, [KEY, NOT_OBSERVED]]));
+    expect(read.period(KEY)).toMatchObject({ since: undefined });
+    expect(read.rows(KEY)).toHaveLength(1);
   });
 });

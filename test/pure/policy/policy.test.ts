@@ -4,7 +4,7 @@ import type { ContainerFacts, NetworkFacts } from '../../../src/policy/container
 import { parseEntries } from '../../../src/policy/entry-parse.js';
 import { readLabels } from '../../../src/policy/labels.js';
 import { ownerKey } from '../../../src/policy/own-labels.js';
-import type { Grant, List, ListMatch, Mode, Policy } from '../../../src/policy/policy.js';
+import type { Grant, List, ListMatch, Mode, ModeSetting, Policy } from '../../../src/policy/policy.js';
 import { lockedDown } from '../../../src/policy/policy.js';
 import { compilePolicy, compileUnattributed, type PolicyInput } from '../../../src/policy/policy-compile.js';
 
@@ -177,10 +177,10 @@ describe('precedence of modes', () => {
     expect(compile({ facts: labelled, lists: strict })).toMatchObject({ mode: 'off', modeFrom: 'label' }));
   it('the API, before all', () =>
     expect(
-      compile({ facts: labelled, lists: strict, modes: new Map([['name:web', 'observe']]) }),
+      compile({ facts: labelled, lists: strict, modes: new Map([['name:web', { mode: 'observe' }]]) }),
     ).toMatchObject({ mode: 'observe', modeFrom: 'api' }));
   it("others' modes do not count", () =>
-    expect(compile({ modes: new Map([['name:other', 'off']]) }).modeFrom).toBe('default'));
+    expect(compile({ modes: new Map([['name:other', { mode: 'off' }]]) }).modeFrom).toBe('default'));
 });
 
 describe('entries', () => {
@@ -455,7 +455,7 @@ describe('owners', () => {
     const { imageLabels: _, ...rest } = of;
     return rest;
   };
-  const modes = (key: string, mode: Mode) => new Map([[key, mode]]);
+  const modes = (key: string, mode: Mode) => new Map([[key, { mode }]]);
 
   it('the compose service, else the name', () => {
     expect(ownerKey(facts(compose))).toBe('compose:shop/db');
@@ -490,9 +490,9 @@ describe('owners', () => {
           mode: 'enforce',
           modeFrom: 'api',
         });
-    const both = new Map<string, Mode>([
-      ['name:web', 'off'],
-      ['compose:shop/db', 'enforce'],
+    const both = new Map<string, ModeSetting>([
+      ['name:web', { mode: 'off' }],
+      ['compose:shop/db', { mode: 'enforce' }],
     ]);
     for (const one of [posing, built]) expect(compile({ facts: one, modes: both }).mode).toBe('enforce');
   });
@@ -534,5 +534,60 @@ describe('lists of some hosts', () => {
   it('hold for what is no container, too', () => {
     const settings = { mode: 'enforce', lists: ['here', 'there'], node: 'db-7' } as const;
     expect(entries(compileUnattributed(settings, lists, NOW))).toEqual(['t.org list there']);
+  });
+});
+
+describe('a list in place of the policy', () => {
+  const since = '2030-01-01T00:00:00Z';
+  const against = (name: string): ReadonlyMap<string, ModeSetting> =>
+    new Map([['name:web', { mode: 'observe', against: { list: name, since } }]]);
+  const lists = new Map([
+    list('candidate', 'in.org, list:nested'),
+    list('nested', 'nested.org'),
+    list('own', 'own.org, !own-denied.org'),
+    list('claiming', 'claimed.org, !claim-denied.org', { match: { name: 'web' } }),
+    list('base', 'base.org'),
+  ]);
+  const labelled = facts({
+    'drawbridge.allow': 'label.org, !label-denied.org',
+    'drawbridge.lists': 'own',
+    'drawbridge.mode': 'enforce',
+  });
+  const grants = [grant('granted.org', 'name:web')];
+  const settings = { baseline: ['base'] };
+
+  it('is all that permits, with the baseline; what denies anywhere else counts as always', () => {
+    const policy = compile({ facts: labelled, lists, grants, settings, modes: against('candidate') });
+    expect(policy).toMatchObject({ mode: 'observe', modeFrom: 'api', against: { list: 'candidate', since } });
+    expect(entries(policy)).toEqual([
+      'in.org list candidate',
+      'nested.org list nested',
+      'base.org baseline base',
+    ]);
+    expect(policy.denied?.map((pe) => pe.entry.canonical)).toEqual([
+      '!label-denied.org',
+      '!own-denied.org',
+      '!claim-denied.org',
+    ]);
+    expect(policy.lists).toEqual(['candidate', 'nested', 'base']);
+  });
+  it('permits nothing while it does not exist, and coverage reports it', () => {
+    const policy = compile({ facts: labelled, lists, modes: against('nope') });
+    expect(policy.entries).toEqual([]);
+    expect(policy.notes).toMatchObject([{ code: 'missing-list', detail: expect.stringContaining('"nope"') }]);
+  });
+  it('counts while the container is observed for it: a stricter mode of another owner has its own policy', () => {
+    const stricter = new Map([...against('candidate'), ['compose:shop/db', { mode: 'enforce' } as const]]);
+    const labels = { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': 'db' };
+    const one = { ...facts({ ...labels, 'drawbridge.allow': 'label.org' }), imageLabels: labels };
+    const policy = compile({ facts: one, lists, modes: stricter });
+    expect(policy.mode).toBe('enforce');
+    expect(policy.against).toBeUndefined();
+    expect(entries(policy)).toContain('label.org label');
+  });
+  it('a trial enforces the policy itself, and shows its end', () => {
+    const trial = { created: since, expires: '2030-01-01T00:15:00Z' };
+    const modes = new Map([['name:web', { mode: 'enforce', trial } as const]]);
+    expect(compile({ modes })).toMatchObject({ mode: 'enforce', modeFrom: 'api', trialUntil: trial.expires });
   });
 });
