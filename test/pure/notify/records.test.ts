@@ -118,6 +118,8 @@ describe('syslog', () => {
     await expect.poll(() => records.status()[0]?.failed).toBeGreaterThan(0);
     const second = await start(port);
     await expect.poll(() => records.status()[0]).toMatchObject({ queued: 0, delivered: 2, lastError: null });
+    // What was written is in the kernel's hands: the server reads it a moment later.
+    await expect.poll(() => text).toMatch(/ repair - \{.*\}$/);
     await records[Symbol.asyncDispose]();
     second.close();
     const frames: string[] = [];
