@@ -79,6 +79,9 @@ it('a packed checkout runs from where it is installed, as root alone can change 
   // what only the service loads: koffi's binary, without its install script, and the public names of all packages
   const load = `await import('${lib}/dist/parts/run-service.js'); console.log('loaded')`;
   expect(run(process.execPath, ['--input-type=module', '-e', load]).trim()).toBe('loaded');
+  // the database of flows, which a thread loads after the start
+  const query = `const Database = require('${lib}/node_modules/libsql'); console.log(new Database(':memory:').prepare('SELECT 42').raw().get()[0])`;
+  expect(run(process.execPath, ['-e', query]).trim()).toBe('42');
   expect(loose(dest)).toEqual([]);
   const packages = readdirSync(join(lib, 'node_modules'));
   expect(packages).toContain('dockerode');
