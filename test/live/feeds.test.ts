@@ -180,7 +180,7 @@ describe('whatever its server sends', () => {
       expect.stringMatching(/^feed: failed: .*the version in force was confirmed/),
     ]);
     const shown = await drawbridge.cli(['feeds']);
-    expect(shown.stdout).toMatch(/^feed\tFAILED\t\d+\t\d+[smh]\t/);
+    expect(shown.stdout).toMatch(/^feed\tFAILED\t\d+\t\d{4}-\d\d-\d\dT[\d:.]+Z\t/);
   });
 
   it('also over a restart, with the server gone', async () => {
