@@ -7,7 +7,7 @@ import type { Denials } from '../enforce/denials.js';
 import { askedName } from '../enforce/destination.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
-import type { SeenDestination } from '../flows/flow-record.js';
+import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
 import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
@@ -254,14 +254,17 @@ function placeOfSeen(
   parts: ContainerParts,
   member: Subject | undefined,
   holder: ContainerFacts | undefined,
-  { proto, address, port, name }: SeenDestination,
+  { proto, address, port, name, reason }: SeenDestination,
   names: readonly string[],
 ): Place {
   if (proto === 'dns') return placed(name === null ? null : askedName(name).entry, address, false);
   if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
   const known = names.length > 0 ? [names] : [];
   const { kind, entry } = parts.recording.describe(member, holder, { address, port, proto }, ...known);
-  if (kind === 'address' && isInDocker(parts, address)) return placeOfNeighbour(names[0], port, proto);
+  if (kind === 'address' && isInDocker(parts, address))
+    return reason === FREE_NEIGHBOUR
+      ? { entry: null, free: true, warning: null }
+      : placeOfNeighbour(names[0], port, proto);
   const isFree =
     kind === 'neighbour' && mayReach({ ...member, classes: [] }, { dst: address, proto, dport: port });
   return placed(entry, address, isFree);

@@ -1,5 +1,8 @@
 import type { Contact } from '../events/service-events.js';
 
+/** The reason of what reached a neighbour without an entry: its address may be another container's by now. */
+export const FREE_NEIGHBOUR = 'containers of its compose project reach each other (eastWest)';
+
 /** What passed, or did not, as one part of the service has seen it. Times are ms since the epoch. */
 export interface SeenFlow extends Contact {
   readonly time: number;

@@ -25,6 +25,7 @@ import {
 import { HOST_RESOLVERS } from '../ruleset/host-net.js';
 import { identityMark, UNATTRIBUTED } from '../ruleset/marks.js';
 import { permitOf } from '../ruleset/policy-evaluator.js';
+import { FREE_NEIGHBOUR } from './flow-record.js';
 import type { PassedBatch, PassedRequest } from './passed-thread.js';
 
 /** Connections of one container to one destination, within a second; `verdict`: 'would-deny' where only the mode lets it pass. */
@@ -359,7 +360,7 @@ export class PassedFlows implements AsyncDisposable {
     const found = permitOf(subject, { names, address: to, proto, port: toPort, ...hostPort });
     const [name = null] = names;
     const without = { name, entry: null, list: null, verdict: 'allow' } as const;
-    if (found === 'neighbour') return { ...without, reason: NEIGHBOUR };
+    if (found === 'neighbour') return { ...without, reason: FREE_NEIGHBOUR };
     const { mode } = subject.policy;
     if (!found && mode === 'observe') return { ...without, reason: OBSERVED, verdict: 'would-deny' };
     if (!found) return { ...without, reason: PASSED_BECAUSE[mode] };
@@ -374,7 +375,6 @@ export class PassedFlows implements AsyncDisposable {
   }
 }
 
-const NEIGHBOUR = 'containers of its compose project reach each other (eastWest)';
 const OBSERVED = 'no entry permits it (observed, so it passed)';
 const PASSED_BECAUSE = {
   enforce: 'it was permitted when it began; no entry permits it now',
