@@ -54,7 +54,10 @@ export function statusRoutes(server: FastifyInstance, ctx: Context): void {
   };
   server.get('/v1/status', { schema }, () => {
     const status = ctx.views.status();
-    const warnings = [...status.warnings, ...ctx.notifier.warnings(), ...ctx.records.warnings()];
+    const { failure } = ctx.flows;
+    const flows = failure === undefined ? [] : [`flows are not recorded: ${failure}`];
+    const outputs = [...ctx.notifier.warnings(), ...ctx.records.warnings()];
+    const warnings = [...status.warnings, ...flows, ...outputs];
     return { ...status, warnings };
   });
 }

@@ -62,7 +62,7 @@ export class FlowFile {
     // A process that is killed loses no transaction; a host that loses its power loses those since the last checkpoint.
     this.#db.exec('PRAGMA journal_mode = WAL');
     this.#db.exec(
-      'PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096; PRAGMA journal_size_limit = 8388608',
+      'PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 1048576',
     );
   }
 

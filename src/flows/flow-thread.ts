@@ -1,5 +1,6 @@
 /** The thread that writes and reads the database of flows: SQLite waits for the disk. */
-import { renameSync, rmSync } from 'node:fs';
+import { renameSync, rmSync, statfsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { serveThread } from '../lib/thread.js';
 import {
   type DatabaseOptions,
@@ -37,6 +38,20 @@ export interface FlowJobs {
 }
 
 let database: FlowDatabase | undefined;
+let folder = '';
+
+/** Of a disk that has less free, records take nothing more: changes of policies are stored there, too. */
+const LEFT_FREE = { bytes: 64 * 1024 * 1024, share: 0.25 } as const;
+
+function leaveSpace(): void {
+  const { bavail, blocks, bsize } = statfsSync(folder);
+  const least = Math.min(LEFT_FREE.bytes, blocks * bsize * LEFT_FREE.share);
+  if (bavail * bsize < least)
+    throw new Error(
+      `the disk of ${folder} has less than ${Math.ceil(least / 1024)} KiB free, which are left for changes of policies`,
+    );
+}
+
 function opened(): FlowDatabase {
   if (database) return database;
   throw new Error('the database of flows is not open');
@@ -45,6 +60,8 @@ function opened(): FlowDatabase {
 /** A file that cannot be used is kept under another name, one of them at most. */
 function open(options: DatabaseOptions): FlowJobs['open']['out'] {
   abandon();
+  folder = dirname(options.file);
+  leaveSpace();
   try {
     database = new FlowDatabase(options);
     return { setAside: null };
@@ -79,7 +96,10 @@ const isUnusable = (e: unknown): boolean =>
 
 const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJobs[K]['out'] } = {
   open,
-  write: ({ flows, lost, now }) => opened().write(flows, lost, now),
+  write: ({ flows, lost, now }) => {
+    leaveSpace();
+    return opened().write(flows, lost, now);
+  },
   started: ({ containers, now }) => {
     opened().started(containers, now);
     return null;

@@ -265,7 +265,7 @@ describe('flows on disk', () => {
         expect(all(db).reduce((sum, r) => sum + r.count, 0)).toBe(seen.length);
         close(db);
       }),
-      { numRuns: 60 },
+      { numRuns: 25 },
     );
   });
 });
