@@ -30,7 +30,7 @@ export const LABELS: readonly Mutant[] = [
     id: 'label-mode-loosens',
     what: 'the mode of a service that only the image names loosens',
     file: 'src/policy/policy-compile.ts',
-    from: 'if (strictest === undefined || byStrictness(own.mode, strictest) <= 0) return own;',
+    from: 'if (strictest === undefined || byStrictness(own.mode, strictest.mode) <= 0) return own;',
     to: 'if (strictest === undefined) return own;',
     killedBy: { file: 'test/pure/policy/policy.test.ts', test: 'an image cannot pose as a service' },
   },
