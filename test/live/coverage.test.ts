@@ -288,7 +288,8 @@ describe('containers', () => {
     });
     await lab.docker('network', 'connect', 'free', 'joiner');
     await until('the network to be said', isFree);
-    expect((await coverage(d, 'joiner'))?.state).toBe('unenforced');
+    // the two views are computed at a pace of their own
+    await until('it to count', async () => (await coverage(d, 'joiner'))?.state === 'unenforced');
     await lab.docker('network', 'disconnect', 'free', 'joiner');
     await until('it to be forgotten', async () => !(await isFree()));
     await lab.docker('rm', '-f', 'joiner');
