@@ -108,8 +108,10 @@ it('is observed over two starts, and each service is suggested what it needs and
     return isWhole && Object.values(entriesOf(suggested)).flat().length >= 3 && suggested;
   });
   expect(entriesOf(all)).toEqual(NEEDED);
-  expect(all.find((s) => s.owner === 'compose:six/web')?.left).toEqual([
-    expect.objectContaining({ entry: expect.stringContaining('oddity.app.test') }),
+  // A connection is joined with its destination some seconds after it: a neighbour may have had another address by then.
+  const left = all.find((one) => one.owner === 'compose:six/web')?.left ?? [];
+  expect(left.filter(({ entry }) => !entry.startsWith('172.'))).toEqual([
+    expect.objectContaining({ entry: 'oddity.app.test' }),
   ]);
 });
 
