@@ -68,7 +68,7 @@ export class FlowDatabase {
     this.#file.setFact('alive', now);
   }
 
-  /** Write flows, and that recording went on until `now`. A flow whose container is unknown still counts. */
+  /** Write flows, and that recording went on until `now`. A flow of an unknown container still counts. */
   write(flows: readonly SeenFlow[], lost: number, now: number): Written {
     return this.#write(() => {
       const first: [number, boolean][] = [];

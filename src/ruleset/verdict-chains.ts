@@ -44,7 +44,7 @@ export const unpermitted = (
     : [rule([], { k: 'goto', chain: names.no })];
 
 /**
- * Before the end of a chain whose container asks a person: the first packet of a flow. It comes again with the bit that says so, and then
+ * Queue the first packet of a flow before the end of the chain of a container that asks a person. It comes again with the redirect bit, and then
  * goes the way that the rules have for it now. The bit is one that no packet of an enforced container has otherwise.
  */
 export const asking = (m: Pick<Subject, 'policy'>, names: Names, { marks }: KernelConfig): Rule[] =>

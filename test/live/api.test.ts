@@ -18,7 +18,7 @@ interface Answer {
 /** One request of an operation. */
 interface Case {
   readonly status: number;
-  /** What stands for {name} and so on, given what the cases before it have remembered. */
+  /** Values of the parameters of the path, given what the cases before it have remembered. */
   readonly path?: Readonly<Record<string, string>>;
   readonly query?: string;
   readonly body?: unknown;

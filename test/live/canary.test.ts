@@ -60,7 +60,7 @@ it('works through the rules of both families, and counts as no container', async
   expect((await drawbridge.get('/readyz')).status).toBe(200);
 });
 
-/** What a foreign program does whose marks have a bit of `kernel.markMask`. The service neither sees it nor can repair it. */
+/** A rule of another program that sets a bit of `kernel.markMask`. The service neither sees it nor can repair it. */
 const FOREIGN = ['FORWARD', '-j', 'MARK', '--or-mark', String(layoutMarks(0x7f003fff).evaluated)];
 const reaches = async (): Promise<boolean> =>
   (await held.probe('tcp', '93.184.84.1', 80, '--timeout', 2_000)).ok;

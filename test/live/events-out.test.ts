@@ -42,7 +42,7 @@ function linesOf<T>(path: string): T[] {
   return text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as T]));
 }
 const got = (kind: string): Got[] => linesOf<Got>(paths.got).filter((one) => one.kind === kind);
-/** Lists that the webhook was told of, in the order of arrival. */
+/** Lists in the events that the webhook received, in the order of arrival. */
 const hooked = (): string[] =>
   got('/hook').map(({ body }) => (JSON.parse(body) as { data: { list: string } }).data.list);
 /** Lists in the file of records: a crash loses those of its last moment. */

@@ -103,8 +103,10 @@ describe('a flood of new flows', () => {
   it('to forbidden addresses: its log has a bound, others are logged', async () => {
     const began = Date.now();
     await goesOn(flood<{ sent: number }>(storm, 'flows', '93.184.70', SECONDS, '0.0.0.0'), '93.184.9.2');
-    const logged = (await denied('storm')).length;
-    // the limit of the log, for each family (ruleset/verdict-chains.ts)
+    // of this flood alone: those of the tests before are recorded, too
+    const logged = (await denied('storm')).filter((d) => d.address.startsWith('93.184.70.')).length;
+    expect(logged).toBeGreaterThan(0);
+    // the limit of the log (ruleset/verdict-chains.ts)
     expect(logged).toBeLessThanOrEqual(60 + 20 * Math.ceil((Date.now() - began) / 1_000));
   });
 

@@ -279,7 +279,7 @@ export class FlowAccounting implements Disposable {
     return droppedDatagrams(this.#fd) ?? this.overruns;
   }
 
-  /** Reads what has arrived. Returns the number of messages; none while a dump is read, whose flows may have ended since. */
+  /** Reads what has arrived. Returns the number of messages; none while a dump is read, because its flows may have ended since. */
   drain(now: number): number {
     if (this.#isDumping) return 0;
     let count = 0;

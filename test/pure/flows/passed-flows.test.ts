@@ -1,4 +1,4 @@
-/** Records of what has passed: whose they are, their names and entries. */
+/** Records of what has passed: their containers, names and entries. */
 import { describe, expect, it } from 'vitest';
 import { keyOfEnds, VerifiedNames } from '../../../src/connections/verified-names.js';
 import { type PassedContact, PassedFlows } from '../../../src/flows/passed-flows.js';
