@@ -5,16 +5,13 @@ import {
   AF_INET,
   AF_INET6,
   type Attributes,
-  AttributeTable,
   addressBytes,
   addressText,
-  attributeAt,
   type Decoded,
   parseAttributes,
   readU8,
   readU16be,
   readU32be,
-  u16At,
 } from './netlink-codec.js';
 
 const SUBSYSTEM = 1;
@@ -44,9 +41,6 @@ export const CTA = {
 /** `zone`: of this direction alone. */
 export const TUPLE = { ip: 1, proto: 2, zone: 3 } as const;
 export const IP = { v4src: 1, v4dst: 2, v6src: 3, v6dst: 4 } as const;
-/** In network order, 64 bits each. */
-const COUNTERS = { packets: 1, bytes: 2 } as const;
-const TIMESTAMP_START = 1;
 export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } as const;
 const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;
 /** enum tcp_conntrack: a handshake that is under way. */
@@ -170,105 +164,6 @@ export function filteredAddress(filter: FlowFilter): Buffer | undefined {
   return undefined;
 }
 
-/** Offsets in a tuple, from its first nested attribute on, as ctnetlink_dump_tuples writes it. */
-const headers = (n: number): number => n * 4;
-const PROTOCOL_ROOM = 8;
-const PORT_ROOM = 8;
-
-/**
- * The counters of a conntrack entry and what identifies it, without an object for each message: they are read for every connection of the
- * host. Addresses are octets as latin1 text.
- */
-export class CountedFlow {
-  readonly #attributes = new AttributeTable(CTA.markMask);
-  #body: Buffer = Buffer.alloc(0);
-  isIpv4 = true;
-  proto = 0;
-  src = '';
-  dst = '';
-  /** Destination port; 0: the protocol has none. */
-  sport = 0;
-  dport = 0;
-  /** The sender of replies: the destination after DNAT. */
-  to = '';
-  toPort = 0;
-  mark = 0;
-  id = 0;
-  hasReply = false;
-  /** Of both directions; 0 while the kernel does not count. */
-  packets = 0;
-  bytes = 0;
-  /** ms since the epoch; 0: the kernel does not record it. */
-  start = 0;
-
-  /** Reads the body of a message; false: it is no entry of IPv4 or IPv6. */
-  read(body: Buffer): boolean {
-    const attributes = this.#attributes;
-    this.#body = body;
-    attributes.read(body, 4);
-    this.isIpv4 = body[0] === AF_INET;
-    if (!this.isIpv4 && body[0] !== AF_INET6) return false;
-    const size = this.isIpv4 ? 4 : 16;
-    const [orig, reply] = [attributes.start(CTA.orig), attributes.start(CTA.reply)];
-    if (!this.#hasTuple(CTA.orig, orig, size) || !this.#hasTuple(CTA.reply, reply, size)) return false;
-    const src = orig + headers(2);
-    const ports = src + 2 * size + headers(1);
-    this.src = body.toString('latin1', src, src + size);
-    this.dst = body.toString('latin1', src + size + headers(1), src + 2 * size + headers(1));
-    this.proto = body[ports + headers(2)] as number;
-    this.sport = this.#port(ports, PROTO.sport, 0);
-    this.dport = this.#port(ports, PROTO.dport, 1);
-    this.to = body.toString('latin1', reply + headers(2), reply + headers(2) + size);
-    this.toPort = this.#port(reply + headers(2) + 2 * size + headers(1), PROTO.sport, 0);
-    this.mark = attributes.u32be(CTA.mark);
-    this.id = attributes.u32be(CTA.id);
-    this.hasReply = (attributes.u32be(CTA.status) & STATUS.seenReply) !== 0;
-    this.packets = this.#counted(COUNTERS.packets);
-    this.bytes = this.#counted(COUNTERS.bytes);
-    this.start = this.#u64(CTA.timestamp, TIMESTAMP_START) / 1e6;
-    return true;
-  }
-
-  /** The original tuple with its zone: no two entries of the table have the same. */
-  get key(): string {
-    const { start, length } = this.#attributes;
-    const from = start(CTA.orig);
-    return this.#body.toString('latin1', from, from + length(CTA.orig));
-  }
-
-  #hasTuple(type: number, at: number, size: number): boolean {
-    const body = this.#body;
-    const ip = size === 4 ? ([IP.v4src, IP.v4dst] as const) : ([IP.v6src, IP.v6dst] as const);
-    return (
-      this.#attributes.length(type) >= headers(4) + 2 * size + PROTOCOL_ROOM &&
-      typeAt(body, at) === TUPLE.ip &&
-      typeAt(body, at + headers(1)) === ip[0] &&
-      typeAt(body, at + headers(2) + size) === ip[1] &&
-      typeAt(body, at + headers(3) + 2 * size) === TUPLE.proto
-    );
-  }
-
-  /** `at`: the attribute of the protocol; its own attributes are the number, and two ports if it has ports. */
-  #port(at: number, type: number, place: number): number {
-    const body = this.#body;
-    const port = at + headers(1) + PROTOCOL_ROOM + place * PORT_ROOM;
-    if (u16At(body, at) < headers(1) + PROTOCOL_ROOM + (place + 1) * PORT_ROOM) return 0;
-    return typeAt(body, port) === type ? body.readUInt16BE(port + headers(1)) : 0;
-  }
-
-  #counted(type: number): number {
-    return this.#u64(CTA.countersOrig, type) + this.#u64(CTA.countersReply, type);
-  }
-
-  #u64(outer: number, type: number): number {
-    const { start, length } = this.#attributes;
-    const from = start(outer);
-    const at = from === 0 ? -1 : attributeAt(this.#body, type, from, from + length(outer));
-    return at < 0 ? 0 : this.#body.readUInt32BE(at) * 2 ** 32 + this.#body.readUInt32BE(at + 4);
-  }
-}
-const typeAt = (body: Buffer, at: number): number => u16At(body, at + 2) & 0x3fff;
-
 /** Codes of classic BPF (include/uapi/linux/bpf_common.h). */
 const BPF = {
   load: 0x20,
@@ -322,7 +217,7 @@ export function flowFilter({ networks, mark, notTo }: FlowSources): readonly Fil
     ...find(CTA.mark),
     [BPF.equal, 3, 0, 0],
     [BPF.store, 0, 0, 0],
-    [BPF.loadAt, 0, 0, headers(1)],
+    [BPF.loadAt, 0, 0, 4],
     [BPF.and, 0, 0, mark],
     [BPF.equal, 0, 1, 0],
     no,

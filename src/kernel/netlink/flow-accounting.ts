@@ -5,12 +5,12 @@
  */
 import {
   CONNTRACK_MESSAGE,
-  CountedFlow,
   type FilterNetwork,
   flowFilter,
   GROUP_DESTROY,
   isWithin,
 } from './conntrack-codec.js';
+import { CountedFlow } from './counted-flow.js';
 import { Datagrams } from './datagram-socket.js';
 import { attachFilter, closeDescriptor, droppedDatagrams } from './libc.js';
 import { openNetlink } from './namespace.js';
@@ -56,11 +56,18 @@ export interface PassedFlow {
 
 /** A flow that a dump has shown. */
 interface OpenFlow {
-  readonly id: number;
+  readonly hash: number;
   packets: number;
   bytes: number;
   /** Number of the last dump that has shown it. */
   seen: number;
+}
+/** A record that grows, with the addresses as the message has them. `next`: of the records with the same hash. */
+interface GrowingRecord extends Omit<PassedFlow, 'src' | 'dst' | 'to'> {
+  /** Source, destination, and destination after DNAT. */
+  readonly octets: Buffer;
+  readonly isRedirected: boolean;
+  readonly next: GrowingRecord | undefined;
 }
 export interface TallyOptions {
   /** The octets with which addresses of servers begin to which flows are not recorded. */
@@ -82,13 +89,19 @@ const MISSED_DUMPS = 2;
 /** Adds up what flows have passed. What a dump has counted already is not counted again when the flow ends. */
 export class FlowTally {
   readonly #o: TallyOptions;
+  readonly #servers: readonly Buffer[];
   readonly #flow = new CountedFlow();
-  readonly #open = new Map<string, OpenFlow>();
+  /** By the id of the entry. */
+  readonly #open = new Map<number, OpenFlow>();
   readonly #unknown = new Map<string, number>();
-  #records = new Map<string, PassedFlow>();
+  /** By a hash of what identifies them. */
+  #records = new Map<number, GrowingRecord>();
+  #size = 0;
   #late: Buffer[] = [];
   #dumps = 0;
-  senders: Senders = { addresses: new Map(), marks: new Map(), mask: 0, networks: [] };
+  #senders: Senders = { addresses: new Map(), marks: new Map(), mask: 0, networks: [] };
+  /** Of the senders with an IPv4 address. */
+  #byIpv4 = new Map<number, number>();
   /** Reports of flows that are in no record, because there were too many. */
   dropped = 0;
   /** Messages that were not understood. */
@@ -96,37 +109,49 @@ export class FlowTally {
 
   constructor(options: TallyOptions) {
     this.#o = options;
+    this.#servers = options.servers.map((octets) => Buffer.from(octets, 'latin1'));
   }
 
-  /** The body of a message about a flow that has left the table. `now`: ms since the epoch. */
-  ended(body: Buffer, now: number): void {
-    const sender = this.#sender(body, now);
+  get senders(): Senders {
+    return this.#senders;
+  }
+  set senders(senders: Senders) {
+    this.#senders = senders;
+    this.#byIpv4 = new Map(
+      [...senders.addresses].flatMap(([octets, sender]) =>
+        octets.length === 4 ? [[Buffer.from(octets, 'latin1').readUInt32BE(0), sender] as const] : [],
+      ),
+    );
+  }
+
+  /** A message about a flow that has left the table: its body, from `from` to `end`. `now`: ms since the epoch. */
+  ended(message: Buffer, now: number, from = 0, end = message.length): void {
+    const sender = this.#sender(message, from, end, now);
     if (sender === 'later') {
-      if (this.#late.length < MOST_UNKNOWN) this.#late.push(Buffer.from(body));
+      if (this.#late.length < MOST_UNKNOWN) this.#late.push(Buffer.from(message.subarray(from, end)));
       else this.dropped += 1;
       return;
     }
     if (sender === undefined) return;
-    const { key } = this.#flow;
-    const open = this.#known(key);
-    this.#open.delete(key);
-    if (!open && this.#isUnchecked()) return;
+    const open = this.#known();
+    if (open) this.#open.delete(this.#flow.id);
+    else if (this.#isUnchecked()) return;
     this.#add(sender, open, now);
   }
 
   /** The body of a message of a dump, between `beginDump` and `endDump`. */
   shown(body: Buffer, now: number): void {
-    const sender = this.#sender(body, now);
+    const sender = this.#sender(body, 0, body.length, now);
     if (sender === undefined || sender === 'later') return;
-    const { key, id, packets, bytes } = this.#flow;
-    const open = this.#known(key);
+    const { id, packets, bytes } = this.#flow;
+    const open = this.#known();
     if (!open && this.#isUnchecked()) return;
-    if (!open && this.#open.size >= (this.#o.mostOpen ?? 65_536)) return;
+    if (!open && (this.#open.has(id) || this.#open.size >= (this.#o.mostOpen ?? 65_536))) return;
     // What flows had passed before the first dump is not part of the record.
     const before = open ?? (this.#dumps === 1 ? { packets, bytes } : undefined);
     this.#add(sender, before, now, open === undefined);
     if (open) Object.assign(open, { packets, bytes, seen: this.#dumps });
-    else this.#open.set(key, { id, packets, bytes, seen: this.#dumps });
+    else this.#open.set(id, { hash: this.#flow.hash(this.#flow.sport), packets, bytes, seen: this.#dumps });
   }
 
   beginDump(): void {
@@ -134,7 +159,7 @@ export class FlowTally {
   }
   /** Forgets flows of which the end was not reported. */
   endDump(): void {
-    for (const [key, { seen }] of this.#open) if (seen <= this.#dumps - MISSED_DUMPS) this.#open.delete(key);
+    for (const [id, { seen }] of this.#open) if (seen <= this.#dumps - MISSED_DUMPS) this.#open.delete(id);
   }
 
   /** The records since the last call. */
@@ -142,30 +167,29 @@ export class FlowTally {
     for (const body of this.#late.splice(0)) this.ended(body, now);
     for (const [address, since] of this.#unknown)
       if (this.senders.addresses.has(address) || now - since > 30 * UNKNOWN_MS) this.#unknown.delete(address);
-    const records = [...this.#records.values()].map((r) => ({
-      ...r,
-      src: textOf(r.src),
-      dst: textOf(r.dst),
-      ...(r.to === undefined ? {} : { to: textOf(r.to) }),
-    }));
+    const records: PassedFlow[] = [];
+    for (const newest of this.#records.values())
+      for (let record: GrowingRecord | undefined = newest; record; record = record.next)
+        records.push(withAddresses(record));
     this.#records = new Map();
+    this.#size = 0;
     return records;
   }
 
   /** Reads the flow, and finds its sender; undefined: it is not recorded. */
-  #sender(body: Buffer, now: number): number | 'later' | undefined {
+  #sender(message: Buffer, from: number, end: number, now: number): number | 'later' | undefined {
     const flow = this.#flow;
-    const { addresses, marks, mask, others } = this.senders;
-    if (!flow.read(body)) {
+    const { addresses, marks, mask, others, networks } = this.#senders;
+    if (!flow.read(message, from, end)) {
       this.malformed += 1;
       return undefined;
     }
-    const byAddress = addresses.get(flow.src);
+    const byAddress = flow.isIpv4 ? this.#byIpv4.get(flow.ipv4Src) : addresses.get(flow.src);
     const sender = byAddress === NO_SENDER ? undefined : byAddress;
     const found = sender ?? marks.get((flow.mark & mask) >>> 0);
     if (found === undefined && (others === undefined || byAddress === NO_SENDER)) return undefined;
-    if (found === undefined && !this.senders.networks.some((n) => isWithin(flow.src, n))) return undefined;
-    if (this.#o.servers.some((server) => flow.to.startsWith(server))) return undefined;
+    if (found === undefined && !networks.some((n) => isWithin(flow.src, n))) return undefined;
+    for (const server of this.#servers) if (flow.isTo(server)) return undefined;
     return found ?? this.#other(now);
   }
 
@@ -173,13 +197,15 @@ export class FlowTally {
     const { src } = this.#flow;
     const since = this.#unknown.get(src);
     if (since === undefined && this.#unknown.size < MOST_UNKNOWN) this.#unknown.set(src, now);
-    return since !== undefined && now - since >= UNKNOWN_MS ? this.senders.others : 'later';
+    return since !== undefined && now - since >= UNKNOWN_MS ? this.#senders.others : 'later';
   }
 
-  /** With another id it is a later flow of the same ends. */
-  #known(key: string): OpenFlow | undefined {
-    const open = this.#open.get(key);
-    return open?.id === this.#flow.id ? open : undefined;
+  /** Another flow may have the same id: two of 32 bits are equal, or one of the same ends has taken the memory of the entry (nf_ct_get_id). */
+  #known(): OpenFlow | undefined {
+    const flow = this.#flow;
+    const open = this.#open.get(flow.id);
+    if (open === undefined || open.hash !== flow.hash(flow.sport)) return undefined;
+    return open.packets <= flow.packets ? open : undefined;
   }
 
   /** A connection that must name what it goes to, and has not: it was refused, or has only begun. */
@@ -194,17 +220,17 @@ export class FlowTally {
     now: number,
     isFirst = false,
   ): void {
-    const { isIpv4, proto, src, dst, dport, sport, to, toPort, start, mark, ...f } = this.#flow;
-    const packets = Math.max(0, f.packets - (before?.packets ?? 0));
-    const bytes = Math.max(0, f.bytes - (before?.bytes ?? 0));
+    const flow = this.#flow;
+    const packets = Math.max(0, flow.packets - (before?.packets ?? 0));
+    const bytes = Math.max(0, flow.bytes - (before?.bytes ?? 0));
     if (before && packets === 0 && !isFirst) return;
     const { check } = this.#o;
-    const isChecked = check !== undefined && (mark & check.mask) !== 0;
-    const isElsewhere = to !== dst || toPort !== dport;
-    const key = `${sender} ${proto} ${dport} ${isChecked ? sport : ''} ${isElsewhere ? toPort + to : ''} ${src}${dst}`;
-    const record = this.#records.get(key);
+    const sport = check !== undefined && (flow.mark & check.mask) !== 0 ? flow.sport : undefined;
     const connections = before ? 0 : 1;
-    const first = before || start === 0 ? now : start;
+    const first = before || flow.start === 0 ? now : flow.start;
+    const hash = flow.hash(sport ?? 0);
+    const next = this.#records.get(hash);
+    const record = this.#same(next, sender, sport);
     if (record) {
       record.connections += connections;
       record.packets += packets;
@@ -213,20 +239,46 @@ export class FlowTally {
       record.last = now;
       return;
     }
-    if (this.#records.size >= (this.#o.mostRecords ?? 10_000)) {
+    if (this.#size >= (this.#o.mostRecords ?? 10_000)) {
       this.dropped += 1;
       return;
     }
-    this.#records.set(key, {
-      ...{ sender, family: isIpv4 ? 4 : 6, proto, src, dst, dport, connections, packets, bytes, first },
-      last: now,
-      ...(isElsewhere ? { to, toPort } : {}),
-      ...(isChecked ? { sport } : {}),
+    this.#size += 1;
+    const { isIpv4, proto, dport, isRedirected } = flow;
+    this.#records.set(hash, {
+      ...{ sender, family: isIpv4 ? 4 : 6, proto, octets: flow.octets(), dport, isRedirected, next },
+      ...{ connections, packets, bytes, first, last: now },
+      toPort: flow.toPort,
+      ...(sport === undefined ? {} : { sport }),
     });
+  }
+
+  /** The record of this flow in the list of those with its hash. */
+  #same(newest: GrowingRecord | undefined, sender: number, sport?: number): GrowingRecord | undefined {
+    const flow = this.#flow;
+    for (let record = newest; record; record = record.next)
+      if (
+        record.sender === sender &&
+        record.proto === flow.proto &&
+        record.dport === flow.dport &&
+        record.toPort === flow.toPort &&
+        record.sport === sport &&
+        flow.hasOctets(record.octets)
+      )
+        return record;
+    return undefined;
   }
 }
 
-const textOf = (octets: string): string => addressText(Buffer.from(octets, 'latin1')) ?? '';
+function withAddresses({ octets, isRedirected, next: _, toPort, ...record }: GrowingRecord): PassedFlow {
+  const size = octets.length / 3;
+  const addressAt = (n: number): string => addressText(octets.subarray(n * size, (n + 1) * size)) ?? '';
+  return {
+    ...{ ...record, src: addressAt(0), dst: addressAt(1) },
+    ...(isRedirected ? { to: addressAt(2), ...(toPort === undefined ? {} : { toPort }) } : {}),
+  };
+}
+
 /** An address or the base of a network as text of octets: the keys and prefixes of this file. */
 export const octetsOf = (address: string): string => addressBytes(address)?.toString('latin1') ?? '';
 
@@ -289,7 +341,7 @@ export class FlowAccounting implements Disposable {
       else if (received <= 0) return count;
       for (let i = 0; i < received; i++) {
         const { bytes, start, end } = this.#datagrams.received(i);
-        this.#tally.ended(bytes.subarray(start + MESSAGE_HEADER, end), now);
+        this.#tally.ended(bytes, now, start + MESSAGE_HEADER, end);
       }
       count += Math.max(0, received);
     }
