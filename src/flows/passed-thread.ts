@@ -38,7 +38,7 @@ const port = parentPort;
 if (!port) throw new Error('flows/passed-thread runs in a worker thread only');
 setServiceFlags();
 try {
-  setPriority(0); // of this thread: the service has raised its own for the packets that wait for it
+  setPriority(10); // of this thread: nothing waits for records, and what comes meanwhile has room in the receive buffer
 } catch {
   // It keeps the priority of the main thread.
 }
