@@ -8,6 +8,8 @@ export const LONG: Readonly<Record<string, string>> = {
   CHANGES: '100',
   /** Seconds of everything at once. */
   CHURN: '3600',
+  /** Seconds of a mix of connections. */
+  MIX: '600',
   /** Seconds of SIGSTOP. */
   FROZEN: '60',
   /** Before and after every call of the kernel's tools. */

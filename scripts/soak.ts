@@ -15,6 +15,7 @@ const REPEATING = [
   'test/live/host-mode.test.ts',
   'test/live/macvlan.test.ts',
   'test/live/chaos-controller.test.ts',
+  'test/live/flow-mix.test.ts',
   'test/attacks/reuse.test.ts',
   'test/attacks/kill-steps.test.ts',
   SOAK,
