@@ -18,7 +18,7 @@ export interface ClassifierParts {
 }
 /** A pass that is late is waited for: another list would only make it later. */
 const PASS_MS = 10_000;
-/** A list of many containers keeps Docker busy: as long as it takes, the next one waits, but no longer than this. */
+/** A list of many containers keeps Docker busy: as long as it took, the next one waits, but no longer than this. */
 const MOST_REST_MS = 1_000;
 /** A list that is this quick needs no rest. */
 const QUICK_MS = 50;
@@ -33,6 +33,8 @@ class PassError extends Error {}
 export class Classifier {
   readonly #o: ClassifierParts;
   #running = false;
+  /** How long the newest list took. */
+  #listMs = 0;
   #again = false;
   /** The veths with waiting packets. */
   #waiting: () => ReadonlySet<number> = () => new Set();
@@ -66,10 +68,11 @@ export class Classifier {
     do {
       this.#again = false;
       const began = this.#o.now();
-      const isAnswered = await this.#once().catch((e: unknown) => this.#failed(e));
+      const isAnswered = await this.#once(began).catch((e: unknown) => this.#failed(e));
       if (isAnswered) this.#answered = began;
-      const took = this.#o.now() - began;
-      if (this.#again && took > QUICK_MS) await delay(Math.min(took, MOST_REST_MS));
+      // packets that came after this list had begun wait for the next one
+      const rest = Math.min(this.#listMs, MOST_REST_MS) - (this.#o.now() - began - this.#listMs);
+      if (this.#again && this.#listMs > QUICK_MS && rest > 0) await delay(rest);
     } while (this.#again);
     this.#running = false;
   }
@@ -90,9 +93,11 @@ export class Classifier {
   }
 
   /** True: everything that could show a waiting packet's owner has been answered. */
-  async #once(): Promise<boolean> {
+  async #once(began: number): Promise<boolean> {
     const waiting = this.#waiting();
-    const view = await this.#o.docker.refresh();
+    const view = await this.#o.docker.refresh().finally(() => {
+      this.#listMs = this.#o.now() - began;
+    });
     await this.#inForce();
     const state = this.#o.applied.value;
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return false;

@@ -153,6 +153,35 @@ describe('what a packet waits for', () => {
     }
   });
 
+  it('a list rests as long as the list before it took, whatever its pass took', async () => {
+    let [now, lists] = [0, 0];
+    const slow = { list: 0, pass: 0 };
+    const c = classifierOf({
+      docker: {
+        refresh: async () => {
+          lists += 1;
+          now += slow.list;
+          return viewOf();
+        },
+      },
+      reconciler: {
+        inForce: async () => {
+          now += slow.pass;
+          if (lists === 1) c.request(() => new Set([7])); // a packet of another veth has come
+        },
+      },
+      now: () => now,
+    });
+    slow.pass = 60_000;
+    c.request(() => new Set([7]));
+    await settled();
+    expect(lists).toBe(2);
+    [lists, slow.pass, slow.list] = [0, 10, 60_000];
+    c.request(() => new Set([7]));
+    await settled();
+    expect(lists).toBe(1);
+  });
+
   it('nothing from an engine that refuses', async () => {
     const c = classifierOf({
       docker: {
