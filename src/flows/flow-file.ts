@@ -26,6 +26,10 @@ CREATE INDEX flow_destination ON flow (destination, time);
 CREATE INDEX flow_time ON flow (time);
 `;
 
+/** Containers by id, also those that are gone. Earlier versions read and write the file without this table. */
+const RUNS =
+  'CREATE TABLE IF NOT EXISTS run (container TEXT PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID; CREATE INDEX IF NOT EXISTS run_name ON run (name)';
+
 type Connection = Database.Database;
 type Statement = Database.Statement<unknown[]>;
 type Cell = string | number | null;
@@ -59,6 +63,7 @@ export class FlowFile {
       throw new UnusableFlowsError(
         `it has version ${String(version)}; this version of Drawbridge reads ${VERSION}`,
       );
+    this.#db.exec(RUNS);
     // A process that is killed loses no transaction; a host that loses its power loses those since the last checkpoint.
     this.#db.exec('PRAGMA journal_mode = WAL');
     this.#db.exec(
