@@ -79,8 +79,11 @@ const ORDER: readonly Flow['verdict'][] = ['threat', 'deny', 'would-deny', 'ask'
 /** One row for each name or address with its port and what decided. */
 function rowsOf(items: readonly Flow[]): readonly Row[] {
   const rows = new Map<string, Row>();
+  const connected = new Set(items.flatMap(({ proto, name }) => (proto === 'dns' ? [] : [name])));
   for (const flow of items) {
     const { name, address, verdict, count, bytes } = flow;
+    const isRefused = verdict === 'deny' || verdict === 'threat';
+    if (flow.proto === 'dns' && !isRefused && connected.has(name)) continue;
     const to =
       flow.proto === 'dns'
         ? destinationText(flow)
@@ -125,7 +128,7 @@ function missingOf({ flows, wanted, isPart }: FlowSummary): readonly string[] {
   const during = gaps.filter(({ to }) => to > since);
   return [
     ...(isPart ? ['Only a part was asked for: other connections are not shown.'] : []),
-    ...(next === null ? [] : [`Only the newest ${counted(items.length, 'record')} are shown.`]),
+    ...(next === null ? [] : [`Only the newest records are shown (${items.length}).`]),
     ...(container ? [] : ['It is not known when the container started.']),
     ...(since < recordingSince ? [`Records from before ${recordingSince} are no longer kept.`] : []),
     ...(recordedUntil === null
