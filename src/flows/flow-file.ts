@@ -165,11 +165,19 @@ export class FlowPages {
     };
   }
 
-  /** Destinations of an owner, the newest contact first. */
+  /** Destinations of an owner, the newest contact first. Its containers may have different names, as those of `docker compose run` have. */
   seen(owner: string): readonly SeenDestination[] {
-    return this.#file
+    const rows = this.#file
       .all(`${DESTINATIONS} WHERE d.owner = ? ORDER BY d.last DESC, d.id DESC`, owner)
       .map(seenOf);
+    const joined = new Map<string, SeenDestination>();
+    for (const row of rows) {
+      const { verdict, proto, port, name, address } = row;
+      const key = JSON.stringify([verdict, proto, port, name ?? address, name === null]);
+      const newer = joined.get(key);
+      joined.set(key, newer ? { ...newer, ...addSeen(newer, row) } : row);
+    }
+    return [...joined.values()];
   }
 
   /**
@@ -297,5 +305,13 @@ function seenOf(cells: readonly Cell[]): SeenDestination {
     known: known === 1,
   };
 }
+
+/** A start is of one container: those of containers with different names add up. */
+const addSeen = (a: SeenDestination, b: SeenDestination) => ({
+  first: Math.min(a.first, b.first),
+  count: a.count + b.count,
+  starts: a.starts + b.starts,
+  known: a.known || b.known,
+});
 
 const text = (ms: number): string => new Date(ms).toISOString();

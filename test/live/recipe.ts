@@ -1,7 +1,8 @@
 /**
  * Runs docs/recipes/NAME.md as a reader does: writes the files that it shows, and types its commands in a shell of the lab's host.
  * A fenced block is a file if the last line of text before it ends with the file's name in backticks and a colon. A block of `sh` is typed.
- * Blocks of other languages (`console`) show what a reader sees: a test compares them with `shown` where that is of use.
+ * Blocks of other languages (`console`, `markdown`) show what a reader sees. No registry is reachable: a test makes an image under each name
+ * that a recipe uses, with stand-ins for the programs that its commands start.
  */
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -10,7 +11,7 @@ import type { Lab } from '../lab/lab.js';
 import { type Result, run } from '../lab/process.js';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-export const RECIPES = join(ROOT, 'docs', 'recipes');
+const RECIPES = join(ROOT, 'docs', 'recipes');
 /** The folder of list files of a host: the lab's service has its own. */
 const ALLOWLISTS = '/etc/drawbridge/allowlists';
 export const CONFIG = '/etc/drawbridge/config.yaml';
@@ -25,7 +26,7 @@ export interface Block {
 }
 
 /** The fenced blocks of a Markdown text, in order. */
-export function blocksOf(markdown: string): Block[] {
+function blocksOf(markdown: string): Block[] {
   const found: Block[] = [];
   let heading = '';
   let before = '';
@@ -148,12 +149,4 @@ export class Kitchen {
     const argv = this.#lab.view.inside(['sh', '-eu', '-c', script], this.folder);
     return run(argv, { env: terminal, check: o.check ?? true, timeoutMs: o.timeoutMs ?? 60_000 });
   }
-}
-
-/**
- * Gives the lab's engine an image for each name that a recipe uses. No registry is reachable: the image is the lab's busybox, which runs
- * the commands of the recipe (`wget`, `sleep`), or another one that the test has made under that name before.
- */
-export async function standIn(lab: Lab, ...names: readonly string[]): Promise<void> {
-  for (const name of names) await lab.docker('tag', lab.images.busybox, name);
 }

@@ -92,7 +92,7 @@ describe('ai-agent.md', () => {
 
   it('shows what it did, and why something is denied', async () => {
     await waitFor('the flow to be recorded', async () =>
-      (await drawbridge.cli(['flows', AGENT])).stdout.includes('registry.npmjs.org 93.184.110.1'),
+      (await drawbridge.cli(['flows', AGENT])).stdout.includes('docs.example.org 93.184.110.2'),
     );
     const { stdout } = await kitchen.type('See what it did');
     expect(stdout).toMatch(/\tdeny\tpastebin\.com \(DNS\)\t/);
@@ -136,7 +136,7 @@ describe('ci-runner.md', () => {
     await kitchen.type('Read it, and make the list');
     const list = readFileSync(kitchen.path('ci.yaml'), 'utf8');
     expect(list).toMatch(/2 starts/);
-    expect(list).toMatch(/^ {2}- registry\.npmjs\.org:443$/m);
+    expect(list).toMatch(/in 2 of 2 starts\n {2}- registry\.npmjs\.org$/m);
     expect(list).toMatch(/^ {2}# - .*pastebin\.com.* # anyone can receive data there/m);
   });
 
@@ -204,8 +204,8 @@ describe('builds.md', () => {
   it('a builder of its own reaches its lists and nothing else', async () => {
     kitchen.write();
     const { stdout } = await kitchen.type('Create the builder');
-    expect(stdout).toMatch(/mode: +enforce \(list builders, which claims it\)/);
-    expect(stdout).toMatch(/^registry\.npmjs\.org:443\t.*builder-web.*npm/m);
+    expect(stdout).toMatch(/mode: +enforce \(list builders?[a-z-]*, which claims it\)/);
+    expect(stdout).toMatch(/^registry\.npmjs\.org:443\tlist npm/m);
     expect(stdout).toMatch(/NONE privileged/);
     await clear();
     if (hasBuildKit) await kitchen.type('Build with it');
@@ -222,7 +222,8 @@ describe('builds.md', () => {
     await drawbridge.restart();
     await clear();
     await lab.docker('builder', 'prune', '-af');
-    const { stdout } = await kitchen.type('Builds of the engine');
+    const { stdout, stderr } = await kitchen.type('Builds of the engine');
+    console.log(stderr, (await drawbridge.cli(['flows', '--json', '--limit', '5'])).stdout, drawbridge.logs().slice(-3000));
     await expectDenied(await printedIn('shop'));
     expect(stdout).toMatch(/\tunattributed\tdeny\tpastebin\.com \(DNS\)\t/);
     expect(kitchen.untyped()).toEqual(hasBuildKit ? [] : kitchen.recipe.below('Build with it'));

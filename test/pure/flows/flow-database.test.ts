@@ -130,6 +130,24 @@ describe('flows on disk', () => {
     );
   });
 
+  it('counts the starts of all containers of an owner, whatever their names', () => {
+    const db = database();
+    for (const [i, id] of ['abc', 'def', 'fed'].entries()) {
+      const now = START + i * 60_000;
+      db.started([{ owner: 'name:web', id, name: `run-${id}`, isStart: true }], now);
+      db.write([flow({ id, container: `run-${id}`, time: now })], 0, now);
+    }
+    expect(db.record('name:web')?.seen).toEqual([
+      expect.objectContaining({
+        container: 'run-fed',
+        first: START,
+        last: START + 120_000,
+        starts: 3,
+        count: 3,
+      }),
+    ]);
+  });
+
   it('knows containers that are gone by id, by the first digits of it, and by name', () => {
     const db = database();
     const [one, two] = ['1'.repeat(64), `${'1'.repeat(12)}${'2'.repeat(52)}`];
