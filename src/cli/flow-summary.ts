@@ -108,6 +108,8 @@ function decidedBy({ entry, list, feed, reason }: Flow): string {
   return list === null ? code(entry) : `${code(entry)} (list ${code(list)})`;
 }
 
+const NEVER_RECORDED = 'Connections that pass on macvlan and ipvlan networks are never recorded.';
+
 function sinceText({ flows: { container, items, recordingSince } }: FlowSummary): string {
   const times = items.flatMap(({ time, last }) => [time, last]).sort();
   const [first = '', last = ''] = [times[0], times.at(-1)];
@@ -118,7 +120,7 @@ function sinceText({ flows: { container, items, recordingSince } }: FlowSummary)
       ? [`${container.containers} containers had this name: this is what all of them did.`]
       : [];
   const whole = since < recordingSince ? recordingSince : since;
-  return [...span, `Recorded since ${whole}.`, ...several].join(' ');
+  return [...span, `Recorded since ${whole}.`, ...several, NEVER_RECORDED].join(' ');
 }
 
 /** Sentences about what may be missing. */

@@ -166,7 +166,9 @@ describe('ci-runner.md', () => {
       (await drawbridge.cli(['flows', id, '--format', 'markdown'], { check: true })).stdout;
     const [first, second] = await Promise.all([of(talked.id), of(silent.id.slice(0, 12))]);
     expect(first).toContain(`| ${RISK}:80/tcp\` | **would-deny** | 1 |`);
-    expect(second).toMatch(/\n\nNothing is recorded\.\n\nRecorded since \S+\.\n$/);
+    expect(second).toMatch(
+      /\n\nNothing is recorded\.\n\nRecorded since \S+\. Connections that pass on macvlan.*\.\n$/,
+    );
   });
 });
 
@@ -222,8 +224,7 @@ describe('builds.md', () => {
     await drawbridge.restart();
     await clear();
     await lab.docker('builder', 'prune', '-af');
-    const { stdout, stderr } = await kitchen.type('Builds of the engine');
-    console.log(stderr, (await drawbridge.cli(['flows', '--json', '--limit', '5'])).stdout, drawbridge.logs().slice(-3000));
+    const { stdout } = await kitchen.type('Builds of the engine');
     await expectDenied(await printedIn('shop'));
     expect(stdout).toMatch(/\tunattributed\tdeny\tpastebin\.com \(DNS\)\t/);
     expect(kitchen.untyped()).toEqual(hasBuildKit ? [] : kitchen.recipe.below('Build with it'));
