@@ -1,6 +1,6 @@
 /**
  * The image from which `docker buildx create --driver docker-container` makes a builder. No registry has it for a lab. With the folder of
- * `buildkitd` and `buildctl` in LAB_BUILDKIT, it is BuildKit, and steps are built. Without it, the image has stand-ins for the two: the
+ * `buildkitd` and `buildctl` in LAB_BUILDKIT, it is BuildKit, and steps are built. Without it, the image has substitutes for the two: the
  * builder's container is the one that buildx makes, and a process in it is taken for a step, which BuildKit runs in the same network.
  */
 import { readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ const IMAGE = 'moby/buildkit:buildx-stable-1';
 const FOLDER = process.env.LAB_BUILDKIT ?? '';
 export const hasBuildKit = FOLDER !== '';
 
-const STAND_IN = { '/bin/buildkitd': '#!/bin/sh\nexec sleep 1000000\n', '/bin/buildctl': '#!/bin/sh\n' };
+const SUBSTITUTES = { '/bin/buildkitd': '#!/bin/sh\nexec sleep 1000000\n', '/bin/buildctl': '#!/bin/sh\n' };
 
 /** BuildKit, and the runc of this machine with its libraries. */
 async function programs(): Promise<Record<string, Buffer>> {
@@ -28,7 +28,7 @@ async function programs(): Promise<Record<string, Buffer>> {
 }
 
 export async function makeBuilderImage(lab: Lab): Promise<void> {
-  await lab.image('builder:files', { files: hasBuildKit ? await programs() : STAND_IN });
+  await lab.image('builder:files', { files: hasBuildKit ? await programs() : SUBSTITUTES });
   const executable = 'RUN chmod 755 /bin/buildkit* /bin/buildctl && find /lib* -type f -exec chmod 755 {} +';
   const steps = [...(hasBuildKit ? [executable] : []), 'ENTRYPOINT ["buildkitd"]'];
   const input = ['FROM builder:files', ...steps, ''].join('\n');

@@ -2,7 +2,7 @@
  * Runs docs/recipes/NAME.md as a reader does: writes the files that it shows, and types its commands in a shell of the lab's host.
  * A fenced block is a file if the last line of text before it ends with the file's name in backticks and a colon. A block of `sh` is typed.
  * Blocks of other languages (`console`, `markdown`) show what a reader sees. No registry is reachable: a test makes an image under each name
- * that a recipe uses, with stand-ins for the programs that its commands start.
+ * that a recipe uses, with substitutes for the programs that its commands start.
  */
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
