@@ -1429,8 +1429,16 @@ export interface components {
             /** @description the newest first, by `time` */
             readonly items: readonly components["schemas"]["Flow"][];
             readonly next: string | null;
+            readonly container: {
+                /** @description under which its flows are */
+                readonly name: string;
+                /** @description that have or had this name; 1 if asked by id */
+                readonly containers: number;
+                readonly since: string | null;
+            } | null;
             /** @description the oldest time of which records are kept */
             readonly recordingSince: string;
+            readonly recordedUntil: string | null;
             /** @description times since then in which nothing was recorded */
             readonly gaps: readonly {
                 /** @description RFC 3339, UTC */
@@ -2928,7 +2936,7 @@ export interface operations {
     readonly getFlows: {
         readonly parameters: {
             readonly query?: {
-                /** @description id or name; of a removed container its name */
+                /** @description id or name, also of a removed container */
                 readonly container?: string;
                 /** @description allow, deny, would-deny, threat, ask, with commas; denied: deny, would-deny, threat; default: all */
                 readonly verdict?: string;

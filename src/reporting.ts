@@ -66,8 +66,12 @@ function reportPassed(app: App, { events, flows }: { events: EventLog; flows: Fl
     }
   });
   passed.missed.subscribe((count) => flows.lose(count));
+  passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
   return passed;
 }
+
+/** The event of a start may arrive later than the first packet of the container. */
+const START_MS = 10_000;
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
 function reportStarts({ docker }: App, flows: FlowStore): void {
@@ -81,7 +85,8 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
       const isStart = facts.id === started;
       if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
       seen.add(facts.id);
-      flows.started({ owner: ownerKey(facts), id: facts.id, isStart });
+      const since = isStart ? Date.now() - START_MS : undefined;
+      flows.started({ owner: ownerKey(facts), id: facts.id, name: facts.name, isStart, since });
     }
     for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
   });

@@ -2,7 +2,7 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
 import { knownAudited } from '../changes/service-records.js';
-import type { FlowPlace, FlowQuery } from '../flows/flow-record.js';
+import type { ContainerRun, FlowPlace, FlowQuery } from '../flows/flow-record.js';
 import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
 import { parseSince } from '../lib/units.js';
 import { ownerKey } from '../policy/own-labels.js';
@@ -26,7 +26,7 @@ const Query = Type.Object(
     container: Type.Optional(
       Type.String({
         minLength: 1,
-        description: 'id or name; of a removed container its name',
+        description: 'id or name, also of a removed container',
         examples: ['web'],
       }),
     ),
@@ -81,35 +81,52 @@ export function flowRoutes(server: FastifyInstance, ctx: Context): void {
 }
 
 async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
-  const { container, known } = containerOf(ctx, query.container);
+  const { run, container, known } = await containerOf(ctx, query.container);
+  const since = query.since === undefined ? 0 : sure(parseSince(query.since, Date.now()), '/since');
   const page = await ctx.flows.page({
     ...(container === undefined ? {} : { container }),
     ...verdictsOf(query.verdict),
     ...(query.name === undefined ? {} : { name: query.name.toLowerCase() }),
-    ...(query.since === undefined ? {} : { since: sure(parseSince(query.since, Date.now()), '/since') }),
+    // Of a name there may be records that are older than the table of containers.
+    since: run && run.name !== query.container ? Math.max(since, run.since) : since,
     ...(query.cursor === undefined ? {} : { before: placeOf(query.cursor) }),
     limit: Number(query.limit ?? DEFAULT_LIMIT),
   });
   if (known instanceof RefusedError && page.items.length === 0 && query.cursor === undefined) throw known;
-  const { since, gaps, dropped } = await ctx.flows.facts();
+  const { since: recordingSince, gaps, dropped } = await ctx.flows.facts();
+  const { recordedUntil } = ctx.flows;
   const text = (ms: number): string => new Date(ms).toISOString();
   return {
     items: page.items,
     next: page.next && `${page.next.time}-${page.next.id}`,
-    recordingSince: text(since),
+    container: run
+      ? { name: run.name, containers: run.containers, since: run.since > 0 ? text(run.since) : null }
+      : null,
+    recordingSince: text(recordingSince),
+    recordedUntil: recordedUntil === undefined ? null : text(recordedUntil),
     gaps: gaps.map(({ from, to, reason }) => ({ from: text(from), to: text(to), reason })),
     dropped,
   };
 }
 
-/** The name under which its flows are; `known`: why there is no such container now. */
-function containerOf({ docker }: Context, idOrName: string | undefined) {
-  if (idOrName === undefined) return { container: undefined, known: undefined };
+interface Asked {
+  /** The name under which its flows are. */
+  readonly container?: string;
+  /** What is recorded of it, or of all containers of this name. */
+  readonly run?: ContainerRun | undefined;
+  /** Why there is no such container now, nor a record of one. */
+  readonly known?: RefusedError;
+}
+
+async function containerOf({ docker, flows }: Context, text: string | undefined): Promise<Asked> {
+  if (text === undefined) return {};
   try {
-    return { container: findContainer(docker.view().containers.values(), idOrName).name, known: undefined };
+    const { id, name } = findContainer(docker.view().containers.values(), text);
+    return { container: name, run: await flows.run(text === name ? name : id) };
   } catch (e) {
     if (!(e instanceof RefusedError) || e.refusal.kind !== 'not-found') throw e;
-    return { container: idOrName, known: e };
+    const run = await flows.run(text);
+    return run ? { container: run.name, run } : { container: text, known: e };
   }
 }
 

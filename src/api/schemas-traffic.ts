@@ -146,7 +146,21 @@ export const FlowsSchema = Type.Object(
   {
     items: Type.Array(FlowSchema, { description: 'the newest first, by `time`' }),
     next: Nullable(Text('the cursor of the next page; null: there is none')),
+    container: Nullable(
+      Type.Object(
+        {
+          name: Text('under which its flows are', 'web'),
+          containers: Type.Integer({ description: 'that have or had this name; 1 if asked by id' }),
+          since: Nullable({ ...Time, description: 'no record of them is older; null: not known' }),
+        },
+        closed,
+      ),
+    ),
     recordingSince: { ...Time, description: 'the oldest time of which records are kept' },
+    recordedUntil: Nullable({
+      ...Time,
+      description: 'connections that passed until then are in the records; null: none are recorded now',
+    }),
     gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
       description: 'times since then in which nothing was recorded',
     }),

@@ -16,6 +16,8 @@ interface Options {
   readonly since?: string;
   readonly name?: string;
   readonly limit?: string;
+  readonly format?: string;
+  readonly exitCode?: true;
   readonly markKnown?: string;
   readonly unmarkKnown?: string;
 }
@@ -32,7 +34,9 @@ export function flowsCommand(program: Command, registry: Registry): void {
       'flows -f',
       "flows --name '*.example.com' --json",
       'flows web --mark-known telemetry.example.com',
+      'flows job-42 --format markdown --exit-code',
     ],
+    exits: '0 whatever did not pass; with --exit-code 1 if something was denied',
     options: [
       ['-f, --follow', 'go on with flows as they come'],
       ['--denied', 'only what did not pass, or would not: deny, would-deny, threat'],
@@ -40,6 +44,8 @@ export function flowsCommand(program: Command, registry: Registry): void {
       ['--since <time>', 'how far back, as in 2h30m, or from when, as in 2030-12-31T00:00Z or "today 14:30"'],
       ['--name <glob>', 'only this name, or this address; * and ? match in it'],
       ['--limit <n>', `how many records, at most ${MOST} (default ${DEFAULT_LIMIT})`],
+      ['--format <format>', 'markdown: a summary of one container, also of one that is gone, for a CI job'],
+      ['--exit-code', 'exit 1 if a record that fits is a deny or a threat, and not marked as known'],
       ['--mark-known <destination>', 'its first contact with this destination raises no alert any more'],
       ['--unmark-known <destination>', 'take that mark away'],
     ],
@@ -48,13 +54,16 @@ export function flowsCommand(program: Command, registry: Registry): void {
       const destination = options.markKnown ?? options.unmarkKnown;
       if (destination !== undefined)
         return mark(session, client, container, destination, options.markKnown !== undefined);
+      const isMarkdown = checkFormat(options, container);
       const query = queryOf(options);
-      const body = await (container === undefined
-        ? client.flows(query)
-        : withContainer(client, container, (name) => client.flows({ ...query, container: name })));
+      const read = (): Promise<FlowsBody> =>
+        container === undefined
+          ? client.flows(query)
+          : withContainer(client, container, (name) => client.flows({ ...query, container: name }));
+      const body = isMarkdown ? await summarise(session, client, container, options, read) : await read();
       if (!options.follow) {
-        session.out.show(body, () => print(session.out, body));
-        return 0;
+        if (!isMarkdown) session.out.show(body, () => print(session.out, body));
+        return options.exitCode && (await isDenied(client, body)) ? 1 : 0;
       }
       if (!session.out.isJson) print(session.out, body);
       await follow(session, client, container, options);
@@ -63,12 +72,56 @@ export function flowsCommand(program: Command, registry: Registry): void {
   });
 }
 
+/** Whether a summary is wanted. */
+function checkFormat({ format, follow, exitCode }: Options, container: string | undefined): boolean {
+  if (follow && (format !== undefined || exitCode))
+    wrongUsage('--follow does not end by itself', 'leave out --format and --exit-code');
+  if (format === undefined) return false;
+  if (format !== 'markdown') wrongUsage(`invalid format "${format}"`, 'write --format markdown');
+  if (container === undefined)
+    wrongUsage('a summary is of one container', 'write drawbridge flows CONTAINER --format markdown');
+  return true;
+}
+
+async function summarise(
+  { out }: Session,
+  client: ApiClient,
+  container = '',
+  { since, name, verdict, denied }: Options,
+  read: () => Promise<FlowsBody>,
+): Promise<FlowsBody> {
+  const summary = await import('./flow-summary.js');
+  const wanted = Date.now();
+  const flows = await summary.readSettled(read, wanted);
+  const suggestion = await summary.suggestionFor(client, flows);
+  const isPart = [since, name, verdict, denied].some((option) => option !== undefined);
+  const text = summary.summaryText({ container, flows, wanted, isPart, ...(suggestion && { suggestion }) });
+  out.show(flows, () => {
+    for (const line of text.trimEnd().split('\n')) out.line(line);
+  });
+  return flows;
+}
+
+/** Something did not pass, and no person has marked it as known. */
+async function isDenied(client: ApiClient, { items }: FlowsBody): Promise<boolean> {
+  const denied = items.filter(({ verdict }) => verdict === 'deny' || verdict === 'threat');
+  if (denied.length === 0) return false;
+  const [marks, { glob }] = await Promise.all([client.known(), import('../lib/glob.js')]);
+  return denied.some(
+    ({ owner, name, address, port }) =>
+      !marks.some(
+        (m) => m.owner === owner && (m.port === null || m.port === port) && glob(m.target)(name ?? address),
+      ),
+  );
+}
+
 function queryOf({
   denied,
   verdict,
   since,
   name,
-  limit = String(DEFAULT_LIMIT),
+  format,
+  limit = String(format === undefined ? DEFAULT_LIMIT : MOST),
 }: Options): Record<string, string> {
   if (denied && verdict !== undefined)
     wrongUsage('--denied and --verdict exclude each other', 'write one of them');

@@ -3,7 +3,15 @@
  * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a thread of its own (flow-thread.ts).
  */
 import { FlowFile, FlowPages } from './flow-file.js';
-import type { FlowFacts, FlowGap, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import type {
+  ContainerRun,
+  FlowFacts,
+  FlowGap,
+  FlowPage,
+  FlowQuery,
+  OwnerRecord,
+  SeenFlow,
+} from './flow-record.js';
 import { ANY_PORT, FlowWriter } from './flow-writer.js';
 
 export interface DatabaseOptions {
@@ -26,8 +34,11 @@ export interface Written {
 export interface StartedContainer {
   readonly owner: string;
   readonly id: string;
+  readonly name: string;
   /** It has started now; false: it was found running. */
   readonly isStart: boolean;
+  /** No flow of it is older (ms since the epoch); undefined: not known. */
+  readonly since?: number | undefined;
 }
 /** Marks a destination of an owner, so that it raises no alert. */
 export interface KnownMark {
@@ -86,7 +97,13 @@ export class FlowDatabase {
   /** Containers that have started, or that were found running. Their owners are recorded since the first time, at the latest. */
   started(containers: readonly StartedContainer[], now: number): void {
     this.#write(() => {
-      for (const { owner, id, isStart } of containers) {
+      for (const { owner, id, name, isStart, since = 0 } of containers) {
+        this.#file.run(
+          'INSERT INTO run VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET name = excluded.name',
+          id,
+          name,
+          since,
+        );
         const isNew = this.#file.get('SELECT 1 FROM start WHERE container = ?', id) === undefined;
         if (!isNew && !isStart) continue;
         this.#writer.forgetStart(id);
@@ -106,6 +123,7 @@ export class FlowDatabase {
       this.#file.run(
         `DELETE FROM start WHERE container IN (SELECT container FROM start ORDER BY last DESC LIMIT -1 OFFSET ${MOST_STARTS})`,
       );
+      this.#file.run('DELETE FROM run WHERE container NOT IN (SELECT container FROM start)');
       this.#file.run(
         `DELETE FROM owner WHERE name IN (SELECT name FROM owner ORDER BY since DESC LIMIT -1 OFFSET ${MOST_OWNERS})`,
       );
@@ -114,6 +132,25 @@ export class FlowDatabase {
 
   page(query: FlowQuery): FlowPage {
     return this.#pages.page(query);
+  }
+
+  /** A container, or all containers of a name, that run or have run; undefined: none is known. */
+  run(idOrName: string): ContainerRun | undefined {
+    const byId = /^[0-9a-f]{12,64}$/.test(idOrName)
+      ? this.#file.all(
+          'SELECT name, since FROM run WHERE container >= ? AND container < ?',
+          idOrName,
+          `${idOrName}g`,
+        )
+      : [];
+    const found =
+      byId.length === 1 ? byId : this.#file.all('SELECT name, since FROM run WHERE name = ?', idOrName);
+    if (found.length === 0) return undefined;
+    return {
+      name: String(found[0]?.[0]),
+      since: Math.min(...found.map(([, since]) => Number(since))),
+      containers: found.length,
+    };
   }
 
   record(owner: string): OwnerRecord | undefined {

@@ -26,6 +26,10 @@ CREATE INDEX flow_destination ON flow (destination, time);
 CREATE INDEX flow_time ON flow (time);
 `;
 
+/** Containers by id, also those that are gone. Earlier versions read and write the file without this table. */
+const RUNS =
+  'CREATE TABLE IF NOT EXISTS run (container TEXT PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID; CREATE INDEX IF NOT EXISTS run_name ON run (name)';
+
 type Connection = Database.Database;
 type Statement = Database.Statement<unknown[]>;
 type Cell = string | number | null;
@@ -59,6 +63,7 @@ export class FlowFile {
       throw new UnusableFlowsError(
         `it has version ${String(version)}; this version of Drawbridge reads ${VERSION}`,
       );
+    this.#db.exec(RUNS);
     // A process that is killed loses no transaction; a host that loses its power loses those since the last checkpoint.
     this.#db.exec('PRAGMA journal_mode = WAL');
     this.#db.exec(
@@ -160,11 +165,19 @@ export class FlowPages {
     };
   }
 
-  /** Destinations of an owner, the newest contact first. */
+  /** Destinations of an owner, the newest contact first. Its containers may have different names, as those of `docker compose run` have. */
   seen(owner: string): readonly SeenDestination[] {
-    return this.#file
+    const rows = this.#file
       .all(`${DESTINATIONS} WHERE d.owner = ? ORDER BY d.last DESC, d.id DESC`, owner)
       .map(seenOf);
+    const joined = new Map<string, SeenDestination>();
+    for (const row of rows) {
+      const { verdict, proto, port, name, address } = row;
+      const key = JSON.stringify([verdict, proto, port, name ?? address, name === null]);
+      const newer = joined.get(key);
+      joined.set(key, newer ? { ...newer, ...addSeen(newer, row) } : row);
+    }
+    return [...joined.values()];
   }
 
   /**
@@ -292,5 +305,13 @@ function seenOf(cells: readonly Cell[]): SeenDestination {
     known: known === 1,
   };
 }
+
+/** A start is of one container: those of containers with different names add up. */
+const addSeen = (a: SeenDestination, b: SeenDestination) => ({
+  first: Math.min(a.first, b.first),
+  count: a.count + b.count,
+  starts: a.starts + b.starts,
+  known: a.known || b.known,
+});
 
 const text = (ms: number): string => new Date(ms).toISOString();

@@ -57,6 +57,14 @@ export interface OwnerRecord {
   readonly seen: readonly SeenDestination[];
 }
 
+/** A container, or several of one name. */
+export interface ContainerRun {
+  readonly name: string;
+  /** No flow of them is older (ms since the epoch); 0: not known. */
+  readonly since: number;
+  readonly containers: number;
+}
+
 /** Chooses records. All that is given must fit. */
 export interface FlowQuery {
   /** The name of a container. */

@@ -7,7 +7,7 @@ import type { Logger } from '../lib/log.js';
 import { refuse } from '../lib/problem.js';
 import { ThreadClient } from '../lib/thread.js';
 import type { KnownMark, StartedContainer } from './flow-database.js';
-import type { FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 import type { FlowJobs } from './flow-thread.js';
 
 export interface FlowStoreOptions {
@@ -50,6 +50,7 @@ export class FlowStore implements AsyncDisposable {
   #lost = 0;
   /** Of all that were lost since the start of the service. */
   #lostNow = 0;
+  #recordedUntil: number | undefined;
   #isOpen = false;
   #wasOpen = false;
   #failure: string | undefined;
@@ -91,6 +92,16 @@ export class FlowStore implements AsyncDisposable {
     if (this.#starts.length < MOST_WAITING) this.#starts.push(container);
   }
 
+  /** All connections until this time (ms since the epoch) were added. */
+  completeUntil(time: number): void {
+    this.#recordedUntil = time;
+  }
+
+  /** All connections until then are recorded (ms since the epoch); undefined: not known. */
+  get recordedUntil(): number | undefined {
+    return this.#recordedUntil;
+  }
+
   /** Flows that are in no record, since the start of the service. */
   get lost(): number {
     return this.#lostNow;
@@ -104,6 +115,10 @@ export class FlowStore implements AsyncDisposable {
   /** Newest first, with all that was added before. Rejects with RefusedError while the file cannot be opened. */
   page(query: FlowQuery): Promise<FlowPage> {
     return this.#read(() => this.#thread.run('page', query));
+  }
+
+  run(idOrName: string): Promise<ContainerRun | undefined> {
+    return this.#read(() => this.#thread.run('run', idOrName));
   }
 
   record(owner: string): Promise<OwnerRecord | undefined> {

@@ -10,7 +10,7 @@ import {
   type Written,
 } from './flow-database.js';
 import { UnusableFlowsError } from './flow-file.js';
-import type { FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 
 /** Kind of a job → what goes in, what comes out. */
 export interface FlowJobs {
@@ -26,6 +26,7 @@ export interface FlowJobs {
   };
   readonly page: { readonly in: FlowQuery; readonly out: FlowPage };
   readonly record: { readonly in: string; readonly out: OwnerRecord | undefined };
+  readonly run: { readonly in: string; readonly out: ContainerRun | undefined };
   readonly owners: { readonly in: null; readonly out: readonly string[] };
   readonly facts: { readonly in: null; readonly out: FlowFacts };
   readonly mark: {
@@ -106,6 +107,7 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
   },
   page: (query) => opened().page(query),
   record: (owner) => opened().record(owner),
+  run: (idOrName) => opened().run(idOrName),
   owners: () => opened().owners(),
   facts: () => opened().facts(),
   mark: ({ mark, isKnown }) => opened().mark(mark, isKnown),

@@ -87,6 +87,8 @@ type Permit = Pick<Contact, 'name' | 'reason' | 'entry' | 'list' | 'verdict'>;
 export class PassedFlows implements AsyncDisposable {
   /** Records of the last second. */
   readonly recorded = new Signal<readonly PassedContact[]>();
+  /** The time (ms since the epoch) until which connections are recorded, after the records themselves. */
+  readonly recordedUntil = new Signal<number>();
   /** Flows that no record will have, as `lost` and `dropped` count them. */
   readonly missed = new Signal<number>();
   /** Why records are missing now; undefined: none are. */
@@ -283,7 +285,7 @@ export class PassedFlows implements AsyncDisposable {
   }
 
   /** Emits what the thread has reported, with names and entries. */
-  take({ flows, lost, dropped, malformed, error }: PassedBatch): void {
+  take({ flows, lost, dropped, malformed, error, until }: PassedBatch): void {
     const before = this.lost + this.dropped;
     this.#counts = { lost, dropped: dropped + malformed };
     if (error !== undefined && error !== this.error)
@@ -294,6 +296,7 @@ export class PassedFlows implements AsyncDisposable {
     if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
     const missed = this.lost + this.dropped - before;
     if (missed > 0) this.missed.emit(missed);
+    if (until !== undefined) this.recordedUntil.emit(until);
   }
 
   #join(flow: PassedFlow, contacts: Map<string, PassedContact>): void {

@@ -32,6 +32,8 @@ export interface PassedBatch {
   readonly dropped: number;
   readonly malformed: number;
   readonly error?: string;
+  /** Connections until then are reported, open ones included (ms since the epoch); undefined: the table was not read yet. */
+  readonly until?: number;
 }
 
 const port = parentPort;
@@ -54,6 +56,8 @@ let accounting: FlowAccounting | undefined;
 let every = 0;
 let isReading = false;
 let reported = '';
+/** When the last complete read of the table began (ms since the epoch). */
+let until: number | undefined;
 
 function begin({ dumpMs, notTo, ...options }: PassedOptions): void {
   tally = new FlowTally(options);
@@ -80,11 +84,13 @@ async function dumpForEver(from: FlowAccounting): Promise<void> {
   let overruns = 0;
   for (;;) {
     const begun = performance.now();
+    const time = Date.now();
     let error: string | undefined;
     await from.dump().catch((e: unknown) => {
       error = e instanceof Error ? e.message : String(e);
     });
-    if (error !== undefined) report(error);
+    if (error === undefined) until = time;
+    else report(error);
     const end = performance.now() + Math.max(every, (performance.now() - begun) * DUMP_SHARE);
     // ends of flows were lost: what is open now is found at once
     while (performance.now() < end && from.overruns === overruns)
@@ -98,10 +104,12 @@ function report(error?: string): void {
   if (!tally || !accounting) return;
   const flows = tally.take(Date.now());
   const counts = { lost: accounting.lost, dropped: tally.dropped, malformed: tally.malformed };
-  const state = JSON.stringify(counts);
+  const state = JSON.stringify([counts, until]);
   if (flows.length === 0 && state === reported && error === undefined) return;
   reported = state;
-  port?.postMessage({ flows, ...counts, ...(error === undefined ? {} : { error }) } satisfies PassedBatch);
+  const read = until === undefined ? {} : { until };
+  const failure = error === undefined ? {} : { error };
+  port?.postMessage({ flows, ...counts, ...read, ...failure } satisfies PassedBatch);
 }
 
 port.on('message', (request: PassedRequest) => {

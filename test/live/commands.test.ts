@@ -30,6 +30,7 @@ const CASES: readonly Case[] = [
   { command: 'explain', args: ['web', 'a.example'] },
   { command: 'explain', args: ['web', 'b.example', '--exit-code'], code: 1 },
   { command: 'flows', args: ['web', '--since', '1h'] },
+  { command: 'flows', args: ['web', '--format', 'markdown', '--exit-code'] },
   { command: 'suggest', args: ['web'] },
   { command: 'notify' },
   { command: 'notify test' },

@@ -18,7 +18,13 @@ import type { PreviewRequest, PreviewView } from '../../../src/coverage/preview.
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
-import type { FlowQuery, FlowRecord, OwnerRecord, SeenDestination } from '../../../src/flows/flow-record.js';
+import type {
+  ContainerRun,
+  FlowQuery,
+  FlowRecord,
+  OwnerRecord,
+  SeenDestination,
+} from '../../../src/flows/flow-record.js';
 import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { OutputStatus } from '../../../src/notify/notifier.js';
@@ -39,6 +45,8 @@ export class MemoryService {
   readonly calls: unknown[][] = [];
   readonly store = new Map<string, ListView>();
   readonly denied: FlowRecord[] = [];
+  readonly runs = new Map<string, ContainerRun>();
+  recordedUntil = Date.parse('2999-01-01T00:00:00Z');
   readonly marked: KnownBody[] = [];
   planned: string[] = [];
   isReady = true;
@@ -405,6 +413,8 @@ export class MemoryService {
       },
       events: this.events,
       flows: {
+        recordedUntil: this.recordedUntil,
+        run: async (text) => this.runs.get(text),
         record: async (owner) => this.records.get(owner),
         owners: async () => [...this.records.keys()],
         page: async (query) => this.flowPage(query),

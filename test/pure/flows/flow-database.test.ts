@@ -86,7 +86,7 @@ describe('flows on disk', () => {
         count: 2,
       },
     ]);
-    db.started([{ owner: 'name:web', id: 'abc', isStart: false }], START);
+    db.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: false }], START);
     expect(db.record('name:web')?.seen).toEqual([
       expect.objectContaining({ first: START, last: START + 90_000, count: 4, starts: 1, known: false }),
     ]);
@@ -108,17 +108,18 @@ describe('flows on disk', () => {
 
   it('counts starts: those that Docker reported, not those of the service', () => {
     const db = database();
-    const start = (isStart: boolean) => db.started([{ owner: 'name:web', id: 'abc', isStart }], START);
+    const start = (isStart: boolean) =>
+      db.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart }], START);
     start(true);
     db.write([flow()], 0, START);
     close(db);
     const later = database();
-    later.started([{ owner: 'name:web', id: 'abc', isStart: false }], START);
+    later.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: false }], START);
     later.write([flow()], 0, START);
     expect(later.record('name:web')).toMatchObject({ starts: 1, seen: [{ starts: 1 }] });
-    later.started([{ owner: 'name:web', id: 'abc', isStart: true }], START);
+    later.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], START);
     later.write([flow(), flow()], 0, START);
-    later.started([{ owner: 'name:web', id: 'def', isStart: true }], START);
+    later.started([{ owner: 'name:web', id: 'def', name: 'web', isStart: true }], START);
     later.write([flow({ id: 'def', port: 80 })], 0, START);
     expect(later.record('name:web')).toMatchObject({ starts: 3 });
     expect(later.record('name:web')?.seen.map((d) => [d.port, d.starts])).toEqual(
@@ -127,6 +128,40 @@ describe('flows on disk', () => {
         [80, 1],
       ]),
     );
+  });
+
+  it('counts the starts of all containers of an owner, whatever their names', () => {
+    const db = database();
+    for (const [i, id] of ['abc', 'def', 'fed'].entries()) {
+      const now = START + i * 60_000;
+      db.started([{ owner: 'name:web', id, name: `run-${id}`, isStart: true }], now);
+      db.write([flow({ id, container: `run-${id}`, time: now })], 0, now);
+    }
+    expect(db.record('name:web')?.seen).toEqual([
+      expect.objectContaining({
+        container: 'run-fed',
+        first: START,
+        last: START + 120_000,
+        starts: 3,
+        count: 3,
+      }),
+    ]);
+  });
+
+  it('knows containers that are gone by id, by the first digits of it, and by name', () => {
+    const db = database();
+    const [one, two] = ['1'.repeat(64), `${'1'.repeat(12)}${'2'.repeat(52)}`];
+    const owner = 'compose:ci/job';
+    db.started([{ owner, id: one, name: 'job', isStart: true, since: START }], START);
+    db.started([{ owner, id: two, name: 'job', isStart: true, since: START + 60_000 }], START + 60_000);
+    close(db);
+    const later = database();
+    later.started([{ owner, id: one, name: 'job', isStart: false }], START + 90_000);
+    expect(later.run(two)).toEqual({ name: 'job', since: START + 60_000, containers: 1 });
+    expect(later.run(one.slice(0, 13))).toEqual({ name: 'job', since: START, containers: 1 });
+    expect(later.run(one.slice(0, 12))).toBeUndefined();
+    expect(later.run('job')).toEqual({ name: 'job', since: START, containers: 2 });
+    expect(later.run('jo')).toBeUndefined();
   });
 
   it('knows since when it has recorded, when it did not, and what was lost', () => {
@@ -143,7 +178,7 @@ describe('flows on disk', () => {
       destinations: 1,
       forgotten: 0,
     });
-    later.started([{ owner: 'name:web', id: 'abc', isStart: true }], START + 62_000);
+    later.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], START + 62_000);
     later.write([], 1, START + 63_000);
     expect(later.record('name:web')).toMatchObject({ since: START + 62_000, gaps: [], dropped: 1 });
     expect(later.record('name:none')).toBeUndefined();

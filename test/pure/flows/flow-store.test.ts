@@ -55,9 +55,13 @@ describe('the store of flows', () => {
     store.begin();
     store.add(flow());
     expect((await store.page({ limit: 10 })).items).toMatchObject([{ count: 2, packets: 2, bytes: 120 }]);
-    store.started({ owner: 'name:web', id: 'abc', isStart: true });
+    store.started({ owner: 'name:web', id: 'abc', name: 'web', isStart: true });
     expect(await store.record('name:web')).toMatchObject({ starts: 1, seen: [{ count: 2 }] });
     expect(await store.owners()).toEqual(['name:web']);
+    expect(await store.run('web')).toEqual({ name: 'web', since: 0, containers: 1 });
+    expect(store.recordedUntil).toBeUndefined();
+    store.completeUntil(5);
+    expect(store.recordedUntil).toBe(5);
     await store[Symbol.asyncDispose]();
     const again = made();
     again.begin();
