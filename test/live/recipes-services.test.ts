@@ -193,6 +193,7 @@ describe('a self-hosted app', () => {
     });
     drawbridge.kill('SIGHUP');
     await waitFor('neighbours to be limited', async () => !(await connects(lab, APP, 'db', 5432)));
+    await drawbridge.ready();
     await drawbridge.cli(['allow', APP, 'container:db:5432'], { check: true });
     expect(await connects(lab, APP, 'db', 5432)).toBe(true);
     expect(await connects(lab, DB, 'app', 80)).toBe(false);
