@@ -121,7 +121,6 @@ it('is observed over two starts, and each service is suggested what it needs and
   const { stdout } = await kitchen.type('See what is suggested');
   expect(stdout).toContain('2 starts recorded');
   await kitchen.type('Write the labels');
-  console.log(stdout, (await kitchen.sh('cat egress.yaml')).stdout);
 });
 
 it('is evaluated against the suggestion: what is not in it is shown, and nothing is denied', async () => {

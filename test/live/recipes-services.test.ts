@@ -272,6 +272,8 @@ describe('a fleet with its lists in git', () => {
     const [shown = ''] = kitchen.recipe.below('A change', 'console');
     const typed = shown.split('\n').filter((line) => !line.startsWith('…'));
     expect(`$ drawbridge check lists/\n${failed.stderr}`.split('\n')).toEqual(expect.arrayContaining(typed));
+    // A sync alone would take it: the script of the recipe checks first.
+    expect(await kitchen.sh('drawbridge sync --dry-run lists/', { check: false })).toMatchObject({ code: 0 });
     await kitchen.type('Correct it');
     expect(await pipeline()).toMatchObject({ code: 0 });
     await sync();
