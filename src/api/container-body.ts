@@ -9,7 +9,7 @@ import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import type { Counts, MemberCounts } from '../kernel/counts.js';
-import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
+import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -279,9 +279,13 @@ function placed(entry: string | null, address: string, free: boolean): Place {
   return { entry, free, warning: warning ?? null };
 }
 
-const isInDocker = ({ applied }: ContainerParts, address: string): boolean => {
+/** An address in the subnet of a bridge network. A subnet of macvlan is that of the LAN, where devices are no containers. */
+const isInDocker = ({ docker }: ContainerParts, address: string): boolean => {
   const parsed = parseAddress(address);
-  return parsed !== undefined && (applied.value?.input.inside ?? []).some((range) => rangeHas(range, parsed));
+  if (!parsed) return false;
+  const bridges = [...docker.view().networks.values()].filter((n) => n.driver === 'bridge');
+  const ranges = bridges.flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? []));
+  return ranges.some((range) => rangeHas(range, parsed));
 };
 
 /** An address in a network of Docker that no container has now: the next one that gets it may be any other. */

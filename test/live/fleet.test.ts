@@ -1,17 +1,16 @@
 /** Three hosts, each with an engine of its own, one Redis: a feed's new address is cut on all of them. */
 import { writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { makeNetns, type Netns } from '../kernel/in-netns.js';
-import { RedisServer, until } from '../kernel/redis/server.js';
+import { until } from '../kernel/redis/server.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { SharedRedis } from './fleet-support.js';
 import { Flows } from './flows.js';
 
 const HOSTS = [1, 2, 3];
-const REDIS = 6379;
 const BAD4 = '93.184.66.6';
 const BAD6 = '2600:9000:66::6';
 const FINE = '93.184.1.1';
@@ -29,43 +28,20 @@ interface Member {
   readonly drawbridge: Drawbridge;
   readonly app: Container;
 }
-let middle: Netns;
-let redis: RedisServer;
+let redis: SharedRedis;
 let feed = '';
 const members: Member[] = [];
 /** Those of members whose start failed, too. */
 const labs: Lab[] = [];
 
-/** A link of its own to the namespace where Redis is; Docker and the internet know nothing of it. */
-async function wire(lab: Lab, n: number): Promise<void> {
-  const [here, there] = [`100.64.${n}.2/30`, `100.64.${n}.1/30`];
-  middle.run(
-    'ip',
-    'link',
-    'add',
-    `w${n}`,
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'redis',
-    'netns',
-    basename(lab.hostNetns),
-  );
-  middle.run('ip', 'address', 'add', there, 'dev', `w${n}`);
-  middle.run('ip', 'link', 'set', `w${n}`, 'up');
-  await lab.inHost(['ip', 'address', 'add', here, 'dev', 'redis'], { check: true });
-  await lab.inHost(['ip', 'link', 'set', 'redis', 'up'], { check: true });
-}
-
 async function host(n: number): Promise<Member> {
   const lab = await Lab.up();
   labs.push(lab);
-  await wire(lab, n);
+  const store = await redis.link(lab, n);
   const drawbridge = lab.drawbridge({
     config: {
       node: `host-${n}`,
-      store: { redis: `redis://100.64.${n}.1:${REDIS}` },
+      store: { redis: store },
       threats: {
         feeds: [{ name: 'bad', url: `file://${feed}`, format: 'plain', every: '1d', minInterval: '0s' }],
       },
@@ -79,17 +55,14 @@ async function host(n: number): Promise<Member> {
 }
 
 beforeAll(async () => {
-  middle = makeNetns();
-  middle.run('ip', 'link', 'set', 'lo', 'up');
-  redis = await new RedisServer({ port: REDIS, host: '0.0.0.0', netns: middle.name }).start();
-  feed = join(redis.dir, 'feed.txt');
+  redis = await SharedRedis.start();
+  feed = join(redis.server.dir, 'feed.txt');
   writeFileSync(feed, `${OTHERS.join('\n')}\n`);
   members.push(...(await Promise.all(HOSTS.map(host))));
 });
 afterAll(async () => {
   await Promise.all(labs.map((lab) => lab.down()));
   await redis?.[Symbol.asyncDispose]();
-  middle?.[Symbol.dispose]();
 });
 
 const reaches = async ({ app }: Member, to: string): Promise<boolean> =>

@@ -1,10 +1,13 @@
-/** An app of six services goes from observe to enforce by what is suggested, and by nothing else: its own checks pass, and it has no other entry. */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+/**
+ * An app of six services goes from observe to enforce by the commands of the recipe and by what is suggested, and by nothing else: its own
+ * checks pass, and it has no other entry.
+ */
+import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
+import { Kitchen } from './recipe.js';
 
 const [PAY, REGISTRY] = ['pay.app.test', 'registry.app.test'];
 const MAIL = '93.184.76.25';
@@ -32,48 +35,40 @@ const SERVICES = Object.keys(CHECKS);
 const serves = (port: number) => ({
   image: 'busybox:lab',
   command: ['httpd', '-f', '-p', String(port), '-h', '/etc'],
-  stop_signal: 'SIGKILL',
+  stop_grace_period: '0s',
 });
 const app = {
-  services: {
-    db: serves(5432),
-    cache: serves(6379),
-    api: serves(8080),
-    worker: serves(8081),
-    mailer: serves(8082),
-    web: { ...serves(80), ports: ['8310:80'] },
-  },
+  db: serves(5432),
+  cache: serves(6379),
+  api: serves(8080),
+  worker: serves(8081),
+  mailer: serves(8082),
+  web: { ...serves(80), ports: ['8310:80'] },
 };
 
 let lab: Lab;
 let drawbridge: Drawbridge;
-const folder = (): string => join(lab.dir, 'six');
-const file = (name: string): string => join(folder(), name);
+let kitchen: Kitchen;
 
 beforeAll(async () => {
   lab = await Lab.up();
   await lab.dns.set({ [PAY]: { A: ['93.184.76.1'] }, [REGISTRY]: { A: ['93.184.76.2'] } });
   drawbridge = lab.drawbridge({ config: { default: 'observe' } });
   await drawbridge.ready();
-  mkdirSync(folder());
-  writeFileSync(file('compose.yaml'), JSON.stringify(app));
+  kitchen = new Kitchen(lab, drawbridge, 'compose-observe-to-enforce');
+  // Engine 28 queries resolvers from the host unless a service names one: the recipe asks for it there.
+  const dns = lab.record.engine === '28' ? { dns: lab.addresses.authority4[0] } : {};
+  const services = Object.entries(app).map(([name, service]) => [name, { ...service, ...dns }]);
+  const project = { name: 'shop', services: Object.fromEntries(services) };
+  writeFileSync(kitchen.path('compose.yaml'), JSON.stringify(project));
 });
 afterAll(() => lab?.down());
-
-async function compose(files: readonly string[], ...args: string[]): Promise<void> {
-  const named = files.flatMap((name) => ['--file', file(name)]);
-  const { code, stderr } = await lab.dockerResult(['compose', '--project-name', 'six', ...named, ...args], {
-    env: lab.view.env,
-    check: false,
-  });
-  if (code !== 0) throw new Error(stderr);
-}
 
 /** The checks of all services, each with its exit code. */
 async function checks(): Promise<Readonly<Record<string, number>>> {
   const ran = Object.entries(CHECKS).flatMap(([service, commands]) =>
     commands.map(async (command) => {
-      const { code } = await lab.exec(`six-${service}-1`, ['sh', '-c', command]);
+      const { code } = await lab.exec(`shop-${service}-1`, ['sh', '-c', command]);
       return [`${service}: ${command}`, code ?? -1] as const;
     }),
   );
@@ -82,7 +77,9 @@ async function checks(): Promise<Readonly<Record<string, number>>> {
 const passed = (codes: Readonly<Record<string, number>>) =>
   expect(codes).toEqual(Object.fromEntries(Object.keys(codes).map((name) => [name, 0])));
 const shown = async <T>(...args: string[]): Promise<T> =>
-  JSON.parse((await drawbridge.cli([...args, '--json'])).stdout) as T;
+  JSON.parse((await drawbridge.cli([...args, '--json'], { check: true })).stdout) as T;
+const reaches = async (service: string): Promise<boolean> =>
+  (await lab.exec(`shop-${service}-1`, ['nc', '-w', '3', DENIED, '80'])).code === 0;
 
 interface Suggested {
   readonly owner: string;
@@ -90,53 +87,103 @@ interface Suggested {
   readonly entries: readonly { readonly entry: string }[];
   readonly left: readonly { readonly entry: string; readonly why: string }[];
 }
+interface Shown {
+  readonly compose: { readonly service: string };
+  readonly mode: string;
+  readonly entries: readonly { readonly entry: string }[];
+  readonly trialUntil: string | null;
+}
 const entriesOf = (all: readonly Suggested[]) =>
   Object.fromEntries(all.map((s) => [s.owner.split('/')[1], s.entries.map(({ entry }) => entry)]));
+/** As an app is used: more than once in a start. What was contacted once in several starts is left out of the suggestion. */
+async function use(): Promise<void> {
+  passed(await checks());
+  passed(await checks());
+}
+const modes = async () => (await shown<readonly Shown[]>('ps')).map(({ mode }) => mode);
+const all = (mode: string) => SERVICES.map(() => mode);
 
 it('is observed over two starts, and each service is suggested what it needs and nothing else', async () => {
-  await compose(['compose.yaml'], 'up', '--detach');
-  passed(await checks());
-  await compose(['compose.yaml'], 'restart');
-  passed(await checks());
+  await kitchen.type('Observe');
+  await use();
+  await kitchen.type('Start it once more');
+  await use();
   // one lookup of a name that the app does not need, in one of two starts
-  await lab.exec('six-web-1', ['nslookup', 'oddity.app.test']);
-  const all = await waitFor('what was seen to be recorded', async () => {
-    const suggested = await shown<readonly Suggested[]>('suggest', '--project', 'six');
-    const isWhole = SERVICES.every((s) =>
-      suggested.some((one) => one.owner === `compose:six/${s}` && one.starts === 2),
-    );
-    return isWhole && Object.values(entriesOf(suggested)).flat().length >= 3 && suggested;
-  });
-  expect(entriesOf(all)).toEqual(NEEDED);
+  await lab.exec('shop-web-1', ['nslookup', 'oddity.app.test']);
+  const suggested = await waitFor(
+    'what was seen to be recorded',
+    async () => {
+      const now = await shown<readonly Suggested[]>('suggest', '--project', 'shop');
+      const isWhole = SERVICES.every((s) =>
+        now.some((one) => one.owner === `compose:shop/${s}` && one.starts === 2),
+      );
+      return isWhole && Object.values(entriesOf(now)).flat().length >= 3 && now;
+    },
+    30_000,
+  );
+  expect(entriesOf(suggested)).toEqual(NEEDED);
   // A connection is joined with its destination some seconds after it: a neighbour may have had another address by then.
-  const left = all.find((one) => one.owner === 'compose:six/web')?.left ?? [];
+  const left = suggested.find((one) => one.owner === 'compose:shop/web')?.left ?? [];
   expect(left.filter(({ entry }) => !entry.startsWith('172.'))).toEqual([
     expect.objectContaining({ entry: 'oddity.app.test' }),
   ]);
+  const { stdout } = await kitchen.type('See what is suggested');
+  expect(stdout).toContain('2 starts recorded');
+  await kitchen.type('Write the labels');
 });
 
-it('is enforced with the suggested labels: its checks pass, and nothing else does', async () => {
-  const { stdout } = await drawbridge.cli(['suggest', '--project', 'six', '--format', 'compose']);
-  writeFileSync(file('egress.yaml'), stdout);
+it('is evaluated against the suggestion: what is not in it is shown, and nothing is denied', async () => {
+  await kitchen.type('Evaluate it without a denial');
+  passed(await checks());
+  expect(await reaches('api')).toBe(true);
+  const { stdout } = await waitFor('what the list misses to be recorded', async () => {
+    const now = await kitchen.type('See what the list misses');
+    return now.stdout.includes(DENIED) && now;
+  });
+  for (const entry of Object.values(NEEDED).flat()) expect(stdout).not.toContain(entry);
+  await kitchen.type('End the evaluation');
+  expect((await shown<readonly { name: string }[]>('lists')).map(({ name }) => name)).not.toContain('shop');
+});
+
+it('is enforced on trial with the suggested labels: its checks pass, and nothing else does', async () => {
   // the control: what is denied below is reached before
-  expect((await lab.exec('six-api-1', ['nc', '-w', '3', DENIED, '80'])).code).toBe(0);
-  await compose(['compose.yaml', 'egress.yaml'], 'up', '--detach');
-  await drawbridge.cli(['mode', '--project', 'six', 'enforce', '--yes']);
-  interface Shown {
-    readonly compose: { readonly service: string };
-    readonly mode: string;
-    readonly entries: readonly { readonly entry: string }[];
-  }
+  for (const service of SERVICES) expect(await reaches(service), service).toBe(true);
+  const { stdout } = await kitchen.type('Give the services their labels');
+  expect(stdout).toContain(DENIED);
+  for (const entry of Object.values(NEEDED).flat()) expect(stdout).not.toContain(entry);
+  expect(await modes()).toEqual(all('observe'));
+  await kitchen.type('Enforce for an hour');
   const containers = await shown<readonly Shown[]>('ps');
-  expect(containers.map(({ mode }) => mode)).toEqual(SERVICES.map(() => 'enforce'));
+  expect(containers.map(({ mode, trialUntil }) => [mode, trialUntil !== null])).toEqual(
+    SERVICES.map(() => ['enforce', true]),
+  );
   expect(
     Object.fromEntries(containers.map((c) => [c.compose.service, c.entries.map(({ entry }) => entry)])),
   ).toEqual(NEEDED);
   passed(await checks());
   await lab.sniffer.clear();
-  for (const service of SERVICES)
-    expect((await lab.exec(`six-${service}-1`, ['nc', '-w', '3', DENIED, '80'])).code, service).not.toBe(0);
+  for (const service of SERVICES) expect(await reaches(service), service).toBe(false);
   expect(await lab.sniffer.count({ direction: 'out', dst: DENIED })).toBe(0);
   const page = await lab.probeFromNet('http', `http://${lab.addresses.host4}:8310/passwd`);
   expect(page).toMatchObject({ ok: true, status: 200 });
+  await waitFor('the denials to be recorded', async () =>
+    (await drawbridge.cli(['flows', '--denied'])).stdout.includes(DENIED),
+  );
+  expect((await kitchen.type('Look at what is denied')).stdout).toContain(`\tdeny\t${DENIED}:80/tcp`);
+});
+
+it('stays enforced when it is confirmed, by its labels alone as well, and can go back', async () => {
+  await kitchen.type('Keep it');
+  const { trialUntil } = (await shown<readonly Shown[]>('ps'))[0] ?? {};
+  expect([trialUntil, ...(await modes())]).toEqual([null, ...all('enforce')]);
+  await kitchen.type('Let the labels decide');
+  // from now on `docker compose` takes both files
+  await kitchen.sh('docker compose up --detach --force-recreate');
+  expect(await modes()).toEqual(all('enforce'));
+  passed(await checks());
+  expect(await reaches('api')).toBe(false);
+  await kitchen.type('Go back');
+  expect(await modes()).toEqual(all('observe'));
+  expect(await reaches('api')).toBe(true);
+  expect(kitchen.untyped()).toEqual([]);
 });

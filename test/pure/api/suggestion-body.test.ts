@@ -1,13 +1,15 @@
 import { expect, it } from 'vitest';
 import { type ContainerParts, suggestionBody } from '../../../src/api/container-body.js';
-import type { SeenDestination } from '../../../src/flows/flow-record.js';
-import { parseAddress, rangeOf } from '../../../src/lib/ip.js';
+import { FREE_NEIGHBOUR, type SeenDestination } from '../../../src/flows/flow-record.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { entriesOf, member } from '../ruleset/sample.js';
 import { NOW, SHIPPED, seen, texts } from '../suggest/sample.js';
 
 const ADDRESS = '172.18.0.9';
-const inside = [parseAddress(ADDRESS), parseAddress('172.18.0.3')].flatMap((a) => (a ? [rangeOf(a)] : []));
+const networks = new Map([
+  ['front', { driver: 'bridge', subnets: ['172.18.0.0/16'] }],
+  ['lan', { driver: 'macvlan', subnets: ['192.168.1.0/24'] }],
+]);
 const facts = {
   id: member(7, 'a.org').id,
   name: 'web',
@@ -24,8 +26,8 @@ function partsOf(
 ): ContainerParts {
   const m = { ...member(7, 'a.org', 'enforce'), neighbours: ['172.18.0.4'] };
   const parts = {
-    applied: { value: { subjects: new Map([[m.id, m]]), input: { inside } } },
-    docker: { view: () => ({ containers: new Map([[facts.id, facts]]), networks: new Map() }) },
+    applied: { value: { subjects: new Map([[m.id, m]]) } },
+    docker: { view: () => ({ containers: new Map([[facts.id, facts]]), networks }) },
     policies: { policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
     recording: {
       describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
@@ -61,6 +63,16 @@ it('a container that exists: its neighbours, free ones, and addresses that none 
 it('a neighbour that is gone is named as the container resolved it', async () => {
   const row = seen('x.org:6379', { name: 'cache', address: ADDRESS });
   expect(texts(await ask(facts, [row]))).toContain('container:cache:6379');
+});
+
+it('a former address of a neighbour that needed no entry needs none', async () => {
+  const found = await ask(facts, [seen(`${ADDRESS}:6379`, { reason: FREE_NEIGHBOUR })]);
+  expect(texts(found).join()).not.toMatch(/172/);
+  expect(left(found)).toBe('');
+});
+
+it('a device of the LAN that a macvlan network shares keeps its address', async () => {
+  expect(texts(await ask(facts, [seen('192.168.1.7:443')]))).toContain('192.168.1.7:443');
 });
 
 it('metadata services are left out', async () => {
