@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { CTA, IP, PROTO, TUPLE } from './conntrack-codec.js';
-import { AF_INET, AF_INET6, typeAt, u16At } from './netlink-codec.js';
+import { AF_INET, AF_INET6, align4, typeAt, u16At } from './netlink-codec.js';
 
 /** struct nlattr. */
 const HEADER = 4;
@@ -14,7 +14,6 @@ const wordAt = (data: Buffer, at: number): number =>
   ((data[at + 1] as number) << 16) |
   ((data[at + 2] as number) << 8) |
   (data[at + 3] as number);
-const align4 = (length: number): number => (length + 3) & ~3;
 /** In network order, 64 bits each. */
 const COUNTERS = { packets: 1, bytes: 2 } as const;
 const TIMESTAMP_START = 1;

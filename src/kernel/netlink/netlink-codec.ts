@@ -243,7 +243,7 @@ export function listAttributes(data: Buffer, from = 0): readonly Attribute[] {
     const length = data.readUInt16LE(at);
     if (length < ATTRIBUTE_HEADER || at + length > data.length) break;
     out.push({
-      type: data.readUInt16LE(at + 2) & TYPE_MASK,
+      type: typeAt(data, at),
       data: data.subarray(at + ATTRIBUTE_HEADER, at + length),
     });
     at += align4(length);
@@ -254,7 +254,6 @@ export function listAttributes(data: Buffer, from = 0): readonly Attribute[] {
 /** Numbers within the data, at a tenth of the cost of the methods of Buffer while V8 has not optimized the caller: at rest it has not for long. */
 export const u16At = (data: Buffer, at: number): number =>
   (data[at] as number) | ((data[at + 1] as number) << 8);
-/** The type of the attribute at this offset, without its flags. */
 export const typeAt = (data: Buffer, at: number): number => u16At(data, at + 2) & TYPE_MASK;
 export const u32At = (data: Buffer, at: number): number =>
   (u16At(data, at) | (u16At(data, at + 2) << 16)) >>> 0;
