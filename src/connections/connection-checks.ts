@@ -5,27 +5,33 @@
 import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
-import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
-import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
-import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
+import type { LoggedPacket } from '../kernel/netlink/packet-log.js';
+import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
 import { Histogram } from '../lib/histogram.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
-import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
+import { type CheckQueue, kernelSources, type Sources, type SynLog } from './check-sources.js';
 import type { CheckedName, FlowState, NameJudge, Outcome, Segment } from './flow-check.js';
 import { FlowEnd, type Resets } from './flow-end.js';
-import { type CheckCounts, endsOf, FlowTable, type OpenFlow, openFlow, reversedEnds } from './flow-table.js';
+import {
+  type CheckCounts,
+  checkOf,
+  endsOf,
+  FlowTable,
+  type OpenFlow,
+  openFlow,
+  reversedEnds,
+} from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { LargeBodies } from './large-bodies.js';
 import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
 import { doubtOfHops, readSegment, sequenceOf } from './tcp-segment.js';
-import { TlsFlow } from './tls-flow.js';
 import { denialsOf, type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
 export interface ConnectionChecksParts {
@@ -39,20 +45,6 @@ export interface ConnectionChecksParts {
   /** ms, monotonic. */
   readonly now: () => number;
 }
-type Queue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
-type Log = Pick<PacketLog, 'drain' | 'losses' | typeof Symbol.dispose>;
-/** What the kernel sends: packets that wait, and copies of each SYN. */
-export interface Sources {
-  readonly queue: (proto: 'tcp' | 'udp', receive: ConstructorParameters<typeof PacketQueue>[1]) => Queue;
-  readonly log: (receive: ConstructorParameters<typeof PacketLog>[1]) => Log;
-  readonly bodies: ConstructorParameters<typeof LargeBodies>[0];
-}
-
-/** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
-const COPY_RANGE = 0xffff - 4;
-/** Copies of SYNs, and of the first bytes of answers. */
-const LOG = { copyRange: ANSWER_BYTES, messageBytes: 512 } as const;
-const MAX_WAITING = 8_192;
 const SWEEP_MS = 100;
 const IDLE_SWEEP_MS = 10_000;
 /** What was sent on it before is not known. */
@@ -61,7 +53,6 @@ const UNSEEN =
 const LOST = 'the kernel could not report all connections: it must connect again';
 const TCP = 6;
 const UDP = 17;
-const HTTP_PORT = 80;
 const UDP_HEADER = 8;
 /** Of a copy, which does not wait in a queue. */
 const NO_PACKET = -1;
@@ -75,8 +66,8 @@ export class ConnectionChecks implements Disposable {
   readonly #flows = new FlowTable();
   readonly #ends: FlowEnd;
   /** One for each protocol: the numbers of packets are unique within a queue. */
-  #queues: Readonly<Record<'tcp' | 'udp', Queue>> | undefined;
-  #log: Log | undefined;
+  #queues: Readonly<Record<'tcp' | 'udp', CheckQueue>> | undefined;
+  #log: SynLog | undefined;
   #bodies: LargeBodies | undefined;
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
@@ -99,29 +90,15 @@ export class ConnectionChecks implements Disposable {
   }
 
   /** Bind the log and the queues, unless nothing is checked. */
-  begin(sources: Sources = this.#sources(), resets?: Resets): void {
+  begin(sources: Sources = kernelSources(this.#o.shape), resets?: Resets): void {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
     this.#resets = resets ?? new ResetSender();
     this.#log = sources.log((packet) => this.#reported(packet));
     this.#bodies = new LargeBodies(sources.bodies, marks, this.#o.log);
-    const queue = (proto: 'tcp' | 'udp'): Queue =>
+    const queue = (proto: 'tcp' | 'udp'): CheckQueue =>
       sources.queue(proto, (packet) => this.#receive(proto, packet));
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
-  }
-
-  #sources(): Sources {
-    const { checkQueue, datagramQueue } = this.#o.shape;
-    const of = {
-      tcp: { queue: checkQueue },
-      udp: { queue: datagramQueue, isSegmented: true },
-    } as const;
-    return {
-      queue: (proto, receive) =>
-        new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-      log: (receive) => new PacketLog({ ...LOG, group: checkQueue }, receive),
-      bodies: new PassedBytes(this.#o.shape.marks),
-    };
   }
 
   [Symbol.dispose](): void {
@@ -159,12 +136,15 @@ export class ConnectionChecks implements Disposable {
     if (seq === undefined) return;
     const start = (seq + 1) >>> 0;
     const ends = endsOf('tcp', header.value);
-    const known = this.#flows.get(keyOfEnds(ends));
+    const key = keyOfEnds(ends);
+    const known = this.#flows.get(key);
     const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
     if (isAgain && known?.start === start) return;
     if (known) this.#forget(known);
+    this.#flows.early.delete(key);
     if (isAgain) this.#ends.delete(ends, undefined);
-    else this.#begin(ends, packet.mark, start);
+    else if (this.#subjectOf(packet.mark)) this.#begin(ends, packet.mark, start);
+    else this.#flows.noteEarly(key, { identity: this.#identityOf(packet.mark), start, at: this.#o.now() });
   }
 
   /** What a server has sent to a container in the host's network: it has passed, but the next packet of the client has not. */
@@ -196,6 +176,7 @@ export class ConnectionChecks implements Disposable {
     const losses = this.#log?.losses ?? 0;
     if (losses === this.#lost) return;
     this.#lost = losses;
+    this.#flows.early.clear();
     this.#o.log.warn(
       {},
       'the kernel could not report all new connections: those that are being checked are refused',
@@ -265,22 +246,20 @@ export class ConnectionChecks implements Disposable {
     // containers in the host's network share its addresses
     if (known?.container === this.#subjectOf(packet.mark)?.id) return known;
     if (known) this.#forget(known);
-    return this.#begin(ends, packet.mark, undefined);
+    const start = this.#flows.takeEarly(keyOfEnds(ends), this.#identityOf(packet.mark), this.#o.now());
+    return this.#begin(ends, packet.mark, start);
   }
 
   #begin(ends: FlowEnds, mark: number, start: number | undefined): OpenFlow | undefined {
     const subject = this.#subjectOf(mark);
     if (!subject) return undefined;
-    const { proto, port } = ends;
     this.#bodies?.end(keyOfEnds(ends));
     const judge = this.#judge(subject.id, ends);
-    const check =
-      proto === 'udp'
-        ? new QuicFlow(judge)
-        : port === HTTP_PORT
-          ? new HttpFlow(judge, port, start ?? 0)
-          : new TlsFlow(judge, start ?? 0);
-    const flow = openFlow(ends, { container: subject.id, check, start }, this.#o.now());
+    const flow = openFlow(
+      ends,
+      { container: subject.id, check: checkOf(ends, judge, start), start },
+      this.#o.now(),
+    );
     if (!this.#flows.add(flow).ok) {
       this.#counts.beyondBounds += 1;
       return undefined;
@@ -300,10 +279,13 @@ export class ConnectionChecks implements Disposable {
     return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }
 
-  #subjectOf(mark: number): Subject | undefined {
+  #identityOf(mark: number): number {
     const { marks } = this.#o.shape;
+    return (mark & marks.identity) >>> marks.shift;
+  }
+  #subjectOf(mark: number): Subject | undefined {
     const { value } = this.#o.applied;
-    return value && subjectWith((mark & marks.identity) >>> marks.shift, value);
+    return value && subjectWith(this.#identityOf(mark), value);
   }
 
   #settle(flow: OpenFlow, outcome: Outcome): void {

@@ -1,8 +1,9 @@
 /** A table of the flows that are being checked by name, with bounds for each container and for all. */
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
-import type { HttpFlow } from './http-flow.js';
-import type { QuicFlow } from './quic-flow.js';
+import type { NameJudge } from './flow-check.js';
+import { HttpFlow } from './http-flow.js';
+import { QuicFlow } from './quic-flow.js';
 import { TlsFlow } from './tls-flow.js';
 import { type FlowEnds, keyOfEnds } from './verified-names.js';
 
@@ -28,6 +29,16 @@ export interface OpenFlow extends FlowEnds {
   queuedAt: number;
   /** No name was permitted yet. */
   isNew: boolean;
+}
+
+const HTTP_PORT = 80;
+export function checkOf(
+  { proto, port }: Pick<FlowEnds, 'proto' | 'port'>,
+  judge: NameJudge,
+  start = 0,
+): OpenFlow['check'] {
+  if (proto === 'udp') return new QuicFlow(judge);
+  return port === HTTP_PORT ? new HttpFlow(judge, port, start) : new TlsFlow(judge, start);
 }
 
 /** `now`: ms, monotonic. Each property is written out: V8 adds those behind a spread one by one, and this is done for every connection. */
@@ -57,6 +68,17 @@ export function openFlow(
     isNew: true,
   };
 }
+
+/** A SYN whose container the applied state does not have yet: the kernel has new rules a moment before it. */
+interface EarlySyn {
+  readonly identity: number;
+  /** The sequence number of the first byte. */
+  readonly start: number;
+  /** ms, monotonic. */
+  readonly at: number;
+}
+const MOST_EARLY = 1_024;
+const EARLY_MS = 10_000;
 
 export interface FlowBounds {
   readonly ofOne: number;
@@ -90,6 +112,7 @@ interface Share {
 export class FlowTable {
   readonly #bounds: FlowBounds;
   readonly #flows = new Map<string, OpenFlow>();
+  readonly early = new Map<string, EarlySyn>();
   readonly #shares = new Map<string, Share>();
   /** Flows with packets that wait, and those that are done, in the order in which that began. */
   readonly #pending = new Set<OpenFlow>();
@@ -101,6 +124,18 @@ export class FlowTable {
 
   get(key: string): OpenFlow | undefined {
     return this.#flows.get(key);
+  }
+
+  noteEarly(key: string, syn: EarlySyn): void {
+    const [oldest] = this.early.keys();
+    if (this.early.size >= MOST_EARLY && oldest !== undefined) this.early.delete(oldest);
+    this.early.set(key, syn);
+  }
+  /** The start of a connection that this identity has begun early; undefined: it has not. */
+  takeEarly(key: string, identity: number, now: number): number | undefined {
+    const syn = this.early.get(key);
+    this.early.delete(key);
+    return syn?.identity === identity && now - syn.at <= EARLY_MS ? syn.start : undefined;
   }
 
   /** Whether a packet waits, or a flow is about to be forgotten: `pending` and `forgetDone` have something to do. */

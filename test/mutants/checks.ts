@@ -25,7 +25,20 @@ const LISTED: By = {
 const RULES_TEST = 'ruleset/name-checks';
 const RELEASED = "rule([{ k: 'connmark', value: check.verified, mask: check.mask, not: true }], {";
 
+const EARLY = 'by rules that the kernel has a moment before the state of their pass is published';
 const TABLES: readonly Mutant[] = [
+  table(
+    'check-early-other',
+    'the SYN of one container begins the connection of another one',
+    ['syn?.identity === identity && ', 'syn !== undefined && identity >= 0 && '],
+    pure(CHECKS_TEST, EARLY),
+  ),
+  table(
+    'check-early-old',
+    'a SYN that was reported long ago begins a connection',
+    [' && now - syn.at <= EARLY_MS', ' && syn.at <= now + EARLY_MS'],
+    pure(CHECKS_TEST, EARLY),
+  ),
   table(
     'check-evict-waiting',
     'a flow whose packets wait is forgotten for a new one',
@@ -167,7 +180,7 @@ const QUEUE: readonly Mutant[] = [
   queue(
     'check-again-other',
     'a second SYN with another number begins the check again, although the server may have accepted the first one',
-    ['if (isAgain) this.#ends.delete(ends, undefined);\n    else this.#begin(', 'this.#begin('],
+    ['if (isAgain) this.#ends.delete(ends, undefined);\n    else if (', 'if ('],
     pure(CHECKS_TEST, 'one with another number ends the connection'),
   ),
   queue(

@@ -1,6 +1,7 @@
 /** The queue of packets whose names are checked: which flow each belongs to, and what becomes of it. */
 import { describe, expect, it } from 'vitest';
-import { ConnectionChecks, type Sources } from '../../../src/connections/connection-checks.js';
+import type { Sources } from '../../../src/connections/check-sources.js';
+import { ConnectionChecks } from '../../../src/connections/connection-checks.js';
 import { VerifiedNames } from '../../../src/connections/verified-names.js';
 import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
@@ -142,14 +143,20 @@ function started() {
     threats: { blockedName: () => undefined },
   });
   const subjects = new Map([first, second].map((m) => [m.id, m] as const));
+  let state = { subjects } as unknown as AppliedState;
+  let now = 0;
   const checks = new ConnectionChecks({
     shape: { ...shape, names: NAMES },
-    applied: { value: { subjects } as unknown as AppliedState },
+    applied: {
+      get value() {
+        return state;
+      },
+    },
     verified,
     keys,
     kernel: { flows: { deleteByOrigin: (ends) => deleted.push(ends.sport ?? 0) > 0 } },
     log: { debug: () => undefined, warn: (_, text) => void warnings.push(text ?? '') },
-    now: () => 0,
+    now: () => now,
   });
   checks.names.subscribe(({ name, refusal }) => {
     if (refusal) refused.push(`${refusal.reason} ${name}`.trim());
@@ -167,6 +174,17 @@ function started() {
     warnings,
     kernel,
     passing,
+    /** The applied state has none of the containers, as before the state of a pass is published; or has them. */
+    setKnown: (isKnown: boolean) => {
+      state = { subjects: isKnown ? subjects : new Map() } as unknown as AppliedState;
+    },
+    wait: (ms: number) => {
+      now += ms;
+    },
+    /** The kernel's reports are read now, before any packet. */
+    readReports: () => {
+      for (const packet of reported.splice(0)) begun(packet);
+    },
     syn: (sent: Sent, word = 'syn') => {
       const payload = bytesOf({ ...sent, flags: SYN });
       reported = [...reported, { prefix: `DB:${word}`, mark: markOf(sent), payload } as LoggedPacket];
@@ -204,6 +222,35 @@ function started() {
     lastState: (): number => ((verdicts.at(-1)?.[2] ?? 0) & (marks.check?.mask ?? 0)) >>> 0,
   };
 }
+
+it('a connection may begin by rules that the kernel has a moment before the state of their pass is published', () => {
+  const { syn, send, refused, setKnown, readReports, wait, kernel } = started();
+  const early = (sport: number, more: Partial<Sent> = {}): void => {
+    setKnown(false);
+    syn({ seq: 99, sport, ...more });
+    readReports();
+    setKnown(true);
+  };
+  early(1);
+  expect(send({ seq: 100, sport: 1, payload: GOOD })).toBe('release');
+  early(2);
+  expect(send({ seq: 100, sport: 2, payload: EVIL })).toBe('refuse');
+  // a byte in front of the hello would be the first one for the server
+  early(3);
+  expect(send({ seq: 101, sport: 3, payload: GOOD })).toBeUndefined();
+  early(4, { as: 2 });
+  expect(send({ seq: 100, sport: 4, payload: GOOD })).toBe('refuse'); // it was the SYN of another container
+  early(5);
+  wait(60_000);
+  expect(send({ seq: 100, sport: 5, payload: GOOD })).toBe('refuse');
+  early(6);
+  kernel.losses += 1; // perhaps the SYN of a later connection; what waits is refused, too
+  expect(send({ seq: 100, sport: 6, payload: GOOD })).toBe('refuse');
+  early(7);
+  syn({ seq: 199, sport: 7 }); // another connection of the same ends
+  expect(send({ seq: 100, sport: 7, payload: GOOD })).toBe('refuse');
+  expect(refused).toEqual(['server-name evil.example', ...Array.from({ length: 5 }, () => 'not-tls')]);
+});
 
 it('a permitted hello behind its SYN goes on, another one is refused, and so is one without a SYN', () => {
   const { syn, send, refused, deleted } = started();
