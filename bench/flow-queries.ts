@@ -1,6 +1,6 @@
 /**
  * Queries of a million records of flows, by container, name and verdict: the first page and one further on, against reading all records and
- * choosing among them, in one run. `npx tsx bench/flow-queries.ts [--records 1000000] [--rounds 9]`; no root.
+ * choosing among them, in one run. `npx tsx bench/flow-queries.ts [--records 1000000] [--rounds 9] [--keep]`; no root.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,10 +9,12 @@ import { parseArgs } from 'node:util';
 import Database from 'libsql';
 import { FlowDatabase } from '../src/flows/flow-database.js';
 import type { FlowQuery, SeenFlow } from '../src/flows/flow-record.js';
-import { median } from './harness.js';
+import { figure } from './harness.js';
+import { type Figure, KEEP, type Row, writeResult } from './results.js';
 
 const { values } = parseArgs({
   options: {
+    ...KEEP,
     records: { type: 'string', default: '1000000' },
     rounds: { type: 'string', default: '9' },
   },
@@ -79,15 +81,28 @@ try {
     work();
     return performance.now() - from;
   };
-  const scanned = took(() => {
-    for (const _ of scan.raw().iterate());
-  });
+  const rounds = Array.from({ length: Number(values.rounds) });
+  const scanned = rounds.map(() =>
+    took(() => {
+      for (const _ of scan.raw().iterate());
+    }),
+  );
   all.close();
   const ask = (query: Partial<FlowQuery>) => db.page({ limit: 100, ...query });
-  const measured = (query: Partial<FlowQuery>): readonly number[] =>
-    Array.from({ length: Number(values.rounds) }, () => took(() => ask(query)));
-  console.log(`reading all: ${scanned.toFixed(0)} ms`);
-  for (const [what, query] of Object.entries({
+  const measured = (query: Partial<FlowQuery>): Figure => figure(rounds.map(() => took(() => ask(query))));
+  const rowsOf = ([what, query]: readonly [string, Partial<FlowQuery>]): readonly Row[] => {
+    const { next } = ask(query);
+    const pages = [
+      { label: what, ours: measured(query) },
+      ...(next ? [{ label: `${what}, the next page`, ours: measured({ ...query, before: next }) }] : []),
+    ];
+    return pages.map(({ label, ours }) => ({
+      ...{ id: `flow-query ${label}`, label, unit: 'ms', ours },
+      beside: { ...figure(scanned), label: 'reading all' },
+      ratio: figure(scanned.map((ms) => ours.median / ms)),
+    }));
+  };
+  const found = Object.entries({
     newest: {},
     container: { container: 'web-7' },
     name: { name: 'h21.example21.test' },
@@ -97,14 +112,20 @@ try {
     'container and verdict': { container: 'web-9', verdicts: ['deny'] },
     'container, name and verdict': { container: 'web-9', name: '*.test', verdicts: ['deny', 'threat'] },
     'the last hour': { since: now - 3_600_000, verdicts: ['deny'] },
-  } satisfies Record<string, Partial<FlowQuery>>)) {
-    const first = median(measured(query));
-    const { next } = ask(query);
-    const later = next ? median(measured({ ...query, before: next })) : undefined;
-    const ratio = (scanned / Math.max(first, 0.01)).toFixed(0);
-    const shown = later === undefined ? 'no other page' : `next page ${later.toFixed(1)} ms`;
-    console.log(`${what.padEnd(28)} ${first.toFixed(1).padStart(7)} ms, ${ratio} times as fast; ${shown}`);
-  }
+  } satisfies Record<string, Partial<FlowQuery>>).flatMap(rowsOf);
+  const slowest = found.reduce((a, b) => (b.ours.median > a.ours.median ? b : a));
+  await writeResult(
+    'flow-queries',
+    `npx tsx bench/flow-queries.ts --records ${records} --rounds ${rounds.length}`,
+    [
+      {
+        ...slowest,
+        id: 'flow-query',
+        label: `the slowest of ${records.toLocaleString('en')} records: ${slowest.label}`,
+      },
+      ...found,
+    ],
+  );
   db.close();
 } finally {
   rmSync(folder, { recursive: true });
