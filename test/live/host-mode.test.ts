@@ -101,12 +101,15 @@ async function leftErrors(sender: Container, opener: Container, port: number): P
   return left;
 }
 
-/** First instructions: what is forbidden, by each way, beside what is permitted. */
-const script = (n: number): string =>
+/**
+ * First instructions: what is forbidden, by each way, next to what is permitted. `seconds`: the time for what is forbidden, which is longer
+ * where it gets through, because the first packets wait for their policy.
+ */
+const script = (n: number, seconds = 1): string =>
   [
-    `wget -q -T 1 -O /dev/null http://${forbidden(n)}/ &`,
-    `wget -q -T 1 -O /dev/null 'http://[${forbidden6(n)}]/' &`,
-    `ping -c 1 -W 1 ${forbidden(n)} >/dev/null 2>&1 &`,
+    `wget -q -T ${seconds} -O /dev/null http://${forbidden(n)}/ &`,
+    `wget -q -T ${seconds} -O /dev/null 'http://[${forbidden6(n)}]/' &`,
+    `ping -c 1 -W ${seconds} ${forbidden(n)} >/dev/null 2>&1 &`,
     `nslookup ${denied(n)} 8.8.8.8 >/dev/null 2>&1 &`,
     `wget -q -T 5 -O /dev/null http://${permitted(n)}/ && echo address &`,
     `wget -q -T 5 -O /dev/null 'http://[${permitted6(n)}]/' && echo address6 &`,
@@ -320,7 +323,11 @@ describe('containers in the host network', () => {
     const words = async (): Promise<number> =>
       (await c.logs()).split('\n').filter((l) => ALL.includes(l)).length;
     for (let round = 1; round <= 5; round++) {
-      await waitFor(`start ${round} to say all`, async () => (await words()) >= 3 * round, 30_000);
+      const isComplete = async (): Promise<boolean> => (await words()) >= 3 * round;
+      await waitFor(`start ${round} to say all`, isComplete, 30_000).catch(async (e: unknown) => {
+        const flows = await drawbridge.get(`/v1/flows?container=${c.id}&limit=20`);
+        throw new Error(`${e}; it has said ${await c.logs()}; ${flows.body}`);
+      });
       await lab.docker('restart', '-t', '0', c.id);
     }
     await waitFor('the last start to say all', async () => (await words()) >= 18, 30_000);
@@ -480,7 +487,7 @@ describe('containers in the host network', () => {
 
   it('observed ones reach everything', async () => {
     const n = 202;
-    const { stdout } = await lab.run({ network: 'host', node: false, cmd: ['sh', '-c', script(n)] });
+    const { stdout } = await lab.run({ network: 'host', node: false, cmd: ['sh', '-c', script(n, 5)] });
     expect(said(stdout)).toEqual(ALL);
     const out = await leaks([n]);
     expect(out.packets).toBeGreaterThan(0);
