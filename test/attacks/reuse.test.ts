@@ -48,7 +48,8 @@ const six = (n: number): string => `2600:9000:31::${(1 + n).toString(16)}`;
 interface Outcome {
   readonly v4: boolean;
   readonly v6: boolean;
-  readonly packets: { readonly v4: number; readonly v6: number };
+  /** What the internet saw of it: source port, flags and time of each packet. */
+  readonly packets: readonly string[];
 }
 /** Both families as the first instruction of a container with this policy. */
 async function next(n: number, allow: string): Promise<Outcome> {
@@ -58,11 +59,13 @@ async function next(n: number, allow: string): Promise<Outcome> {
   const args = ['run', '--rm', '--network', 'heir', ...PLACE, '--label', `drawbridge.allow=${allow}`];
   const command = [lab.images.busybox, 'sh', '-c', script];
   const { stdout } = await lab.dockerResult([...args, ...command], { timeoutMs: 60_000, check: false });
-  const count = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst });
+  const packets = await lab.sniffer.packets({ direction: 'out', dst: [four(n), six(n)] });
   return {
     v4: stdout.includes('four'),
     v6: stdout.includes('six'),
-    packets: { v4: await count(four(n)), v6: await count(six(n)) },
+    packets: packets.map(
+      (p) => `${new Date(p.time).toISOString()} ${p.src} ${p.sport} > ${p.dst} ${p.flags}`,
+    ),
   };
 }
 const policyOf = (n: number): string => `${four(n)}:80, [${six(n)}]:80`;
@@ -126,8 +129,13 @@ it(`${ROUNDS} in a row, seed ${SEED}: each has its own policy and never the last
   await begin();
   for (let n = 1; n <= ROUNDS; n++) {
     expect({ n, ...(await next(n, policyOf(n))) }).toMatchObject({ n, v4: true, v6: true });
+    const before = await lab.sniffer.packets({ direction: 'out', dst: [four(n), six(n)] });
     const heir = await next(n, policyOf(200 + (n % 50)));
-    expect({ n, ...heir }).toEqual({ n, v4: false, v6: false, packets: { v4: 0, v6: 0 } });
+    if (heir.packets.length > 0)
+      console.error(
+        `of the one before: ${before.map((p) => `${p.sport} ${p.flags}`)}\n${drawbridge?.logs().slice(-20_000)}`,
+      );
+    expect({ n, ...heir }).toEqual({ n, v4: false, v6: false, packets: [] });
   }
   console.log(`events: ${JSON.stringify(proxy.seen)}`);
   expect(proxy.seen.lost).toBeGreaterThan(ROUNDS);
