@@ -69,7 +69,7 @@ export function openFlow(
   };
 }
 
-/** A SYN whose container the applied state does not have yet: the kernel has new rules a moment before it. */
+/** A SYN of a container that the applied state does not have yet: the kernel has new rules a moment before it. */
 interface EarlySyn {
   readonly identity: number;
   /** The sequence number of the first byte. */
