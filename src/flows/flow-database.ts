@@ -79,6 +79,20 @@ export class FlowDatabase {
     this.#file.setFact('alive', now);
   }
 
+  /** Note that what passes is read from this time on, which is some time after the start: it extends the gap before the start. */
+  begun(time: number): void {
+    const { now } = this.#o;
+    if (time <= now) return;
+    const extended = this.#file.run(
+      'UPDATE gap SET "to" = ?, reason = ? WHERE "to" = ? AND reason = ?',
+      time,
+      AWAY_AND_STARTED,
+      now,
+      AWAY,
+    );
+    if (extended === 0) this.#addGap({ from: now, to: time, reason: STARTED });
+  }
+
   /** Write flows, and that recording went on until `now`. A flow of an unknown container still counts. */
   write(flows: readonly SeenFlow[], lost: number, now: number): Written {
     return this.#write(() => {
@@ -310,4 +324,6 @@ export class FlowDatabase {
 }
 
 const AWAY = 'the service was not running';
+const STARTED = 'the service had just started, and did not read yet what passes';
+const AWAY_AND_STARTED = 'the service was not running, or did not read yet what passes';
 const SEVERAL = 'the service was not running, several times';

@@ -51,6 +51,8 @@ export class FlowStore implements AsyncDisposable {
   /** Of all that were lost since the start of the service. */
   #lostNow = 0;
   #recordedUntil: number | undefined;
+  /** When the first read of what passes began, while that is not on disk. */
+  #begun: number | undefined;
   #isOpen = false;
   #wasOpen = false;
   #failure: string | undefined;
@@ -94,6 +96,7 @@ export class FlowStore implements AsyncDisposable {
 
   /** All connections until this time (ms since the epoch) were added. */
   completeUntil(time: number): void {
+    if (this.#recordedUntil === undefined) this.#begun = time;
     this.#recordedUntil = time;
   }
 
@@ -187,6 +190,8 @@ export class FlowStore implements AsyncDisposable {
     this.#waiting = new Map();
     this.#lost = 0;
     try {
+      if (this.#begun !== undefined) await this.#thread.run('begun', this.#begun);
+      this.#begun = undefined;
       if (starts.length > 0) await this.#thread.run('started', { containers: starts, now });
       starts = [];
       const { first } = await this.#thread.run('write', { flows, lost, now });

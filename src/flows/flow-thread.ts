@@ -20,6 +20,8 @@ export interface FlowJobs {
     readonly in: { readonly flows: readonly SeenFlow[]; readonly lost: number; readonly now: number };
     readonly out: Written;
   };
+  /** The time from which on what passes is read (ms since the epoch). */
+  readonly begun: { readonly in: number; readonly out: null };
   readonly started: {
     readonly in: { readonly containers: readonly StartedContainer[]; readonly now: number };
     readonly out: null;
@@ -100,6 +102,10 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
   write: ({ flows, lost, now }) => {
     leaveSpace();
     return opened().write(flows, lost, now);
+  },
+  begun: (time) => {
+    opened().begun(time);
+    return null;
   },
   started: ({ containers, now }) => {
     opened().started(containers, now);

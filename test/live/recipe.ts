@@ -21,7 +21,7 @@ export interface Block {
   readonly heading: string;
   readonly language: string;
   readonly text: string;
-  /** The name of the file whose content it is. */
+  /** The name of the file that has this content. */
   readonly file?: string;
 }
 

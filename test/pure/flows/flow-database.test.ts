@@ -187,6 +187,26 @@ describe('flows on disk', () => {
     expect(again.facts().gaps).toHaveLength(1);
   });
 
+  it('what passed between the start and the first read of it is part of a gap', () => {
+    const db = database();
+    db.begun(START - 5);
+    expect(db.facts().gaps).toEqual([]);
+    db.begun(START + 2_000);
+    const first = { from: START, to: START + 2_000, reason: expect.stringContaining('had just started') };
+    expect(db.facts().gaps).toEqual([first]);
+    close(db, START + 10_000);
+    const later = database({ now: START + 60_000 });
+    later.begun(START + 63_000);
+    expect(later.facts().gaps).toEqual([
+      first,
+      {
+        from: START + 10_000,
+        to: START + 63_000,
+        reason: expect.stringMatching(/not running, or did not read/),
+      },
+    ]);
+  });
+
   it('joins the oldest gaps when there are very many, so that none is shown as recorded', () => {
     let now = START;
     for (let n = 0; n < 210; n++) {
