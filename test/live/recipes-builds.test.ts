@@ -91,9 +91,11 @@ describe('ai-agent.md', () => {
   });
 
   it('shows what it did, and why something is denied', async () => {
-    await waitFor('the flow to be recorded', async () =>
-      (await drawbridge.cli(['flows', AGENT])).stdout.includes('docs.example.org 93.184.110.2'),
-    );
+    // The client may end its wait for a name a moment before the service does, which records the denial then.
+    await waitFor('both flows to be recorded', async () => {
+      const { stdout } = await drawbridge.cli(['flows', AGENT]);
+      return stdout.includes('docs.example.org 93.184.110.2') && stdout.includes('\tdeny\tpastebin.com');
+    });
     const { stdout } = await kitchen.type('See what it did');
     expect(stdout).toMatch(/\tdeny\tpastebin\.com \(DNS\)\t/);
     expect(stdout).toMatch(/\tallow\tdocs\.example\.org 93\.184\.110\.2:80\/tcp\t/);
