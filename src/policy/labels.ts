@@ -67,7 +67,8 @@ const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
 
 const readLists = (text: string): Parsed<Said> => said(parseListNames(text), (lists) => ({ lists }));
 
-const KEYS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
+/** The labels that exist, without their prefix. */
+export const LABELS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
   ['allow', (text) => said(parseEntries(text), (allow) => ({ allow }))],
   ['lists', readLists],
   ['list', readLists],
@@ -85,7 +86,7 @@ interface Label {
 }
 
 function unknownLabel(key: string): Parsed<never> {
-  const known = [...KEYS.keys()].map((name) => PREFIX + name).join(', ');
+  const known = [...LABELS.keys()].map((name) => PREFIX + name).join(', ');
   return refuse(`${PREFIX}${key} is unknown`, `labels are ${known}`);
 }
 
@@ -104,7 +105,7 @@ const tooLong = (key: string): Parsed<never> =>
 function readLabel(facts: LabelFacts, name: string, trusted: boolean): Label {
   const key = name.slice(PREFIX.length);
   const text = facts.labels[name] ?? '';
-  const parsed = text.length > MAX_LABEL ? tooLong(key) : (KEYS.get(key)?.(text) ?? unknownLabel(key));
+  const parsed = text.length > MAX_LABEL ? tooLong(key) : (LABELS.get(key)?.(text) ?? unknownLabel(key));
   const fromImage = !trusted && !isOwnLabel(facts, name);
   return { key, text, fromImage, parsed: fromImage ? withFewDenied(key, parsed) : parsed };
 }

@@ -1,5 +1,6 @@
 /** scripts/pack, install and uninstall, into a folder that stands for the root of a host. */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   cpSync,
@@ -67,10 +68,25 @@ function release(version: string): string {
   return archive;
 }
 
-it('a packed checkout runs from where it is installed, as root alone can change it', () => {
+/** A step of the installer: `  2.1 s  what it does`. */
+const STEP = /^ *(\d+\.\d) s {2}(\S.*)$/gm;
+const digestOf = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex');
+
+it('a packed checkout is the same twice, and runs from where it is installed, as root alone can change it', () => {
   const archive = join(dir, 'release.tgz');
-  run(join(ROOT, 'scripts/pack'), [archive], { HOME: '/root' });
-  install(archive);
+  // another moment, another umask: the bill of materials has a time, and files have modes
+  for (const [to, mask] of Object.entries({ [archive]: '0022', [join(dir, 'again.tgz')]: '0077' }))
+    run('sh', ['-c', `umask ${mask}; exec ${join(ROOT, 'scripts/pack')} ${to}`], { HOME: '/root' });
+  expect(digestOf(join(dir, 'again.tgz'))).toBe(digestOf(archive));
+  const steps = [...install(archive).matchAll(STEP)];
+  expect(steps.map(([, , what = '']) => what.split(' ')[0])).toEqual([
+    'checks',
+    'unpacks',
+    'writes',
+    'installed:',
+  ]);
+  // it takes two or three seconds: from an archive nothing is built and nothing fetched
+  expect(Number(steps.at(-1)?.[1])).toBeLessThan(20);
   expect(installed()).toBe(
     (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version,
   );
@@ -149,6 +165,64 @@ describe('releases', () => {
       /another user than root/,
     );
     expect(existsSync(dest)).toBe(false);
+  });
+
+  describe('without a Node that it can use, the command that mends it is printed:', () => {
+    /** A PATH with this program as `node`, or with none. */
+    function path(program?: string): Readonly<Record<string, string>> {
+      const bin = join(dir, 'tools');
+      mkdirSync(bin);
+      for (const tool of ['iptables', 'ip6tables', 'ipset', 'nft', 'ip'])
+        writeFileSync(join(bin, tool), '#!/bin/sh\n', { mode: 0o755 });
+      for (const tool of 'bash id readlink dirname stat sed cut find sort tail getent'.split(' '))
+        execFileSync('ln', [
+          '-s',
+          execFileSync('which', [tool], { encoding: 'utf8' }).trim(),
+          join(bin, tool),
+        ]);
+      if (program !== undefined) writeFileSync(join(bin, 'node'), program, { mode: 0o755 });
+      return { PATH: bin };
+    }
+    const OLD = '#!/bin/sh\n[ "$1" = --version ] && echo v18.19.1\nexit 1\n';
+    const refusal = (env: Readonly<Record<string, string>>, archive = release('1.0.0')): string => {
+      try {
+        return run(join(ROOT, 'scripts/install'), [archive], env);
+      } catch (e) {
+        return String((e as { stderr?: unknown }).stderr);
+      }
+    };
+
+    it.each([
+      ['ID=debian\nVERSION_ID="13"', /^ {2}apt-get install nodejs$/m],
+      ['ID=debian\nVERSION_ID="12"', /deb\.nodesource\.com.*\n {2}sudo apt-get install nodejs$/m],
+      ['ID=ubuntu\nVERSION_ID="24.04"', /deb\.nodesource\.com/],
+      ['ID=ubuntu\nVERSION_ID="26.04"', /^ {2}apt-get install nodejs$/m],
+      ['ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="22"', /deb\.nodesource\.com/],
+      ['ID=fedora\nVERSION_ID=42', /^ {2}dnf install nodejs$/m],
+      ['ID="rocky"\nVERSION_ID="9.5"', /dnf module install -y nodejs:22/],
+      ['ID=alpine', /^ {2}apk add nodejs$/m],
+    ])('%s', (system, command) => {
+      mkdirSync(at('etc'), { recursive: true });
+      writeFileSync(at('etc/os-release'), `${system}\n`);
+      const text = refusal(path(OLD));
+      expect(text).toMatch(/is Node v18\.19\.1, which is too old: 20\.19 or newer is needed/);
+      expect(text).toMatch(command);
+      expect(existsSync(at('usr'))).toBe(false);
+    });
+
+    it('one in the home of a user is offered as a copy that root owns', () => {
+      const bin = join(dir, 'bin');
+      mkdirSync(bin, { mode: 0o777 });
+      chmodSync(bin, 0o777);
+      cpSync(process.execPath, join(bin, 'node'), { dereference: true });
+      const { PATH: tools } = path();
+      const archive = release('1.0.0');
+      const text = refusal({ PATH: `${bin}:${tools}` }, archive);
+      expect(text).toMatch(/version manager, such as nvm/);
+      const [, copy = ''] = /^ {2}sudo (install .*)$/m.exec(text) ?? [];
+      expect(copy).toBe(`install -o root -g root -m 755 ${join(bin, 'node')} /usr/local/bin/node`);
+      expect(refusal({ PATH: tools ?? '' }, archive)).toMatch(/Node is missing/);
+    });
   });
 
   it('uninstall leaves configuration and state, --purge nothing', () => {
