@@ -76,7 +76,7 @@ export function storeRoutes(server: FastifyInstance, ctx: Context): void {
 async function acceptStore(ctx: Context, who: string): Promise<Status> {
   const { trust, store, audit, reconciler, views } = ctx;
   trust.checkAcceptable();
-  const after = { id: store.identity(), revision: store.revision() };
+  const after = store.replacement?.() ?? { id: store.identity(), revision: store.revision() };
   const before = trust.known ?? null;
   await audit.record({ who, action: 'store.accept', target: 'store', before, after, outcome: 'done' });
   await trust.accept();

@@ -110,7 +110,7 @@ export function doubtOf(
 }
 
 export interface StoreTrustOptions {
-  readonly store: Pick<Store, 'identity' | 'revision' | 'health'>;
+  readonly store: Pick<Store, 'identity' | 'revision' | 'health' | 'replacement' | 'takeOver'>;
   /** The embedded store is whole once it is open; Redis may answer later. */
   readonly isShared: boolean;
   readonly sets: RecordSets;
@@ -233,13 +233,14 @@ export class StoreTrust {
 
   /** Throws RefusedError when nothing is in doubt, or when the store does not answer. */
   checkAcceptable(): void {
-    if (!this.#doubt)
+    const { store } = this.#o;
+    if (!this.#doubt && !store.replacement?.())
       throw new RefusedError({
         kind: 'conflict',
         detail: 'the store is the one that this host enforces by: there is nothing to accept',
         remedy: 'nothing to do; see drawbridge status',
       });
-    if (this.#o.store.identity() === '')
+    if (store.identity() === '')
       throw new RefusedError({
         kind: 'conflict',
         detail: 'the store does not answer: what would be accepted is not known',
@@ -256,9 +257,20 @@ export class StoreTrust {
   async accept(): Promise<void> {
     const { store, onChange, log } = this.#o;
     this.checkAcceptable();
+    const [doubt, record] = [this.#doubt, this.#record];
     this.#doubt = undefined;
     this.#isSettled = true;
     this.#record = undefined;
+    try {
+      if (store.replacement?.()) await store.takeOver?.();
+    } catch (e) {
+      [this.#doubt, this.#record] = [doubt, record];
+      throw new RefusedError({
+        kind: 'not-in-force',
+        detail: `the store was not taken over: ${e instanceof Error ? e.message : String(e)}`,
+        remedy: 'try again when drawbridge status shows which store it is',
+      });
+    }
     log.warn({ revision: store.revision() }, 'the store was accepted as it is');
     onChange();
     await this.#write();

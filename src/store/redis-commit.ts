@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
 import { GroupCommit } from '../lib/async.js';
 import { RefusedError } from '../lib/problem.js';
-import type { RedisLink } from './redis-link.js';
+import { messageOf, NotSentError, type RedisLink } from './redis-link.js';
+import type { Mark, Position } from './redis-replica.js';
 import { COMMIT, isRefusal } from './redis-scripts.js';
 import { StoreError } from './store-error.js';
 import type { Fence } from './store-interface.js';
-import { fenceError, staleError } from './stored-item.js';
+import { fenceError, type Stored, staleError } from './stored-item.js';
 
 /** One write of a batch. */
 export interface RedisWrite {
@@ -14,17 +16,16 @@ export interface RedisWrite {
   readonly json: string;
   readonly ifRevision: number | undefined;
   readonly fence: Fence | undefined;
+  /** Where a restored value comes from (see `origins` in redis-scripts.ts). */
+  readonly origin?: string;
 }
-export interface Committed {
-  readonly id: string;
-  readonly revision: number;
-  readonly nonce: string;
+export interface Committed extends Position {
   /** The result of each write: its revision, undefined for a deletion of a missing key, or the refusal. */
   readonly verdicts: readonly (number | undefined | RefusedError)[];
 }
-interface Expectation {
-  /** The nonce of the last batch in Redis; when another batch came after it, nothing is written. */
-  readonly tip: string;
+interface CommitOptions {
+  /** When another batch came after the position, nothing is written. */
+  readonly isLast: boolean;
   /** Revisions of this batch are greater than this one. */
   readonly above: number;
 }
@@ -34,20 +35,23 @@ const newNonce = (): string => randomBytes(9).toString('base64url');
 const NEW_ID_BYTES = 12;
 
 /**
- * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined when `expected.tip` is no
- * longer the last batch. Throws StoreError `away`, `write` (refused, nothing was changed) or `unknown`.
+ * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined, with nothing written, when the history
+ * of Redis lacks this position: it was emptied, exchanged or set back. Throws StoreError `away`, `write` (refused, nothing was
+ * changed) or `unknown`.
  */
 export async function commit(
   link: RedisLink,
   writes: readonly RedisWrite[],
-  expected?: Expectation,
+  known: () => Position,
+  options?: CommitOptions,
 ): Promise<Committed | undefined> {
   const session = await link.mayWrite();
   const nonce = newNonce();
-  const head = [link.channel, nonce, expected?.tip ?? '*', randomBytes(NEW_ID_BYTES).toString('hex')];
+  const position = known();
   const reply = await send(link, [
-    ...head,
-    expected ? String(expected.above) : '',
+    ...[link.channel, nonce, position.id, String(position.revision), position.nonce],
+    ...[options?.isLast ? '1' : '', randomBytes(NEW_ID_BYTES).toString('hex')],
+    options ? String(options.above) : '',
     ...writes.flatMap(argumentsOf),
   ]);
   if (reply[0] === 'moved') return undefined;
@@ -65,9 +69,8 @@ async function send(link: RedisLink, args: readonly string[]): Promise<unknown[]
   try {
     return (await link.write(COMMIT, args)) as unknown[];
   } catch (e) {
-    throw isRefusal(e)
-      ? refusal(link, e)
-      : link.unknown(`did not confirm it (${e instanceof Error ? e.message : e})`, e);
+    if (e instanceof NotSentError) throw link.away(e);
+    throw isRefusal(e) ? refusal(link, e) : link.unknown(`did not confirm it (${messageOf(e)})`, e);
   }
 }
 
@@ -91,9 +94,9 @@ const REMEDIES: readonly (readonly [RegExp, string])[] = [
   [/^(NOPERM|NOAUTH|WRONGPASS)/, 'give its user the rights of docs/redis.md'],
 ];
 
-function argumentsOf({ op, key, ifRevision, fence, json }: RedisWrite): string[] {
+function argumentsOf({ op, key, ifRevision, fence, origin, json }: RedisWrite): string[] {
   const token = fence ? `${fence.lease} ${fence.token}` : '';
-  return [op, key, ifRevision === undefined ? '' : String(ifRevision), token, json];
+  return [op, key, ifRevision === undefined ? '' : String(ifRevision), token, origin ?? '', json];
 }
 
 function verdictOf(write: RedisWrite, verdict: string): number | undefined | RefusedError {
@@ -104,25 +107,43 @@ function verdictOf(write: RedisWrite, verdict: string): number | undefined | Ref
   return fenceError(write.key, write.fence ?? { lease: '', token: 0 });
 }
 
+/** What became of a write: its revision, undefined for a deletion of a key that does not exist, and the batch that made it. */
+interface Written {
+  readonly revision: number | undefined;
+  readonly mark: Mark;
+}
 interface Waiting extends RedisWrite {
-  /** Called with undefined for a deletion of a key that does not exist. */
-  resolve(revision: number | undefined): void;
+  resolve(written: Written): void;
   reject(e: unknown): void;
 }
 const BATCH_LIMITS = { writes: 200, characters: 16 * 1024 * 1024 };
+/** The time in ms in which a Redis that was emptied or set back must be healed, so that a write can be made after all. */
+const HEAL_MS = 5_000;
+const RETRY_MS = 50;
+
+/** This host's copy of the store, which writes continue. */
+export interface Continued {
+  readonly items: ReadonlyMap<string, Stored>;
+  readonly position: Position;
+}
 
 /** Group commit to Redis: writes that arrive while a batch is being confirmed form the next batch. */
 export class RedisWriter {
   readonly #link: RedisLink;
+  readonly #replica: Continued;
+  readonly #heal: () => Promise<void>;
   readonly #writes = new GroupCommit<Waiting>(BATCH_LIMITS, (batch) => this.#commit(batch));
   #closed = false;
 
-  constructor(link: RedisLink) {
+  /** `heal` makes Redis and the copy agree, and throws StoreError `away` when it cannot. */
+  constructor(link: RedisLink, replica: Continued, heal: () => Promise<void>) {
     this.#link = link;
+    this.#replica = replica;
+    this.#heal = heal;
   }
 
-  /** Resolves to the revision when the write is durable in Redis. Throws StoreError and RefusedError as `commit` does. */
-  write(write: RedisWrite): Promise<number | undefined> {
+  /** Resolves when the write is durable in Redis. Throws StoreError and RefusedError as `commit` does. */
+  write(write: RedisWrite): Promise<Written> {
     if (this.#closed) return Promise.reject(new StoreError('closed', 'the store is closed'));
     return new Promise((resolve, reject) => {
       this.#writes.add({ ...write, resolve, reject });
@@ -136,14 +157,40 @@ export class RedisWriter {
 
   async #commit(batch: readonly Waiting[]): Promise<void> {
     try {
-      const done = await commit(this.#link, batch);
+      const { verdicts, nonce, revision } = await this.#commitHealed(batch);
       for (const [i, write] of batch.entries()) {
-        const verdict = done?.verdicts[i];
+        const verdict = verdicts[i];
         if (verdict instanceof RefusedError) write.reject(verdict);
-        else write.resolve(verdict);
+        else write.resolve({ revision: verdict, mark: [nonce, revision] });
       }
     } catch (e) {
       for (const write of batch) write.reject(e);
     }
   }
+
+  /** A Redis that lacks the history of this host takes nothing: it is healed first, and then the batch is written. */
+  async #commitHealed(batch: readonly Waiting[]): Promise<Committed> {
+    const { items } = this.#replica;
+    const seen = batch.map(({ key }) => items.get(key));
+    const end = performance.now() + HEAL_MS;
+    for (;;) {
+      const writes = batch.map((write, i) => ({ ...write, ifRevision: expected(write, seen[i], items) }));
+      const done = await commit(this.#link, writes, () => this.#replica.position);
+      if (done) return done;
+      await this.#heal();
+      if (this.#closed || performance.now() > end) throw this.#link.notHealed('another host does that');
+      await wait(RETRY_MS);
+    }
+  }
+}
+
+/** A value that was restored unchanged has another revision: a write that expects the value expects this revision now. */
+function expected(
+  { key, ifRevision }: RedisWrite,
+  seen: Stored | undefined,
+  items: ReadonlyMap<string, Stored>,
+): number | undefined {
+  const now = items.get(key);
+  const isSame = ifRevision === (seen?.revision ?? 0) && now?.json === seen?.json;
+  return isSame ? (now?.revision ?? 0) : ifRevision;
 }

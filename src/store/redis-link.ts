@@ -3,7 +3,7 @@ import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
 import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
-import type { RedisKey, Script } from './redis-scripts.js';
+import { HELD, type RedisKey, type Script } from './redis-scripts.js';
 import { type Options, optionsOf, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
@@ -13,6 +13,11 @@ const CONFIRM_MS = 4_000;
 const NEVER = 'not connected yet';
 
 type Argument = string | number | Buffer;
+
+/** The command was not sent, because the connection is down. */
+export class NotSentError extends Error {}
+
+export const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /** Identifies the connection on which a write was sent: the confirmation must use the same one. */
 export interface WriteSession {
@@ -35,6 +40,7 @@ export class RedisLink {
   /** Counts the connections of the writer. */
   #connection = 0;
   #lastError = NEVER;
+  #holds = false;
   /** When the writer lost its connection; undefined while it is connected. */
   #writerLostAt: number | undefined = Date.now();
   #closed = false;
@@ -63,9 +69,7 @@ export class RedisLink {
     this.#writer.on('close', () => {
       this.#writerLostAt ??= Date.now();
     });
-    this.#listener.on('ready', () =>
-      this.#listener.subscribe(this.channel).catch((e: Error) => this.#failed(e)),
-    );
+    this.#listener.on('ready', () => this.#subscribe());
     this.#listener.on('message', onWake);
     this.#master = new MasterWatch(target, () => {
       for (const redis of [this.#reader, this.#writer, this.#listener]) abandon(redis);
@@ -91,10 +95,10 @@ export class RedisLink {
     return `${this.target.prefix}wake`;
   }
   get canRead(): boolean {
-    return this.#reader.status === 'ready';
+    return isWritable(this.#reader);
   }
   get canWrite(): boolean {
-    return this.#writer.status === 'ready';
+    return isWritable(this.#writer);
   }
   /** Milliseconds since the epoch; undefined while the writer has a connection. */
   get writerLostAt(): number | undefined {
@@ -104,15 +108,18 @@ export class RedisLink {
     return this.#lastError;
   }
 
+  /** Reports to other hosts that this one has a copy of the store. */
+  holds(): void {
+    if (this.#holds) return;
+    this.#holds = true;
+    if (isWritable(this.#listener)) this.#subscribe();
+  }
+
   read(script: Script, args: readonly Argument[]): Promise<unknown> {
     return this.#run(this.#reader, script, args);
   }
   write(script: Script, args: readonly Argument[]): Promise<unknown> {
     return this.#run(this.#writer, script, args);
-  }
-  /** Returns the values of fields of a hash. */
-  fields(key: RedisKey, fields: readonly string[]): Promise<(string | null)[]> {
-    return this.#guard(this.#reader, () => this.#reader.hmget(this.#key(key), ...fields));
   }
   bytes(key: RedisKey, field: string): Promise<Buffer | null> {
     return this.#guard(this.#reader, () => this.#reader.hgetBuffer(this.#key(key), field));
@@ -151,9 +158,7 @@ export class RedisLink {
     } catch (e) {
       // The append-only file may have been turned off, or the master demoted: check again before the next write.
       this.#durability = undefined;
-      throw e instanceof StoreError
-        ? e
-        : this.unknown(`did not confirm it (${e instanceof Error ? e.message : e})`, e);
+      throw e instanceof StoreError ? e : this.unknown(`did not confirm it (${messageOf(e)})`, e);
     }
   }
 
@@ -181,6 +186,12 @@ export class RedisLink {
     );
   }
 
+  /** Redis does not continue the history of this host, and nothing is written before it does. */
+  notHealed(why: string, remedy = 'Try again; see drawbridge status'): StoreError {
+    const detail = `Redis at ${this.target.shown} is not as this host knows it (${why}): nothing was changed`;
+    return new StoreError('away', { detail, remedy });
+  }
+
   unknown(why: string, cause?: unknown): StoreError {
     const detail = `Redis at ${this.target.shown} may have taken the change, and ${why}`;
     return new StoreError(
@@ -196,6 +207,11 @@ export class RedisLink {
     for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect();
   }
 
+  #subscribe(): void {
+    const channels = this.#holds ? [this.channel, `${this.channel}${HELD}`] : [this.channel];
+    this.#listener.subscribe(...channels).catch((e: Error) => this.#failed(e));
+  }
+
   #key(key: RedisKey): string {
     return `${this.target.prefix}${key}`;
   }
@@ -206,18 +222,16 @@ export class RedisLink {
 
   #run(redis: Redis, script: Script, args: readonly Argument[]): Promise<unknown> {
     const all = [script.keys.length, ...script.keys.map((key) => this.#key(key)), ...args] as const;
-    return this.#guard(redis, async () => {
-      try {
-        return await redis.call('EVALSHA', script.sha, ...all);
-      } catch (e) {
-        if (!(e instanceof Error && e.message.startsWith('NOSCRIPT'))) throw e;
-        return redis.call('EVAL', script.lua, ...all);
-      }
+    return this.#guard(redis, () => redis.call('EVALSHA', script.sha, ...all)).catch((e: unknown) => {
+      if (!(e instanceof Error && e.message.startsWith('NOSCRIPT'))) throw e;
+      return this.#guard(redis, () => redis.call('EVAL', script.lua, ...all));
     });
   }
 
   /** Abandons a connection whose command timed out: over a dead link TCP would retransmit for minutes. */
   async #guard<T>(redis: Redis, work: () => Promise<T>): Promise<T> {
+    // ioredis rejects a command that it cannot send with a plain error, after which it is unknown whether it was sent.
+    if (!isWritable(redis)) throw new NotSentError(this.#lastError);
     try {
       return await work();
     } catch (e) {
@@ -237,6 +251,10 @@ export class RedisLink {
     this.#lastError = e.message;
   }
 }
+
+/** A connection that was given up is `ready` until its socket reports the end. */
+const isWritable = (redis: Redis): boolean =>
+  redis.status === 'ready' && (redis.stream as Partial<Socket> | undefined)?.writable === true;
 
 /**
  * Resets a connection and opens another one. A socket that is only closed still sends its buffered data: an abandoned

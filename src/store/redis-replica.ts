@@ -1,9 +1,10 @@
 import { mkdir, readFile, rename } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { parseJson } from './frame-file.js';
+import { KEEP } from './redis-scripts.js';
 import { replaceFile } from './state-file.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
 import { LogFile, readLog, readSnapshot, writeSnapshot } from './store-files.js';
@@ -24,23 +25,74 @@ export interface Step extends Position {
   readonly marks: readonly Mark[];
 }
 
+/** A step to another history than that of the local copy. */
+export interface Leap extends Step {
+  /** Keys and revisions of deletions in that history since the common one. */
+  readonly gone: readonly Mark[];
+  /** The newest deletion that Redis has forgotten. */
+  readonly floor: number;
+}
+
 /** A reserved key under which log and snapshot keep id, nonce and marks. */
 const META = '\u0000position';
-const KEEP_MARKS = 1000;
+/** The copy that was replaced when another store was accepted. */
+const BEFORE = 'replica.before';
 const COMPACT_AT = 4 * 1024 * 1024;
 
-interface Meta {
-  readonly id: string;
-  readonly revision: number;
-  readonly nonce: string;
+interface Meta extends Position {
   readonly marks: readonly Mark[];
+  /** Key and revision of each deletion. Only a snapshot has them: in a log they are among the changes. */
+  readonly gone?: readonly Mark[];
+  readonly floor?: number;
 }
 
 interface Opened {
   readonly snapshotPath: string;
   readonly file: LogFile;
   readonly items: Map<string, Stored>;
+  readonly deletions: Deletions;
   readonly meta: Meta;
+}
+
+/** The last deletions and their revisions. With them a Redis that was emptied gets back what is gone, too. */
+class Deletions {
+  /** In the order of the revisions. */
+  #gone: Map<string, number>;
+  /** The newest deletion that is forgotten. */
+  floor: number;
+
+  constructor(gone: readonly Mark[], floor: number) {
+    this.#gone = new Map(gone);
+    this.floor = floor;
+  }
+
+  get all(): ReadonlyMap<string, number> {
+    return this.#gone;
+  }
+
+  apply(changes: readonly Change[]): void {
+    for (const { key, revision, json } of changes) {
+      this.#gone.delete(key);
+      if (json === undefined) this.#gone.set(key, revision);
+    }
+    this.#trim();
+  }
+
+  /** Takes over the deletions of another history. */
+  leap(gone: readonly Mark[], floor: number): void {
+    const all = [...new Map([...this.#gone, ...gone])].sort((a, b) => a[1] - b[1]);
+    this.#gone = new Map();
+    this.floor = Math.max(this.floor, floor);
+    this.apply(all.map(([key, revision]) => ({ key, revision, json: undefined })));
+  }
+
+  #trim(): void {
+    for (const [key, revision] of this.#gone) {
+      if (this.#gone.size <= KEEP) return;
+      this.#gone.delete(key);
+      this.floor = Math.max(this.floor, revision);
+    }
+  }
 }
 
 /**
@@ -52,6 +104,7 @@ export class Replica {
   readonly #log: Logger;
   readonly #snapshot: string;
   readonly #file: LogFile;
+  #deletions: Deletions;
   #position: Position;
   #marks: readonly Mark[];
   /** The files lack the last steps: the next step writes everything. */
@@ -63,7 +116,9 @@ export class Replica {
     this.#snapshot = disk.snapshotPath;
     this.#file = disk.file;
     this.items = disk.items;
-    this.#position = disk.meta;
+    this.#deletions = disk.deletions;
+    const { id, revision, nonce } = disk.meta;
+    this.#position = { id, revision, nonce };
     this.#marks = disk.meta.marks;
   }
 
@@ -87,9 +142,23 @@ export class Replica {
     return this.#position;
   }
 
+  /** Whether this batch is in the history of the replica. */
+  has([nonce, revision]: Mark): boolean {
+    return this.#marks.some((mark) => mark[0] === nonce && mark[1] === revision);
+  }
+
   /** Newest first. */
   get marks(): readonly Mark[] {
     return this.#marks;
+  }
+
+  /** Key and revision of the last deletions. */
+  get gone(): ReadonlyMap<string, number> {
+    return this.#deletions.all;
+  }
+  /** The newest deletion that is forgotten. */
+  get floor(): number {
+    return this.#deletions.floor;
   }
 
   /** Applies a step that continues the history. Resolves when it is on disk, or when writing it has failed. */
@@ -107,9 +176,11 @@ export class Replica {
   }
 
   /** Applies a step to a different history: its `marks` replace all earlier ones, and the files are rewritten. */
-  async leap(step: Step): Promise<void> {
+  async leap(step: Leap): Promise<void> {
     this.#marks = [];
+    if (step.id !== this.#position.id) this.#deletions = new Deletions([], 0);
     this.#take(step);
+    this.#deletions.leap(step.gone, step.floor);
     try {
       await this.#writeAll();
       this.#behind = false;
@@ -118,21 +189,35 @@ export class Replica {
     }
   }
 
+  /** Keeps this copy as BEFORE, where no later step changes it. Throws StoreError `write`. */
+  async keepBefore(): Promise<void> {
+    await writeSnapshot(join(dirname(this.#snapshot), BEFORE), this.#whole(), this.#position.revision);
+  }
+
   close(): Promise<void> {
     return this.#file.close();
   }
 
   #take({ id, revision, nonce, marks, changes }: Step): void {
     for (const c of changes) applyChange(this.items, c);
+    this.#deletions.apply(changes);
     this.#position = { id, revision, nonce };
-    this.#marks = [...marks, ...this.#marks].slice(0, KEEP_MARKS);
+    this.#marks = [...marks, ...this.#marks].slice(0, KEEP);
+  }
+
+  #whole(): ReadonlyMap<string, Stored> {
+    const meta: Meta = {
+      ...this.#position,
+      marks: this.#marks,
+      gone: [...this.gone],
+      floor: this.floor,
+    };
+    return new Map([...this.items, [META, { json: JSON.stringify(meta), revision: meta.revision }]]);
   }
 
   async #writeAll(): Promise<void> {
-    const json = JSON.stringify({ ...this.#position, marks: this.#marks });
     const { revision } = this.#position;
-    const all = new Map([...this.items, [META, { json, revision }]]);
-    const bytes = await writeSnapshot(this.#snapshot, all, revision);
+    const bytes = await writeSnapshot(this.#snapshot, this.#whole(), revision);
     await this.#file.restart(revision);
     this.#compactAt = Math.max(COMPACT_AT, bytes);
   }
@@ -150,16 +235,22 @@ export class Replica {
 async function load(snapshotPath: string, logPath: string): Promise<Opened> {
   const { items, revision: base } = await readSnapshot(snapshotPath);
   const loaded = await readLog(logPath);
-  const steps = [metaOf(items.get(META)?.json)];
+  const start = metaOf(items.get(META)?.json);
+  const steps = [start];
   items.delete(META);
+  // A snapshot of an earlier version has no deletions: all up to its revision are forgotten.
+  const deletions = new Deletions(start.gone ?? [], start.floor ?? start.revision);
   // A log with another base was about to be restarted after a snapshot: the snapshot contains all of its changes.
   for (const c of loaded.base === base ? loaded.changes : []) {
     if (c.key === META) steps.push(metaOf(c.json));
-    else applyChange(items, c);
+    else {
+      applyChange(items, c);
+      deletions.apply([c]);
+    }
   }
   const file = await LogFile.open(logPath, loaded);
   if (loaded.base !== base) await file.restart(base);
-  return { snapshotPath, file, items, meta: joined(steps) };
+  return { snapshotPath, file, items, deletions, meta: joined(steps) };
 }
 
 const START: Meta = { id: '', revision: 0, nonce: '', marks: [] };
@@ -171,7 +262,7 @@ function metaOf(json: string | undefined): Meta {
 /** The position of the last step with the newest marks of all steps. */
 function joined(steps: readonly Meta[]): Meta {
   const marks = steps.toReversed().flatMap((step) => step.marks);
-  return { ...(steps.at(-1) ?? START), marks: marks.slice(0, KEEP_MARKS) };
+  return { ...(steps.at(-1) ?? START), marks: marks.slice(0, KEEP) };
 }
 
 function ignoreMissing(e: unknown): void {

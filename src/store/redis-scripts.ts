@@ -7,11 +7,13 @@ import { createHash } from 'node:crypto';
  *   items   hash: key → JSON             index  sorted set: key → revision
  *   gone    sorted set: deleted key → revision of its deletion; the oldest beyond KEEP are forgotten
  *   marks   sorted set: nonce of a batch → revision after it; the last KEEP. A host compares its history with them
+ *   origins hash: key that a host has restored → "NONCE BATCH-REVISION REVISION" in the history that Redis has lost
  *   leases  hash: lease → "TOKEN UNTIL-MS"   nodes  hash: node → "MS JSON"   blobs  hash: SHA-256 → bytes
  */
-const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'leases', 'nodes', 'blobs'] as const;
+const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'origins', 'leases', 'nodes', 'blobs'] as const;
 export type RedisKey = (typeof KEYS)[number];
-const KEEP = 10_000;
+/** The number of marks and of deletions that Redis and each host remember. */
+export const KEEP = 10_000;
 
 export interface Script {
   readonly lua: string;
@@ -24,23 +26,35 @@ function script(keys: readonly RedisKey[], body: string): Script {
   return { lua, keys, sha: createHash('sha1').update(lua).digest('hex') };
 }
 
+/** What a channel's name ends with on which the hosts listen that have a copy of the store. */
+export const HELD = ':held';
+
 /** Revisions are doubles in Lua: exact up to 2^53, but tostring() would format them as 1e+15. */
 const TEXT = `local function text(n) return string.format('%.17g', n) end
 local function clock() local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
 `;
 
 /**
- * Commits a batch. ARGV: channel, nonce of this batch, expected tip ("*": any), id for a new store, revision that the new
- * ones must exceed ("" for none); then for each write: op (put, delete, touch), key, expected revision ("" for any),
- * fence ("" or "LEASE TOKEN"), JSON. Reply: "moved" alone when the tip is another; else id, revision, and a list with for
- * each write "ok REV", "none", "stale REV" or "fenced".
+ * Commits a batch, if Redis has the history that the host knows. ARGV: channel, nonce of this batch; id, revision and nonce of the
+ * host's position (id "": it has no copy of a store); "1" when no batch may have come after that position; id for a new store;
+ * revision that the new ones must exceed ("" for none); then for each write: op (put, delete, touch), key, expected revision
+ * ("" for any), fence ("" or "LEASE TOKEN"), origin ("" or as in `origins`; a deletion with one is recorded though the key is
+ * absent), JSON. Reply: "moved" alone when Redis is empty, is another store, or lacks the position; else id, revision, and a list
+ * with for each write "ok REV", "none", "stale REV" or "fenced". A store is founded only while no host that has a copy listens: that host writes its copy instead.
  */
 export const COMMIT = script(
-  ['meta', 'items', 'index', 'gone', 'marks', 'leases'],
+  ['meta', 'items', 'index', 'gone', 'marks', 'origins', 'leases'],
   `${TEXT}
-local channel, nonce, expected, newId, lift = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if expected ~= '*' and (redis.call('HGET', meta, 'tip') or '') ~= expected then return {'moved'} end
-local before = tonumber(redis.call('HGET', meta, 'revision') or '0')
+local channel, nonce, id, have, base, isLast, newId, lift = unpack(ARGV, 1, 8)
+local now = redis.call('HMGET', meta, 'id', 'revision', 'tip')
+if (now[1] or '') ~= id then return {'moved'} end
+if id == '' then
+  if redis.call('PUBLISH', channel .. '${HELD}', '') > 0 then return {'moved'} end
+elseif now[3] ~= base or tonumber(now[2]) ~= tonumber(have) then
+  local known = redis.call('ZSCORE', marks, base)
+  if isLast == '1' or not known or tonumber(known) ~= tonumber(have) then return {'moved'} end
+end
+local before = tonumber(now[2] or '0')
 local revision = before
 if lift ~= '' then revision = math.max(revision, tonumber(lift)) + 1 end
 local function fenced(fence)
@@ -57,11 +71,11 @@ local function trim(key)
   return last[2]
 end
 local verdicts = {}
-local function write(op, key, want, fence, json)
+local function write(op, key, want, fence, origin, json)
   local current = tonumber(redis.call('ZSCORE', index, key) or '0')
   if want ~= '' and tonumber(want) ~= current then return 'stale ' .. text(current) end
   if fenced(fence) then return 'fenced' end
-  if op ~= 'put' and current == 0 then return 'none' end
+  if op ~= 'put' and current == 0 and origin == '' then return 'none' end
   revision = revision + 1
   if op == 'put' then
     redis.call('HSET', items, key, json)
@@ -74,10 +88,13 @@ local function write(op, key, want, fence, json)
   else
     redis.call('ZADD', index, text(revision), key)
   end
+  -- After the value: HDEL is permitted when memory is short, and then all that follows it.
+  if origin ~= '' then redis.call('HSET', origins, key, origin)
+  elseif op ~= 'touch' then redis.call('HDEL', origins, key) end
   return 'ok ' .. text(revision)
 end
-for i = 6, #ARGV, 5 do
-  table.insert(verdicts, write(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]))
+for i = 9, #ARGV, 6 do
+  table.insert(verdicts, write(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]))
 end
 if revision > before then
   redis.call('HSETNX', meta, 'id', newId)
@@ -92,27 +109,35 @@ return {redis.call('HGET', meta, 'id') or '', text(revision), verdicts}
 `,
 );
 
+/** How the history of Redis continues a position of a host. */
+const RELATION = `${TEXT}
+local function relation(now, id, have, nonce)
+  if not now[1] then return 'empty' end
+  if now[1] ~= id then return 'other' end
+  local mine = redis.call('ZSCORE', marks, nonce)
+  if mine and tonumber(mine) == tonumber(have) then
+    return tonumber(now[4] or '0') > tonumber(have) and 'behind' or 'delta'
+  end
+  local oldest = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
+  return oldest[2] and tonumber(oldest[2]) > tonumber(have) and 'forgotten' or 'diverged'
+end
+`;
+
 /**
  * Returns the changes since a position. ARGV: id, revision and nonce of the host, most rows, most marks. Reply: a word
- *   same · empty · other (another store's id) · behind (too old for a delta) · diverged (not in the history of Redis), or
+ *   same · empty · other (another store's id) · behind (too old for a delta) · forgotten (older than all marks) · diverged (not in
+ *   the history of Redis), or
  *   delta: revision, nonce, [nonce, revision…] of the batches between, [key, revision, JSON or nil…] by revision.
  * A delta ends with a whole batch.
  */
 export const PULL = script(
   ['meta', 'items', 'index', 'gone', 'marks'],
-  `${TEXT}
+  `${RELATION}
 local id, have, nonce, mostRows, mostMarks = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local now = redis.call('HMGET', meta, 'id', 'revision', 'tip', 'floor')
-if not now[1] then return {'empty'} end
-if now[1] ~= id then return {'other'} end
-if now[3] == nonce and tonumber(now[2]) == tonumber(have) then return {'same'} end
-local mine = redis.call('ZSCORE', marks, nonce)
-if not mine or tonumber(mine) ~= tonumber(have) then
-  local oldest = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
-  if oldest[2] and tonumber(oldest[2]) > tonumber(have) then return {'behind'} end
-  return {'diverged'}
-end
-if tonumber(now[4] or '0') > tonumber(have) then return {'behind'} end
+if now[1] == id and now[3] == nonce and tonumber(now[2]) == tonumber(have) then return {'same'} end
+local found = relation(now, id, have, nonce)
+if found ~= 'delta' then return {found} end
 local rows = {}
 for _, set in ipairs({index, gone}) do
   local found = redis.call('ZRANGEBYSCORE', set, '(' .. have, '+inf', 'WITHSCORES', 'LIMIT', 0, mostRows + 1)
@@ -138,43 +163,71 @@ return {'delta', text(revision), tip, between, reply}
 );
 
 /**
- * Returns all keys with their revisions. ARGV: marks of the host, newest first, as nonce, revision … Reply: id, revision,
- * tip, revision of the newest mark that Redis has too ("0": none), [key, revision…].
+ * Returns all keys with their revisions. ARGV: id, revision and nonce of the host, then its marks, newest first, as nonce, revision …
+ * Reply: the word of PULL, id, revision, tip, revision of the newest mark that Redis has too ("0": none), floor, [key, revision…] of
+ * the items, the same of the deletions since the common mark, [nonce, revision…] of the batches since then, newest first, and
+ * [key, origin…].
  */
 export const SURVEY = script(
-  ['meta', 'index', 'marks'],
-  `${TEXT}
-local now = redis.call('HMGET', meta, 'id', 'revision', 'tip')
+  ['meta', 'index', 'gone', 'marks', 'origins'],
+  `${RELATION}
+local now = redis.call('HMGET', meta, 'id', 'revision', 'tip', 'floor')
 local common = '0'
-for i = 1, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local score = redis.call('ZSCORE', marks, ARGV[i])
   if score and tonumber(score) == tonumber(ARGV[i + 1]) then common = ARGV[i + 1]; break end
 end
-return {now[1] or '', now[2] or '0', now[3] or '', common, redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')}
+local after = '(' .. common
+return {relation(now, ARGV[1], ARGV[2], ARGV[3]), now[1] or '', now[2] or '0', now[3] or '', common, now[4] or '0',
+  redis.call('ZRANGE', index, 0, -1, 'WITHSCORES'),
+  redis.call('ZRANGEBYSCORE', gone, after, '+inf', 'WITHSCORES'),
+  redis.call('ZREVRANGEBYSCORE', marks, '+inf', after, 'WITHSCORES'),
+  redis.call('HGETALL', origins)}
 `,
 );
 
 /**
- * Writes a whole store into a Redis that has none. ARGV: id, revision, nonce, number of marks, then nonce and revision of each,
- * then key, revision and JSON of each item. Reply: 1, or 0 when there is a store already.
+ * Returns the values of keys, or nothing when this batch is not in the history of Redis any more. ARGV: id, revision and nonce of the
+ * batch, then the keys.
+ */
+export const VALUES = script(
+  ['meta', 'items', 'marks'],
+  `
+local score = redis.call('ZSCORE', marks, ARGV[3])
+if redis.call('HGET', meta, 'id') ~= ARGV[1] or not score or tonumber(score) ~= tonumber(ARGV[2]) then return false end
+return redis.call('HMGET', items, unpack(ARGV, 4))
+`,
+);
+
+/**
+ * Writes a whole store into a Redis that has none. ARGV: channel, id, revision, nonce, floor, number of marks and of deletions, then nonce
+ * and revision of each mark, key and revision of each deletion, and key, revision and JSON of each item. Reply: 1, or 0 when there
+ * is a store already.
  */
 export const SEED = script(
-  ['meta', 'items', 'index', 'marks'],
+  ['meta', 'items', 'index', 'gone', 'marks'],
   `
 if redis.call('HEXISTS', meta, 'id') == 1 then return 0 end
-local first = 5 + 2 * tonumber(ARGV[4])
-for i = 5, first - 1, 2 do redis.call('ZADD', marks, ARGV[i + 1], ARGV[i]) end
-redis.call('ZADD', marks, ARGV[2], ARGV[3])
+local channel, id, revision, nonce, floor, marked, deleted = unpack(ARGV, 1, 7)
+local deletions = 8 + 2 * tonumber(marked)
+local first = deletions + 2 * tonumber(deleted)
+for i = 8, deletions - 1, 2 do redis.call('ZADD', marks, ARGV[i + 1], ARGV[i]) end
+for i = deletions, first - 1, 2 do redis.call('ZADD', gone, ARGV[i + 1], ARGV[i]) end
+redis.call('ZADD', marks, revision, nonce)
 for i = first, #ARGV, 3 do
   redis.call('ZADD', index, ARGV[i + 1], ARGV[i])
   redis.call('HSET', items, ARGV[i], ARGV[i + 2])
 end
-redis.call('HSET', meta, 'id', ARGV[1], 'revision', ARGV[2], 'tip', ARGV[3], 'floor', ARGV[2])
+redis.call('HSET', meta, 'id', id, 'revision', revision, 'tip', nonce, 'floor', floor)
+redis.call('PUBLISH', channel, revision)
 return 1
 `,
 );
 
-/** ARGV: acquire, lease, ms → token or 0 · renew, lease, ms, token → 1 or 0 · release, lease, "0", token → 1 or 0. */
+/**
+ * ARGV: acquire, lease, ms → token or 0 · renew, lease, ms, token → 1 or 0 · release, lease, "0", token → 1 or 0. Tokens follow the
+ * clock, so that a Redis that was emptied gives none twice.
+ */
 export const LEASE = script(
   ['meta', 'leases'],
   `${TEXT}
@@ -183,7 +236,8 @@ local held, untilMs = string.match(redis.call('HGET', leases, lease) or '', '^(%
 local live = held and tonumber(untilMs) > clock()
 if op == 'acquire' then
   if live then return 0 end
-  token = text(redis.call('HINCRBY', meta, 'token', 1))
+  token = text(math.max(tonumber(redis.call('HGET', meta, 'token') or '0') + 1, clock()))
+  redis.call('HSET', meta, 'token', token)
 elseif not live or held ~= token then
   return 0
 end

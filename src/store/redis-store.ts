@@ -4,7 +4,7 @@ import type { FolderLock } from './folder-lock.js';
 import { type RedisWrite, RedisWriter } from './redis-commit.js';
 import { RedisLink } from './redis-link.js';
 import type { LocalChanges, Replica } from './redis-replica.js';
-import { Sync } from './redis-sync.js';
+import { HELD_REMEDY, Sync } from './redis-sync.js';
 import type { RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 import type { PutOptions, Store, StoreItem } from './store-interface.js';
@@ -28,8 +28,11 @@ export interface RedisStoreParts {
 
 /** How often `open` checks whether the replica has caught up. */
 const OPEN_POLL_MS = 20;
-/** After Redis has acknowledged a write, wait up to this time for the replica to contain it, so that the next read shows it. */
-const ECHO_MS = 3_000;
+/**
+ * After Redis has taken a write, the replica must contain it within this time: the next read shows it then, and this host can put it
+ * back when Redis loses it.
+ */
+const ECHO_MS = 10_000;
 
 /** The store on Redis: reads are served from the local replica, writes are acknowledged by Redis. */
 export class RedisStore implements Store {
@@ -45,7 +48,7 @@ export class RedisStore implements Store {
     this.#p = parts;
     const { target, replica, log } = parts;
     this.link = new RedisLink(target, log, () => this.#sync.wake());
-    this.#writer = new RedisWriter(this.link);
+    this.#writer = new RedisWriter(this.link, replica, () => this.#sync.heal());
     this.#sync = new Sync({
       link: this.link,
       replica,
@@ -127,12 +130,22 @@ export class RedisStore implements Store {
     const waiting = local.size > 0 ? `; ${local.size} changes of this host wait for it` : '';
     const at = `revision ${this.revision()}`;
     if (!failure && this.link.canWrite) return { ok: true, detail: `${target.shown} at ${at}${waiting}` };
+    const inUse = `the last good copy, ${at}, is in use${waiting}`;
+    if (failure?.held)
+      return { ok: false, detail: `${target.shown} ${failure.why}: ${inUse}. ${HELD_REMEDY}` };
     // The reading and the writing connection notice a dead link at different times; report the earlier one.
     const now = Date.now();
     const since = new Date(Math.min(failure?.since ?? now, this.link.writerLostAt ?? now)).toISOString();
     const why = failure?.why || this.link.lastError;
-    const detail = `${target.shown} does not answer since ${since} (${why}): the last good copy, ${at}, is in use${waiting}`;
-    return { ok: false, detail };
+    return { ok: false, detail: `${target.shown} does not answer since ${since} (${why}): ${inUse}` };
+  }
+
+  replacement(): { readonly id: string; readonly revision: number } | undefined {
+    return this.#sync.failure?.held;
+  }
+
+  takeOver(): Promise<void> {
+    return this.#sync.accept();
   }
 
   async close(): Promise<void> {
@@ -155,14 +168,19 @@ export class RedisStore implements Store {
   async #write(write: RedisWrite, value: unknown): Promise<number | undefined> {
     if (this.#p.local.get(write.key)) return this.#keep(write);
     try {
-      const revision = await this.#writer.write(write);
-      if (revision !== undefined) await this.#sync.reached(revision, ECHO_MS);
-      return revision;
+      return await this.#writeThrough(write);
     } catch (e) {
       const failed = e instanceof StoreError && ['away', 'unknown', 'write'].includes(e.code);
       if (!failed || write.fence || !this.#p.isLocal(write.key, value)) throw e;
       return this.#keep(write);
     }
+  }
+
+  async #writeThrough(write: RedisWrite): Promise<number | undefined> {
+    const { revision, mark } = await this.#writer.write(write);
+    if (revision !== undefined && !(await this.#sync.reached(mark, ECHO_MS)))
+      throw this.link.unknown('this host could not read it back');
+    return revision;
   }
 
   /** Keeps the change at this host until Redis is back. */
@@ -203,14 +221,7 @@ export class RedisStore implements Store {
   async #handOverOne(change: Change): Promise<void> {
     const { key, json } = change;
     const op = json === undefined ? 'delete' : 'put';
-    const revision = await this.#writer.write({
-      op,
-      key,
-      json: json ?? '',
-      ifRevision: undefined,
-      fence: undefined,
-    });
-    if (revision !== undefined) await this.#sync.reached(revision, ECHO_MS);
+    await this.#writeThrough({ op, key, json: json ?? '', ifRevision: undefined, fence: undefined });
     await this.#p.local.drop(change);
   }
 

@@ -1,10 +1,11 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
-import type { RedisLink } from './redis-link.js';
-import type { Mark, Replica, Step } from './redis-replica.js';
-import { PULL, SEED, SURVEY } from './redis-scripts.js';
-import type { Change, Stored } from './stored-item.js';
+import { messageOf, type RedisLink } from './redis-link.js';
+import { originOf, planResync, type ResyncPlan, type Survey } from './redis-plan.js';
+import type { Leap, Mark, Position, Replica, Step } from './redis-replica.js';
+import { KEEP, PULL, SEED, SURVEY, VALUES } from './redis-scripts.js';
+import type { Change } from './stored-item.js';
 
 export interface SyncOptions {
   readonly link: RedisLink;
@@ -16,14 +17,38 @@ export interface SyncOptions {
   caughtUp(): void;
 }
 interface Waiter {
-  readonly revision: number;
+  readonly mark: Mark;
   done(reached: boolean): void;
 }
+interface Failure {
+  readonly since: number;
+  readonly why: string;
+  /** Redis answers, and is not used: a person decides. */
+  readonly held: Held | undefined;
+}
+
+/** A store in Redis that does not continue the local copy. */
+type Held = Pick<Position, 'id' | 'revision'>;
+
+class HeldError extends Error {
+  readonly held: Held;
+  constructor(found: Held, copy: Position) {
+    const what =
+      found.id === copy.id
+        ? 'was set back to before all that this host remembers'
+        : 'holds another store than this host has worked from';
+    super(`${what} (revision ${found.revision}; the last good copy is at ${copy.revision})`);
+    this.held = { id: found.id, revision: found.revision };
+  }
+}
+
+/** What a person does about a store that is held. */
+export const HELD_REMEDY =
+  'Put the store of this fleet back, or take over the one in Redis: drawbridge store accept';
 
 /** A wake message starts a poll at once. Changes without one are found by a poll at this interval, half of it random. */
 const POLL_MS = 1_000;
 const ROWS = 400;
-const MARKS = 1000;
 /** The largest number of steps in one poll; the next poll continues. */
 const MOST_STEPS = 1000;
 
@@ -35,14 +60,18 @@ export class Sync {
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
   /** Undefined while the last poll succeeded. */
-  #failure: { readonly since: number; readonly why: string } | undefined = { since: Date.now(), why: '' };
+  #failure: Failure | undefined = { since: Date.now(), why: '', held: undefined };
+  /** Resolves when the last step is on the disk of this host. */
+  #saved: Promise<void> = Promise.resolve();
+  /** The id of the store that a person has accepted, until it is taken over. */
+  #accepted: string | undefined;
 
   constructor(options: SyncOptions) {
     this.#o = options;
   }
 
   /** Why the last poll failed, and since when polls fail; undefined after a poll that succeeded. */
-  get failure(): { readonly since: number; readonly why: string } | undefined {
+  get failure(): Failure | undefined {
     return this.#failure;
   }
 
@@ -51,14 +80,36 @@ export class Sync {
     if (!this.#stopped) void this.#polls.run();
   };
 
-  /** Resolves to true when the replica has reached this revision, to false after `ms`. */
-  reached(revision: number, ms: number): Promise<boolean> {
-    if (this.#o.replica.position.revision >= revision) return Promise.resolve(true);
+  /** Polls now, and heals a Redis that was emptied or set back. Throws StoreError `away` when the two do not agree after it. */
+  async heal(): Promise<void> {
+    await this.#polls.run();
+    const { link } = this.#o;
+    if (!this.#failure) return;
+    const { why, held } = this.#failure;
+    throw link.canRead ? link.notHealed(why, held && HELD_REMEDY) : link.away();
+  }
+
+  /** Takes over the store that is held, in place of the local copy. Throws StoreError `away`. */
+  async accept(): Promise<void> {
+    this.#accepted = this.#failure?.held?.id;
+    try {
+      await this.heal();
+    } finally {
+      this.#accepted = undefined;
+    }
+  }
+
+  /**
+   * Resolves to true when the replica contains this batch and its files do, or could not be written; to false after `ms`, or
+   * when the replica follows a history without the batch.
+   */
+  reached(mark: Mark, ms: number): Promise<boolean> {
+    if (this.#o.replica.has(mark)) return this.#saved.then(() => true);
     this.wake();
     return new Promise((resolve) => {
       const timer = setTimeout(() => waiter.done(false), ms);
       const waiter: Waiter = {
-        revision,
+        mark,
         done: (reached) => {
           clearTimeout(timer);
           this.#waiters.delete(waiter);
@@ -85,10 +136,16 @@ export class Sync {
       this.#failure = undefined;
       this.#o.caughtUp();
     } catch (e) {
-      const why = e instanceof Error ? e.message : String(e);
-      this.#failure = { since: this.#failure?.since ?? Date.now(), why };
+      this.#failed(e);
     }
     if (!this.#stopped) this.#timer = setTimeout(this.wake, POLL_MS / 2 + (Math.random() * POLL_MS) / 2);
+  }
+
+  #failed(e: unknown): void {
+    const held = e instanceof HeldError ? e.held : undefined;
+    if (held && !this.#failure?.held)
+      this.#o.log.error({ ...held }, `${messageOf(e)}: the last good copy stays in use. ${HELD_REMEDY}`);
+    this.#failure = { since: this.#failure?.since ?? Date.now(), why: messageOf(e), held };
   }
 
   /** Applies steps until Redis has no newer ones. */
@@ -102,26 +159,47 @@ export class Sync {
   async #step(): Promise<boolean> {
     const { link, replica, log } = this.#o;
     const { id, revision, nonce } = replica.position;
-    const [word, ...rest] = (await link.read(PULL, [id, revision, nonce, ROWS, MARKS])) as [
+    if (id !== '') link.holds();
+    const [word, ...rest] = (await link.read(PULL, [id, revision, nonce, ROWS, KEEP])) as [
       string,
       ...unknown[],
     ];
     if (word === 'same' || (word === 'empty' && id === '')) return false;
     if (word === 'delta') {
-      await this.#apply(deltaOf(id, rest), (step) => replica.follow(step));
+      const step = deltaOf(id, rest);
+      await this.#apply(step, () => replica.follow(step));
+    } else if (word === 'empty') {
+      await seed({ link, replica, log });
     } else {
-      const step = await resync({ link, replica, log }, word as DivergenceKind);
-      if (step) await this.#apply(step, (s) => replica.leap(s));
+      await this.#leap();
     }
     return true;
   }
 
-  /** Reports the changes before they are on the disk of this host: they are durable in Redis already. */
-  async #apply(step: Step, take: (step: Step) => Promise<void>): Promise<void> {
-    const saved = take(step);
+  /** Makes the replica and Redis agree again, unless the store in Redis does not continue the replica: then it is held. */
+  async #leap(): Promise<void> {
+    const { link, replica, log } = this.#o;
+    const survey = await takeSurvey(link, replica);
+    const { id } = replica.position;
+    const { relation, common } = survey;
+    if (relation === 'empty') return;
+    const isForeign = id !== '' && (relation === 'other' || (relation === 'diverged' && common === 0));
+    if (isForeign && survey.id !== this.#accepted) throw new HeldError(survey, replica.position);
+    if (isForeign || (relation === 'forgotten' && id !== '')) await replica.keepBefore();
+    const step = await resync({ link, replica, log }, survey);
+    if (step) await this.#apply(step, () => replica.leap(step));
+  }
+
+  /** Watchers hear of the changes before they are on the disk of this host: they are durable in Redis already. */
+  async #apply(step: Step, take: () => Promise<void>): Promise<void> {
+    this.#saved = take();
     this.#o.onChanges(step.changes);
-    for (const waiter of [...this.#waiters]) if (waiter.revision <= step.revision) waiter.done(true);
-    await saved;
+    await this.#saved;
+    const { replica } = this.#o;
+    for (const waiter of [...this.#waiters]) {
+      if (replica.has(waiter.mark)) waiter.done(true);
+      else if (step.revision >= waiter.mark[1]) waiter.done(false);
+    }
   }
 }
 
@@ -135,11 +213,10 @@ function deltaOf(id: string, reply: readonly unknown[]): Step {
   return { id, revision: Number(revision), nonce, changes, marks: marksOf(marks) };
 }
 
+const pairsOf = (flat: readonly string[]): [string, string][] =>
+  Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i] ?? '', flat[2 * i + 1] ?? '']);
 const marksOf = (flat: readonly string[]): Mark[] =>
-  Array.from({ length: flat.length / 2 }, (_, i): Mark => [flat[2 * i] ?? '', Number(flat[2 * i + 1])]);
-
-/** Why a replica cannot continue with a delta (see PULL). */
-type DivergenceKind = 'empty' | 'other' | 'behind' | 'diverged';
+  pairsOf(flat).map(([text, revision]) => [text, Number(revision)]);
 
 interface ResyncContext {
   readonly link: RedisLink;
@@ -149,28 +226,27 @@ interface ResyncContext {
 const FIELDS_AT_ONCE = 200;
 
 /** Makes the replica and Redis agree again. Returns undefined when Redis was changed meanwhile: poll again. */
-async function resync(context: ResyncContext, kind: DivergenceKind): Promise<Step | undefined> {
-  if (kind === 'empty') return seed(context);
-  const { link, replica, log } = context;
+async function resync(context: ResyncContext, survey: Survey): Promise<Leap | undefined> {
+  const { replica, log } = context;
   const { id, revision } = replica.position;
-  const survey = await takeSurvey(link, replica.marks);
-  const same = survey.id === id;
-  const common = kind === 'behind' ? revision : survey.common;
-  const agreed = { ...survey, common: same ? common : 0 };
-  const plan = planResync(replica.items, agreed, same && kind === 'diverged' && common > 0);
-  if (revision > 0) logPlan(log, kind, plan);
+  const isSame = survey.id === id;
+  const hasLost = isSame && survey.relation === 'diverged' && survey.common > 0;
+  const isOlder = survey.relation !== 'diverged' && isSame;
+  const agreed = { ...survey, common: isOlder ? revision : survey.common };
+  const plan = planResync(replica, agreed, hasLost);
+  if (revision > 0) logPlan(log, survey, plan);
   const done = await writeDifferences(context, agreed, plan);
   return done && stepAfter(context, agreed, plan, done);
 }
 
-/** A Redis without a store gets the local copy of the first host that connects. Without a copy the first write creates the store. */
-async function seed({ link, replica, log }: ResyncContext): Promise<undefined> {
-  const { id, revision, nonce } = replica.position;
-  if (id === '') return;
+/** A Redis without a store gets the local copy of the first host that notices. Without a copy the first write creates the store. */
+async function seed({ link, replica, log }: ResyncContext): Promise<void> {
   const session = await link.mayWrite();
-  const marks = replica.marks.flat();
+  const { id, revision, nonce } = replica.position;
+  const [marks, gone] = [replica.marks.flat(), [...replica.gone].flat()];
   const rows = [...replica.items].flatMap(([key, item]) => [key, item.revision, item.json]);
-  const done = await link.write(SEED, [id, revision, nonce, marks.length / 2, ...marks, ...rows]);
+  const head = [link.channel, id, revision, nonce, replica.floor, marks.length / 2, gone.length / 2];
+  const done = await link.write(SEED, [...head, ...marks, ...gone, ...rows]);
   await link.confirm(session);
   if (done === 1)
     log.warn(
@@ -179,14 +255,23 @@ async function seed({ link, replica, log }: ResyncContext): Promise<undefined> {
     );
 }
 
-async function takeSurvey(link: RedisLink, marks: readonly Mark[]): Promise<Survey> {
-  const reply = await link.read(SURVEY, marks.flat());
-  const [id, revision, nonce, common, flat] = reply as [string, string, string, string, string[]];
-  const pairs = Array.from({ length: flat.length / 2 }, (_, i) => pairAt(flat, 2 * i));
-  return { id, revision: Number(revision), nonce, common: Number(common), index: new Map(pairs) };
+async function takeSurvey(link: RedisLink, { position, marks }: Replica): Promise<Survey> {
+  const reply = await link.read(SURVEY, [position.id, position.revision, position.nonce, ...marks.flat()]);
+  const [relation, id, revision, nonce, common, floor] = reply as [Survey['relation'], ...string[]];
+  const [index = [], gone = [], since = [], origins = []] = (reply as string[][]).slice(6);
+  return {
+    relation,
+    id: id ?? '',
+    revision: Number(revision),
+    nonce: nonce ?? '',
+    common: Number(common),
+    floor: Number(floor),
+    index: new Map(marksOf(index)),
+    gone: new Map(marksOf(gone)),
+    marks: marksOf(since),
+    origins: new Map(pairsOf(origins)),
+  };
 }
-
-const pairAt = (flat: readonly string[], i: number): [string, number] => [flat[i] ?? '', Number(flat[i + 1])];
 
 /** Writes to Redis what the plan restores, removes and touches; nothing when Redis is ahead in every key. */
 async function writeDifferences(
@@ -194,31 +279,32 @@ async function writeDifferences(
   survey: Survey,
   plan: ResyncPlan,
 ): Promise<Committed | undefined> {
+  const origin = (revision = 0): string => originOf(replica.marks, revision);
   const writes = [
-    ...plan.restore.map((key) => write('put', key, replica.items.get(key)?.json ?? 'null')),
-    ...plan.remove.map((key) => write('delete', key)),
+    ...plan.restore.map((key) => {
+      const { json, revision } = replica.items.get(key) ?? { json: 'null', revision: 0 };
+      return write('put', key, { json, origin: origin(revision) });
+    }),
+    ...plan.remove.map((key) => write('delete', key, { origin: origin(replica.gone.get(key)) })),
     ...plan.touch.map((key) => write('touch', key)),
   ];
   const { revision } = replica.position;
-  if (writes.length === 0 && survey.revision > revision)
-    return { id: survey.id, revision: survey.revision, nonce: survey.nonce, verdicts: [] };
-  return commit(link, writes, { tip: survey.nonce, above: revision });
+  if (writes.length === 0 && survey.revision > revision) return { ...survey, verdicts: [] };
+  return commit(link, writes, () => survey, { isLast: true, above: revision });
 }
 
-const write = (op: RedisWrite['op'], key: string, json = ''): RedisWrite => ({
-  op,
-  key,
-  json,
-  ifRevision: undefined,
-  fence: undefined,
-});
+const write = (
+  op: RedisWrite['op'],
+  key: string,
+  { json = '', origin = '' }: { readonly json?: string; readonly origin?: string } = {},
+): RedisWrite => ({ op, key, json, origin, ifRevision: undefined, fence: undefined });
 
 async function stepAfter(
   { link, replica }: ResyncContext,
   survey: Survey,
   plan: ResyncPlan,
   done: Committed,
-): Promise<Step> {
+): Promise<Leap | undefined> {
   const fresh = new Map<string, number>(plan.adopt.map((key) => [key, survey.index.get(key) ?? 0]));
   const [first, last] = [plan.restore.length + plan.remove.length, done.verdicts.length];
   for (let i = first; i < last; i++) fresh.set(plan.touch[i - first] ?? '', revisionOf(done, i));
@@ -227,14 +313,19 @@ async function stepAfter(
     json: replica.items.get(key)?.json ?? 'null',
     revision: revisionOf(done, i),
   }));
+  const adopted = await values(link, done, fresh);
+  if (adopted === undefined) return undefined;
   const gone = plan.drop.map((key) => ({ key, json: undefined, revision: done.revision }));
-  const mark: Mark = [done.nonce, done.revision];
+  const own: readonly Mark[] = done.nonce === survey.nonce ? [] : [[done.nonce, done.revision]];
+  const removed = plan.remove.map((key, i): Mark => [key, revisionOf(done, plan.restore.length + i)]);
   return {
     id: done.id,
     revision: done.revision,
     nonce: done.nonce,
-    changes: [...(await values(link, fresh)), ...restored, ...gone],
-    marks: [mark, ...replica.marks.filter(([, revision]) => revision <= survey.common)],
+    changes: [...adopted, ...restored, ...gone],
+    marks: [...own, ...survey.marks, ...replica.marks.filter(([, revision]) => revision <= survey.common)],
+    gone: [...survey.gone, ...removed],
+    floor: survey.floor,
   };
 }
 
@@ -243,13 +334,21 @@ function revisionOf({ verdicts, revision }: Committed, i: number): number {
   return typeof verdict === 'number' ? verdict : revision;
 }
 
-/** Reads the values of these keys. A key that was deleted meanwhile is left out: the next step contains its deletion. */
-async function values(link: RedisLink, wanted: ReadonlyMap<string, number>): Promise<Change[]> {
+/**
+ * Reads the values of these keys after a batch. A key that was deleted since is left out: the next step contains its deletion.
+ * Returns undefined when Redis has lost the batch since.
+ */
+async function values(
+  link: RedisLink,
+  { id, revision, nonce }: Position,
+  wanted: ReadonlyMap<string, number>,
+): Promise<Change[] | undefined> {
   const keys = [...wanted.keys()];
   const changes: Change[] = [];
   for (let i = 0; i < keys.length; i += FIELDS_AT_ONCE) {
     const part = keys.slice(i, i + FIELDS_AT_ONCE);
-    const found = await link.fields('items', part);
+    const found = (await link.read(VALUES, [id, revision, nonce, ...part])) as (string | null)[] | null;
+    if (found === null) return undefined;
     for (const [n, key] of part.entries()) {
       const json = found[n];
       if (typeof json === 'string') changes.push({ key, json, revision: wanted.get(key) ?? 0 });
@@ -259,68 +358,17 @@ async function values(link: RedisLink, wanted: ReadonlyMap<string, number>): Pro
 }
 
 /** A replica that was only too old is not worth a log line. */
-function logPlan(log: Logger, kind: DivergenceKind, { restore, remove, touch, drop }: ResyncPlan): void {
-  if (kind === 'behind') return;
-  const why =
-    kind === 'other'
-      ? 'store.redis is another store than that of the local copy: the local copy was replaced'
-      : 'Redis history diverged from the local replica (a failover, or a crash that lost writes): resynchronised';
-  log.warn({ restored: [...restore, ...remove], overruled: touch, dropped: drop }, why);
+function logPlan(log: Logger, { relation }: Survey, plan: ResyncPlan): void {
+  if (relation === 'behind' || relation === 'delta') return;
+  const { restore, remove, touch, drop } = plan;
+  log.warn({ restored: [...restore, ...remove], overruled: touch, dropped: drop }, RESYNCED[relation]);
 }
 
-/** The state of Redis, compared with the marks of a replica. */
-interface Survey {
-  readonly id: string;
-  readonly revision: number;
-  readonly nonce: string;
-  /** The revision up to which Redis and this host have the same history; 0 when they have none in common. */
-  readonly common: number;
-  /** Every key in Redis and its revision. */
-  readonly index: ReadonlyMap<string, number>;
-}
-
-/** The keys of each kind of difference between a replica and Redis, by what is done about it. */
-interface ResyncPlan {
-  /** Written to Redis again, because Redis lost the writes. */
-  readonly restore: readonly string[];
-  /** Deleted in Redis again, because Redis lost the deletions. */
-  readonly remove: readonly string[];
-  /** Given a newer revision in Redis, because this host has reported a greater revision for a value that is now dropped. */
-  readonly touch: readonly string[];
-  /** Read from Redis. */
-  readonly adopt: readonly string[];
-  /** Removed from the replica, because Redis does not have them. */
-  readonly drop: readonly string[];
-}
-
-/**
- * After a failover or a crash, Redis may have lost writes that this host has seen, or have writes that it has not seen.
- * Both have the same history up to `survey.common`. With `hasLost`, changes after it that only this host has are
- * restored, and changes after it in Redis are kept. Without it, Redis is right for every key.
- */
-export function planResync(
-  items: ReadonlyMap<string, Stored>,
-  { common, index }: Survey,
-  hasLost: boolean,
-): ResyncPlan {
-  const plan = {
-    restore: [] as string[],
-    remove: [] as string[],
-    touch: [] as string[],
-    adopt: [] as string[],
-  };
-  for (const [key, revision] of index) {
-    const here = items.get(key)?.revision;
-    const unchanged = revision <= common;
-    if (here === undefined) (hasLost && unchanged ? plan.remove : plan.adopt).push(key);
-    else if (revision > here) plan.adopt.push(key);
-    else if (revision < here || here > common) (hasLost && unchanged ? plan.restore : plan.touch).push(key);
-  }
-  const onlyHere = [...items].filter(([key]) => !index.has(key));
-  const isLost = (revision: number): boolean => hasLost && revision > common;
-  return {
-    ...plan,
-    restore: [...plan.restore, ...onlyHere.filter(([, i]) => isLost(i.revision)).map(([key]) => key)],
-    drop: onlyHere.filter(([, i]) => !isLost(i.revision)).map(([key]) => key),
-  };
-}
+const REPLACED = 'the local copy was replaced, and is kept as state/redis/replica.before';
+const RESYNCED: Readonly<Record<Exclude<Survey['relation'], 'behind' | 'delta'>, string>> = {
+  empty: '',
+  other: `another store was accepted: ${REPLACED}`,
+  forgotten: `this host was away for longer than Redis remembers: ${REPLACED}`,
+  diverged:
+    'Redis history diverged from the local replica (a failover, or a crash that lost writes): resynchronised',
+};

@@ -8,7 +8,7 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
 import { lockFolder } from './folder-lock.js';
-import type { RedisLink } from './redis-link.js';
+import { NotSentError, type RedisLink } from './redis-link.js';
 import { LocalChanges, Replica } from './redis-replica.js';
 import { BEAT, isRefusal, LEASE } from './redis-scripts.js';
 import type { RedisStoreParts } from './redis-store.js';
@@ -277,6 +277,7 @@ class RedisBlobs implements BlobStore {
   }
 
   #failed(e: unknown): StoreError {
+    if (e instanceof NotSentError) return this.#link.away(e);
     if (!isRefusal(e)) return this.#link.unknown('did not confirm it', e);
     return new StoreError(
       'write',

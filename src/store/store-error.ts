@@ -8,7 +8,7 @@ interface RemedyText {
 
 /**
  * An error of the store; the message ends with the remedy. `newer`: a file was written by a newer version. `away`: the shared
- * store does not answer and nothing was written. `unknown`: the shared store received the write and did not confirm it, so
+ * store does not answer, or is not the one that this host knows, and nothing was written. `unknown`: the shared store received the write and did not confirm it, so
  * that it may be stored.
  */
 export class StoreError extends RemedyError {

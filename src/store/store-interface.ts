@@ -25,6 +25,13 @@ export interface Store {
    * no durable id is known (the disk was full when the store was first opened, or Redis has not answered yet).
    */
   identity(): string;
+  /**
+   * The store that the server of a shared store holds instead of the one that this host works from. It is neither read nor written
+   * until a person accepts it.
+   */
+  replacement?(): { readonly id: string; readonly revision: number } | undefined;
+  /** Takes the replacement over; the copy that it replaces is kept. Throws StoreError `away`. */
+  takeOver?(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -1,4 +1,4 @@
-import { cpSync, rmSync } from 'node:fs';
+import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Host } from './hosts.js';
@@ -130,7 +130,7 @@ it('what was changed in Redis meanwhile stands against what only a lonely host s
   expectGrowing(c);
 });
 
-it('another store in place of the old one is taken over, and said', async () => {
+it('another store in place of the old one is neither read nor written until a person accepts it, and the copy before is kept', async () => {
   const a = await host();
   for (let i = 0; i < 30; i++) await a.store.put(`list/${i}`, i);
   await redis.kill();
@@ -148,10 +148,66 @@ it('another store in place of the old one is taken over, and said', async () => 
     ['list/5', 'theirs'],
     ['list/q', 'theirs'],
   ]);
-  await inStep(a, theirs);
+  const ours = await a.all();
+  await until('it is noticed', () => /another store .*drawbridge store accept/.test(a.store.health().detail));
+  const refused = await a.store.put('list/5', 'mine').catch((e: unknown) => e);
+  expect(refused).toMatchObject({ code: 'away', message: expect.stringMatching(/nothing was changed/) });
+  await a.store.put('grant/here-1', 'waits');
+  await a.stop();
+  await a.start(500);
+  expect(a.store.replacement?.()).toEqual({ id: 'other', revision: 2 });
+  expect(await a.all('list/')).toEqual(ours);
+  expect(await redis.ask('HGET', '{drawbridge}:meta', 'revision')).toBe('2');
+
+  await a.store.takeOver?.();
+  theirs.set('grant/here-1', 'waits');
+  await until(
+    'the waiting grant is handed over',
+    async () => (await redis.ask('HLEN', '{drawbridge}:items')) === 3,
+  );
+  await inStep(a, new Map([...theirs].sort()));
   expectGrowing(a);
-  expect(a.said.some((s) => /another store/.test(s.msg ?? ''))).toBe(true);
+  expect(a.said.some((s) => /another store was accepted/.test(s.msg ?? ''))).toBe(true);
   await a.store.put('list/5', 'mine', { ifRevision: (await a.store.get('list/5'))?.revision ?? -1 });
+
+  // As docs/redis.md describes it: the copy from before goes back into a Redis that was emptied.
+  await a.stop();
+  const local = (name: string): string => join(a.dir, 'redis', name);
+  renameSync(local('replica.before'), local('replica.snapshot'));
+  rmSync(local('replica.log'));
+  await redis.ask('FLUSHALL');
+  await a.start();
+  await inStep(a, ours);
+  expect(await redis.ask('HLEN', '{drawbridge}:items')).toBe(30);
+});
+
+it('a Redis that was set back to before all that a host remembers is not taken for right', async () => {
+  const a = await host();
+  await a.store.put('list/x', 1);
+  await redis.kill();
+  cpSync(aof(), `${aof()}.old`, { recursive: true });
+  await redis.start();
+  await until('a writes', () => a.store.put('list/y', 2).catch(() => undefined));
+  // As if the batch that both have were older than all that the host remembers.
+  const revision = a.store.revision();
+  await a.stop();
+  await redis.kill();
+  rmSync(aof(), { recursive: true });
+  cpSync(`${aof()}.old`, aof(), { recursive: true });
+  await redis.start();
+  await redis.ask('DEL', '{drawbridge}:marks');
+  await redis.ask('ZADD', '{drawbridge}:marks', 1, 'another');
+  await a.start(500);
+  expect(a.store.health().detail).toMatch(/was set back to before all that this host remembers/);
+  expect(a.store.revision()).toBe(revision);
+  expect(await a.all()).toEqual(
+    new Map([
+      ['list/x', 1],
+      ['list/y', 2],
+    ]),
+  );
+  await a.store.takeOver?.();
+  await inStep(a, new Map([['list/x', 1]]));
 });
 
 it('a last good that is damaged is read anew', async () => {

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { planResync } from '../../../src/store/redis-sync.js';
+import { originOf, planResync } from '../../../src/store/redis-plan.js';
+import type { Mark } from '../../../src/store/redis-replica.js';
 import { parseRedisUrl } from '../../../src/store/redis-target.js';
 import type { Stored } from '../../../src/store/stored-item.js';
 
@@ -77,38 +78,76 @@ type State = ReadonlyMap<string, Stored>;
 const KEYS = ['a', 'b', 'c', 'd'];
 const ops = fc.array(fc.record({ key: fc.constantFrom(...KEYS), put: fc.boolean() }), { maxLength: 6 });
 
-/** A past: each operation takes the next revision. */
-function played(
-  from: State,
-  start: number,
-  list: readonly { key: string; put: boolean }[],
-  who: string,
-): State {
-  const items = new Map(from);
-  list.forEach(({ key, put }, i) => {
-    if (put) items.set(key, { json: `${who}${i}`, revision: start + 1 + i });
-    else items.delete(key);
-  });
-  return items;
+interface Past {
+  readonly items: State;
+  readonly gone: ReadonlyMap<string, number>;
+  readonly revision: number;
 }
-const changed = (key: string, from: State, to: State): boolean =>
-  from.get(key)?.revision !== to.get(key)?.revision;
+const EMPTY: Past = { items: new Map(), gone: new Map(), revision: 0 };
+
+/** Each operation takes the next revision. */
+function played(from: Past, list: readonly { key: string; put: boolean }[], who: string): Past {
+  const [items, gone] = [new Map(from.items), new Map(from.gone)];
+  list.forEach(({ key, put }, i) => {
+    const revision = from.revision + 1 + i;
+    items.delete(key);
+    gone.delete(key);
+    if (put) items.set(key, { json: `${who}${i}`, revision });
+    else gone.set(key, revision);
+  });
+  return { items, gone, revision: from.revision + list.length };
+}
+const at = ({ items, gone }: Past, key: string): number => items.get(key)?.revision ?? gone.get(key) ?? 0;
+const changed = (key: string, from: Past, to: Past): boolean => at(from, key) !== at(to, key);
+const json = ({ items }: Past, key: string): string | undefined => items.get(key)?.json;
+const indexOf = ({ items }: Past): Map<string, number> =>
+  new Map([...items].map(([key, { revision }]) => [key, revision]));
+
+/** What a plan makes of Redis: the host's state of what it restores, with the origin that it writes. */
+function healed(redis: Past, host: Past, plan: ReturnType<typeof planResync>, marks: readonly Mark[]) {
+  const [items, gone, origins] = [new Map(redis.items), new Map(redis.gone), new Map<string, string>()];
+  let revision = Math.max(redis.revision, host.revision) + 1;
+  for (const key of plan.restore) {
+    const item = host.items.get(key);
+    if (!item) throw new Error(`${key} is restored from nothing`);
+    items.set(key, { ...item, revision: ++revision });
+    gone.delete(key);
+    origins.set(key, originOf(marks, item.revision));
+  }
+  for (const key of plan.remove) {
+    items.delete(key);
+    gone.set(key, ++revision);
+    origins.set(key, originOf(marks, host.gone.get(key) ?? 0));
+  }
+  for (const key of plan.touch) {
+    const item = redis.items.get(key);
+    if (item) items.set(key, { ...item, revision: ++revision });
+  }
+  return { past: { items, gone, revision }, origins };
+}
+/** One batch for each revision. */
+const marksOf = (host: Past, who: string, from: number): Mark[] =>
+  Array.from(
+    { length: host.revision - from },
+    (_, i): Mark => [`${who}${host.revision - i}`, host.revision - i],
+  );
 
 describe('the reunion of a host and Redis', () => {
   it('what changed in Redis since they parted stands, what only the host saw change is restored', () => {
     fc.assert(
       fc.property(ops, ops, ops, (before, here, there) => {
-        const common = before.length;
-        const shared = played(new Map(), 0, before, 'c');
-        const [local, redis] = [played(shared, common, here, 'l'), played(shared, common, there, 'r')];
-        const survey = { id: 'x', nonce: 'n', revision: common + there.length, common };
-        const index = new Map([...redis].map(([key, item]) => [key, item.revision]));
-        const hasLost = common > 0;
-        const plan = planResync(local, { ...survey, index }, hasLost);
-        const [final, mine] = [new Map(redis), new Map(local)];
-        for (const key of plan.restore) final.set(key, { json: local.get(key)?.json ?? '', revision: 99 });
-        for (const key of plan.remove) final.delete(key);
-        for (const key of plan.touch) final.set(key, { json: redis.get(key)?.json ?? '', revision: 99 });
+        const shared = played(EMPTY, before, 'c');
+        const [local, redis] = [played(shared, here, 'l'), played(shared, there, 'r')];
+        const hasLost = shared.revision > 0;
+        const survey = {
+          common: shared.revision,
+          index: indexOf(redis),
+          gone: redis.gone,
+          origins: new Map(),
+        };
+        const plan = planResync({ ...local, marks: [] }, survey, hasLost);
+        const final = healed(redis, local, plan, []).past.items;
+        const mine = new Map(local.items);
         for (const key of plan.drop) mine.delete(key);
         for (const key of [...plan.adopt, ...plan.touch, ...plan.restore]) {
           const item = final.get(key);
@@ -116,10 +155,36 @@ describe('the reunion of a host and Redis', () => {
         }
         expect([...mine].sort()).toEqual([...final].sort());
         for (const key of KEYS) {
-          // A deletion in Redis leaves no trace in its index: what the host changed of that key comes back.
-          const stands = changed(key, shared, redis) && redis.has(key);
-          const wanted = hasLost && !stands && changed(key, shared, local) ? local : redis;
-          expect(final.get(key)?.json).toBe(wanted.get(key)?.json);
+          const isLost = hasLost && !changed(key, shared, redis) && changed(key, shared, local);
+          expect(final.get(key)?.json).toBe(json(isLost ? local : redis, key));
+        }
+      }),
+    );
+  });
+
+  it('of two hosts that saw more or less of a lost history, the later change of it counts, whichever comes first', () => {
+    fc.assert(
+      fc.property(ops, ops, ops, ops, fc.boolean(), (before, lost, more, there, isShorterFirst) => {
+        const shared = played(EMPTY, [{ key: 'a', put: true }, ...before], 'c');
+        const short = played(shared, lost, 'l');
+        const long = played(short, more, 'm');
+        let redis = played(shared, there, 'r');
+        const origins = new Map<string, string>();
+        const marks = marksOf(long, 'n', shared.revision);
+        const hosts = [
+          { host: short, marks: marks.slice(more.length) },
+          { host: long, marks },
+        ];
+        for (const { host, marks } of isShorterFirst ? hosts : hosts.reverse()) {
+          const survey = { common: shared.revision, index: indexOf(redis), gone: redis.gone, origins };
+          const done = healed(redis, host, planResync({ ...host, marks }, survey, true), marks);
+          redis = done.past;
+          for (const [key, origin] of done.origins) origins.set(key, origin);
+        }
+        const inRedis = played(shared, there, 'r');
+        for (const key of KEYS) {
+          const isLost = !changed(key, shared, inRedis) && changed(key, shared, long);
+          expect(json(redis, key)).toBe(json(isLost ? long : inRedis, key));
         }
       }),
     );
@@ -128,11 +193,12 @@ describe('the reunion of a host and Redis', () => {
   it('never tells a revision that is not newer than what was told', () => {
     fc.assert(
       fc.property(ops, ops, fc.boolean(), (here, there, known) => {
-        const [local, redis] = [played(new Map(), 0, here, 'l'), played(new Map(), 0, there, 'r')];
-        const index = new Map([...redis].map(([key, item]) => [key, item.revision]));
-        const survey = { id: 'x', nonce: 'n', revision: there.length, common: 0, index };
-        const plan = planResync(local, survey, known);
-        for (const key of plan.adopt) expect(index.get(key)).toBeGreaterThan(local.get(key)?.revision ?? 0);
+        const [local, redis] = [played(EMPTY, here, 'l'), played(EMPTY, there, 'r')];
+        const index = indexOf(redis);
+        const survey = { common: 0, index, gone: redis.gone, origins: new Map() };
+        const plan = planResync({ ...local, marks: [] }, survey, known);
+        for (const key of plan.adopt)
+          expect(index.get(key)).toBeGreaterThan(local.items.get(key)?.revision ?? 0);
       }),
     );
   });
