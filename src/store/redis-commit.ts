@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import { GroupCommit } from '../lib/async.js';
 import { RefusedError } from '../lib/problem.js';
+import type { Mark } from './redis-lineage.js';
 import { messageOf, NotSentError, type RedisLink } from './redis-link.js';
-import type { Mark, Position } from './redis-replica.js';
+import type { Position } from './redis-replica.js';
 import { COMMIT, isRefusal } from './redis-scripts.js';
 import { StoreError } from './store-error.js';
 import type { Fence } from './store-interface.js';
@@ -23,40 +24,45 @@ export interface Committed extends Position {
   /** The result of each write: its revision, undefined for a deletion of a missing key, or the refusal. */
   readonly verdicts: readonly (number | undefined | RefusedError)[];
 }
-interface CommitOptions {
-  /** When another batch came after the position, nothing is written. */
-  readonly isLast: boolean;
+interface Restoring {
+  /** Batches that Redis had lost, and that this one puts back. */
+  readonly lost: readonly string[];
   /** Revisions of this batch are greater than this one. */
   readonly above: number;
 }
 
-/** Returns a random nonce for a new batch. */
-const newNonce = (): string => randomBytes(9).toString('base64url');
+const NONCE_BYTES = 9;
 const NEW_ID_BYTES = 12;
 
 /**
  * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined, with nothing written, when the history
- * of Redis lacks this position: it was emptied, exchanged or set back. Throws StoreError `away`, `write` (refused, nothing was
+ * of Redis lacks this position (it was emptied, exchanged or set back), or continues it when a lost history is restored. Throws StoreError `away`, `write` (refused, nothing was
  * changed) or `unknown`.
  */
 export async function commit(
   link: RedisLink,
   writes: readonly RedisWrite[],
   known: () => Position,
-  options?: CommitOptions,
+  restoring?: Restoring,
 ): Promise<Committed | undefined> {
   const session = await link.mayWrite();
-  const nonce = newNonce();
   const position = known();
   const reply = await send(link, [
-    ...[link.channel, nonce, position.id, String(position.revision), position.nonce],
-    ...[options?.isLast ? '1' : '', randomBytes(NEW_ID_BYTES).toString('hex')],
-    options ? String(options.above) : '',
+    ...[
+      link.channel,
+      randomBytes(NONCE_BYTES).toString('base64url'),
+      position.id,
+      String(position.revision),
+      position.nonce,
+    ],
+    ...[restoring ? '1' : '', randomBytes(NEW_ID_BYTES).toString('hex')],
+    restoring ? String(restoring.above) : '',
+    ...[String(restoring?.lost.length ?? 0), ...(restoring?.lost ?? [])],
     ...writes.flatMap(argumentsOf),
   ]);
   if (reply[0] === 'moved') return undefined;
   await link.confirm(session);
-  const [id, revision, verdicts] = reply as [string, string, string[]];
+  const [id, revision, nonce, verdicts] = reply as [string, string, string, string[]];
   return {
     id,
     revision: Number(revision),

@@ -1,4 +1,5 @@
-import type { Mark, Position, Replica } from './redis-replica.js';
+import { batchOf, type Lineage, type Mark, type Origins, originOf, timeOf } from './redis-lineage.js';
+import type { Position } from './redis-replica.js';
 import type { Stored } from './stored-item.js';
 
 /**
@@ -20,8 +21,7 @@ export interface Survey extends Position {
   readonly gone: ReadonlyMap<string, number>;
   /** The batches since the common revision, newest first. */
   readonly marks: readonly Mark[];
-  /** Where restored keys come from, see originOf. */
-  readonly origins: ReadonlyMap<string, string>;
+  readonly origins: Origins;
 }
 
 /** The keys of each kind of difference between a replica and Redis, by what is done about it. */
@@ -38,19 +38,35 @@ export interface ResyncPlan {
   readonly drop: readonly string[];
 }
 
-type Local = { readonly items: ReadonlyMap<string, Stored> } & Pick<Replica, 'marks' | 'gone'>;
+/** The copy of a host. */
+export interface Local {
+  readonly items: ReadonlyMap<string, Stored>;
+  readonly marks: readonly Mark[];
+  readonly lineage: Pick<Lineage, 'gone' | 'origins'>;
+}
+
+/** The origin of a host's value or deletion of this key. */
+export function originHere({ items, marks, lineage }: Local, key: string): string {
+  const revision = items.get(key)?.revision ?? lineage.gone.get(key) ?? 0;
+  return lineage.origins.get(key) ?? originOf(marks, revision);
+}
+
+type Facts = Omit<Survey, keyof Position | 'relation' | 'floor'>;
+
+/** The origin of the value or deletion of this key in Redis, when it is from after the common revision. */
+export function originThere({ index, gone, marks, origins }: Facts, key: string): string {
+  return origins.get(key) ?? originOf(marks, index.get(key) ?? gone.get(key) ?? 0);
+}
 
 /**
  * After a failover or a crash, Redis may have lost writes that this host has seen, or have writes that it has not seen.
- * Both have the same history up to `survey.common`. With `hasLost`, changes after it that only this host has are
- * restored, and changes after it in Redis are kept: they were made later. Only where Redis has what another host restored from
- * the same lost history, the later change of that history counts. Without `hasLost`, Redis is right for every key.
+ * Both have the same history up to `survey.common`. With `hasLost`, changes after it that only this host has are restored.
+ * Where both have changed a key, the later change counts: that of the side which has seen the batch of the other one, or, when neither
+ * has, the one that is later by the clock of Redis. Without `hasLost`, Redis is right for every key.
  */
-export function planResync(
-  { items, marks, gone: deleted }: Local,
-  { common, index, gone, origins }: Pick<Survey, 'common' | 'index' | 'gone' | 'origins'>,
-  hasLost: boolean,
-): ResyncPlan {
+export function planResync(local: Local, survey: Facts, hasLost: boolean): ResyncPlan {
+  const { items, marks, lineage } = local;
+  const { common, index, gone } = survey;
   const plan = {
     restore: [] as string[],
     remove: [] as string[],
@@ -58,35 +74,27 @@ export function planResync(
     adopt: [] as string[],
     drop: [] as string[],
   };
-  const known = new Set(marks.map(([nonce, revision]) => `${nonce} ${revision}`));
-  /** The revision in the lost history of what another host has restored; undefined when this host did not see that history. */
-  const restoredAs = (key: string): number | undefined => {
-    const [nonce, batch, revision] = (origins.get(key) ?? '').split(' ');
-    return known.has(`${nonce} ${batch}`) ? Number(revision) : undefined;
+  const seen = [marks, survey.marks].map((known) => new Set(known.map(([nonce]) => nonce)));
+  const [here = new Set(), there = new Set()] = seen;
+  /** Whether this host's state of a key, changed after the common revision, is later than the one of Redis from this revision. */
+  const isLater = (key: string, revision: number): boolean => {
+    if (!hasLost || revision <= common) return hasLost;
+    const [own, other] = [originHere(local, key), originThere(survey, key)];
+    if (own === other || there.has(batchOf(own))) return false;
+    return here.has(batchOf(other)) || timeOf(own) > timeOf(other);
   };
-  /** True when this host's state of a key that was changed here after the common revision is later than that of Redis. */
-  const isLater = (key: string, there: number, here: number): boolean =>
-    hasLost && (there <= common || here > (restoredAs(key) ?? Number.POSITIVE_INFINITY));
-  for (const [key, there] of index) {
-    const here = items.get(key)?.revision;
-    if (here === undefined)
-      (hasLost && (there <= common || restoredAs(key) !== undefined) ? plan.remove : plan.adopt).push(key);
-    else if (here > common && isLater(key, there, here)) plan.restore.push(key);
-    else if (there > here) plan.adopt.push(key);
-    else if (there < here || here > common) plan.touch.push(key);
+  for (const [key, inRedis] of index) {
+    const revision = items.get(key)?.revision;
+    if (revision === undefined) (isLater(key, inRedis) ? plan.remove : plan.adopt).push(key);
+    else if (revision > common && isLater(key, inRedis)) plan.restore.push(key);
+    else if (inRedis > revision) plan.adopt.push(key);
+    else if (inRedis < revision || revision > common) plan.touch.push(key);
   }
   // Another host may have seen such a key in the lost history, and not its deletion.
-  for (const [key, revision] of deleted)
-    if (!index.has(key) && revision > common && isLater(key, gone.get(key) ?? 0, revision))
-      plan.remove.push(key);
+  for (const [key, revision] of lineage.gone)
+    if (!index.has(key) && revision > common && isLater(key, gone.get(key) ?? 0)) plan.remove.push(key);
   for (const [key, { revision }] of items)
     if (!index.has(key))
-      (revision > common && isLater(key, gone.get(key) ?? 0, revision) ? plan.restore : plan.drop).push(key);
+      (revision > common && isLater(key, gone.get(key) ?? 0) ? plan.restore : plan.drop).push(key);
   return plan;
-}
-
-/** The batch in the history of this host that made a revision, and that revision; '' when the host does not remember it. */
-export function originOf(marks: readonly Mark[], revision: number): string {
-  const batch = marks.findLast(([, after]) => after >= revision);
-  return batch === undefined || revision === 0 ? '' : `${batch[0]} ${batch[1]} ${revision}`;
 }

@@ -4,14 +4,12 @@ import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { parseJson } from './frame-file.js';
+import { Lineage, type LineageFields, type Mark, type Origins } from './redis-lineage.js';
 import { KEEP } from './redis-scripts.js';
 import { replaceFile } from './state-file.js';
 import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
 import { LogFile, readLog, readSnapshot, writeSnapshot } from './store-files.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
-
-/** A batch in the history of the store: the random nonce of its writer, and the revision after it. */
-export type Mark = readonly [nonce: string, revision: number];
 
 /** The point in the history of the store that a replica has reached. A new replica has revision 0 and an empty `id` and `nonce`. */
 export interface Position {
@@ -23,8 +21,9 @@ export interface Step extends Position {
   readonly changes: readonly Change[];
   /** The batches since the last step, newest first. */
   readonly marks: readonly Mark[];
+  /** Origins of the keys that were changed; of a leap, all. */
+  readonly origins: Origins;
 }
-
 /** A step to another history than that of the local copy. */
 export interface Leap extends Step {
   /** Keys and revisions of deletions in that history since the common one. */
@@ -39,60 +38,16 @@ const META = '\u0000position';
 const BEFORE = 'replica.before';
 const COMPACT_AT = 4 * 1024 * 1024;
 
-interface Meta extends Position {
+interface Meta extends Position, Partial<LineageFields> {
   readonly marks: readonly Mark[];
-  /** Key and revision of each deletion. Only a snapshot has them: in a log they are among the changes. */
-  readonly gone?: readonly Mark[];
-  readonly floor?: number;
 }
 
 interface Opened {
   readonly snapshotPath: string;
   readonly file: LogFile;
   readonly items: Map<string, Stored>;
-  readonly deletions: Deletions;
+  readonly lineage: Lineage;
   readonly meta: Meta;
-}
-
-/** The last deletions and their revisions. With them a Redis that was emptied gets back what is gone, too. */
-class Deletions {
-  /** In the order of the revisions. */
-  #gone: Map<string, number>;
-  /** The newest deletion that is forgotten. */
-  floor: number;
-
-  constructor(gone: readonly Mark[], floor: number) {
-    this.#gone = new Map(gone);
-    this.floor = floor;
-  }
-
-  get all(): ReadonlyMap<string, number> {
-    return this.#gone;
-  }
-
-  apply(changes: readonly Change[]): void {
-    for (const { key, revision, json } of changes) {
-      this.#gone.delete(key);
-      if (json === undefined) this.#gone.set(key, revision);
-    }
-    this.#trim();
-  }
-
-  /** Takes over the deletions of another history. */
-  leap(gone: readonly Mark[], floor: number): void {
-    const all = [...new Map([...this.#gone, ...gone])].sort((a, b) => a[1] - b[1]);
-    this.#gone = new Map();
-    this.floor = Math.max(this.floor, floor);
-    this.apply(all.map(([key, revision]) => ({ key, revision, json: undefined })));
-  }
-
-  #trim(): void {
-    for (const [key, revision] of this.#gone) {
-      if (this.#gone.size <= KEEP) return;
-      this.#gone.delete(key);
-      this.floor = Math.max(this.floor, revision);
-    }
-  }
 }
 
 /**
@@ -104,7 +59,7 @@ export class Replica {
   readonly #log: Logger;
   readonly #snapshot: string;
   readonly #file: LogFile;
-  #deletions: Deletions;
+  #lineage: Lineage;
   #position: Position;
   #marks: readonly Mark[];
   /** The files lack the last steps: the next step writes everything. */
@@ -116,7 +71,7 @@ export class Replica {
     this.#snapshot = disk.snapshotPath;
     this.#file = disk.file;
     this.items = disk.items;
-    this.#deletions = disk.deletions;
+    this.#lineage = disk.lineage;
     const { id, revision, nonce } = disk.meta;
     this.#position = { id, revision, nonce };
     this.#marks = disk.meta.marks;
@@ -152,20 +107,16 @@ export class Replica {
     return this.#marks;
   }
 
-  /** Key and revision of the last deletions. */
-  get gone(): ReadonlyMap<string, number> {
-    return this.#deletions.all;
-  }
-  /** The newest deletion that is forgotten. */
-  get floor(): number {
-    return this.#deletions.floor;
+  get lineage(): Lineage {
+    return this.#lineage;
   }
 
   /** Applies a step that continues the history. Resolves when it is on disk, or when writing it has failed. */
   async follow(step: Step): Promise<void> {
     this.#take(step);
     const { id, revision, nonce, marks, changes } = step;
-    const meta = { revision, key: META, json: JSON.stringify({ id, revision, nonce, marks }) };
+    const origins = step.origins.size > 0 ? { origins: [...step.origins] } : {};
+    const meta = { revision, key: META, json: JSON.stringify({ id, revision, nonce, marks, ...origins }) };
     try {
       if (this.#behind || this.#file.length > this.#compactAt) await this.#writeAll();
       else await this.#file.append([...changes, meta]);
@@ -178,9 +129,9 @@ export class Replica {
   /** Applies a step to a different history: its `marks` replace all earlier ones, and the files are rewritten. */
   async leap(step: Leap): Promise<void> {
     this.#marks = [];
-    if (step.id !== this.#position.id) this.#deletions = new Deletions([], 0);
+    if (step.id !== this.#position.id) this.#lineage = new Lineage({ gone: [], origins: [], floor: 0 });
     this.#take(step);
-    this.#deletions.leap(step.gone, step.floor);
+    this.#lineage.leap(step);
     try {
       await this.#writeAll();
       this.#behind = false;
@@ -198,20 +149,15 @@ export class Replica {
     return this.#file.close();
   }
 
-  #take({ id, revision, nonce, marks, changes }: Step): void {
+  #take({ id, revision, nonce, marks, changes, origins }: Step): void {
     for (const c of changes) applyChange(this.items, c);
-    this.#deletions.apply(changes);
+    this.#lineage.apply(changes, origins);
     this.#position = { id, revision, nonce };
     this.#marks = [...marks, ...this.#marks].slice(0, KEEP);
   }
 
   #whole(): ReadonlyMap<string, Stored> {
-    const meta: Meta = {
-      ...this.#position,
-      marks: this.#marks,
-      gone: [...this.gone],
-      floor: this.floor,
-    };
+    const meta: Meta = { ...this.#position, marks: this.#marks, ...this.#lineage.fields() };
     return new Map([...this.items, [META, { json: JSON.stringify(meta), revision: meta.revision }]]);
   }
 
@@ -239,20 +185,25 @@ async function load(snapshotPath: string, logPath: string): Promise<Opened> {
   const steps = [start];
   items.delete(META);
   // A snapshot of an earlier version has no deletions: all up to its revision are forgotten.
-  const deletions = new Deletions(start.gone ?? [], start.floor ?? start.revision);
+  const { gone = [], origins = [], floor = start.revision } = start;
+  const lineage = new Lineage({ gone, origins, floor });
   // A log with another base was about to be restarted after a snapshot: the snapshot contains all of its changes.
   for (const c of loaded.base === base ? loaded.changes : []) {
-    if (c.key === META) steps.push(metaOf(c.json));
-    else {
+    if (c.key !== META) {
       applyChange(items, c);
-      deletions.apply([c]);
+      lineage.apply([c], NONE);
+    } else {
+      const step = metaOf(c.json);
+      lineage.apply([], new Map(step.origins));
+      steps.push(step);
     }
   }
   const file = await LogFile.open(logPath, loaded);
   if (loaded.base !== base) await file.restart(base);
-  return { snapshotPath, file, items, deletions, meta: joined(steps) };
+  return { snapshotPath, file, items, lineage, meta: joined(steps) };
 }
 
+const NONE: Origins = new Map();
 const START: Meta = { id: '', revision: 0, nonce: '', marks: [] };
 
 function metaOf(json: string | undefined): Meta {

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
  *   items   hash: key → JSON             index  sorted set: key → revision
  *   gone    sorted set: deleted key → revision of its deletion; the oldest beyond KEEP are forgotten
  *   marks   sorted set: nonce of a batch → revision after it; the last KEEP. A host compares its history with them
- *   origins hash: key that a host has restored → "NONCE BATCH-REVISION REVISION" in the history that Redis has lost
+ *   origins hash: key that a host has restored, or whose deletion → "NONCE REVISION" in the history that Redis had lost
  *   leases  hash: lease → "TOKEN UNTIL-MS"   nodes  hash: node → "MS JSON"   blobs  hash: SHA-256 → bytes
  */
 const KEYS = ['meta', 'items', 'index', 'gone', 'marks', 'origins', 'leases', 'nodes', 'blobs'] as const;
@@ -35,17 +35,21 @@ local function clock() local t = redis.call('TIME'); return t[1] * 1000 + math.f
 `;
 
 /**
- * Commits a batch, if Redis has the history that the host knows. ARGV: channel, nonce of this batch; id, revision and nonce of the
+ * Commits a batch, if Redis has the history that the host knows. ARGV: channel, random part of the nonce of this batch (the other one is
+ * the time in ms by the clock of Redis); id, revision and nonce of the
  * host's position (id "": it has no copy of a store); "1" when no batch may have come after that position; id for a new store;
- * revision that the new ones must exceed ("" for none); then for each write: op (put, delete, touch), key, expected revision
+ * revision that the new ones must exceed ("" for none); number of batches of a lost history that are put back, and their nonces,
+ * which become marks; then for each write: op (put, delete, touch), key, expected revision
  * ("" for any), fence ("" or "LEASE TOKEN"), origin ("" or as in `origins`; a deletion with one is recorded though the key is
- * absent), JSON. Reply: "moved" alone when Redis is empty, is another store, or lacks the position; else id, revision, and a list
+ * absent), JSON. Reply: "moved" alone when Redis is empty, is another store, or lacks the position; else id, revision, nonce, and a list
  * with for each write "ok REV", "none", "stale REV" or "fenced". A store is founded only while no host that has a copy listens: that host writes its copy instead.
  */
 export const COMMIT = script(
   ['meta', 'items', 'index', 'gone', 'marks', 'origins', 'leases'],
   `${TEXT}
-local channel, nonce, id, have, base, isLast, newId, lift = unpack(ARGV, 1, 8)
+local channel, random, id, have, base, isLast, newId, lift, lost = unpack(ARGV, 1, 9)
+local nonce = random .. '@' .. text(clock())
+local first = 10 + tonumber(lost)
 local now = redis.call('HMGET', meta, 'id', 'revision', 'tip')
 if (now[1] or '') ~= id then return {'moved'} end
 if id == '' then
@@ -57,6 +61,7 @@ end
 local before = tonumber(now[2] or '0')
 local revision = before
 if lift ~= '' then revision = math.max(revision, tonumber(lift)) + 1 end
+for i = 10, first - 1 do redis.call('ZADD', marks, text(revision), ARGV[i]) end
 local function fenced(fence)
   if fence == '' then return false end
   local lease, token = string.match(fence, '^(.*) (%d+)$')
@@ -67,6 +72,9 @@ local function trim(key)
   local surplus = redis.call('ZCARD', key) - ${KEEP}
   if surplus <= 0 then return nil end
   local last = redis.call('ZRANGE', key, surplus - 1, surplus - 1, 'WITHSCORES')
+  for _, old in ipairs(redis.call('ZRANGE', key, 0, surplus - 1)) do
+    if key == gone then redis.call('HDEL', origins, old) end
+  end
   redis.call('ZREMRANGEBYRANK', key, 0, surplus - 1)
   return last[2]
 end
@@ -93,7 +101,7 @@ local function write(op, key, want, fence, origin, json)
   elseif op ~= 'touch' then redis.call('HDEL', origins, key) end
   return 'ok ' .. text(revision)
 end
-for i = 9, #ARGV, 6 do
+for i = first, #ARGV, 6 do
   table.insert(verdicts, write(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]))
 end
 if revision > before then
@@ -105,7 +113,7 @@ if revision > before then
   if floor then redis.call('HSET', meta, 'floor', floor) end
   redis.call('PUBLISH', channel, text(revision))
 end
-return {redis.call('HGET', meta, 'id') or '', text(revision), verdicts}
+return {redis.call('HGET', meta, 'id') or '', text(revision), nonce, verdicts}
 `,
 );
 
@@ -127,11 +135,11 @@ end
  * Returns the changes since a position. ARGV: id, revision and nonce of the host, most rows, most marks. Reply: a word
  *   same · empty · other (another store's id) · behind (too old for a delta) · forgotten (older than all marks) · diverged (not in
  *   the history of Redis), or
- *   delta: revision, nonce, [nonce, revision…] of the batches between, [key, revision, JSON or nil…] by revision.
+ *   delta: revision, nonce, [nonce, revision…] of the batches between, [key, revision, JSON or nil, origin or nil…] by revision.
  * A delta ends with a whole batch.
  */
 export const PULL = script(
-  ['meta', 'items', 'index', 'gone', 'marks'],
+  ['meta', 'items', 'index', 'gone', 'marks', 'origins'],
   `${RELATION}
 local id, have, nonce, mostRows, mostMarks = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local now = redis.call('HMGET', meta, 'id', 'revision', 'tip', 'floor')
@@ -156,6 +164,7 @@ for _, row in ipairs(rows) do
   reply[#reply + 1] = row[1]
   reply[#reply + 1] = text(row[2])
   reply[#reply + 1] = row[3] and redis.call('HGET', items, row[1]) or false
+  reply[#reply + 1] = redis.call('HGET', origins, row[1])
 end
 local between = redis.call('ZREVRANGEBYSCORE', marks, text(revision), '(' .. have, 'WITHSCORES', 'LIMIT', 0, mostMarks)
 return {'delta', text(revision), tip, between, reply}
@@ -200,21 +209,26 @@ return redis.call('HMGET', items, unpack(ARGV, 4))
 );
 
 /**
- * Writes a whole store into a Redis that has none. ARGV: channel, id, revision, nonce, floor, number of marks and of deletions, then nonce
- * and revision of each mark, key and revision of each deletion, and key, revision and JSON of each item. Reply: 1, or 0 when there
- * is a store already.
+ * Writes a whole store into a Redis that has none. ARGV: channel, id, revision, nonce, floor, number of marks, of deletions and of
+ * origins, then nonce and revision of each mark, key and revision of each deletion, key and origin, and key, revision and JSON of
+ * each item. Reply: 1, or 0 when there is a store already.
  */
 export const SEED = script(
-  ['meta', 'items', 'index', 'gone', 'marks'],
+  ['meta', 'items', 'index', 'gone', 'marks', 'origins'],
   `
 if redis.call('HEXISTS', meta, 'id') == 1 then return 0 end
-local channel, id, revision, nonce, floor, marked, deleted = unpack(ARGV, 1, 7)
-local deletions = 8 + 2 * tonumber(marked)
-local first = deletions + 2 * tonumber(deleted)
-for i = 8, deletions - 1, 2 do redis.call('ZADD', marks, ARGV[i + 1], ARGV[i]) end
-for i = deletions, first - 1, 2 do redis.call('ZADD', gone, ARGV[i + 1], ARGV[i]) end
+local channel, id, revision, nonce, floor = unpack(ARGV, 1, 5)
+local at = 9
+local function pairsOf(count, write)
+  local last = at + 2 * tonumber(count)
+  for i = at, last - 1, 2 do write(ARGV[i], ARGV[i + 1]) end
+  at = last
+end
 redis.call('ZADD', marks, revision, nonce)
-for i = first, #ARGV, 3 do
+pairsOf(ARGV[6], function(mark, after) redis.call('ZADD', marks, after, mark) end)
+pairsOf(ARGV[7], function(key, deleted) redis.call('ZADD', gone, deleted, key) end)
+pairsOf(ARGV[8], function(key, origin) redis.call('HSET', origins, key, origin) end)
+for i = at, #ARGV, 3 do
   redis.call('ZADD', index, ARGV[i + 1], ARGV[i])
   redis.call('HSET', items, ARGV[i], ARGV[i + 2])
 end

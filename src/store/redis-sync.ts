@@ -1,9 +1,10 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
+import type { Mark } from './redis-lineage.js';
 import { messageOf, type RedisLink } from './redis-link.js';
-import { originOf, planResync, type ResyncPlan, type Survey } from './redis-plan.js';
-import type { Leap, Mark, Position, Replica, Step } from './redis-replica.js';
+import { originHere, originThere, planResync, type ResyncPlan, type Survey } from './redis-plan.js';
+import type { Leap, Position, Replica, Step } from './redis-replica.js';
 import { KEEP, PULL, SEED, SURVEY, VALUES } from './redis-scripts.js';
 import type { Change } from './stored-item.js';
 
@@ -206,11 +207,13 @@ export class Sync {
 function deltaOf(id: string, reply: readonly unknown[]): Step {
   const [revision, nonce, marks, rows] = reply as [string, string, string[], (string | null)[]];
   const changes: Change[] = [];
-  for (let i = 0; i < rows.length; i += 3) {
-    const [key, at, json] = [rows[i] ?? '', Number(rows[i + 1]), rows[i + 2]];
+  const origins = new Map<string, string>();
+  for (let i = 0; i < rows.length; i += 4) {
+    const [key, at, json, origin] = [rows[i] ?? '', Number(rows[i + 1]), rows[i + 2], rows[i + 3]];
     changes.push({ key, revision: at, json: json ?? undefined });
+    if (typeof origin === 'string') origins.set(key, origin);
   }
-  return { id, revision: Number(revision), nonce, changes, marks: marksOf(marks) };
+  return { id, revision: Number(revision), nonce, changes, marks: marksOf(marks), origins };
 }
 
 const pairsOf = (flat: readonly string[]): [string, string][] =>
@@ -243,10 +246,11 @@ async function resync(context: ResyncContext, survey: Survey): Promise<Leap | un
 async function seed({ link, replica, log }: ResyncContext): Promise<void> {
   const session = await link.mayWrite();
   const { id, revision, nonce } = replica.position;
-  const [marks, gone] = [replica.marks.flat(), [...replica.gone].flat()];
+  const { gone, origins, floor } = replica.lineage.fields();
+  const past = [replica.marks, gone, origins];
   const rows = [...replica.items].flatMap(([key, item]) => [key, item.revision, item.json]);
-  const head = [link.channel, id, revision, nonce, replica.floor, marks.length / 2, gone.length / 2];
-  const done = await link.write(SEED, [...head, ...marks, ...gone, ...rows]);
+  const head = [link.channel, id, revision, nonce, floor, ...past.map((pairs) => pairs.length)];
+  const done = await link.write(SEED, [...head, ...past.flat(2), ...rows]);
   await link.confirm(session);
   if (done === 1)
     log.warn(
@@ -279,18 +283,26 @@ async function writeDifferences(
   survey: Survey,
   plan: ResyncPlan,
 ): Promise<Committed | undefined> {
-  const origin = (revision = 0): string => originOf(replica.marks, revision);
+  const origin = (key: string): string => originHere(replica, key);
   const writes = [
-    ...plan.restore.map((key) => {
-      const { json, revision } = replica.items.get(key) ?? { json: 'null', revision: 0 };
-      return write('put', key, { json, origin: origin(revision) });
-    }),
-    ...plan.remove.map((key) => write('delete', key, { origin: origin(replica.gone.get(key)) })),
-    ...plan.touch.map((key) => write('touch', key)),
+    ...plan.restore.map((key) =>
+      write('put', key, { json: replica.items.get(key)?.json ?? 'null', origin: origin(key) }),
+    ),
+    ...plan.remove.map((key) => write('delete', key, { origin: origin(key) })),
+    ...plan.touch.map((key) => write('touch', key, { origin: originThere(survey, key) })),
   ];
   const { revision } = replica.position;
-  if (writes.length === 0 && survey.revision > revision) return { ...survey, verdicts: [] };
-  return commit(link, writes, () => survey, { isLast: true, above: revision });
+  const lost = lostBy(survey, replica);
+  if (writes.length === 0 && lost.length === 0 && survey.revision > revision)
+    return { ...survey, verdicts: [] };
+  return commit(link, writes, () => survey, { lost, above: revision });
+}
+
+/** The batches that this host has seen and Redis does not have. */
+function lostBy({ relation, common, marks }: Survey, replica: Replica): string[] {
+  if (relation !== 'diverged') return [];
+  const there = new Set(marks.map(([nonce]) => nonce));
+  return replica.marks.flatMap(([nonce, at]) => (at > common && !there.has(nonce) ? [nonce] : []));
 }
 
 const write = (
@@ -317,15 +329,30 @@ async function stepAfter(
   if (adopted === undefined) return undefined;
   const gone = plan.drop.map((key) => ({ key, json: undefined, revision: done.revision }));
   const own: readonly Mark[] = done.nonce === survey.nonce ? [] : [[done.nonce, done.revision]];
+  // COMMIT gives them the revision before its own: no item has that.
+  const lifted = Math.max(survey.revision, replica.position.revision) + 1;
+  const lost = lostBy(survey, replica).map((nonce): Mark => [nonce, lifted]);
+  const origins = new Map(survey.origins);
+  const moved = [
+    ...[...plan.restore, ...plan.remove].map((key) => [key, originHere(replica, key)] as const),
+    ...plan.touch.map((key) => [key, originThere(survey, key)] as const),
+  ];
+  for (const [key, origin] of moved) if (origin !== '') origins.set(key, origin);
   const removed = plan.remove.map((key, i): Mark => [key, revisionOf(done, plan.restore.length + i)]);
   return {
     id: done.id,
     revision: done.revision,
     nonce: done.nonce,
     changes: [...adopted, ...restored, ...gone],
-    marks: [...own, ...survey.marks, ...replica.marks.filter(([, revision]) => revision <= survey.common)],
+    marks: [
+      ...own,
+      ...lost,
+      ...survey.marks,
+      ...replica.marks.filter(([, revision]) => revision <= survey.common),
+    ],
     gone: [...survey.gone, ...removed],
     floor: survey.floor,
+    origins,
   };
 }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { originOf, planResync } from '../../../src/store/redis-plan.js';
-import type { Mark } from '../../../src/store/redis-replica.js';
+import type { Mark } from '../../../src/store/redis-lineage.js';
+import { originHere, planResync } from '../../../src/store/redis-plan.js';
 import { parseRedisUrl } from '../../../src/store/redis-target.js';
 import type { Stored } from '../../../src/store/stored-item.js';
 
@@ -103,6 +103,13 @@ const json = ({ items }: Past, key: string): string | undefined => items.get(key
 const indexOf = ({ items }: Past): Map<string, number> =>
   new Map([...items].map(([key, { revision }]) => [key, revision]));
 
+const NONE: ReadonlyMap<string, string> = new Map();
+const localOf = ({ items, gone }: Past, marks: readonly Mark[]) => ({
+  items,
+  marks,
+  lineage: { gone, origins: NONE },
+});
+
 /** What a plan makes of Redis: the host's state of what it restores, with the origin that it writes. */
 function healed(redis: Past, host: Past, plan: ReturnType<typeof planResync>, marks: readonly Mark[]) {
   const [items, gone, origins] = [new Map(redis.items), new Map(redis.gone), new Map<string, string>()];
@@ -112,17 +119,17 @@ function healed(redis: Past, host: Past, plan: ReturnType<typeof planResync>, ma
     if (!item) throw new Error(`${key} is restored from nothing`);
     items.set(key, { ...item, revision: ++revision });
     gone.delete(key);
-    origins.set(key, originOf(marks, item.revision));
   }
   for (const key of plan.remove) {
     items.delete(key);
     gone.set(key, ++revision);
-    origins.set(key, originOf(marks, host.gone.get(key) ?? 0));
   }
   for (const key of plan.touch) {
     const item = redis.items.get(key);
     if (item) items.set(key, { ...item, revision: ++revision });
   }
+  for (const key of [...plan.restore, ...plan.remove])
+    origins.set(key, originHere(localOf(host, marks), key));
   return { past: { items, gone, revision }, origins };
 }
 /** One batch for each revision. */
@@ -143,9 +150,10 @@ describe('the reunion of a host and Redis', () => {
           common: shared.revision,
           index: indexOf(redis),
           gone: redis.gone,
-          origins: new Map(),
+          origins: NONE,
+          marks: marksOf(redis, 'r', shared.revision),
         };
-        const plan = planResync({ ...local, marks: [] }, survey, hasLost);
+        const plan = planResync(localOf(local, []), survey, hasLost);
         const final = healed(redis, local, plan, []).past.items;
         const mine = new Map(local.items);
         for (const key of plan.drop) mine.delete(key);
@@ -176,8 +184,14 @@ describe('the reunion of a host and Redis', () => {
           { host: long, marks },
         ];
         for (const { host, marks } of isShorterFirst ? hosts : hosts.reverse()) {
-          const survey = { common: shared.revision, index: indexOf(redis), gone: redis.gone, origins };
-          const done = healed(redis, host, planResync({ ...host, marks }, survey, true), marks);
+          const survey = {
+            common: shared.revision,
+            index: indexOf(redis),
+            gone: redis.gone,
+            origins,
+            marks: marksOf(redis, 'r', shared.revision),
+          };
+          const done = healed(redis, host, planResync(localOf(host, marks), survey, true), marks);
           redis = done.past;
           for (const [key, origin] of done.origins) origins.set(key, origin);
         }
@@ -195,8 +209,8 @@ describe('the reunion of a host and Redis', () => {
       fc.property(ops, ops, fc.boolean(), (here, there, known) => {
         const [local, redis] = [played(EMPTY, here, 'l'), played(EMPTY, there, 'r')];
         const index = indexOf(redis);
-        const survey = { common: 0, index, gone: redis.gone, origins: new Map() };
-        const plan = planResync({ ...local, marks: [] }, survey, known);
+        const survey = { common: 0, index, gone: redis.gone, origins: NONE, marks: [] };
+        const plan = planResync(localOf(local, []), survey, known);
         for (const key of plan.adopt)
           expect(index.get(key)).toBeGreaterThan(local.items.get(key)?.revision ?? 0);
       }),
