@@ -1,28 +1,7 @@
-import { batchOf, type Lineage, type Mark, type Origins, originOf, timeOf } from './redis-lineage.js';
+import { batchOf, type Lineage, type Mark, originOf, timeOf } from './redis-lineage.js';
 import type { Position } from './redis-replica.js';
+import type { Survey } from './redis-survey.js';
 import type { Stored } from './stored-item.js';
-
-/**
- * How Redis continues the copy of a host: behind (the copy is too old for a delta), forgotten (it is older than all that Redis
- * remembers), diverged (Redis lacks its last batch), other (another store), empty.
- */
-type Relation = 'empty' | 'other' | 'behind' | 'delta' | 'forgotten' | 'diverged';
-
-/** The state of Redis, compared with the marks of a replica. */
-export interface Survey extends Position {
-  readonly relation: Relation;
-  /** The revision up to which Redis and this host have the same history; 0 when they have none in common. */
-  readonly common: number;
-  /** The newest deletion that Redis has forgotten. */
-  readonly floor: number;
-  /** Every key in Redis and its revision. */
-  readonly index: ReadonlyMap<string, number>;
-  /** Every key that was deleted since the common revision, and the revision of its deletion. */
-  readonly gone: ReadonlyMap<string, number>;
-  /** The batches since the common revision, newest first. */
-  readonly marks: readonly Mark[];
-  readonly origins: Origins;
-}
 
 /** The keys of each kind of difference between a replica and Redis, by what is done about it. */
 export interface ResyncPlan {

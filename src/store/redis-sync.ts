@@ -3,9 +3,10 @@ import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { Mark } from './redis-lineage.js';
 import { messageOf, type RedisLink } from './redis-link.js';
-import { originHere, originThere, planResync, type ResyncPlan, type Survey } from './redis-plan.js';
+import { originHere, originThere, planResync, type ResyncPlan } from './redis-plan.js';
 import type { Leap, Position, Replica, Step } from './redis-replica.js';
-import { KEEP, PULL, SEED, SURVEY, VALUES } from './redis-scripts.js';
+import { KEEP, PULL, SEED } from './redis-scripts.js';
+import { marksOf, type Survey, takeSurvey, values } from './redis-survey.js';
 import type { Change } from './stored-item.js';
 
 export interface SyncOptions {
@@ -216,17 +217,11 @@ function deltaOf(id: string, reply: readonly unknown[]): Step {
   return { id, revision: Number(revision), nonce, changes, marks: marksOf(marks), origins };
 }
 
-const pairsOf = (flat: readonly string[]): [string, string][] =>
-  Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i] ?? '', flat[2 * i + 1] ?? '']);
-const marksOf = (flat: readonly string[]): Mark[] =>
-  pairsOf(flat).map(([text, revision]) => [text, Number(revision)]);
-
 interface ResyncContext {
   readonly link: RedisLink;
   readonly replica: Replica;
   readonly log: Logger;
 }
-const FIELDS_AT_ONCE = 200;
 
 /** Makes the replica and Redis agree again. Returns undefined when Redis was changed meanwhile: poll again. */
 async function resync(context: ResyncContext, survey: Survey): Promise<Leap | undefined> {
@@ -257,24 +252,6 @@ async function seed({ link, replica, log }: ResyncContext): Promise<void> {
       { items: replica.items.size, revision },
       'Redis was empty: the last good copy of this host was written to it',
     );
-}
-
-async function takeSurvey(link: RedisLink, { position, marks }: Replica): Promise<Survey> {
-  const reply = await link.read(SURVEY, [position.id, position.revision, position.nonce, ...marks.flat()]);
-  const [relation, id, revision, nonce, common, floor] = reply as [Survey['relation'], ...string[]];
-  const [index = [], gone = [], since = [], origins = []] = (reply as string[][]).slice(6);
-  return {
-    relation,
-    id: id ?? '',
-    revision: Number(revision),
-    nonce: nonce ?? '',
-    common: Number(common),
-    floor: Number(floor),
-    index: new Map(marksOf(index)),
-    gone: new Map(marksOf(gone)),
-    marks: marksOf(since),
-    origins: new Map(pairsOf(origins)),
-  };
 }
 
 /** Writes to Redis what the plan restores, removes and touches; nothing when Redis is ahead in every key. */
@@ -333,11 +310,8 @@ async function stepAfter(
   const lifted = Math.max(survey.revision, replica.position.revision) + 1;
   const lost = lostBy(survey, replica).map((nonce): Mark => [nonce, lifted]);
   const origins = new Map(survey.origins);
-  const moved = [
-    ...[...plan.restore, ...plan.remove].map((key) => [key, originHere(replica, key)] as const),
-    ...plan.touch.map((key) => [key, originThere(survey, key)] as const),
-  ];
-  for (const [key, origin] of moved) if (origin !== '') origins.set(key, origin);
+  for (const key of [...plan.restore, ...plan.remove]) origins.set(key, originHere(replica, key));
+  for (const key of plan.touch) origins.set(key, originThere(survey, key));
   const removed = plan.remove.map((key, i): Mark => [key, revisionOf(done, plan.restore.length + i)]);
   return {
     id: done.id,
@@ -352,36 +326,13 @@ async function stepAfter(
     ],
     gone: [...survey.gone, ...removed],
     floor: survey.floor,
-    origins,
+    origins: new Map([...origins].filter(([, origin]) => origin !== '')),
   };
 }
 
 function revisionOf({ verdicts, revision }: Committed, i: number): number {
   const verdict = verdicts[i];
   return typeof verdict === 'number' ? verdict : revision;
-}
-
-/**
- * Reads the values of these keys after a batch. A key that was deleted since is left out: the next step contains its deletion.
- * Returns undefined when Redis has lost the batch since.
- */
-async function values(
-  link: RedisLink,
-  { id, revision, nonce }: Position,
-  wanted: ReadonlyMap<string, number>,
-): Promise<Change[] | undefined> {
-  const keys = [...wanted.keys()];
-  const changes: Change[] = [];
-  for (let i = 0; i < keys.length; i += FIELDS_AT_ONCE) {
-    const part = keys.slice(i, i + FIELDS_AT_ONCE);
-    const found = (await link.read(VALUES, [id, revision, nonce, ...part])) as (string | null)[] | null;
-    if (found === null) return undefined;
-    for (const [n, key] of part.entries()) {
-      const json = found[n];
-      if (typeof json === 'string') changes.push({ key, json, revision: wanted.get(key) ?? 0 });
-    }
-  }
-  return changes;
 }
 
 /** A replica that was only too old is not worth a log line. */

@@ -3,6 +3,7 @@
  * end, unless a later one replaced it, and a refused change is not. Each host has a link of its own (Gate) that can break, and that
  * runs a fault before a given command passes.
  */
+import { once } from 'node:events';
 import { cpSync, readdirSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -13,6 +14,17 @@ import { Host } from './hosts.js';
 import { freePort, RedisServer, until } from './server.js';
 
 const AOF = 'appendonlydir';
+
+/** A free port that no connection gets while its server starts again: below those that the kernel gives to connections. */
+async function stablePort(): Promise<number> {
+  return until('a port', async () => {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const server = createServer().listen(port, '127.0.0.1');
+    await once(server, 'listening');
+    server.close();
+    return port;
+  });
+}
 
 /** Numbers from a seed (mulberry32). */
 export class Dice {
@@ -107,7 +119,11 @@ class Gate implements AsyncDisposable {
     client.on('data', (bytes) => {
       order = order
         .then(() => this.#trap.passing())
-        .then(() => void (server.destroyed || server.write(bytes)));
+        // `spring` throws the error of a fault
+        .then(
+          () => void (server.destroyed || server.write(bytes)),
+          () => void client.destroy(),
+        );
     });
     server.on('data', (bytes) => void (client.destroyed || client.write(bytes)));
   }
@@ -147,8 +163,8 @@ export class Fleet implements AsyncDisposable {
   static async open(hosts: number): Promise<Fleet> {
     const conf = ['repl-diskless-sync-delay 0', 'repl-diskless-load swapdb'];
     const [a, b] = [
-      new RedisServer({ port: await freePort(), conf }),
-      new RedisServer({ port: await freePort(), conf }),
+      new RedisServer({ port: await stablePort(), conf }),
+      new RedisServer({ port: await stablePort(), conf }),
     ];
     const fleet = new Fleet(a, b);
     try {
