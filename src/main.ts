@@ -50,7 +50,8 @@ const host: Host = {
   beginEmptyStore: async (state) => (await import('./store/store-recovery.js')).beginEmpty(state),
   recordAlone: async (config, record) =>
     (await import('./changes/service-records.js')).recordAlone(config, { ...record, who: localUser() }),
-  teardownKernel: async (config) => (await import('./ops/teardown.js')).teardownKernel(config),
+  teardownKernel: async (config, isRefused) =>
+    (await import('./ops/teardown.js')).teardownKernel(config, isRefused),
   isServed: async (config) => (await import('./ops/teardown.js')).isServed(config),
   syncFeeds: async (config, { name, accept, onlyDue }) => {
     const { syncFeedsAlone } = await import('./ops/feeds-offline.js');

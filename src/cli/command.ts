@@ -39,13 +39,34 @@ export class Session {
     return lenientConfig({ file: this.file, env: this.host.env, flags });
   }
 
+  /** A fault in it must neither leave the host open at boot nor keep it closed: it is reported, and `user` goes on. */
+  async soundConfig(user: string): Promise<Sound> {
+    try {
+      return { config: await this.config(), isRefused: false };
+    } catch (e) {
+      if (!(e instanceof CommandFailure)) throw e;
+      for (const problem of e.problems) this.out.note(problemText(problem));
+      this.out.note(`the configuration is refused: ${user} uses the keys of it that are valid`);
+      return { config: await this.lenientConfig(), isRefused: true };
+    }
+  }
+
   /** The service. It was found without a check of the whole configuration where that decides nothing about it. */
   async client(timeoutMs?: number): Promise<ApiClient> {
     const quick = await quickSocket({ file: this.file, env: this.host.env });
-    const socket = quick ?? localSocketOf(await this.config());
+    return this.clientAt(quick ?? localSocketOf(await this.config()), timeoutMs);
+  }
+
+  clientAt(socket: string, timeoutMs?: number): ApiClient {
     const patience = timeoutMs === undefined ? {} : { timeoutMs };
     return new ApiClient({ socket, user: this.host.user, ...patience });
   }
+}
+
+/** A configuration; when it was refused, keys that are not valid have their defaults. */
+export interface Sound {
+  readonly config: Config;
+  readonly isRefused: boolean;
 }
 
 interface Definition<Args extends readonly unknown[], Options> {

@@ -105,8 +105,8 @@ export interface Host {
   beginEmptyStore(state: string): Promise<readonly string[]>;
   /** Records a change in the audit without the service. Resolves with the reason if it was not recorded; never rejects. */
   recordAlone(config: Config, record: AloneRecord): Promise<string | undefined>;
-  /** Takes every trace out of the kernel without the service; what was removed, in words. */
-  teardownKernel(config: Config): Promise<readonly string[]>;
+  /** Takes every trace out of the kernel without the service; what was removed, in words. `isRefused`: not all of the file is valid. */
+  teardownKernel(config: Config, isRefused: boolean): Promise<readonly string[]>;
   /** Whether a service is bound to the NFQUEUE of this host, possibly with another configuration. */
   isServed(config: Config): Promise<boolean>;
   /** Tries feeds without the service. */

@@ -5,9 +5,10 @@ import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { Config } from '../config/config.js';
 import { fromFlags } from '../config/overlay.js';
+import { localSocketOf } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
 import type { ServiceManager } from '../ops/service-manager.js';
-import { agrees, type Registry, recordAlone, type Session } from './command.js';
+import { agrees, type Registry, recordAlone, type Session, type Sound } from './command.js';
 import { CommandFailure, fail, failureOf, isNotRunning, problemText, wrongUsage } from './failure.js';
 import type { DoctorCheck, Host, RunningService } from './host.js';
 import type { Output } from './output.js';
@@ -253,7 +254,8 @@ export function guardCommand(program: Command, registry: Registry): void {
     summary: 'install the default-deny rules at boot, before Docker starts',
     examples: ['guard', 'guard --json'],
     run: async (session) => {
-      const done = await session.host.layGuard(await configOrWhatIsSound(session));
+      const { config } = await session.soundConfig('the closed base');
+      const done = await session.host.layGuard(config);
       for (const note of done.notes ?? []) session.out.note(note);
       session.out.show(done, () => {
         session.out.line(
@@ -266,18 +268,6 @@ export function guardCommand(program: Command, registry: Registry): void {
       return 0;
     },
   });
-}
-
-/** A fault in the configuration must not leave the host open at boot: it is reported, and the base uses the valid keys. */
-async function configOrWhatIsSound(session: Session): Promise<Config> {
-  try {
-    return await session.config();
-  } catch (e) {
-    if (!(e instanceof CommandFailure)) throw e;
-    for (const problem of e.problems) session.out.note(problemText(problem));
-    session.out.note('the configuration is refused: the closed base uses the keys of it that are valid');
-    return session.lenientConfig();
-  }
 }
 
 export function doctorCommand(program: Command, registry: Registry): void {
@@ -325,8 +315,12 @@ export function teardownCommand(program: Command, registry: Registry): void {
     run: async (session, _args, options) => {
       if (session.host.canAsk && options.yes !== true && !(await agrees(session, question(options))))
         return 1;
-      const removed = await teardown(session);
-      const purged = options.purge ? await purge((await session.config()).state) : null;
+      const sound = await session.soundConfig('teardown');
+      const removed = await teardown(session, sound);
+      const mayPurge = options.purge && !sound.isRefused;
+      if (options.purge && !mayPurge)
+        session.out.note('the state folder is left: a valid configuration must name it');
+      const purged = mayPurge ? await purge(sound.config.state) : null;
       session.out.show({ removed, purged }, () => {
         for (const what of removed) session.out.line(`removed ${what}`);
         if (purged !== null) session.out.line(`removed ${purged}`);
@@ -343,24 +337,23 @@ const question = ({ purge }: { readonly purge?: boolean }): string =>
     : 'Stop enforcing and remove every rule? Containers then reach everything.';
 
 /** Through the service when it is up, so that it does not repair what goes; else by ourselves. */
-async function teardown(session: Session): Promise<readonly string[]> {
-  const client = await session.client();
+async function teardown(session: Session, sound: Sound): Promise<readonly string[]> {
+  const client = session.clientAt(localSocketOf(sound.config));
   try {
     await client.teardown();
   } catch (e) {
     if (!isNotRunning(e)) throw e;
-    return alone(session);
+    return alone(session, sound);
   }
   await awaitEnd(client);
   return ["the service's rules, sets and tables"];
 }
 
-async function alone(session: Session): Promise<readonly string[]> {
+async function alone(session: Session, { config: settings, isRefused }: Sound): Promise<readonly string[]> {
   const { host } = session;
-  const settings = await session.config();
   await recordAlone(session, settings, { action: 'teardown', after: null, outcome: 'done' });
   try {
-    return await host.teardownKernel(settings);
+    return await host.teardownKernel(settings, isRefused);
   } finally {
     // whether it succeeded or not: a repair in between adds rules that use the sets
     if (await host.isServed(settings))

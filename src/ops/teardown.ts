@@ -53,9 +53,18 @@ export function formerPrefixes(config: Config): readonly string[] {
   return last === undefined || last === config.kernel.prefix ? [] : [last];
 }
 
-async function teardownFormer(config: Config): Promise<readonly string[]> {
+/** Prefixes of the rules and sets of Drawbridge in the kernel. */
+async function installedPrefixes(run: Exec): Promise<readonly string[]> {
+  const sets = (await must(run, 'ipset', ['list', '-n'])).split('\n');
+  const chains = Object.values(await readChains(run)).flat();
+  return [...sets, ...chains].flatMap((name) => OWN_NAME.exec(name)?.[1] ?? []);
+}
+/** The set of `recordSet` and a chain of every version. */
+const OWN_NAME = /^([A-Z][A-Z0-9]{0,7})-(?:record|THREAT-IN)$/;
+
+async function teardownFormer(former: Iterable<string>): Promise<readonly string[]> {
   const removed: string[] = [];
-  for (const prefix of formerPrefixes(config)) removed.push(...(await teardownPrefix(exec, prefix)));
+  for (const prefix of former) removed.push(...(await teardownPrefix(exec, prefix)));
   return removed;
 }
 
@@ -64,7 +73,7 @@ async function teardownFormer(config: Config): Promise<readonly string[]> {
  * Returns what was removed.
  */
 export async function leavePrefix(config: Config): Promise<readonly string[]> {
-  const removed = await teardownFormer(config);
+  const removed = await teardownFormer(formerPrefixes(config));
   if (lastPrefix(config) !== config.kernel.prefix) writeFileSync(prefixFile(config), config.kernel.prefix);
   return removed;
 }
@@ -84,11 +93,16 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
   return readStateFile(foundFile(state), { version: FOUND_VERSION, parse });
 }
 
-/** Remove everything of Drawbridge from the kernel of this host, without the service. Returns a list of what was removed. */
-export async function teardownKernel(config: Config): Promise<readonly string[]> {
+/**
+ * Remove everything of Drawbridge from the kernel of this host, without the service. Returns a list of what was removed. Of a
+ * configuration that was refused, `kernel.prefix` and `state` may be the defaults: then every prefix that the kernel has goes, too.
+ */
+export async function teardownKernel(config: Config, isRefused = false): Promise<readonly string[]> {
+  const former = new Set([...formerPrefixes(config), ...(isRefused ? await installedPrefixes(exec) : [])]);
+  former.delete(config.kernel.prefix);
   const removed = [
     ...(await releaseIngress()),
-    ...(await teardownFormer(config)),
+    ...(await teardownFormer(former)),
     ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
   ];
   const addresses = new Addresses();

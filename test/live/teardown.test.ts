@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
@@ -104,6 +104,26 @@ describe('teardown leaves the kernel as it was found', () => {
       action: 'teardown',
     });
     expect((await drawbridge.cli(['audit', 'verify'])).code).toBe(0);
+  });
+});
+
+describe('teardown by a configuration that is refused', () => {
+  it('as after a rollback to a version that lacks a key: removes all, of a prefix that cannot be read as well', async () => {
+    const found = await everything();
+    drawbridge.configure({ kernel: { prefix: 'XY' } });
+    drawbridge.start();
+    await drawbridge.ready();
+    await waitFor('the container to be held', async () => !(await forbidden()), 20_000);
+    await drawbridge.stop();
+    drawbridge.configure({ bogus: true, kernel: { prefix: 'not a prefix' } });
+    rmSync(join(drawbridge.stateDir, 'kernel-prefix'));
+    const done = await drawbridge.cli(['teardown']);
+    expect(done.stderr).toMatch(/unknown key "?bogus/);
+    expect(done.stdout).toContain('nothing is enforced now');
+    expect(done.code).toBe(0);
+    expect(await everything()).toEqual(found);
+    await freeNetwork();
+    drawbridge.configure({});
   });
 });
 

@@ -1,6 +1,8 @@
 /** The API, the stores, and what is read from the kernel. */
 import type { Mutant } from './mutant.js';
 
+const HISTORY = 'test/kernel/redis/history.test.ts';
+
 export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-import-role',
@@ -99,6 +101,60 @@ export const OUTSIDE: readonly Mutant[] = [
       file: 'test/kernel/redis/store.test.ts',
       test: 'a lease that is over writes nothing, though nobody has taken it',
     },
+  },
+  {
+    id: 'redis-emptied',
+    what: 'a change that meets an emptied or another Redis founds or changes a store there',
+    file: 'src/store/redis-scripts.ts',
+    from: "if (now[1] or '') ~= id then return {'moved'} end\n",
+    to: '',
+    killedBy: { file: HISTORY, test: 'a Redis that was emptied takes no write of this host' },
+  },
+  {
+    id: 'redis-set-back',
+    what: 'a change is written to a Redis that was set back',
+    file: 'src/store/redis-scripts.ts',
+    from: "if isLast == '1' or not known or tonumber(known) ~= tonumber(have) then return",
+    to: "if isLast == '1' then return",
+    killedBy: { file: HISTORY, test: 'lacks the last batch of the host takes no write of this host' },
+  },
+  {
+    id: 'redis-founded',
+    what: 'a host without a copy founds a store in an emptied Redis before the others can put theirs back',
+    file: 'src/store/redis-scripts.ts',
+    from: "if redis.call('PUBLISH', channel .. '${HELD}', '') > 0 then return {'moved'} end",
+    to: '',
+    killedBy: { file: HISTORY, test: 'founds no store while one with a copy listens' },
+  },
+  {
+    id: 'redis-other',
+    what: 'another store in place of the known one is taken over, and the last good copy is dropped',
+    file: 'src/store/redis-sync.ts',
+    from: 'if (isForeign && survey.id !== this.#accepted) throw',
+    to: 'if (isForeign && survey.id === this.#accepted) throw',
+    killedBy: {
+      file: 'test/kernel/redis/reunion.test.ts',
+      test: 'is neither read nor written until a person accepts it',
+    },
+  },
+  {
+    id: 'redis-deletions',
+    what: 'permissions that were deleted come back with a copy from before',
+    file: 'src/store/redis-plan.ts',
+    from: '    if (own === other || there.has(batchOf(own))) return false;\n    return here.has(batchOf(other)) || timeOf(own) > timeOf(other);',
+    to: '    return true;',
+    killedBy: {
+      file: 'test/pure/store/redis.test.ts',
+      test: 'what changed in Redis since they parted stands, what only the host saw change is restored',
+    },
+  },
+  {
+    id: 'redis-not-sent',
+    what: 'a change that was not sent to Redis is reported as possibly made',
+    file: 'src/store/redis-link.ts',
+    from: 'if (!isWritable(redis)) throw new NotSentError(this.#lastError);',
+    to: '',
+    killedBy: { file: HISTORY, test: 'the next ones are not said to be taken: they were not sent' },
   },
   {
     id: 'conntrack-mask',

@@ -267,6 +267,31 @@ describe('without a service', () => {
     expect(done).toEqual([record, 'removed', record, 'removed']);
   });
 
+  it('tears down by the valid keys of a configuration that is refused, and leaves the state folder', async () => {
+    const given: unknown[] = [];
+    bench.host = {
+      teardownKernel: async ({ kernel, state }, isRefused) => {
+        given.push([kernel.prefix, state, isRefused]);
+        return ['5 sets'];
+      },
+    };
+    await writeFile(
+      bench.config,
+      `bogus: 1\nstate: ${bench.dir}/here\nkernel: { prefix: XY, markMask: none }\n`,
+    );
+    await mkdir(join(bench.dir, 'here'));
+    const { code, out, err } = await bench.run('teardown', '--purge');
+    expect({ code, out }).toEqual({ code: 0, out: 'removed 5 sets\nnothing is enforced now\n' });
+    expect(err).toMatch(
+      /unknown key "?bogus.*the configuration is refused: teardown uses .*the state folder is left/s,
+    );
+    expect(given).toEqual([['XY', join(bench.dir, 'here'), true]]);
+    await stat(join(bench.dir, 'here'));
+    await writeFile(bench.config, 'kernel: { prefix: not-a-prefix }\n');
+    expect((await bench.run('teardown')).code).toBe(0);
+    expect(given.at(-1)).toEqual(['DB', expect.any(String), true]);
+  });
+
   it('does not say that nothing is enforced while a service by another configuration runs', async () => {
     bench.host = { teardownKernel: async () => ['5 sets'], isServed: async () => true };
     const { code, out, err } = await bench.run('teardown');
