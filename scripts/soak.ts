@@ -18,6 +18,7 @@ const REPEATING = [
   'test/live/flow-mix.test.ts',
   'test/attacks/reuse.test.ts',
   'test/attacks/kill-steps.test.ts',
+  'test/kernel/redis/model.test.ts',
   SOAK,
 ];
 
@@ -27,7 +28,7 @@ const env = { SEED: String(Date.now() % 1_000_000), ...LONG, ...process.env };
 process.stdout.write(`soak: SEED=${env.SEED}\n`);
 const child = spawn(
   join(ROOT, 'node_modules', '.bin', 'vitest'),
-  ['run', '--project', 'attacks', '--project', 'lab', ...files],
+  ['run', '--project', 'attacks', '--project', 'lab', '--project', 'kernel', ...files],
   { cwd: ROOT, env, stdio: 'inherit' },
 );
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));

@@ -113,3 +113,26 @@ it('a new bad address is cut on every host within a second of its publication, l
     expect(out.map((p) => `${p.proto} ${p.dport} ${p.flags ?? ''}`)).toEqual([]);
   }
 });
+
+it('Redis is emptied and written to at once, by each host in turn: no list and no token is lost', async () => {
+  const namesOf = async ({ drawbridge }: Member, path: string): Promise<string[]> =>
+    JSON.parse((await drawbridge.get(path)).body).items.map((item: { name: string }) => item.name);
+  const put = async (member: Member | undefined, name: string): Promise<number | undefined> =>
+    (await member?.drawbridge.request('PUT', `/v1/lists/${name}`, { allow: [`${FINE}:80`] }))?.status;
+  const wanted = Array.from({ length: 5 }, (_, n) => `kept-${n}`);
+  for (const name of wanted) expect(await put(members[0], name)).toBe(201);
+  const token = { name: 'kept', role: 'read' };
+  expect((await members[0]?.drawbridge.request('POST', '/v1/tokens', token))?.status).toBe(201);
+  for (const [n, member] of members.entries()) {
+    await member.lab.inHost(['redis-cli', '-h', `100.64.${n + 1}.1`, 'FLUSHALL'], { check: true });
+    const status = await put(member, `new-${n}`);
+    expect([201, 503]).toContain(status);
+    if (status === 201) wanted.push(`new-${n}`);
+    for (const each of members)
+      await until('the host has what was acknowledged, and nothing else', async () => {
+        const lists = (await namesOf(each, '/v1/lists')).filter((name) => /^(kept|new)-/.test(name));
+        const tokens = await namesOf(each, '/v1/tokens');
+        return lists.sort().join() === [...wanted].sort().join() && tokens.join() === 'kept';
+      });
+  }
+});
