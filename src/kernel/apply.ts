@@ -31,8 +31,16 @@ export interface Plan {
   readonly refill: readonly string[];
 }
 
-/** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
-export function planSteps(shape: KernelConfig, desired: DesiredState, observed: Observed): Plan {
+/**
+ * Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses.
+ * `isStart`: nothing was applied by this process yet.
+ */
+export function planSteps(
+  shape: KernelConfig,
+  desired: DesiredState,
+  observed: Observed,
+  isStart = false,
+): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
@@ -43,7 +51,9 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
   // the rules of iptables rely on its marks; installed alone, it only adds marks
   const isMissing = observed.identity.rules.length === 0;
   // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
-  const isBridgeFirst = observed.bridge.rules.length === 0 && isWithoutIdentities(desired);
+  // Where no rule of Drawbridge is installed, marks have no effect: each table decides from its first moment on by containers it knows.
+  const isBridgeFirst =
+    observed.bridge.rules.length === 0 && (isWithoutIdentities(desired) || (isStart && hasNoRules(observed)));
   const blocking = [
     closingSteps(shape, observed),
     nftStep(isBridgeFirst ? bridge : ''),
@@ -65,6 +75,13 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
 
 /** Whether no veth gets an identity, as in the closed base: the rules of an identity must be installed before a veth gets it. */
 const isWithoutIdentities = ({ bridge: { id4, id6 } }: DesiredState): boolean => id4.size + id6.size === 0;
+
+/** The containers of this host were open until now. */
+const hasNoRules = ({ backstop, identity, tables }: Observed): boolean =>
+  backstop.rules.length + identity.rules.length === 0 &&
+  [...tables.values()].every((saved) =>
+    [...saved.values()].every((t) => [...t.values()].flat().every((r) => r.hash === undefined)),
+  );
 
 /** The queue first, so that no packet of an unknown sender comes to an empty chain. */
 function identityScripts(

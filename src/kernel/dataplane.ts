@@ -170,7 +170,9 @@ export class Dataplane {
     const observed = this.#observed ?? (await this.read());
     const isReady = ready?.desired === desired && ready.delta === since && ready.observed === observed;
     const planned = (): Plan =>
-      since ? planDelta(this.#shape, desired, observed, since) : planSteps(this.#shape, desired, observed);
+      since
+        ? planDelta(this.#shape, desired, observed, since)
+        : planSteps(this.#shape, desired, observed, this.#last === undefined);
     const plan = isReady ? ready.plan : planned();
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;

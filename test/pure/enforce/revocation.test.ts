@@ -57,6 +57,7 @@ function revoker() {
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
     verified: { permits: () => true, knows: () => false },
+    dns: { learn: async () => undefined },
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
   const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);
