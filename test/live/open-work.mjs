@@ -21,6 +21,7 @@ function open(kind, host, port) {
     if (kind === 'http') s.write('GET /stream?rate=200 HTTP/1.1\r\nHost: web.test\r\n\r\n');
     if (kind === 'echo') setInterval(() => s.writable && s.write('x'), 100);
   });
+  s.on('end', () => (one.end ??= 'EOF'));
   s.on('data', (data) => moved(data.length));
   s.on('error', (e) => (one.end ??= e.code));
   s.on('close', () => (one.end ??= 'FIN'));
