@@ -44,6 +44,16 @@ it('the bridge table comes before anything else where it is missing and no veth 
   expect(stageWith('ipset', /./)).toBe(1);
 });
 
+it('at a start on a host without rules the marks come first: no packet of a container is dropped because it has none yet', () => {
+  const isBridge = (of: Plan): boolean =>
+    of.stages[0]?.some((s) => s.tool === 'nft' && /table bridge drawbridge/.test(s.script)) ?? false;
+  expect(isBridge(planSteps(shape, desired, NOTHING, true))).toBe(true);
+  const ours = new Map([['DOCKER-USER', [{ text: '', hash: 'x' }]]]);
+  const closed = { ...NOTHING, tables: new Map([[4, new Map([['filter', ours]])]]) } as Observed;
+  for (const left of [closed, { ...NOTHING, backstop: { ...NOTHING.backstop, rules: ['drop'] } }])
+    expect(isBridge(planSteps(shape, desired, left, true))).toBe(false);
+});
+
 it('the stages run one after the other, and flows of an earlier holder end when the sets bar new ones, before a veth gets its identity', async () => {
   const ran: string[] = [];
   const stages: Plan['stages'] = [
