@@ -198,9 +198,10 @@ const START_ASK_MS = 500;
 export async function layClosedFirst(config: Config, log: Logger): Promise<void> {
   await attempt(config, log, async () => {
     if (hasBridgeTable()) return false;
-    const isOpen = await hasContainers(config);
-    if (isOpen) log.info({}, 'containers run without rules: they stay open until the policies are in force');
-    return !isOpen;
+    if (!(await hasContainers(config))) return true;
+    log.info({}, 'containers run without rules: they stay open until the policies are in force');
+    for (const note of await noteBefore(config)) log.warn({}, note);
+    return false;
   });
 }
 
