@@ -216,8 +216,11 @@ it('a configuration with another prefix and default: the same goes on', async ()
   await goesOn(AWAY);
 });
 
-it('teardown: the same goes on', async () => {
+it('teardown, and a start over the state that is left: the same goes on', async () => {
   expect((await drawbridge.cli(['teardown'])).code).toBe(0);
   await drawbridge.exited();
+  await goesOn(AWAY);
+  drawbridge.start();
+  await drawbridge.ready();
   await goesOn(AWAY);
 });
