@@ -1,7 +1,7 @@
 import type { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { NetlinkError } from '../kernel/netlink/netlink-error.js';
-import { TcpSockets } from '../kernel/netlink/socket-diag.js';
+import { TcpSockets } from '../kernel/sockets.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

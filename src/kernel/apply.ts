@@ -31,15 +31,12 @@ export interface Plan {
   readonly refill: readonly string[];
 }
 
-/**
- * Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses.
- * `isStart`: nothing was applied by this process yet.
- */
+/** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
 export function planSteps(
   shape: KernelConfig,
   desired: DesiredState,
   observed: Observed,
-  isStart = false,
+  isOpen = false,
 ): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
@@ -51,9 +48,8 @@ export function planSteps(
   // the rules of iptables rely on its marks; installed alone, it only adds marks
   const isMissing = observed.identity.rules.length === 0;
   // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
-  // Where no rule of Drawbridge is installed, marks have no effect: each table decides from its first moment on by containers it knows.
-  const isBridgeFirst =
-    observed.bridge.rules.length === 0 && (isWithoutIdentities(desired) || (isStart && hasNoRules(observed)));
+  // Where nothing filters yet, its marks have no effect until the rules follow: without them, new packets would be dropped meanwhile.
+  const isBridgeFirst = isOpen || (observed.bridge.rules.length === 0 && isWithoutIdentities(desired));
   const blocking = [
     closingSteps(shape, observed),
     nftStep(isBridgeFirst ? bridge : ''),
@@ -75,13 +71,6 @@ export function planSteps(
 
 /** Whether no veth gets an identity, as in the closed base: the rules of an identity must be installed before a veth gets it. */
 const isWithoutIdentities = ({ bridge: { id4, id6 } }: DesiredState): boolean => id4.size + id6.size === 0;
-
-/** The containers of this host were open until now. */
-const hasNoRules = ({ backstop, identity, tables }: Observed): boolean =>
-  backstop.rules.length + identity.rules.length === 0 &&
-  [...tables.values()].every((saved) =>
-    [...saved.values()].every((t) => [...t.values()].flat().every((r) => r.hash === undefined)),
-  );
 
 /** The queue first, so that no packet of an unknown sender comes to an empty chain. */
 function identityScripts(

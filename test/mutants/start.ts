@@ -134,9 +134,9 @@ export const START: readonly Mutant[] = [
   {
     id: 'open-order-over-rules',
     what: 'over rules that are installed, a veth gets its identity before the rules of its container',
-    file: 'src/kernel/apply.ts',
-    from: '(isStart && hasNoRules(observed))',
-    to: 'isStart',
+    file: 'src/kernel/read-rules.ts',
+    from: 'every((r) => r.hash === undefined)',
+    to: 'every(() => true)',
     killedBy: {
       file: 'test/pure/kernel/apply-order.test.ts',
       test: 'at a start on a host without rules the marks come first',
@@ -156,7 +156,7 @@ export const START: readonly Mutant[] = [
   {
     id: 'abort-listener',
     what: 'the end of a connection that has gone ends the socket that listens to its port',
-    file: 'src/kernel/netlink/socket-diag.ts',
+    file: 'src/kernel/sockets.ts',
     from: '!found || found.body[ANSWER.state] === TCP_LISTEN',
     to: '!found',
     killedBy: {

@@ -2,7 +2,7 @@
 import { createServer, type Server, Socket } from 'node:net';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tcpConnectFd, tcpListenFd } from '../../../src/kernel/netlink/namespace.js';
-import { TcpSockets } from '../../../src/kernel/netlink/socket-diag.js';
+import { TcpSockets } from '../../../src/kernel/sockets.js';
 import { makeNamespace, type Namespace, until } from './lab.js';
 
 let ns: Namespace;
