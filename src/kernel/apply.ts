@@ -36,7 +36,7 @@ export function planSteps(
   shape: KernelConfig,
   desired: DesiredState,
   observed: Observed,
-  isOpen = false,
+  open = false,
 ): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
@@ -49,7 +49,7 @@ export function planSteps(
   const isMissing = observed.identity.rules.length === 0;
   // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
   // Where nothing filters yet, its marks have no effect until the rules follow: without them, new packets would be dropped meanwhile.
-  const isBridgeFirst = isOpen || (observed.bridge.rules.length === 0 && isWithoutIdentities(desired));
+  const isBridgeFirst = open || (observed.bridge.rules.length === 0 && isWithoutIdentities(desired));
   const blocking = [
     closingSteps(shape, observed),
     nftStep(isBridgeFirst ? bridge : ''),
