@@ -22,10 +22,7 @@ export interface Step {
 export interface Plan {
   /** Stages run one after the other; the steps of a stage side by side. */
   readonly stages: readonly (readonly Step[])[];
-  /**
-   * The number of stages at the start that add addresses to the sets which keep other endpoints from opening flows to
-   * them.
-   */
+  /** The number of stages at the start that fill the sets which keep other endpoints from opening flows to their addresses. */
   readonly blockingStages: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
@@ -47,8 +44,7 @@ export function planSteps(
     names.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? []));
   // the rules of iptables rely on its marks; installed alone, it only adds marks
   const isMissing = observed.identity.rules.length === 0;
-  // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
-  // Where nothing filters yet, its marks have no effect until the rules follow: without them, new packets would be dropped meanwhile.
+  // Without it packets of containers have no mark: the rules drop new ones, or know them by the sets of addresses, which may become empty.
   const isBridgeFirst = open || (observed.bridge.rules.length === 0 && isWithoutIdentities(desired));
   const blocking = [
     closingSteps(shape, observed),
