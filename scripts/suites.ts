@@ -52,7 +52,15 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
   'attacks/dns': ['dns-names', 'dns-tunnels'],
   'live/lists': ['deny', 'feeds', 'fleet', 'labels', 'own-terms', 'two'],
-  'live/starts': ['canary', 'chaos-legacy', 'flow-mix', 'host-mode-legacy', 'kept-rules', 'past-bridge'],
+  'live/starts': [
+    'canary',
+    'chaos-legacy',
+    'first-start',
+    'flow-mix',
+    'host-mode-legacy',
+    'kept-rules',
+    'past-bridge',
+  ],
   'live/names': ['connection-names', 'encrypted-hellos', 'names-race'],
   'live/programs': ['legitimate-compose', 'legitimate-packages', 'legitimate-traffic', 'newcomer', 'swarm'],
 };

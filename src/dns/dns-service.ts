@@ -4,6 +4,7 @@ import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
+import { type } from './dns-constants.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
 import { KeptReplies } from './kept-replies.js';
@@ -64,6 +65,7 @@ export class DnsService {
   readonly #now: () => number;
   readonly #own = new Set<string>();
   readonly #kept: KeptReplies;
+  readonly #pipeline: QueryPipeline;
 
   /** Reads the journal; throws when it cannot be read, or an upstream is no address. */
   constructor(deps: DnsDeps) {
@@ -114,6 +116,7 @@ export class DnsService {
       onEvent,
       ask: (question) => deps.ask?.(question) ?? 'no',
     });
+    this.#pipeline = pipeline;
     this.#server = new DnsServer({ ...config, pipeline, log, wallClock: now });
     this.#journal.open(
       () => ledger.snapshot(),
@@ -193,6 +196,11 @@ export class DnsService {
   /** A live flow uses the address: it stays permitted until `until` (ms) at least, in ledger, journal and kernel. */
   extend(container: string, address: string, until: number): Promise<void> {
     return this.#recorder.extend(container, address, until);
+  }
+
+  /** Resolve a name for the container, which has not asked for it, and record its addresses if the policy permits the name. */
+  async learn(container: string, name: string): Promise<void> {
+    await Promise.all([type.A, type.AAAA].map((of) => this.#pipeline.learn(container, name, of)));
   }
 
   /** The container is gone for good. */

@@ -16,7 +16,7 @@ import {
   serverFailure,
 } from './client-query.js';
 import { decide, deniedAlias, observedThreat, replyFor, threatAlias } from './decide.js';
-import { extendedError, rcode, type, typeName } from './dns-constants.js';
+import { classIn, extendedError, rcode, type, typeName } from './dns-constants.js';
 import type { KeptReplies, QueryTime } from './kept-replies.js';
 import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
 import type { Passthrough } from './passthrough.js';
@@ -172,6 +172,23 @@ export class QueryPipeline {
     const reason = 'Docker has not reported the networks of the container yet';
     this.#event(container, query, 'error', reason);
     return serverFailure(extendedError.NOT_READY, reason);
+  }
+
+  /** Record the addresses that a permitted name has now, as an answer to the container would. Without an answer nothing is recorded. */
+  async learn(container: string, name: string, type: number): Promise<void> {
+    const { policy, upstream, recorder, log } = this.#o;
+    const flags = { dnssecOk: false, checkingDisabled: false, authenticData: false };
+    const query = { id: 0, name, asked: name, type, class: classIn, recursionDesired: true, ...flags };
+    try {
+      const { records } = await upstream.resolve({ name, type, ...flags }, container);
+      const action = decide(policy, container, query);
+      if (action.kind !== 'forward') return;
+      if (threatAlias(policy, query, records) ?? deniedAlias(policy, container, query, records)) return;
+      const rules = recorder.rules(container, name, action.decision);
+      await recorder.permit(container, name, filterAnswers(records, rules).records);
+    } catch (err) {
+      log.debug({ err, container, name }, 'not resolved: the name permits no open connection');
+    }
   }
 
   async #forward(container: string, query: Query): Promise<Reply> {

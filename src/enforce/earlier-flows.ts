@@ -1,3 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PROTOCOLS } from '../connections/verified-names.js';
+import type { DnsService } from '../dns/dns-service.js';
 import {
   type DeletedFlow,
   deleteFlows,
@@ -8,6 +11,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { SocketEnds } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
+import type { ClassPlan } from '../ruleset/classes.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { type Flow, mayBeReversed, reversed } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
@@ -34,7 +38,7 @@ export async function deleteReversedFlows(
   members: readonly Subject[],
 ): Promise<readonly DeletedFlow[]> {
   const block = (flows: readonly Flow[]): Promise<void> =>
-    o.blocklist.block(flows.map(reversed), BLOCK_SECONDS);
+    o.blocklist.end(flows.map(reversed), BLOCK_SECONDS);
   return [...(await ofPorts(o, state, members, block)), ...(await ofHosts(o, state, members, block))];
 }
 
@@ -129,4 +133,46 @@ export async function purgeReusedIdentities(
   const keep = ({ orig: { src } }: Flow): boolean =>
     src !== '::1' && !src.startsWith('127.') && !hosts.has(src);
   await deleteMarkedFlows(kernel.flows, theirs, marks.identity, { keep, block: async () => undefined });
+}
+
+/** Names have an answer by then, or permit no flow (ms). */
+const LEARN_MS = 1_000;
+
+/**
+ * Flows that began before any rule may go to what a name had resolved to. An entry for a name permits those on ports where connections are
+ * not checked, as it permits new ones: to the addresses that the name has now. These are resolved and recorded here.
+ */
+export async function learnNames(
+  { kernel, dns }: Pick<Options, 'kernel'> & { readonly dns: Pick<DnsService, 'learn'> },
+  state: AppliedState,
+  members: readonly Subject[],
+): Promise<void> {
+  const enforced = members.filter((m) => m.policy.mode === 'enforce');
+  const owners = holdersOf(enforced, state.vethMap.bindings);
+  const names = new Map<string, readonly [string, string]>();
+  for (const flow of owners.size > 0 ? await kernel.flows.flowsAmong(new Set(owners.keys())) : []) {
+    const owner = owners.get(flow.orig.src);
+    if (!owner || state.evaluator.keeps(owner, flow)) continue;
+    for (const name of uncheckedNames(owner, flow)) names.set(`${owner.id} ${name}`, [owner.id, name]);
+  }
+  if (names.size === 0) return;
+  const learned = Promise.all([...names.values()].map(([id, name]) => dns.learn(id, name)));
+  await Promise.race([learned, sleep(LEARN_MS, undefined, { ref: false })]);
+}
+
+/** Exact names whose entries permit the port and protocol of the flow, without a check of what the connection asks for. */
+function uncheckedNames(
+  { classes }: Subject,
+  { proto, reply: { sport: port = 0 } }: Flow,
+): readonly string[] {
+  const fits = (c: ClassPlan): boolean =>
+    !c.isChecked &&
+    c.proto === PROTOCOLS[proto] &&
+    (c.ports.length === 0 || c.ports.some((r) => r.lo <= port && port <= r.hi));
+  return classes
+    .filter(fits)
+    .flatMap((c) => c.names)
+    .flatMap(({ entry: { target } }) =>
+      target.kind === 'name' && target.match === 'exact' ? target.name : [],
+    );
 }

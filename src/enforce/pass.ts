@@ -14,13 +14,14 @@ import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
 import { type Delta, Recompiler, subjectsOf } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { vethsOf } from './bind-veths.js';
+import { ConntrackZones } from './conntrack-zones.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
 import type { HostCgroupTable } from './host-cgroups.js';
 import { addressesIn, Identities, modesIn, restoreBindings } from './identities.js';
 import { refillSets, syncAll } from './learned-sets.js';
 import { describeTrigger, isOnlyChanges, type Pass, type Surroundings } from './pass-trigger.js';
 import type { Policies } from './policies.js';
-import { ConntrackZones, Revocation, type RevocationOptions } from './revocation.js';
+import { Revocation, type RevocationOptions } from './revocation.js';
 import { type Found, InputBuilder, type InputParts, NEW_MS } from './ruleset-input.js';
 import { VethTable, type VethTableOptions } from './veth-table.js';
 
@@ -35,7 +36,7 @@ export interface PassParts
     readonly resolvers: Pick<HostResolvers, 'sync'>;
   };
   readonly names: Pick<NamesPolicy, 'applied'>;
-  readonly dns: Pick<DnsService, 'members' | 'isMember'>;
+  readonly dns: Pick<DnsService, 'members' | 'isMember' | 'learn'>;
   readonly threats: Pick<ActiveThreats, 'has' | 'repair'>;
   /** Installs the rules inside the network namespaces of macvlan and ipvlan containers. */
   readonly installInNamespaces: (state: AppliedState) => Promise<void>;
@@ -75,6 +76,7 @@ class Progress {
   /** Bindings of the pass before; undefined in the first one. */
   known: ReadonlyMap<number, Binding> | undefined;
   newlyHeld!: ReadonlySet<string>;
+  wasOpen!: boolean;
   /** Rules were missing, in this pass or in one since the last recheck that succeeded. */
   repaired!: boolean;
   state!: AppliedState;
@@ -214,8 +216,8 @@ export class EnforcementPass {
     {
       name: 'delete flows that are no longer permitted',
       why: 'Only after the rules and the sets are in the kernel: before that the next packet would create the flow again.',
-      run: ({ state, known, again, newlyHeld, pass, replaced }) =>
-        this.#revocation.run(state, { known, again, newlyHeld, replaced, later: pass.later }),
+      run: ({ state, known, again, newlyHeld, wasOpen, pass, replaced }) =>
+        this.#revocation.run(state, { known, again, newlyHeld, wasOpen, replaced, later: pass.later }),
     },
     {
       name: 'check conntrack zones',
@@ -351,6 +353,7 @@ export class EnforcementPass {
     this.#o.hostMode.senders.setInstalled(found.hosts.net.gates);
     at.repaired = this.#revocation.owed;
     at.known = this.#o.applied.value && this.#veths.bindings;
+    at.wasOpen = !this.#veths.hasStood;
     at.newlyHeld = this.#veths.newlyHeld(at.replaced ?? input.subjects);
     this.#veths.settle(found.vethMap, desired.bridge.strict);
     at.state = {

@@ -1,26 +1,27 @@
 import { isDeepStrictEqual } from 'node:util';
 import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
+import type { DnsService } from '../dns/dns-service.js';
 import {
   type DeletedFlow,
   deleteFlows,
   deleteMarkedFlows,
   type FlowBlocklist,
-  type FlowTable,
 } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { mayBeDenied } from '../ruleset/deny-plan.js';
-import type { Cgroup, KernelConfig, Subject } from '../ruleset/desired-state.js';
-import type { Flow } from '../ruleset/flow.js';
-import { identityMark, type Marks, markOf } from '../ruleset/marks.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
+import { type Flow, isDns } from '../ruleset/flow.js';
+import { identityMark, markOf } from '../ruleset/marks.js';
 import { holdersOf } from './bind-veths.js';
-import { deleteReversedFlows, sortUnmarkedFlows } from './earlier-flows.js';
+import { deleteReversedFlows, learnNames, sortUnmarkedFlows } from './earlier-flows.js';
 import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
 
 /** conntrack can list a flow only after the first check, when its packet had passed before the rules were installed (ms). */
 const LATE_MS = 500;
+const UDP = 17;
 
 type RecheckKind = Extract<DelayedTrigger['kind'], `recheck ${string}`>;
 
@@ -41,6 +42,10 @@ class DelayedRecheck {
   }
   get owed(): boolean {
     return this.#owed.size > 0;
+  }
+  /** This check of it is the second one. */
+  isLate(id: string): boolean {
+    return this.#isLate && this.#late.has(id);
   }
 
   /** Note why this pass comes. It counts until a check has succeeded. */
@@ -66,6 +71,7 @@ export interface RevocationOptions {
   readonly kernel: Kernel;
   readonly blocklist: FlowBlocklist;
   readonly verified: Pick<VerifiedNames, 'permits' | 'knows'>;
+  readonly dns: Pick<DnsService, 'learn'>;
   readonly log: Logger;
 }
 /**
@@ -84,6 +90,8 @@ interface Since extends Pick<Pass, 'later'> {
   readonly again: ReadonlySet<string>;
   /** Enforced now, and free to speak until now. */
   readonly newlyHeld: ReadonlySet<string>;
+  /** No rules were installed before this pass: containers were open, and the mark of a flow shows nothing about it. */
+  readonly wasOpen?: boolean;
   /** The only subjects that differ from those of the last run; undefined: perhaps any. */
   readonly replaced?: readonly Subject[] | undefined;
 }
@@ -98,6 +106,8 @@ export class Revocation {
   /** Rules were missing. */
   readonly #tampered = new DelayedRecheck('recheck after repair');
   readonly #newlyEnforced = new DelayedRecheck('recheck newly enforced');
+  /** Until a run has succeeded. */
+  #wasOpen = false;
 
   constructor(options: RevocationOptions) {
     this.#o = options;
@@ -133,7 +143,11 @@ export class Revocation {
    * Delete forbidden flows of the subjects with a changed policy; of all, when rules were missing. Subjects that are new in
    * this pass have none: their veths were purged, and a host-network container had no mark before.
    */
-  async run(state: AppliedState, { known, again, newlyHeld, replaced, later }: Since): Promise<void> {
+  async run(
+    state: AppliedState,
+    { known, again, newlyHeld, wasOpen, replaced, later }: Since,
+  ): Promise<void> {
+    this.#wasOpen ||= wasOpen === true;
     const isFresh = (m: Subject): boolean =>
       known !== undefined && (m.host ? !this.#seen.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
     const all = this.#tampered.due().has(EVERYONE);
@@ -141,9 +155,11 @@ export class Revocation {
     const held = this.#newlyEnforced.due();
     const only = all || held.size > 0 ? undefined : replaced;
     const members = only ?? [...state.subjects.values()];
-    const changed = members.filter((m) => all || again.has(m.id) || (this.#isNarrower(m) && !isFresh(m)));
+    const isChanged = (m: Subject): boolean => again.has(m.id) || (this.#isNarrower(m) && !isFresh(m));
+    const changed = members.filter((m) => all || held.has(m.id) || isChanged(m));
+    if (this.#wasOpen) await learnNames(this.#o, state, changed);
     await this.#deleteFlows(state, changed);
-    const doubted = members.filter((m) => all || held.has(m.id));
+    const doubted = members.filter((m) => all || (held.has(m.id) && m.policy.mode === 'enforce'));
     if (doubted.length > 0) this.#report(await deleteReversedFlows(this.#o, state, doubted));
     if (!only)
       await this.#adopt(
@@ -151,6 +167,7 @@ export class Revocation {
         members.filter((m) => state.hosts.late.has(m.id)),
       );
     this.#seen = state.subjects;
+    this.#wasOpen = false;
     this.#tampered.succeeded({ later });
     this.#newlyEnforced.succeeded({ later });
   }
@@ -218,12 +235,30 @@ export class Revocation {
     return cut.map((flow) => ({ flow, owner: owners.get(flow.orig.src)?.id ?? '' }));
   }
 
-  /** Whether the policy permits the flow, and the names that it has asked for. */
-  #keeps(state: AppliedState, owner: Subject | undefined, flow: Flow): boolean {
+  #keeps(state: AppliedState, owner: Subject | undefined, found: Flow): boolean {
     if (owner === undefined) return true;
+    const { check } = this.#o.shape.marks;
+    const isStale = this.#wasOpen && check !== undefined && (found.mark & check.mask) !== 0;
+    const flow = isStale ? { ...found, mark: (found.mark & ~check.mask) >>> 0 } : found;
+    if (!this.#permits(state, owner, flow)) return this.#awaitsAnswer(owner, flow);
+    if (isStale) this.#o.kernel.flows.mark(flow, 0, check.mask);
+    return true;
+  }
+
+  /** Whether the policy permits the flow, and the names that it has asked for. */
+  #permits(state: AppliedState, owner: Subject, flow: Flow): boolean {
     if (!state.evaluator.keeps(owner, flow)) return false;
     if (!this.#o.verified.permits(owner, flow, state.evaluator)) return false;
     return !owner.denied || this.#o.verified.knows(flow) || !this.#mayHaveDeniedName(state, owner, flow);
+  }
+
+  /** A DNS query that was sent before later ones are redirected: the client would wait five seconds for its answer. */
+  #awaitsAnswer({ id, policy }: Subject, flow: Flow): boolean {
+    if (policy.mode === 'enforce' || flow.proto !== UDP || !isDns(flow) || flow.status.seenReply)
+      return false;
+    if (this.#newlyEnforced.isLate(id)) return false;
+    this.#newlyEnforced.owe([id]);
+    return true;
   }
 
   /**
@@ -260,7 +295,7 @@ export class Revocation {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.block(cut, BLOCK_SECONDS);
+  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.end(cut, BLOCK_SECONDS);
 }
 
 const signatures = new WeakMap<Subject, string>();
@@ -336,65 +371,4 @@ function rangeOf({ range }: ClassPlan['statics'][number]): string {
 function hasAll(has: readonly string[], wanted: readonly string[]): boolean {
   const all = new Set(has);
   return wanted.every((one) => all.has(one));
-}
-
-interface ZonesOptions {
-  readonly marks: Marks;
-  readonly flows: FlowTable;
-}
-const TCP = 6;
-const SCTP = 132;
-const AGAIN_MS = 30_000;
-const objectsOf = (m: Subject): string[] => m.host?.cgroups.map((c) => c.object) ?? [];
-
-/**
- * Determines which host-network containers have their datagrams in a conntrack zone: those with rules from their first
- * instruction, and others once no stream goes on outside of the zone, because its port would change.
- */
-export class ConntrackZones {
-  readonly #o: ZonesOptions;
-  /** Cgroups (objects). */
-  #own: ReadonlySet<string> = new Set();
-  /** Of those that have streams outside. */
-  #busy: ReadonlySet<string> = new Set();
-  /** Paths of the cgroups with a rule of an earlier run. */
-  #standing: ReadonlySet<string> = new Set();
-
-  constructor(options: ZonesOptions) {
-    this.#o = options;
-  }
-
-  takeOver(paths: ReadonlySet<string>): void {
-    this.#standing = paths;
-  }
-
-  /** `isLate`: its rules came after it had begun. */
-  has(cgroups: readonly Cgroup[], isLate: boolean): boolean {
-    return !isLate || cgroups.every((c) => this.#own.has(c.object) || this.#standing.has(c.path));
-  }
-
-  /** Check the subjects with late rules. Call it once their flows carry their marks. */
-  async check(
-    late: readonly Subject[],
-    { triggers, later }: Pick<Pass, 'triggers' | 'later'>,
-  ): Promise<void> {
-    const isRecheck = isDue(triggers, 'zones');
-    const ready = late.filter((m) => m.host?.zoned);
-    const others = late.filter((m) => !m.host?.zoned);
-    const asked = others.filter((m) => isRecheck || objectsOf(m).some((o) => !this.#busy.has(o)));
-    const free: Subject[] = [];
-    for (const m of asked) if (!(await this.#hasStreams(m))) free.push(m);
-    this.#own = new Set([...ready, ...free].flatMap(objectsOf));
-    this.#busy = new Set(others.filter((m) => !free.includes(m)).flatMap(objectsOf));
-    if (free.length > 0) later({ kind: 'zones' }, 0);
-    if (this.#busy.size > 0) later({ kind: 'zones' }, AGAIN_MS);
-  }
-
-  /** conntrack calls it assured: both sides have sent for more than two seconds (nf_conntrack_proto_udp.c). */
-  async #hasStreams(m: Subject): Promise<boolean> {
-    const { marks, flows } = this.#o;
-    const mark = { value: identityMark(marks, m.identity), mask: marks.identity };
-    const found = await Promise.all(([4, 6] as const).map((family) => flows.flows(family, { mark })));
-    return found.flat().some((f) => f.proto !== TCP && f.proto !== SCTP && f.status?.assured === true);
-  }
 }

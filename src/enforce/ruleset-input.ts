@@ -27,11 +27,12 @@ import {
   type Veth,
 } from '../ruleset/desired-state.js';
 import type { Replaced } from '../ruleset/recompile.js';
+import type { ConntrackZones } from './conntrack-zones.js';
 import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, PolicyStamp, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
-import { type ConntrackZones, signatureOf } from './revocation.js';
+import { signatureOf } from './revocation.js';
 import type { VethTable } from './veth-table.js';
 
 export interface InputParts {

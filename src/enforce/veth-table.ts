@@ -1,4 +1,4 @@
-import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
+import { deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
@@ -28,7 +28,6 @@ export class VethTable {
   readonly #departed: DepartedEndpoints;
   /** Addresses that an earlier run had bound, for containers that Docker no longer has. */
   #left: ReadonlySet<string> = new Set();
-  /** Rules were installed before: any flow to a veth that is bound now belongs to an earlier holder of its address. */
   #hasStood = false;
 
   constructor(options: VethTableOptions) {
@@ -36,6 +35,10 @@ export class VethTable {
     this.#departed = new DepartedEndpoints(options.clock ?? (() => performance.now()));
   }
 
+  /** Rules with containers were installed before: any flow to a veth that is bound now belongs to an earlier holder of its address. */
+  get hasStood(): boolean {
+    return this.#hasStood;
+  }
   get bindings(): ReadonlyMap<number, Binding> {
     return this.#bindings;
   }
@@ -86,22 +89,23 @@ export class VethTable {
    * A veth that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
    * it opened nor those that it answered. Connections that are opened to the new holder now are still in their handshake,
    * or are tried again. Flows of a departed container end at once: the next holder of its address may be no container.
+   * Without earlier rules nothing is deleted here: containers ran open, and go on as their policies permit (Revocation).
    */
   async purge(ports: VethMap): Promise<void> {
+    if (!this.#hasStood) return;
     const { blocklist, kernel } = this.#o;
-    const { flows } = kernel;
     const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
     const now = [...ports.bindings.values()];
     const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));
-    if (!this.#hasStood) {
-      await deleteFlows(flows, 'orig', fresh, { keep: () => false, block: async () => undefined });
-      return;
-    }
     const stays = new Set(now.flatMap(addressesOf));
     const before = [...this.#bindings.values()].flatMap(addressesOf);
     const left = [...before, ...this.#left].filter((a) => !stays.has(a));
     await blocklist.lift(fresh);
-    await deleteFlowsOfAddresses(flows, new Set([...fresh, ...left]), (f) => f.tcp?.handshake === true);
+    await deleteFlowsOfAddresses(
+      kernel.flows,
+      new Set([...fresh, ...left]),
+      (f) => f.tcp?.handshake === true,
+    );
   }
 
   /** Containers that these rules enforce, and that the installed rules do not. */

@@ -22,17 +22,19 @@ export interface Step {
 export interface Plan {
   /** Stages run one after the other; the steps of a stage side by side. */
   readonly stages: readonly (readonly Step[])[];
-  /**
-   * The number of stages at the start that add addresses to the sets which keep other endpoints from opening flows to
-   * them.
-   */
+  /** The number of stages at the start that fill the sets which keep other endpoints from opening flows to their addresses. */
   readonly blockingStages: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
 }
 
 /** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
-export function planSteps(shape: KernelConfig, desired: DesiredState, observed: Observed): Plan {
+export function planSteps(
+  shape: KernelConfig,
+  desired: DesiredState,
+  observed: Observed,
+  open = false,
+): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
@@ -42,8 +44,8 @@ export function planSteps(shape: KernelConfig, desired: DesiredState, observed: 
     names.map((name) => tables.flatMap((t) => t.withCgroups.get(name) ?? []));
   // the rules of iptables rely on its marks; installed alone, it only adds marks
   const isMissing = observed.identity.rules.length === 0;
-  // Until it is there, packets of containers have no mark, and are known by the sets of addresses alone: these may become empty.
-  const isBridgeFirst = observed.bridge.rules.length === 0 && isWithoutIdentities(desired);
+  // Without it packets of containers have no mark: the rules drop new ones, or know them by the sets of addresses, which may become empty.
+  const isBridgeFirst = open || (observed.bridge.rules.length === 0 && isWithoutIdentities(desired));
   const blocking = [
     closingSteps(shape, observed),
     nftStep(isBridgeFirst ? bridge : ''),

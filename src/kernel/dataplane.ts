@@ -17,7 +17,7 @@ import {
 } from './iptables-text.js';
 import type { IndexOf } from './nft-parse.js';
 import { type ObservedProgram, programTags } from './nft-text.js';
-import { type HostRules, type Observed, type ObservedRules, observe } from './read-rules.js';
+import { type HostRules, hasNoRules, type Observed, type ObservedRules, observe } from './read-rules.js';
 
 export interface Applied {
   readonly changed: boolean;
@@ -170,7 +170,9 @@ export class Dataplane {
     const observed = this.#observed ?? (await this.read());
     const isReady = ready?.desired === desired && ready.delta === since && ready.observed === observed;
     const planned = (): Plan =>
-      since ? planDelta(this.#shape, desired, observed, since) : planSteps(this.#shape, desired, observed);
+      since
+        ? planDelta(this.#shape, desired, observed, since)
+        : planSteps(this.#shape, desired, observed, this.#last === undefined && hasNoRules(observed));
     const plan = isReady ? ready.plan : planned();
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;

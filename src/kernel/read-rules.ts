@@ -35,6 +35,13 @@ export interface Observed {
   /** The list of all tables of nf_tables, as nft prints it. */
   readonly nftTables?: string;
 }
+/** No rule of Drawbridge is installed: the containers of this host were open until now. */
+export const hasNoRules = ({ bridge, backstop, identity, tables }: Observed): boolean =>
+  bridge.rules.length + backstop.rules.length + identity.rules.length === 0 &&
+  [...tables.values()].every((saved) =>
+    [...saved.values()].every((t) => [...t.values()].flat().every((r) => r.hash === undefined)),
+  );
+
 type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity' | 'nftTables'>;
 /** What nf_tables holds. Its generation counts each change of it. */
 export type ObservedRules = Omit<Observed, 'sets'>;

@@ -104,9 +104,18 @@ function exemptPorts(links: readonly Link[], bridges: ReadonlySet<string> | unde
   const isDockers = (name: string): boolean => bridges?.has(name) ?? DOCKERS.test(name);
   const masters = new Map(links.map((l) => [l.index, l.name]));
   return links.filter((l) => {
-    const master = l.kind === 'veth' && l.master ? masters.get(l.master) : undefined;
+    const master = isBridged(l) ? masters.get(l.master) : undefined;
     return master !== undefined && !isDockers(master);
   });
+}
+const isBridged = (l: Link): l is Link & { readonly master: number } => l.kind === 'veth' && !!l.master;
+
+/** Whether containers run on Docker's bridges. */
+async function hasContainers(config: Config): Promise<boolean> {
+  const links = await allLinks();
+  const bridged = links.filter(isBridged);
+  if (bridged.length === 0) return false;
+  return exemptPorts(links, await dockerBridges(config, START_ASK_MS)).length < bridged.length;
 }
 
 /** Names of Docker's bridges. Returns undefined when Docker does not answer, as before its start. */
@@ -181,12 +190,19 @@ function hasBridgeTable(): boolean {
 const START_ASK_MS = 500;
 
 /**
- * The first step of every start, before anything that can fail: with nothing of Drawbridge in the kernel (a boot) the
- * closed base is installed. Rules of an earlier run stay as they are. If another instance has locked the
+ * The first step of every start, before anything that can fail: with nothing of Drawbridge in the kernel and no container (a boot) the
+ * closed base is installed. Containers that run were open until now: they go on until the first pass has their policies, or the start
+ * fails. Rules of an earlier run stay as they are. If another instance has locked the
  * state folder, nothing is changed. Never rejects: what fails is logged, and the start goes on to its own, clearer error.
  */
 export async function layClosedFirst(config: Config, log: Logger): Promise<void> {
-  await attempt(config, log, async () => !hasBridgeTable());
+  await attempt(config, log, async () => {
+    if (hasBridgeTable()) return false;
+    if (!(await hasContainers(config))) return true;
+    log.info({}, 'containers run without rules: they stay open until the policies are in force');
+    for (const note of await noteBefore(config)) log.warn({}, note);
+    return false;
+  });
 }
 
 /**

@@ -247,20 +247,17 @@ export async function teardownRules(
   before: Found | undefined,
 ): Promise<readonly string[]> {
   const observed = await observe(run, prefix, () => undefined);
-  const removed = await removeChains(run, prefix, observed);
-  if (observed.bridge.exists) {
-    await must(run, 'nft', ['delete', 'table', 'bridge', BRIDGE_TABLE]);
-    removed.push(`table bridge ${BRIDGE_TABLE}`);
-  }
-  // the backstop drops what has no mark, so that the table that writes the mark is removed after it
-  for (const [table, { exists }] of [
-    [BACKSTOP_TABLE, observed.backstop],
-    [IDENTITY_TABLE, observed.identity],
-  ] as const) {
-    if (!exists) continue;
+  const removed: string[] = [];
+  const removeTable = async (table: string, { exists }: { readonly exists: boolean }): Promise<void> => {
+    if (!exists) return;
     await must(run, 'nft', ['delete', 'table', ...table.split(' ')]);
     removed.push(`table ${table}`);
-  }
+  };
+  // The backstop drops what the chains have not evaluated, and what has no mark: it goes before them, and before the tables of the marks.
+  await removeTable(BACKSTOP_TABLE, observed.backstop);
+  removed.push(...(await removeChains(run, prefix, observed)));
+  await removeTable(`bridge ${BRIDGE_TABLE}`, observed.bridge);
+  await removeTable(IDENTITY_TABLE, observed.identity);
   removed.push(...(await removeSets(run, prefix, observed)));
   if (before) removed.push(...(await removeLeftovers(run, before)));
   return removed;
@@ -275,8 +272,10 @@ async function teardownPrefix(run: Exec, prefix: string): Promise<readonly strin
 async function removeChains(run: Exec, prefix: string, { tables }: Observed): Promise<string[]> {
   const removed: string[] = [];
   for (const family of [4, 6] as const) {
-    const edits = removalEdits(tables.get(family) ?? new Map(), prefix);
-    if (edits.length === 0) continue;
+    const found = removalEdits(tables.get(family) ?? new Map(), prefix);
+    if (found.length === 0) continue;
+    // `security` drops what `filter` has not evaluated
+    const edits = [...found].sort((a, b) => Number(b.table === 'security') - Number(a.table === 'security'));
     await must(run, RESTORE[family], ['--noflush', '-w', '10'], { input: restoreScript(edits) });
     removed.push(...edits.flatMap((e) => e.remove.map((c) => `IPv${family} ${e.table} chain ${c}`)));
   }

@@ -112,6 +112,15 @@ function openingChain(
     ...toThreats(shape, names),
     rule([{ k: 'mark', value: 0, mask: marks.identity }], { k: 'goto', chain: names.toManaged }),
     ...closedBehindHost(closed, names, family),
+    // of a connection that a neighbour has opened, as its answer would open it reversed
+    rule(
+      [
+        ...TCP_MIDDLE,
+        { k: 'mark', value: marks.enforced, mask: marks.enforced },
+        { k: 'set', set: sharedSet(names.prefix, 'own', family), dir: 'dst' },
+      ],
+      resetting(shape),
+    ),
     rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
       k: 'jump',
       chain: names.near,
@@ -141,6 +150,10 @@ function toManagedChain(names: Names, family: Family): Rule[] {
   ];
 }
 
+/** The other side ends its connection at once, unless nothing is to be answered. */
+const resetting = ({ deny }: KernelConfig): Rule['then'] =>
+  deny === 'drop' ? { k: 'drop' } : { k: 'reject', tcp: true };
+
 const TCP_MIDDLE: readonly Match[] = [
   { k: 'proto', proto: 'tcp' },
   { k: 'syn', not: true },
@@ -165,8 +178,7 @@ function cutChain(names: Names, family: Family): Rule[] {
  */
 function middleChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
   const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
-  const refuse = shape.deny === 'drop' ? ({ k: 'drop' } as const) : ({ k: 'reject', tcp: true } as const);
-  return [rule([...TCP_MIDDLE, enforced], refuse), rule([], { k: 'jump', chain: names.cut })];
+  return [rule([...TCP_MIDDLE, enforced], resetting(shape)), rule([], { k: 'jump', chain: names.cut })];
 }
 
 /**

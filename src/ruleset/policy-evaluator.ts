@@ -207,14 +207,15 @@ export class PolicyEvaluator {
   }
 
   /**
-   * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, and those whose name
-   * would be checked now must have been checked. `place`: where the flow is; in the namespace of a container, names are not checked.
+   * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, but for connections of
+   * observed ones, and those whose name would be checked now must have been checked. `place`: where the flow is; in the namespace of a container, names are not checked.
    */
   keeps(member: Subject, flow: Flow, place: 'host' | 'namespace' = 'host'): boolean {
     if (this.#isClosed(member, flow)) return false;
     const atOurs = this.#isAtOurs(member, flow);
     if (member.host && member.policy.mode !== 'enforce') return !(isDns(flow) && atOurs);
-    if (isDns(flow) && member.policy.mode !== 'off' && !atOurs && !this.#hasDirect(member)) return false;
+    const isPassed = member.policy.mode === 'off' || (member.policy.mode === 'observe' && flow.proto === TCP);
+    if (isDns(flow) && !isPassed && !atOurs && !this.#hasDirect(member)) return false;
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
     const packet = this.#opening(member, flow);

@@ -2,6 +2,7 @@
 import type { Mutant } from './mutant.js';
 
 const TRUST = 'test/pure/changes/store-trust.test.ts';
+const OPEN = 'test/pure/enforce/revocation.test.ts';
 const DOUBT = 'test/pure/changes/store-trust-doubt.test.ts';
 
 export const START: readonly Mutant[] = [
@@ -112,6 +113,55 @@ export const START: readonly Mutant[] = [
     killedBy: {
       file: 'test/kernel/kept-rules.test.ts',
       test: 'it does not count for another prefix, for another object of a cgroup, or when it is damaged',
+    },
+  },
+  {
+    id: 'open-marks-count',
+    what: 'a mark that something has set before any rule lets a flow go on past the check of its name',
+    file: 'src/enforce/revocation.ts',
+    from: 'this.#wasOpen && check !== undefined',
+    to: 'check === undefined',
+    killedBy: { file: OPEN, test: 'a mark from before shows nothing, and goes from what goes on' },
+  },
+  {
+    id: 'open-learn-checked',
+    what: 'a flow to a port where connections are checked goes on by an address of a name',
+    file: 'src/enforce/earlier-flows.ts',
+    from: '    !c.isChecked &&\n',
+    to: '',
+    killedBy: { file: OPEN, test: 'names are resolved for what only they may permit' },
+  },
+  {
+    id: 'open-order-over-rules',
+    what: 'over rules that are installed, a veth gets its identity before the rules of its container',
+    file: 'src/kernel/read-rules.ts',
+    from: 'every((r) => r.hash === undefined)',
+    to: 'every(() => true)',
+    killedBy: {
+      file: 'test/pure/kernel/apply-order.test.ts',
+      test: 'at a start on a host without rules the marks come first',
+    },
+  },
+  {
+    id: 'open-answer-reversed',
+    what: 'an enforced container opens a connection of a neighbour reversed, by a segment of its middle',
+    file: 'src/ruleset/constant-chains.ts',
+    from: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'own', family), dir: 'dst' },",
+    to: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },",
+    killedBy: {
+      file: 'test/pure/ruleset/deleted-flows.test.ts',
+      test: 'from an enforced one to a neighbour: no segment that would open a connection reversed',
+    },
+  },
+  {
+    id: 'abort-listener',
+    what: 'the end of a connection that has gone ends the socket that listens to its port',
+    file: 'src/kernel/sockets.ts',
+    from: '!found || found.body[ANSWER.state] === TCP_LISTEN',
+    to: '!found',
+    killedBy: {
+      file: 'test/kernel/netlink/socket-diag.test.ts',
+      test: 'another one, and the listener, stay',
     },
   },
 ];

@@ -1,9 +1,9 @@
 /** Whose datagrams get a zone of conntrack, and when. */
 
 import { expect, it } from 'vitest';
+import { ConntrackZones } from '../../../src/enforce/conntrack-zones.js';
 import { Identities } from '../../../src/enforce/identities.js';
 import type { DelayedTrigger, PassTrigger } from '../../../src/enforce/pass-trigger.js';
-import { ConntrackZones } from '../../../src/enforce/revocation.js';
 import type { Cgroup, Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../bare-flow.js';

@@ -86,6 +86,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
     verified: { permits: () => true, knows: () => false },
+    dns: { learn: async () => undefined },
   });
   const state = {
     subjects: new Map([[m.id, m]]),

@@ -196,7 +196,7 @@ function house() {
     },
     names: { applied: nothing },
     reserved: { list: () => closed },
-    dns: { members: () => new Map(), isMember: () => false },
+    dns: { members: () => new Map(), isMember: () => false, learn: async () => undefined },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
     verified: { permits: () => true, knows: () => false },

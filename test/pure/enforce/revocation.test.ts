@@ -6,11 +6,13 @@ import { Revocation } from '../../../src/enforce/revocation.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import type { AppliedState, Binding } from '../../../src/ruleset/applied-state.js';
+import { planClasses } from '../../../src/ruleset/classes.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
 import { BARE_FLOW } from '../bare-flow.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
+const CHECK = shape.marks.check?.mask ?? 0;
 const nothing = (): void => undefined;
 const SOURCE = '10.0.0.2';
 const NEIGHBOUR = '10.0.0.3';
@@ -25,9 +27,11 @@ const flow = (sport: number): Flow => ({
   reply: { src: '192.0.2.1', dst: SOURCE, sport: 5000, dport: sport },
 });
 
-function revoker() {
+function revoker(learn: (id: string, name: string) => Promise<void> = async () => undefined) {
   const table = new Set<Flow>();
   const due: DelayedTrigger[] = [];
+  const marked: Flow[] = [];
+  const resolved = new Set<string>();
   const barred: string[] = [];
   let broken = false;
   let isFull = false;
@@ -42,7 +46,7 @@ function revoker() {
         return [...table];
       },
       delete: (f: Flow) => table.delete(f),
-      mark: () => true,
+      mark: (f: Flow) => marked.push(f) > 0,
     },
     addToBlocklist: async (_: string, members: readonly string[]) => {
       if (isFull) throw new Error('full');
@@ -57,9 +61,18 @@ function revoker() {
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
     verified: { permits: () => true, knows: () => false },
+    dns: { learn },
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
-  const m = member(1, '', 'enforce', [{ ...port, ifindex: 7, ip4: SOURCE }]);
+  const unchecked = member(1, 'named.example:9100, *.wild.example:9100, web.example', 'enforce', [
+    { ...port, ifindex: 7, ip4: SOURCE },
+  ]);
+  const classes = planClasses(unchecked.policy.entries, () => [], {
+    verify: true,
+    quic: 'verify',
+    ports: [443],
+  });
+  const m = { ...unchecked, classes };
   const free = [NEIGHBOUR, FRIEND].map((ip4, i) =>
     member(2 + i, '', 'off', [{ ...port, ifindex: 8 + i, ip4 }]),
   );
@@ -72,7 +85,10 @@ function revoker() {
     input: input(m),
     hosts: { late: new Set() },
     evaluator: {
-      keeps: (by: Subject, f: Flow) => by !== m || f.orig.dst === FRIEND,
+      keeps: (by: Subject, f: Flow) =>
+        by === m
+          ? f.orig.dst === FRIEND || (f.mark & CHECK) !== 0 || resolved.has(f.orig.dst)
+          : f.orig.dport !== 53,
       admits: (f: Flow) => f.orig.dport === 80,
     },
   } as unknown as AppliedState;
@@ -81,6 +97,8 @@ function revoker() {
     table,
     id: m.id,
     due,
+    marked,
+    resolved,
     barred,
     revocation,
     fills: () => {
@@ -89,11 +107,12 @@ function revoker() {
     breaks: (is: boolean) => {
       broken = is;
     },
-    run: (newlyHeld: ReadonlySet<string> = new Set()) =>
+    run: (newlyHeld: ReadonlySet<string> = new Set(), wasOpen = false) =>
       revocation.run(state, {
-        known,
+        known: wasOpen ? undefined : known,
         again: new Set(),
         newlyHeld,
+        wasOpen,
         later: (trigger) => void due.push(trigger),
       }),
   };
@@ -257,4 +276,57 @@ it('a flow that the other side knows by another port is barred by that one, too'
   });
   const [to, from] = [`${SOURCE},17`, own.reply.src];
   expect(members).toEqual([4000, 4000, 5001, 4000].map((port) => `${to}:${port},${from}`));
+});
+
+/** To port 9100, by TCP. */
+const to = (dst: string, more: Partial<Flow> = {}): Flow => ({
+  ...flow(1),
+  proto: 6,
+  orig: { src: SOURCE, dst, sport: 1, dport: 9100 },
+  reply: { src: dst, dst: SOURCE, sport: 9100, dport: 1 },
+  ...more,
+});
+
+it('the first rules of all: a mark from before shows nothing, and goes from what goes on', async () => {
+  const { table, run, marked } = revoker();
+  const [forbidden, permitted] = [to('192.0.2.1', { mark: CHECK }), to(FRIEND, { mark: CHECK })];
+  for (const f of [forbidden, permitted]) table.add(f);
+  await run(new Set(), true);
+  expect([...table]).toEqual([permitted]);
+  expect(marked[0]).toEqual({ ...permitted, mark: 0 });
+  table.add(forbidden);
+  await run();
+  expect([...table]).toEqual([permitted, forbidden]); // its mark is one of these rules
+});
+
+it('the first rules of all: names are resolved for what only they may permit, by exact names for its port', async () => {
+  const asked: string[] = [];
+  const { table, run, resolved, id } = revoker(async (of, name) => {
+    asked.push(`${of} ${name}`);
+    resolved.add('192.0.2.7');
+  });
+  const web = to('192.0.2.8', { reply: { src: '192.0.2.8', dst: SOURCE, sport: 443, dport: 1 } });
+  const [named, other] = [to('192.0.2.7'), to('192.0.2.9')];
+  for (const f of [web, named, other]) table.add(f);
+  await run(new Set(), true);
+  expect(asked).toEqual([`${id} named.example`]);
+  expect([...table]).toEqual([named]);
+  await run(new Set(), false);
+  expect(asked).toHaveLength(1);
+});
+
+it('a query of an observed container that is on its way is answered; its flow ends a little later', async () => {
+  const { table, run, revocation, due } = revoker();
+  const query: Flow = {
+    ...flow(1),
+    orig: { src: NEIGHBOUR, dst: '192.0.2.53', sport: 1, dport: 53 },
+    reply: { src: '192.0.2.53', dst: NEIGHBOUR, sport: 53, dport: 1 },
+  };
+  const answered: Flow = { ...query, status: { ...query.status, seenReply: true } };
+  for (const f of [query, answered]) table.add(f);
+  await run(new Set(), true);
+  expect([...table]).toEqual([query]);
+  revocation.note({ triggers: due });
+  await run();
+  expect(table.size).toBe(0);
 });

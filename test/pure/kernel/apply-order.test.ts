@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { applyPlan, type Plan, planSteps } from '../../../src/kernel/apply.js';
 import { expectedAfter } from '../../../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
-import type { Observed } from '../../../src/kernel/read-rules.js';
+import { hasNoRules, type Observed } from '../../../src/kernel/read-rules.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
@@ -42,6 +42,16 @@ it('the bridge table comes before anything else where it is missing and no veth 
     stages.findIndex((all) => all.some((s) => s.tool === tool && text.test(s.script)));
   expect(stageWith('nft', /table bridge drawbridge/)).toBe(0);
   expect(stageWith('ipset', /./)).toBe(1);
+});
+
+it('at a start on a host without rules the marks come first: no packet of a container is dropped because it has none yet', () => {
+  const isBridge = (of: Plan): boolean =>
+    of.stages[0]?.some((s) => s.tool === 'nft' && /table bridge drawbridge/.test(s.script)) ?? false;
+  expect(isBridge(planSteps(shape, desired, NOTHING, hasNoRules(NOTHING)))).toBe(true);
+  const ours = new Map([['DOCKER-USER', [{ text: '', hash: 'x' }]]]);
+  const closed = { ...NOTHING, tables: new Map([[4, new Map([['filter', ours]])]]) } as Observed;
+  for (const left of [closed, { ...NOTHING, backstop: { ...NOTHING.backstop, rules: ['drop'] } }])
+    expect(isBridge(planSteps(shape, desired, left, hasNoRules(left)))).toBe(false);
 });
 
 it('the stages run one after the other, and flows of an earlier holder end when the sets bar new ones, before a veth gets its identity', async () => {

@@ -42,6 +42,19 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
     expect(verdict(chain, { mark: from, states: ['ESTABLISHED'] })).toBe('return');
   });
 
+  it('from an enforced one to a neighbour: no segment that would open a connection reversed', () => {
+    const own = markOf(shape.marks, enforced.identity, 'enforce');
+    const answer = { mark: own, src: addressOf(enforced, family), dst: addressOf(free, family) };
+    const isNeighbour = (set: string): boolean => set === `DB-own${family}`;
+    const packet: TracePacket = { family, proto: 'tcp', dport: 40_000, states: ['NEW'], ...answer };
+    const [segment, opening] = [packet, { ...packet, syn: true }].map((p) =>
+      trace(filter, 'DB-FORWARD', p, isNeighbour),
+    );
+    expect(segment?.steps.at(-1)?.chain).toBe('DB-OPEN');
+    expect(segment?.verdict).toBe('reject');
+    expect(opening?.steps.at(-1)?.chain).not.toBe('DB-OPEN');
+  });
+
   it('from elsewhere, to whomever: a threat that only feeds of destinations list may not come back', () => {
     const packet = { src: family === 4 ? '192.0.2.9' : '2001:db8::9', dst: addressOf(free, family) };
     expect(verdict('DB-FORWARD', packet)).toBe('drop');
