@@ -65,6 +65,8 @@ const NOT_RECORDED: readonly string[] = [
 ];
 
 const [DUMP_MS, RESTART_MS, LAST_BATCH_MS] = [10_000, 10_000, 1_000];
+/** A reader waits for what is older, and so long at most: a large table is read less often. */
+const [FRESH_MS, SETTLE_MS] = [1_000, 1_000];
 /** Ends of flows are reported late, when their container may be gone. */
 const KEPT_MS = 60_000;
 /** Most connections with names for their later reports, and permits of one subject. */
@@ -111,6 +113,8 @@ export class PassedFlows implements AsyncDisposable {
   #counts = { lost: 0, dropped: 0 };
   #before = { lost: 0, dropped: 0 };
   #unknown = 0;
+  #until: number | undefined;
+  #settling: Promise<void> | undefined;
   /** Number of the newest sender. */
   #last = 0;
 
@@ -147,6 +151,24 @@ export class PassedFlows implements AsyncDisposable {
         if (sender) sender.namesFor = this.#o.dns.namesReader(id);
       }),
     ];
+  }
+
+  /** Asks for the connections that are open now, and resolves when they are recorded. Not for ever: a busy host reads them later. */
+  settled(): Promise<void> {
+    const isFresh = this.#until === undefined || this.#now() - this.#until < FRESH_MS;
+    if (!this.#worker || isFresh) return Promise.resolve();
+    this.#worker.postMessage({ read: true } satisfies PassedRequest);
+    this.#settling ??= new Promise<void>((resolve) => {
+      const done = (): void => {
+        clearTimeout(late);
+        subscription[Symbol.dispose]();
+        this.#settling = undefined;
+        resolve();
+      };
+      const subscription = this.recordedUntil.subscribe(done);
+      const late = setTimeout(done, SETTLE_MS);
+    });
+    return this.#settling;
   }
 
   /** Takes what was recorded until now. */
@@ -296,7 +318,9 @@ export class PassedFlows implements AsyncDisposable {
     if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
     const missed = this.lost + this.dropped - before;
     if (missed > 0) this.missed.emit(missed);
-    if (until !== undefined) this.recordedUntil.emit(until);
+    if (until === undefined || until === this.#until) return;
+    this.#until = until;
+    this.recordedUntil.emit(until);
   }
 
   #join(flow: PassedFlow, contacts: Map<string, PassedContact>): void {
