@@ -73,7 +73,7 @@ interface GrowingRecord extends Omit<PassedFlow, 'src' | 'dst' | 'to'> {
 export interface TallyOptions {
   /** The octets with which addresses of servers begin to which flows are not recorded. */
   readonly servers: readonly string[];
-  /** Bits of the connmark of connections that are checked by name; `open`: nothing of the client has passed but its handshake. */
+  /** Bits of the connmark of connections that are checked by name; `open`: of TCP, nothing of the client has passed but its handshake. */
   readonly check?: { readonly mask: number; readonly open: number };
   /** Most records of one `take`, and most open flows that are followed; others are recorded when they end. */
   readonly mostRecords?: number;
@@ -83,6 +83,8 @@ export interface TallyOptions {
 export const NO_SENDER = -1;
 /** The address of a new container may be known later than its first flow. */
 const UNKNOWN_MS = 2_000;
+/** Of IANA. */
+const TCP = 6;
 const MOST_UNKNOWN = 1_000;
 /** A dump may leave out a flow while its neighbours in the table come and go, and readers may want one after the other. */
 const [MISSED_DUMPS, MISSED_MS] = [2, 15_000];
@@ -211,10 +213,11 @@ export class FlowTally {
     return open.packets <= flow.packets ? open : undefined;
   }
 
-  /** A connection that must name what it goes to, and has not: it was refused, or has only begun. */
+  /** A connection that must name what it goes to, and has not: it was refused, or has only begun. A datagram waits until it has. */
   #isUnchecked(): boolean {
     const { check } = this.#o;
-    return check !== undefined && (this.#flow.mark & check.mask) >>> 0 === check.open;
+    const { proto, mark } = this.#flow;
+    return check !== undefined && proto === TCP && (mark & check.mask) >>> 0 === check.open;
   }
 
   #add(

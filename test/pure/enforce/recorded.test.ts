@@ -144,8 +144,6 @@ describe('the file', () => {
   });
 });
 
-describe('tallies', () => {});
-
 describe('an evaluation of a candidate list', () => {
   const evaluated = { owner: OWNER, list: 'ci', since: iso(2_000) };
   const KEY = evaluationKey(evaluated);

@@ -157,6 +157,11 @@ it('a connection that was checked is alone, with its port; one that has not name
   expect(counts()).toEqual([[1, 3, 300]]);
 });
 
+it('a flow of datagrams is there once one of them has passed the check', () => {
+  end({ mark: 1, proto: 17, sport: 40_004 });
+  expect(counts()).toEqual([[1, 3, 300]]);
+});
+
 it('what a dump has counted is not counted again', () => {
   dump(NOW, { packets: [1, 0], bytes: [60, 0] });
   expect(counts()).toEqual([[1, 1, 60]]);
