@@ -1,5 +1,6 @@
 /** What is counted of each container: connections that passed, attempts that did not, and those that each entry has decided. */
 import type { Contact } from '../events/service-events.js';
+import type { RuleCount } from '../kernel/counts.js';
 
 /** Connections, or attempts, that were recorded together. */
 interface Seen extends Pick<Contact, 'verdict' | 'entry'> {
@@ -29,16 +30,13 @@ interface TallyState extends Pick<ContainerTally, 'allowed' | 'denied'> {
 }
 export type TalliesState = Readonly<Record<string, TallyState>>;
 
-/**
- * Compares the packets that rules have counted with the copies that their log has sent (NFLOG). Counters of rules that are installed again
- * begin at zero: a reading that is lower than the one before begins after it.
- */
+/** Compares the packets that rules have counted with the copies that their log has sent (NFLOG). */
 export class Copies {
   #counted: number | undefined;
   /** When the copies since the last reading have come (ms since the epoch). */
   #times: number[];
 
-  /** `counted`: of the last reading; undefined: there was none, and what was counted before the first one is not compared. */
+  /** Of the last reading of an earlier run: what its rules had counted, and the copies that came after it. */
   constructor(counted?: number, copies = 0) {
     this.#counted = counted;
     this.#times = Array<number>(copies).fill(0);
@@ -57,16 +55,19 @@ export class Copies {
   }
 
   /** Counters as they were at `at`; all copies of these packets that come at all have come. Returns how many packets have none. */
-  read(counted: number, at: number): number {
-    const before = this.#counted ?? counted;
-    const grown = counted < before ? counted : counted - before;
+  read({ sum, grown = this.#sinceEarlierRun(sum) }: RuleCount, at: number): number {
     const surplus = Math.max(0, this.#times.length - grown);
     const missing = Math.max(0, grown - this.#times.length);
-    this.#counted = counted;
+    this.#counted = sum;
     // What has come since may be copies of packets that the next reading counts. Others were counted by rules that are gone, or elsewhere.
     const late = this.#times.filter((time) => time >= at);
     this.#times = late.slice(late.length - Math.min(late.length, surplus));
     return missing;
+  }
+
+  /** Rules that were installed again since then have counted an unknown number before. */
+  #sinceEarlierRun(sum: number): number {
+    return this.#counted === undefined ? 0 : Math.max(0, sum - this.#counted);
   }
 }
 
@@ -84,7 +85,6 @@ export class Tallies {
   /** Of all containers, since the start of the service. */
   readonly totals = { allow: 0, deny: 0, 'would-deny': 0, threat: 0 };
   readonly #of = new Map<string, Tally>();
-  #isRead = false;
   #version = 0;
 
   /** Another number after every change. */
@@ -127,16 +127,14 @@ export class Tallies {
   }
 
   /** What the rules of each container have counted until `at` (ms since the epoch). Returns of how many packets no copy has come. */
-  read(counted: ReadonlyMap<string, number>, at: number): ReadonlyMap<string, number> {
+  read(counted: ReadonlyMap<string, RuleCount>, at: number): ReadonlyMap<string, number> {
     const missing = new Map<string, number>();
-    for (const [id, packets] of counted) {
+    for (const [id, count] of counted) {
       const { copies } = this.#get(id);
-      if (copies.counted === packets && copies.copies === 0) continue;
-      this.#version += 1;
-      const lost = copies.read(packets, at);
+      if (copies.counted !== count.sum || copies.copies > 0) this.#version += 1;
+      const lost = copies.read(count, at);
       if (lost > 0) missing.set(id, lost);
     }
-    this.#isRead = true;
     return missing;
   }
 
@@ -163,13 +161,8 @@ export class Tallies {
     }
   }
 
-  /** The rules of a container that is new after the first reading have counted nothing before. */
   #get(id: string): Tally {
-    const fresh = (): Tally => ({
-      ...{ allowed: 0, denied: 0, entries: new Map() },
-      copies: new Copies(this.#isRead ? 0 : undefined),
-    });
-    const tally = this.#of.get(id) ?? fresh();
+    const tally = this.#of.get(id) ?? { allowed: 0, denied: 0, copies: new Copies(), entries: new Map() };
     this.#of.set(id, tally);
     return tally;
   }

@@ -10,15 +10,23 @@ import type { RuleCounter } from './netlink/netlink-codec.js';
 import type { NftElements } from './netlink/nft-codec.js';
 import { savedRules } from './read-rules.js';
 
+/** What some rules have counted. `grown`: since the reading before; undefined: this is the first one. */
+export interface RuleCount {
+  readonly sum: number;
+  readonly grown: number | undefined;
+}
 /** Packets that rules have counted, and of which their log has copies. */
 export interface RuleCounts {
   /** By container: those that its own rules have refused; of an observed one, those that enforce would refuse. */
-  readonly own: ReadonlyMap<string, number>;
+  readonly own: ReadonlyMap<string, RuleCount>;
   /** Of all containers: those that were refused, whatever refused them. */
-  readonly refused: number;
+  readonly refused: RuleCount;
 }
 type Latest = readonly (readonly [Family, ChainCounts])[];
+/** By family and chain, as the reading before has found it. */
+type Before = Map<string, number> | undefined;
 const MAX_AGE_MS = 1_000;
+const REFUSALS: readonly string[] = ['drop', 'reject'];
 
 interface CounterSource {
   readonly exec: Exec;
@@ -33,6 +41,7 @@ export class Counts {
   readonly #read: SharedRead<Latest>;
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
+  #before: Before;
 
   constructor({ exec, kernel, hostMode }: CounterSource, prefix: string, turns: Turns) {
     this.#prefix = prefix;
@@ -68,36 +77,42 @@ export class Counts {
     this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
   }
 
+  /** Of the last reading, in the state that was applied then. Call it once for each reading. */
   of(state: AppliedState): RuleCounts {
+    const before = this.#before;
+    this.#before = new Map();
     const ids = [...state.subjects.keys()].filter(isContainerId);
-    const own = new Map(ids.map((id) => [id, this.#ofContainer(id, state)] as const));
-    return { own, refused: this.#refused(state) };
+    const own = new Map(ids.map((id) => [id, this.#ofContainer(id, state, before)] as const));
+    const refused = refusingChains(this.#prefix);
+    return { own, refused: this.#count(state, refused, before, ({ then }) => REFUSALS.includes(then.k)) };
   }
 
-  #ofContainer(id: string, state: AppliedState): number {
+  #ofContainer(id: string, state: AppliedState, before: Before): RuleCount {
     const chains = [containerChain, limitChain, hostChain].map((chain) => chain(this.#prefix, id));
-    const isCounted = ({ then }: Rule): boolean => {
+    return this.#count(state, chains, before, ({ then }) => {
       const to = then.k === 'goto' ? handedTo(this.#prefix, then.chain) : undefined;
       return to === 'refuses' || to === 'observes';
-    };
-    return this.#sum(state, chains, isCounted);
+    });
   }
 
-  #refused(state: AppliedState): number {
-    return this.#sum(
-      state,
-      refusingChains(this.#prefix),
-      ({ then }) => then.k === 'drop' || then.k === 'reject',
-    );
-  }
-
-  #sum(state: AppliedState, chains: readonly string[], isCounted: (rule: Rule) => boolean): number {
-    let sum = 0;
+  /** A chain is installed as a whole, and its rules count from zero then; the other chains go on. */
+  #count(
+    state: AppliedState,
+    chains: readonly string[],
+    before: Before,
+    isCounted: (rule: Rule) => boolean,
+  ): RuleCount {
+    let [sum, grown] = [0, 0];
     for (const [family, counts] of this.#latest.value)
-      for (const chain of chains)
-        for (const [rule, packets] of this.#counted(state, family, chain, counts))
-          if (isCounted(rule)) sum += packets;
-    return sum;
+      for (const chain of chains) {
+        const rules = this.#counted(state, family, chain, counts);
+        const now = rules.reduce((all, [rule, packets]) => all + (isCounted(rule) ? packets : 0), 0);
+        const last = before?.get(`${family} ${chain}`) ?? 0;
+        this.#before?.set(`${family} ${chain}`, now);
+        sum += now;
+        grown += now < last ? now : now - last;
+      }
+    return { sum, grown: before && grown };
   }
 
   /** Rules of a chain with their counters. Rules that were added after the counters were read have a count of 0. */

@@ -2,6 +2,7 @@
 import { type ClientRequest, request } from 'node:http';
 import { expect } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';
+import { waitFor } from '../lab/process.js';
 
 interface Shown {
   readonly name: string;
@@ -23,8 +24,13 @@ interface FlowLike {
   readonly count: number;
 }
 
-const json = async <T>(drawbridge: Drawbridge, path: string): Promise<T> =>
-  JSON.parse((await drawbridge.get(path)).body);
+/** A client may ask for so much in a minute, and is told when it has. */
+const json = <T>(drawbridge: Drawbridge, path: string): Promise<T> =>
+  waitFor(path, async () => {
+    const { status, body } = await drawbridge.get(path);
+    if (status !== 429) expect({ path, status, body }).toMatchObject({ status: 200 });
+    return status === 200 && JSON.parse(body);
+  });
 
 export async function shownOf(drawbridge: Drawbridge, name: string): Promise<Shown> {
   return json(drawbridge, `/v1/containers/${name}`);
@@ -116,20 +122,29 @@ export async function metricsOf(drawbridge: Drawbridge): Promise<Verdicts> {
   );
 }
 
+const both = ({ allowed, denied }: Pick<Shown, 'allowed' | 'denied'>) => ({ allowed, denied });
+
+/** By each way in which the API shows figures of a container: what it shows. */
+export async function apiFigures(drawbridge: Drawbridge, name: string): Promise<Record<string, unknown>> {
+  const listed = await json<{ items: Shown[] }>(drawbridge, '/v1/containers');
+  const page = (await drawbridge.get('/')).body;
+  const [, allowed, denied] =
+    new RegExp(`<tr><td>${name}<td>[^<]*<td>[^<]*<td>[^<]*<td>(\\d+)<td>(\\d+)<td>`).exec(page) ?? [];
+  return {
+    'GET /v1/containers/NAME': both(await shownOf(drawbridge, name)),
+    'GET /v1/containers': listed.items.filter((c) => c.name === name).map(both),
+    'GET /': { allowed: Number(allowed), denied: Number(denied) },
+    'GET /v1/flows': verdictsOf(await flowsOf(drawbridge, name)),
+  };
+}
+
 /** By each way in which figures of a container are shown: what it shows. */
 export async function everyFigure(drawbridge: Drawbridge, name: string): Promise<Record<string, unknown>> {
-  const api = await shownOf(drawbridge, name);
-  const flows = await flowsOf(drawbridge, name);
   const cli = async (...words: string[]): Promise<string> => {
     const { code, stdout, stderr } = await drawbridge.cli(words);
     expect({ words, code, stderr }).toMatchObject({ code: 0 });
     return stdout;
   };
-  const both = ({ allowed, denied }: Shown) => ({ allowed, denied });
-  const listed = await json<{ items: Shown[] }>(drawbridge, '/v1/containers');
-  const page = (await drawbridge.get('/')).body;
-  const [, allowed, denied] =
-    new RegExp(`<tr><td>${name}<td>[^<]*<td>[^<]*<td>[^<]*<td>(\\d+)<td>(\\d+)<td>`).exec(page) ?? [];
   const inspected = await cli('inspect', name);
   const [, inAllowed, inDenied] = /^ {2}connections: +(\d+) allowed, (\d+) denied$/m.exec(inspected) ?? [];
   // columns are separated by tabs where the output is no terminal
@@ -137,13 +152,10 @@ export async function everyFigure(drawbridge: Drawbridge, name: string): Promise
   const [, , , , psAllowed, psDenied] = row.split('\t');
   const told = JSON.parse(await cli('flows', name, '--json', '--limit', '9999')) as { items: FlowLike[] };
   return {
-    'GET /v1/containers/NAME': both(api),
-    'GET /v1/containers': listed.items.filter((c) => c.name === name).map(both),
-    'GET /': { allowed: Number(allowed), denied: Number(denied) },
+    ...(await apiFigures(drawbridge, name)),
     ps: { allowed: Number(psAllowed), denied: Number(psDenied) },
     'ps --json': (JSON.parse(await cli('ps', name, '--json')) as Shown[]).map(both),
     inspect: { allowed: Number(inAllowed), denied: Number(inDenied) },
-    'GET /v1/flows': verdictsOf(flows),
     'flows --json': verdictsOf(told.items),
     'flows --format markdown': markdownOf(
       await cli('flows', name, '--format', 'markdown', '--limit', '9999'),
@@ -152,17 +164,24 @@ export async function everyFigure(drawbridge: Drawbridge, name: string): Promise
 }
 
 /** What each of them must show. */
-export function expected({ allow, deny, 'would-deny': would }: Figures): Record<string, unknown> {
-  const both = { allowed: allow, denied: deny + would };
+export function expectedOfApi({ allow, deny, 'would-deny': would }: Figures): Record<string, unknown> {
+  const totals = { allowed: allow, denied: deny + would };
+  return {
+    'GET /v1/containers/NAME': totals,
+    'GET /v1/containers': [totals],
+    'GET /': totals,
+    'GET /v1/flows': { allow, deny, 'would-deny': would },
+  };
+}
+export function expected(figures: Figures): Record<string, unknown> {
+  const { allow, deny, 'would-deny': would } = figures;
+  const totals = { allowed: allow, denied: deny + would };
   const verdicts = { allow, deny, 'would-deny': would };
   return {
-    'GET /v1/containers/NAME': both,
-    'GET /v1/containers': [both],
-    'GET /': both,
-    ps: both,
-    'ps --json': [both],
-    inspect: both,
-    'GET /v1/flows': verdicts,
+    ...expectedOfApi(figures),
+    ps: totals,
+    'ps --json': [totals],
+    inspect: totals,
     'flows --json': verdicts,
     'flows --format markdown': { ...verdicts, missing: [] },
   };

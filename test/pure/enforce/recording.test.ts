@@ -62,8 +62,13 @@ it('reports refused packets, and counts those of a container, of which no copy h
     recording.refused.arrived(at);
     recording.tallies.copied('c1', at);
   };
-  const reading = (own: number, refused: number, at = 0): void =>
-    recording.counted({ own: new Map([['c1', own]]), refused }, at);
+  let before: readonly number[] | undefined;
+  const reading = (own: number, refused: number, at = 0): void => {
+    const [mine, all] = [own, refused].map((sum, n) => ({ sum, grown: before && sum - (before[n] ?? 0) }));
+    if (!mine || !all) throw new Error('two counters');
+    recording.counted({ own: new Map([['c1', mine]]), refused: all }, at);
+    before = [own, refused];
+  };
   reading(40, 400); // of an earlier run
   for (let n = 0; n < 3; n++) copy(n < 2 ? 500 : 1_000);
   reading(42, 402, 900); // one of the three came after the rules were read
@@ -84,9 +89,10 @@ it('of an observed container, a copy that is missing is missing in its record, a
     now: () => 1_000,
   } as unknown as ConstructorParameters<typeof Recording>[0]);
   recording.begin({ drain: nothing });
-  const reading = (own: number): void => recording.counted({ own: new Map([['c1', own]]), refused: 0 }, 0);
+  const reading = (sum: number, grown?: number): void =>
+    recording.counted({ own: new Map([['c1', { sum, grown }]]), refused: { sum: 0, grown } }, 0);
   reading(7);
   recording.tallies.copied('c1', 0);
-  reading(10);
+  reading(10, 3);
   expect([recording.flows.dropped(OWNER), recording.tallies.of('c1').denied]).toEqual([2, 0]);
 });

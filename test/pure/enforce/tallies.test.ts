@@ -34,14 +34,14 @@ describe('connections and attempts', () => {
   it('outlive the service, and end with the container', () => {
     const tallies = new Tallies();
     tallies.add({ ...seen, verdict: 'allow', entry: 'a.org' });
-    tallies.read(new Map([['c', 10]]), 0);
+    tallies.read(new Map([['c', { sum: 10, grown: 0 }]]), 0);
     tallies.copied('c', 0);
     const text = JSON.stringify({ version: 1, at: 1, owners: {}, tallies: tallies.snapshot() });
     const again = new Tallies();
     again.restore(parseRecord(text).tallies ?? {});
     expect(again.snapshot()).toEqual(tallies.snapshot());
     // eleven packets more while the service was away, of which one was logged before
-    expect([...again.read(new Map([['c', 22]]), 0)]).toEqual([['c', 11]]);
+    expect([...again.read(new Map([['c', { sum: 22, grown: undefined }]]), 0)]).toEqual([['c', 11]]);
     again.retain(new Set());
     expect(again.snapshot()).toEqual({});
   });
@@ -61,15 +61,15 @@ describe('connections and attempts', () => {
 });
 
 describe('copies that are missing', () => {
-  it('none before the first reading, and all that a rule counts after it was installed again', () => {
-    const copies = new Copies();
-    expect([copies.read(100, 0), copies.read(103, 0), copies.read(2, 0)]).toEqual([0, 3, 2]);
+  it('none before the first reading, and none of an earlier run whose rules were installed again', () => {
+    const read = (copies: Copies): number => copies.read({ sum: 100, grown: undefined }, 0);
+    expect([read(new Copies()), read(new Copies(90)), read(new Copies(101))]).toEqual([0, 10, 0]);
   });
 
   it('copies of what other rules count hide nothing later', () => {
-    const copies = new Copies(0);
+    const copies = new Copies();
     for (let n = 0; n < 50; n++) copies.arrived(10);
-    expect([copies.read(1, 20), copies.read(8, 30)]).toEqual([0, 7]);
+    expect([copies.read({ sum: 1, grown: 1 }, 20), copies.read({ sum: 8, grown: 7 }, 30)]).toEqual([0, 7]);
   });
 
   it('are those that were left out, whenever the rules are read and the copies come (property)', () => {
@@ -78,8 +78,12 @@ describe('copies that are missing', () => {
         fc.array(fc.record({ logged: fc.boolean(), late: fc.boolean() }), { maxLength: 200 }),
         fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 20 }),
         (packets, sizes) => {
-          const copies = new Copies(0);
-          let [missing, counted, now] = [0, 0, 1];
+          const copies = new Copies();
+          let [missing, counted, before, now] = [0, 0, 0, 1];
+          const read = (sum: number, at: number): void => {
+            missing += copies.read({ sum, grown: sum - before }, at);
+            before = sum;
+          };
           const rest = [...packets];
           // at each reading, some of the packets come between the dump of the counters and the copies
           for (const size of [...sizes, packets.length]) {
@@ -87,13 +91,13 @@ describe('copies that are missing', () => {
             const [before, during] = [turn.filter((p) => !p.late), turn.filter((p) => p.late)];
             for (const p of before) if (p.logged) copies.arrived(now);
             counted += before.length;
-            const [read, at] = [counted, now + 1];
+            const [sum, at] = [counted, now + 1];
             for (const p of during) if (p.logged) copies.arrived(at);
             counted += during.length;
-            missing += copies.read(read, at);
+            read(sum, at);
             now += 2;
           }
-          missing += copies.read(counted, now);
+          read(counted, now);
           expect(missing).toBe(packets.filter((p) => !p.logged).length);
         },
       ),
