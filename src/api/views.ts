@@ -106,6 +106,11 @@ export class Views {
     return counts.at;
   }
 
+  /** Resolves when the connections until now are recorded, or after a second. */
+  settled(): Promise<void> {
+    return this.#p.passed.settled();
+  }
+
   /** Reads the counters now and every minute: those of rules that are installed again begin at zero. */
   followCounts(log: Pick<Logger, 'debug'>): Disposable {
     const read = (): void =>

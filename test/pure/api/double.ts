@@ -392,6 +392,7 @@ export class MemoryService {
   get context(): Context {
     const views = {
       followCounts: () => ({ [Symbol.dispose]: () => undefined }),
+      settled: async () => undefined,
       refreshCounts: () => this.refreshCounts(),
       status: () => this.status(),
       ready: () => this.ready(),
