@@ -1065,7 +1065,11 @@ export interface components {
                 /** @description the label, list, claim or grant that it comes from */
                 readonly from: string;
                 readonly addresses: readonly string[];
+                /** @description connections that it permitted, or attempts that it denied */
+                readonly count: number;
+                /** @description of these, in both directions */
                 readonly packets: number;
+                /** @description of these, in both directions, with IP headers */
                 readonly bytes: number;
             }[];
             readonly grants: readonly components["schemas"]["Grant"][];
@@ -1084,7 +1088,9 @@ export interface components {
                 /** @description RFC 3339, UTC */
                 readonly until: string;
             } | null;
+            /** @description connections that passed; while it is observed, those that enforce would let pass */
             readonly allowed: number;
+            /** @description attempts that did not pass; while it is observed, connections that enforce would deny */
             readonly denied: number;
         };
         readonly GrantRequest: {

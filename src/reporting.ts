@@ -8,6 +8,7 @@ import { CoverageChanges, hasFallen } from './coverage/coverage.js';
 import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
+import type { SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
 import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
@@ -27,7 +28,11 @@ export function buildReporting(app: App) {
   const flows = parts.use(new FlowStore({ ...config.flows, folder: config.state, log, now: Date.now }));
   flows.firstContact.subscribe((contact) => events.emit('first-contact', contact));
   reportStarts(app, flows);
-  reportDenials(app, { events, flows });
+  const record = (flow: SeenFlow): void => {
+    flows.add(flow);
+    app.recording.tallies.add(flow);
+  };
+  reportDenials(app, events, record);
   app.recording.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
   app.asks.events.subscribe((ask) => events.emit('ask', ask));
@@ -36,7 +41,7 @@ export function buildReporting(app: App) {
   reportFeeds(app, events);
   reportCoverage(app, events);
   const canary = canaryOf(app, events);
-  const passed = reportPassed(app, { events, flows });
+  const passed = reportPassed(app, { events, flows, record });
   const records = parts.use(new Records({ config, node, events, log, env: process.env }));
   const notifier = parts.use(new Notifier({ config, node, events, log }));
   const { asks } = app;
@@ -56,13 +61,19 @@ const PASSED_MS = 1_000;
 /** A record is of less than a minute (flows/flow-file.ts). */
 const LONGEST_MS = 59_000;
 
-function reportPassed(app: App, { events, flows }: { events: EventLog; flows: FlowStore }): PassedFlows {
+/** The only place where connections and attempts are counted. */
+type Recorder = (flow: SeenFlow) => void;
+
+function reportPassed(
+  app: App,
+  { events, flows, record }: { events: EventLog; flows: FlowStore; record: Recorder },
+): PassedFlows {
   const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
   passed.recorded.subscribe((contacts) => {
     for (const { id, first, last, ...flow } of contacts) {
       // What passes only because the container is observed was reported when its first packet was logged.
       if (flow.verdict === 'allow') events.emit('flow', flow);
-      flows.add({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
+      record({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
     }
   });
   passed.missed.subscribe((count) => flows.lose(count));
@@ -92,7 +103,7 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
   });
 }
 
-function reportDenials(app: App, { events, flows }: Pick<Reporting, 'events' | 'flows'>): void {
+function reportDenials(app: App, events: EventLog, record: Recorder): void {
   app.denials.onEvent((denial) => {
     const contact = contactOf(app, denial);
     // Conntrack counts what has passed (flows/passed-flows.ts), but for namespaces of macvlan, which it does not read.
@@ -100,7 +111,7 @@ function reportDenials(app: App, { events, flows }: Pick<Reporting, 'events' | '
     const count = isCounted ? 0 : 1;
     const packets = isCounted || denial.proto === 'dns' ? 0 : 1;
     events.emit('flow', { ...contact, packets, bytes: 0 });
-    flows.add({ ...contact, packets, bytes: 0, id: denial.container, time: Date.parse(denial.time), count });
+    record({ ...contact, packets, bytes: 0, id: denial.container, time: Date.parse(denial.time), count });
   });
 }
 

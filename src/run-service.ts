@@ -258,6 +258,7 @@ async function buildApi(app: App, reporting: Reporting) {
   const views = new Views({
     ...app,
     canary: reporting.canary,
+    passed: reporting.passed,
     enforcer: pass,
     store,
     storeKind: kind,
@@ -278,15 +279,6 @@ async function buildApi(app: App, reporting: Reporting) {
     await teardownKernel(config);
     setImmediate(() => void stop());
   };
-  // The counters of rules that are installed again begin at zero: what they counted until then is kept.
-  const reading = setInterval(
-    () =>
-      void views
-        .refreshCounts()
-        .catch((e: unknown) => log.debug({ err: String(e) }, 'counters could not be read')),
-    COUNTS_MS,
-  );
-  parts.add(async () => clearInterval(reading));
   const isConfigured = (name: string): boolean => config.api.tokens.some((token) => token.name === name);
   const authenticate = (secret: string) => {
     const found = changes.tokens.authenticate(secret);
@@ -324,6 +316,7 @@ async function serve(app: App, api: Api): Promise<Service> {
   const { config, log, shared, parts, changes, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
   watchFaults();
+  parts.use(views.followCounts(log));
   const localSocket = localSocketOf(config);
   await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
   const beginFleet = (): void =>
@@ -360,7 +353,6 @@ const DOCKER_SOON_MS = 1_000;
 const NAMESPACES_MS = 5_000;
 /** A pass that reads the kernel again takes less, also on a busy host. */
 const RESYNC_MS = 60_000;
-const COUNTS_MS = 60_000;
 /** What is begun then needs 50 ms, half of it to start processes. Requests that waited for the service are answered before. */
 const FOLLOW_MS = 50;
 /** The first sign of life has the coverage of all containers, which takes 0.9 s for 1,000 of them: the start does not wait for it. */

@@ -3,12 +3,12 @@ import { explain } from '../coverage/explain.js';
 import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
 import { notRecorded, type PreviewParts } from '../coverage/preview.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import type { Denials } from '../enforce/denials.js';
 import { askedName } from '../enforce/destination.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
+import type { ContainerTally } from '../enforce/tallies.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
-import type { Counts, MemberCounts } from '../kernel/counts.js';
+import type { Counts } from '../kernel/counts.js';
 import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
 import { privateRangeOf } from '../lib/special-use.js';
@@ -34,7 +34,6 @@ import type { ContainerBody, GrantBody } from './schemas.js';
 /** The parts of the service from which the view of a container is computed. */
 export interface ContainerParts extends CoverageParts, PreviewParts {
   readonly counts: Counts;
-  readonly denials: Denials;
   readonly quotas: Quotas;
 }
 
@@ -58,11 +57,8 @@ export function containerState(
 
 /** A container as the API shows it. */
 export function containerBody(parts: ContainerParts, overrides: Overrides, c: ContainerFacts): ContainerBody {
-  const state = parts.applied.value;
   const { holder, policy } = placeOf(parts, c);
-  const count: MemberCounts = state
-    ? parts.counts.of(holder.id, state)
-    : { allowed: 0, denied: 0, byEntry: new Map() };
+  const { allowed, denied, entries } = parts.recording.tallies.of(holder.id);
   const findings = allFindings(coverageInput(parts, c, policy));
   return {
     id: c.id,
@@ -75,24 +71,18 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     compose: composeOf(c),
     addresses: c.endpoints.flatMap((e) => addressesOn(c, e.networkId)),
     lists: policy.lists,
-    entries: [...policy.entries, ...(policy.denied ?? [])].map((e) => entryView(parts, holder.id, e, count)),
+    entries: [...policy.entries, ...(policy.denied ?? [])].map((e) =>
+      entryView(parts, holder.id, e, entries),
+    ),
     grants: grantsOf(overrides.grants, holder).map(grantBody),
     trialUntil: policy.trialUntil ?? null,
     against: policy.against ?? null,
     pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
     limits: policy.limits ? limitsText(policy.limits) : null,
     quota: quotaView(parts, holder.id),
-    ...totals(parts, holder.id),
+    allowed,
+    denied,
   };
-}
-
-/** Over changes of its rules and restarts, as far as they were read. */
-function totals(
-  { recording: { tallies }, denials }: ContainerParts,
-  id: string,
-): Pick<ContainerBody, 'allowed' | 'denied'> {
-  const denied = tallies.total(id, 'denied') + denials.namesDenied(id) + denials.threatsDenied(id);
-  return { allowed: tallies.total(id, 'allowed'), denied };
 }
 
 /** Labels that come with the image do not count: an image could take the name of another service. */
@@ -116,14 +106,13 @@ function entryView(
   parts: ContainerParts,
   id: string,
   pe: PolicyEntry,
-  count: MemberCounts,
+  tallies: ContainerTally['entries'],
 ): ContainerBody['entries'][number] {
   return {
     entry: pe.entry.canonical,
     from: sourceText(pe.source),
     addresses: addressesOf(parts, id, pe),
-    packets: count.byEntry.get(pe.entry.canonical) ?? 0,
-    bytes: 0,
+    ...(tallies.get(pe.entry.canonical) ?? { count: 0, packets: 0, bytes: 0 }),
   };
 }
 

@@ -83,6 +83,7 @@ export function flowRoutes(server: FastifyInstance, ctx: Context): void {
 async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
   const { run, container, known } = await containerOf(ctx, query.container);
   const since = query.since === undefined ? 0 : sure(parseSince(query.since, Date.now()), '/since');
+  await ctx.views.settled();
   const page = await ctx.flows.page({
     ...(container === undefined ? {} : { container }),
     ...verdictsOf(query.verdict),

@@ -22,7 +22,7 @@ export interface MetricsParts {
   readonly hold: Pick<PacketHold, 'counts' | 'durations' | 'queueFull'>;
   readonly checks: Pick<ConnectionChecks, 'counts' | 'durations'>;
   readonly dns: Pick<DnsService, 'durations'>;
-  readonly recording: Pick<Recording, 'lostPackets'>;
+  readonly recording: { readonly tallies: Pick<Recording['tallies'], 'totals'> };
   readonly kernel: { readonly sets: Pick<KernelSets, 'headers'> };
   /** Requests that wait for the decision of a person. Undefined: nothing asks. */
   readonly asksPending?: () => number;
@@ -53,7 +53,6 @@ export interface Family {
   readonly read: (at: Reading) => number | readonly Sample[];
 }
 
-const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
 const QUERY_VERDICTS: readonly NameEvent['verdict'][] = ['allow', 'deny', 'would-deny', 'threat', 'error'];
 const MODES = ['enforce', 'observe', 'off'] as const;
 const COVERAGES = ['enforced', 'partial', 'unenforced'] as const;
@@ -61,7 +60,6 @@ const STATUS_CLASSES = ['2xx', '3xx', '4xx', '5xx'] as const;
 
 /** What is counted from events, since the start. */
 class Counted {
-  readonly flows = zeros(FLOW_VERDICTS);
   readonly queries = zeros(QUERY_VERDICTS);
   readonly requests = zeros(STATUS_CLASSES);
   repairs = 0;
@@ -145,8 +143,8 @@ export const FAMILIES: readonly Family[] = [
   ),
   counter(
     'drawbridge_flows_total',
-    'Flows and queries that were reported as events, by verdict.',
-    ({ counted }) => byLabel('verdict', counted.flows),
+    'Connections that passed (allow, would-deny), and attempts and names that did not (deny, threat).',
+    ({ parts }) => byLabel('verdict', parts.recording.tallies.totals),
     ['verdict'],
   ),
   counter(
@@ -250,9 +248,8 @@ export const FAMILIES: readonly Family[] = [
   ),
   counter(
     'drawbridge_records_dropped_total',
-    'Flows that are in no record, and messages of the kernel about packets that were lost. A lost message of a denial counts as both.',
-    ({ parts, dropped }) => byLabel('what', { flows: dropped, messages: parts.recording.lostPackets }),
-    ['what'],
+    'Connections and refused packets that are in no record, as `dropped` of flows: too many at once, or a disk that was full.',
+    ({ dropped }) => dropped,
   ),
   gauge(
     'drawbridge_set_fill_ratio',
@@ -321,11 +318,10 @@ export class Metrics {
 
   constructor(parts: MetricsParts) {
     this.#parts = parts;
-    const { flows, queries } = this.#counted;
+    const { queries } = this.#counted;
     parts.nameEvents.subscribe(({ verdict }) => void queries[verdict]++);
-    parts.events.subscribe(({ kind, data }) => {
-      if (kind === 'flow') flows[data.verdict]++;
-      else if (kind === 'repair') this.#counted.repairs++;
+    parts.events.subscribe(({ kind }) => {
+      if (kind === 'repair') this.#counted.repairs++;
     });
   }
 

@@ -215,8 +215,9 @@ const EntryViewSchema = Type.Object(
     entry: Type.String({ examples: ['api.example.com'] }),
     from: Text('the label, list, claim or grant that it comes from', 'label'),
     addresses: Type.Array(Type.String()),
-    packets: Count,
-    bytes: Count,
+    count: Counted('connections that it permitted, or attempts that it denied'),
+    packets: Counted('of these, in both directions'),
+    bytes: Counted('of these, in both directions, with IP headers'),
   },
   closed,
 );
@@ -258,8 +259,8 @@ export const ContainerSchema = Type.Object(
     ),
     limits: Nullable(Text('the parsed value of the label drawbridge.limit')),
     quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
-    allowed: Count,
-    denied: Count,
+    allowed: Counted('connections that passed; while it is observed, those that enforce would let pass'),
+    denied: Counted('attempts that did not pass; while it is observed, connections that enforce would deny'),
   },
   { ...closed, $id: 'Container' },
 );

@@ -233,7 +233,8 @@ const HTML = 'text/html; charset=utf-8';
 export function pageRoutes(server: FastifyInstance, ctx: Context): void {
   const page = { description: 'a page without scripts', content: { 'text/html': { schema: Type.String() } } };
   const schema = { summary: 'The page: what is enforced, and what needs attention', response: { 200: page } };
-  server.get('/', { schema, config: { cost: 2 } }, (_request, reply) => {
+  server.get('/', { schema, config: { cost: 2 } }, async (_request, reply) => {
+    await ctx.views.settled();
     reply.header('content-security-policy', POLICY).header('cache-control', 'no-store');
     return reply.type(HTML).send(overview(ctx.views.status(), ctx.views.containers()));
   });

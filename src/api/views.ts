@@ -12,8 +12,10 @@ import type { Readiness } from '../enforce/health.js';
 import type { EnforcementPass } from '../enforce/pass.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Reconciler } from '../enforce/reconciler.js';
+import type { PassedFlows } from '../flows/passed-flows.js';
 import { outOfDescriptors } from '../kernel/exec.js';
 import type { Faults } from '../lib/faults.js';
+import type { Logger } from '../lib/log.js';
 import { SharedRead, type Turns, yieldTo } from '../lib/shared-read.js';
 import { VERSION } from '../lib/version.js';
 import type { Canary } from '../ops/canary.js';
@@ -22,7 +24,6 @@ import { worstOf } from '../policy/finding.js';
 import type { Lockdown } from '../policy/policy.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { isContainerId } from '../ruleset/canary-subject.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
 import type { Suggestion } from '../suggest/suggest.js';
 import type { Feeds } from '../threats/feed-service.js';
@@ -59,6 +60,7 @@ export interface ViewParts extends ContainerParts {
   readonly checks: Pick<ConnectionChecks, 'counts'>;
   readonly canary: Pick<Canary, 'result'>;
   readonly config: Pick<Config, 'canary'>;
+  readonly passed: Pick<PassedFlows, 'settled'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
 }
@@ -66,6 +68,7 @@ export interface ViewParts extends ContainerParts {
 /** At least this time passes between the starts of two plans that are made for clients. */
 const PLAN_GAP_MS = 100;
 const PLAN_TRIES = 3;
+const COUNTS_MS = 60_000;
 
 /** What the API shows of the service: status, containers, findings, explanations, previews and the plan. */
 export class Views {
@@ -95,12 +98,28 @@ export class Views {
    * With `mayBeOld` the previous reading is enough while many clients wait for the next one.
    */
   async refreshCounts(mayBeOld = false): Promise<number> {
-    const { counts, applied } = this.#p;
+    const { counts, applied, passed } = this.#p;
     const before = counts.at;
-    await counts.refresh(mayBeOld);
+    await Promise.all([counts.refresh(mayBeOld), passed.settled()]);
     const state = applied.value;
     if (counts.at !== before && state) this.#record(state);
     return counts.at;
+  }
+
+  /** Resolves when the connections until now are recorded, or after a second. */
+  settled(): Promise<void> {
+    return this.#p.passed.settled();
+  }
+
+  /** Reads the counters now and every minute: those of rules that are installed again begin at zero. */
+  followCounts(log: Pick<Logger, 'debug'>): Disposable {
+    const read = (): void =>
+      void this.refreshCounts().catch((e: unknown) =>
+        log.debug({ err: String(e) }, 'counters could not be read'),
+      );
+    read();
+    const timer = setInterval(read, COUNTS_MS);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 
   /** What a container has counted depends on the counters and on the state only: if both are the same objects, it is recorded. */
@@ -109,9 +128,7 @@ export class Views {
     const from = [state, ...counts.values];
     if (from.length === this.#recorded.length && from.every((part, n) => part === this.#recorded[n])) return;
     this.#recorded = from;
-    for (const id of state.subjects.keys())
-      if (isContainerId(id))
-        recording.counted(id, { ...counts.of(id, state), unrecorded: counts.unrecorded(id, state) });
+    recording.counted(counts.of(state), counts.at);
   }
 
   status(): Status {

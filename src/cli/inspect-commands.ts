@@ -236,7 +236,7 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
     ['addresses', c.addresses.join(', ') || '-'],
     ['lists', c.lists.join(', ') || '-'],
     ['limits', limitWords(out, c).join('; ') || '-'],
-    ['connections', `${c.allowed} allowed, ${c.denied} denied since its rules were last laid`],
+    ['connections', `${c.allowed} allowed, ${c.denied} denied`],
   ];
   for (const [name, value] of facts) out.line(`  ${`${name}:`.padEnd(13)}${value}`);
   findings(out, c);
@@ -274,8 +274,8 @@ function entries(out: Output, c: ContainerBody): void {
     out,
     'entries',
     c.entries.length === 0 ? none : undefined,
-    ['ENTRY', 'FROM', 'ADDRESSES NOW', 'PACKETS'],
-    c.entries.map((e) => [e.entry, e.from, e.addresses.join(' ') || '-', String(e.packets)]),
+    ['ENTRY', 'FROM', 'ADDRESSES NOW', 'COUNT'],
+    c.entries.map((e) => [e.entry, e.from, e.addresses.join(' ') || '-', String(e.count)]),
   );
 }
 

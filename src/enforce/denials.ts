@@ -17,8 +17,8 @@ import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
-import type { Tallies } from './recorded.js';
 import type { Recording } from './recording.js';
+import type { Copies, Tallies } from './tallies.js';
 
 /** The text for the end of a log prefix, where a limit denied the packet. */
 function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
@@ -65,6 +65,8 @@ export interface LoggedFacts {
   readonly dport: number;
   /** Of TCP: it does not begin a connection. */
   readonly isLater?: boolean;
+  /** The rule is in another network namespace, whose counters are not read. */
+  readonly elsewhere?: true;
 }
 export interface DenialsParts {
   readonly marks: Marks;
@@ -73,8 +75,9 @@ export interface DenialsParts {
   readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
   /** Records what passes only because the container is observed. */
-  readonly recording: Pick<Recording, 'passed' | 'asked' | 'logged' | 'retain'> & {
-    readonly tallies: Pick<Tallies, 'add' | 'total'>;
+  readonly recording: Pick<Recording, 'passed' | 'asked' | 'retain'> & {
+    readonly refused: Pick<Copies, 'arrived'>;
+    readonly tallies: Pick<Tallies, 'copied'>;
   };
   /** ms since the epoch. */
   readonly now?: () => number;
@@ -95,9 +98,9 @@ export class DeniedLog implements Disposable {
     });
   }
 
-  /** Packets that a rule logged and that never arrived here. */
-  get lost(): number {
-    return this.#log.stats().lost;
+  /** Takes the copies that the kernel has sent until now. */
+  drain(): void {
+    this.#log.drain();
   }
 
   [Symbol.dispose](): void {
@@ -112,6 +115,8 @@ const LATE = 'it begins no connection: the one that it belongs to has ended, was
 
 /** Log words of rules that only log. */
 const PASSED: readonly string[] = ['would', 'near', 'seen'];
+/** Of packets that a container's own chains may have counted (kernel/counts.ts). */
+const OF_OWN_RULES: readonly string[] = ['deny', 'would', 'connections', 'quota'];
 /** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
 const NEAR = 'near';
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
@@ -139,21 +144,22 @@ export class Denials {
     const { marks } = this.#o;
     const identity = (p.mark & marks.identity) >>> marks.shift;
     const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
+    const now = this.#now();
+    if (!p.elsewhere && !PASSED.includes(word)) this.#o.recording.refused.arrived(now);
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');
     const container = this.#containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined || container === CANARY_ID) return;
     const subject = this.#o.applied.value?.subjects.get(container);
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
-    if (word === 'threat') this.#o.recording.tallies.add(container, 'threats', 1);
-    else if (!PASSED.includes(word)) this.#o.recording.logged(container);
+    if (!p.elsewhere && OF_OWN_RULES.includes(word)) this.#o.recording.tallies.copied(container, now);
     const name = this.#o.dns.namesFor(container, address)[0] ?? null;
     const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
     const denial = this.#deniedBy(word, p, subject);
     const hit = this.#hit(word, address, isIn);
     const limit = limitReason(word, subject);
     const event: DenialEvent = {
-      time: new Date(this.#now()).toISOString(),
+      time: new Date(now).toISOString(),
       container,
       verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
       proto: p.proto,
@@ -207,7 +213,6 @@ export class Denials {
     if (!refusal) return;
     const { isThreat } = refusal;
     const reason = isThreat ? refusal.detail : `${refusal.reason}: ${refusal.detail}`;
-    if (isThreat) this.#o.recording.tallies.add(container, 'threats', 1);
     this.totals[isThreat ? 'threat' : OF_CHECK[refusal.reason]]++;
     this.#add({
       time: new Date(this.#now()).toISOString(),
@@ -227,8 +232,6 @@ export class Denials {
     if (this.#isSecondOfPair(e)) return;
     if (e.verdict === 'would-deny') this.#o.recording.asked(e.container, e.name);
     else this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
-    if (e.verdict === 'deny' || e.verdict === 'threat')
-      this.#o.recording.tallies.add(e.container, 'names', 1);
     this.#add({
       time: new Date(this.#now()).toISOString(),
       container: e.container,
@@ -260,15 +263,6 @@ export class Denials {
     this.#asked.set(key, { time: now, types: new Set([e.type]) });
     if (this.#asked.size > MAX_PAIRS) this.#asked.delete(this.#asked.keys().next().value ?? '');
     return false;
-  }
-
-  /** Packets to and from threats, as far as they were logged: the kernel counts them for all containers together. */
-  threatsDenied(container: string): number {
-    return this.#o.recording.tallies.total(container, 'threats');
-  }
-
-  namesDenied(container: string): number {
-    return this.#o.recording.tallies.total(container, 'names');
   }
 
   onEvent(listener: (e: DenialEvent) => void): Disposable {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
+import type { RuleCounts } from '../kernel/counts.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { atNext } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
@@ -24,9 +25,8 @@ import {
   type RecordedRow,
   type RecordedState,
   type Sighting,
-  Tallies,
-  type TalliesState,
 } from './recorded.js';
+import { Copies, parseTallies, Tallies, type TalliesState } from './tallies.js';
 
 export interface RecordingParts {
   /** The folder that outlives a restart. */
@@ -39,9 +39,9 @@ export interface RecordingParts {
   readonly log: Logger;
   readonly now: () => number;
 }
-/** Counts the packets that the kernel logged and that did not arrive. */
-interface LossCounter {
-  readonly lost: number;
+/** Where copies of logged packets arrive. `drain`: takes those that the kernel has sent until now. */
+interface CopyLog {
+  drain(): void;
 }
 interface Found {
   readonly member: Subject;
@@ -80,16 +80,17 @@ export function recordKey(facts: ContainerFacts, policy: Pick<Policy, 'against'>
 export class Recording implements AsyncDisposable {
   readonly flows: RecordedFlows;
   readonly tallies = new Tallies();
-  /** Denied packets that rules have counted and that the limit of the log has left out, or that came while the service was away. */
+  /** Refused packets of which no copy has come: the limit of the log has left them out, or the kernel had no room for the copy. */
   readonly notLogged = new Signal<number>();
-  readonly #logged = new Map<string, number>();
+  /** Of refused packets, whatever refused them. */
+  readonly refused = new Copies();
   readonly #o: RecordingParts;
   readonly #file: string;
   #savedAt = 0;
   #saved = '';
   #owners: Owners | undefined;
-  #packets: LossCounter = { lost: 0 };
-  #lost = 0;
+  #log: CopyLog | undefined;
+  #isRead = false;
   #isWarned = false;
   #stopped = false;
   #timer: Disposable | undefined;
@@ -104,28 +105,23 @@ export class Recording implements AsyncDisposable {
     if (kept.tallies) this.tallies.restore(kept.tallies);
   }
 
-  begin(packets: LossCounter): void {
-    this.#packets = packets;
-    this.#lost = packets.lost;
+  begin(log: CopyLog): void {
+    this.#log = log;
     this.#tick();
   }
 
-  /** The log has a packet of the container that was denied. */
-  logged(id: string): void {
-    this.#logged.set(id, (this.#logged.get(id) ?? 0) + 1);
-  }
-
-  /** Counters of a container's rules, as they were read now. */
-  counted(id: string, counts: Readonly<Record<'allowed' | 'denied' | 'unrecorded', number>>): void {
-    this.tallies.read(id, 'allowed', counts.allowed);
-    const denied = this.tallies.read(id, 'denied', counts.denied);
-    const logged = this.#logged.get(id) ?? 0;
-    // A packet may be in the log before it is in a reading: it counts for the next one.
-    this.#logged.set(id, Math.max(0, logged - denied));
-    if (denied > logged) this.notLogged.emit(denied - logged);
-    const grown = this.tallies.read(id, 'unrecorded', counts.unrecorded);
-    const found = this.#find(id);
-    if (found) this.flows.drop(recordKey(found.facts, found.member.policy), grown);
+  /** Counters of rules, as they were at `at` (ms since the epoch). */
+  counted({ own, refused }: RuleCounts, at: number): void {
+    this.#log?.drain();
+    const lost = this.refused.read(refused, at);
+    if (lost > 0) this.notLogged.emit(lost);
+    for (const [id, missing] of this.tallies.read(own, at)) {
+      const found = this.#find(id);
+      if (found?.member.policy.mode !== 'observe') this.tallies.deny(id, missing);
+      // what came while the service was away is in a gap of the record
+      else if (this.#isRead) this.flows.drop(recordKey(found.facts, found.member.policy), missing);
+    }
+    this.#isRead = true;
   }
 
   /** The container was observed, so it passed. */
@@ -159,12 +155,6 @@ export class Recording implements AsyncDisposable {
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
     this.tallies.retain(containers);
-    for (const id of this.#logged.keys()) if (!containers.has(id)) this.#logged.delete(id);
-  }
-
-  /** Packets that the kernel could not log, since the start: they are in no record. */
-  get lostPackets(): number {
-    return this.#packets.lost;
   }
 
   rows(key: string): readonly RecordedRow[] {
@@ -220,10 +210,6 @@ export class Recording implements AsyncDisposable {
     if (!state) return;
     const { observed, others } = this.#ownersOf(state);
     this.flows.watch(observed, others);
-    const { lost } = this.#packets;
-    // nothing shows of which container they were
-    if (lost > this.#lost) for (const key of observed.keys()) this.flows.drop(key, lost - this.#lost);
-    this.#lost = lost;
   }
 
   #tick(): void {
@@ -320,7 +306,7 @@ export function parseRecord(text: string): Parsed {
       ? {}
       : { problem: `${all.length - good.length} of ${all.length} owners are damaged` };
   const record = { at: file.at, owners: Object.fromEntries(good) as RecordedState['owners'] };
-  return { record, tallies: talliesOf(file.tallies), ...problem };
+  return { record, tallies: parseTallies(file.tallies), ...problem };
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -331,16 +317,6 @@ const MAX_TIME = 8.64e15;
 const isTime = (x: unknown): x is number => isCount(x) && x <= MAX_TIME;
 const isText = (x: unknown): boolean => typeof x === 'string';
 const isTextOrNull = (x: unknown): boolean => x === null || isText(x);
-
-const TALLIES: readonly string[] = ['allowed', 'denied', 'unrecorded', 'names', 'threats'];
-function talliesOf(x: unknown): TalliesState {
-  const isCounted = ([key, c]: readonly [string, unknown]): boolean =>
-    TALLIES.includes(key) && Array.isArray(c) && c.length === 2 && c.every(isCount);
-  const good = Object.entries(isObject(x) ? x : {}).filter(
-    ([, counts]) => isObject(counts) && Object.entries(counts).every(isCounted),
-  );
-  return Object.fromEntries(good) as TalliesState;
-}
 
 function isOwner(x: unknown): boolean {
   if (!isObject(x)) return false;

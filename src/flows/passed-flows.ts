@@ -65,6 +65,8 @@ const NOT_RECORDED: readonly string[] = [
 ];
 
 const [DUMP_MS, RESTART_MS, LAST_BATCH_MS] = [10_000, 10_000, 1_000];
+/** A reader waits for what is older, and so long at most: a large table is read less often. */
+const [FRESH_MS, SETTLE_MS] = [1_000, 1_000];
 /** Ends of flows are reported late, when their container may be gone. */
 const KEPT_MS = 60_000;
 /** Most connections with names for their later reports, and permits of one subject. */
@@ -89,7 +91,7 @@ export class PassedFlows implements AsyncDisposable {
   readonly recorded = new Signal<readonly PassedContact[]>();
   /** The time (ms since the epoch) until which connections are recorded, after the records themselves. */
   readonly recordedUntil = new Signal<number>();
-  /** Flows that no record will have, as `lost` and `dropped` count them. */
+  /** Flows that no record will have: the kernel could not report their ends, there were too many at once, or their container is not known. */
   readonly missed = new Signal<number>();
   /** Why records are missing now; undefined: none are. */
   error: string | undefined;
@@ -108,24 +110,16 @@ export class PassedFlows implements AsyncDisposable {
   #subscriptions: readonly Disposable[] = [];
   #restart: NodeJS.Timeout | undefined;
   #isEnding = false;
-  #counts = { lost: 0, dropped: 0 };
-  #before = { lost: 0, dropped: 0 };
-  #unknown = 0;
+  /** Of the thread that runs. */
+  #missed = 0;
+  #until: number | undefined;
+  #settling: Promise<void> | undefined;
   /** Number of the newest sender. */
   #last = 0;
 
   constructor(parts: PassedFlowsParts) {
     this.#o = parts;
     this.#now = parts.now ?? Date.now;
-  }
-
-  /** Ends of connections that the kernel could not report; those that a dump has shown are recorded all the same. */
-  get lost(): number {
-    return this.#before.lost + this.#counts.lost;
-  }
-  /** Flows that are in no record, because there were too many at once, or because their container is not known. */
-  get dropped(): number {
-    return this.#before.dropped + this.#counts.dropped + this.#unknown;
   }
 
   /** Call it when the service is ready: it takes a thread, and the first read of the conntrack table. */
@@ -147,6 +141,24 @@ export class PassedFlows implements AsyncDisposable {
         if (sender) sender.namesFor = this.#o.dns.namesReader(id);
       }),
     ];
+  }
+
+  /** Asks for the connections that are open now, and resolves when they are recorded. Not for ever: a busy host reads them later. */
+  settled(): Promise<void> {
+    const isFresh = this.#until === undefined || this.#now() - this.#until < FRESH_MS;
+    if (!this.#worker || isFresh) return Promise.resolve();
+    this.#worker.postMessage({ read: true } satisfies PassedRequest);
+    this.#settling ??= new Promise<void>((resolve) => {
+      const done = (): void => {
+        clearTimeout(late);
+        subscription[Symbol.dispose]();
+        this.#settling = undefined;
+        resolve();
+      };
+      const subscription = this.recordedUntil.subscribe(done);
+      const late = setTimeout(done, SETTLE_MS);
+    });
+    return this.#settling;
   }
 
   /** Takes what was recorded until now. */
@@ -205,9 +217,7 @@ export class PassedFlows implements AsyncDisposable {
   #failed(e: unknown): void {
     this.#worker = undefined;
     this.error = e instanceof Error ? e.message : String(e);
-    const { lost, dropped } = this.#before;
-    this.#before = { lost: lost + this.#counts.lost, dropped: dropped + this.#counts.dropped };
-    this.#counts = { lost: 0, dropped: 0 };
+    this.#missed = 0;
     if (this.#isEnding || this.#restart) return;
     this.#o.log.error(
       { err: this.error },
@@ -286,26 +296,25 @@ export class PassedFlows implements AsyncDisposable {
 
   /** Emits what the thread has reported, with names and entries. */
   take({ flows, lost, dropped, malformed, error, until }: PassedBatch): void {
-    const before = this.lost + this.dropped;
-    this.#counts = { lost, dropped: dropped + malformed };
+    let missed = lost + dropped + malformed - this.#missed;
+    this.#missed += missed;
     if (error !== undefined && error !== this.error)
       this.#o.log.warn({ err: error }, 'open connections could not be read: they are recorded when they end');
     this.error = error;
     const contacts = new Map<string, PassedContact>();
-    for (const flow of flows) this.#join(flow, contacts);
+    for (const flow of flows) if (!this.#join(flow, contacts)) missed += Math.max(1, flow.connections);
     if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
-    const missed = this.lost + this.dropped - before;
     if (missed > 0) this.missed.emit(missed);
-    if (until !== undefined) this.recordedUntil.emit(until);
+    if (until === undefined || until === this.#until) return;
+    this.#until = until;
+    this.recordedUntil.emit(until);
   }
 
-  #join(flow: PassedFlow, contacts: Map<string, PassedContact>): void {
+  /** Returns false if its container is not known any more. */
+  #join(flow: PassedFlow, contacts: Map<string, PassedContact>): boolean {
     const sender = this.#byNumber.get(flow.sender);
-    if (!sender) {
-      this.#unknown += Math.max(1, flow.connections);
-      return;
-    }
-    if (sender.id === CANARY_ID) return;
+    if (!sender) return false;
+    if (sender.id === CANARY_ID) return true;
     const proto = PROTOCOL_NAMES[flow.proto] ?? String(flow.proto);
     const subject = this.#o.applied.value?.subjects.get(sender.id) ?? sender.subject;
     const permit = this.#permit(subject, flow, proto, this.#namesOf(sender, flow));
@@ -321,6 +330,7 @@ export class PassedFlows implements AsyncDisposable {
       first: Math.min(first, same?.first ?? first),
       last: Math.max(last, same?.last ?? last),
     });
+    return true;
   }
 
   /** The names that a connection was permitted for; otherwise those that resolved to the address for this container. */

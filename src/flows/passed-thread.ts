@@ -22,6 +22,8 @@ interface PassedOptions extends TallyOptions {
 export interface PassedRequest {
   readonly begin?: PassedOptions;
   readonly senders?: Senders;
+  /** Read the table soon: a person waits. */
+  readonly read?: true;
   /** Report what is left; it is answered with 'ended'. */
   readonly end?: true;
 }
@@ -58,6 +60,8 @@ let isReading = false;
 let reported = '';
 /** When the last complete read of the table began (ms since the epoch). */
 let until: number | undefined;
+let isWanted = false;
+let wake: () => void = () => undefined;
 
 function begin({ dumpMs, notTo, ...options }: PassedOptions): void {
   tally = new FlowTally(options);
@@ -85,16 +89,23 @@ async function dumpForEver(from: FlowAccounting): Promise<void> {
   for (;;) {
     const begun = performance.now();
     const time = Date.now();
+    const isForReader = isWanted;
+    isWanted = false;
     let error: string | undefined;
     await from.dump().catch((e: unknown) => {
       error = e instanceof Error ? e.message : String(e);
     });
     if (error === undefined) until = time;
-    else report(error);
-    const end = performance.now() + Math.max(every, (performance.now() - begun) * DUMP_SHARE);
+    if (error !== undefined || isForReader) report(error);
+    const read = performance.now();
+    const pause = (read - begun) * DUMP_SHARE;
+    const isDue = (): boolean => performance.now() >= read + Math.max(pause, isWanted ? 0 : every);
     // ends of flows were lost: what is open now is found at once
-    while (performance.now() < end && from.overruns === overruns)
-      await new Promise((resume) => setTimeout(resume, Math.min(BATCH_MS, end - performance.now())));
+    while (!isDue() && from.overruns === overruns)
+      await new Promise<void>((resume) => {
+        wake = resume;
+        setTimeout(resume, Math.min(BATCH_MS, read + (isWanted ? pause : every) - performance.now()));
+      });
     overruns = from.overruns;
   }
 }
@@ -115,6 +126,10 @@ function report(error?: string): void {
 port.on('message', (request: PassedRequest) => {
   if (request.begin) begin(request.begin);
   if (request.senders && accounting) setSenders(accounting, request.senders);
+  if (request.read) {
+    isWanted = true;
+    wake();
+  }
   if (request.end) {
     accounting?.drain(Date.now());
     report();

@@ -1,7 +1,8 @@
 import type { Family } from '../lib/ip.js';
 import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import { containerChain, errorsChain, hostChain, limitChain } from '../ruleset/naming.js';
+import { isContainerId } from '../ruleset/canary-subject.js';
+import { containerChain, handedTo, hostChain, limitChain, refusingChains } from '../ruleset/naming.js';
 import { chainHashes, type Rule } from '../ruleset/rules.js';
 import { asReader, type Exec } from './exec.js';
 import { ownHash } from './iptables-text.js';
@@ -9,18 +10,23 @@ import type { RuleCounter } from './netlink/netlink-codec.js';
 import type { NftElements } from './netlink/nft-codec.js';
 import { savedRules } from './read-rules.js';
 
-export interface MemberCounts {
-  /** New flows that an entry permitted, and that none did. */
-  readonly allowed: number;
-  readonly denied: number;
-  /**
-   * New flows by canonical entry. Entries that share a port class share their rules, so that each of them has the sum.
-   */
-  readonly byEntry: ReadonlyMap<string, number>;
+/** What some rules have counted. `grown`: since the reading before; undefined: this is the first one. */
+export interface RuleCount {
+  readonly sum: number;
+  readonly grown: number | undefined;
+}
+/** Packets that rules have counted, and of which their log has copies. */
+export interface RuleCounts {
+  /** By container: those that its own rules have refused; of an observed one, those that enforce would refuse. */
+  readonly own: ReadonlyMap<string, RuleCount>;
+  /** Of all containers: those that were refused, whatever refused them. */
+  readonly refused: RuleCount;
 }
 type Latest = readonly (readonly [Family, ChainCounts])[];
+/** By family and chain, as the reading before has found it. */
+type Before = Map<string, number> | undefined;
 const MAX_AGE_MS = 1_000;
-const NONE: MemberCounts = { allowed: 0, denied: 0, byEntry: new Map() };
+const REFUSALS: readonly string[] = ['drop', 'reject'];
 
 interface CounterSource {
   readonly exec: Exec;
@@ -29,12 +35,13 @@ interface CounterSource {
   readonly hostMode: { readonly isLegacy: boolean };
 }
 
-/** New flows by container, from the counters of the rules. Both families together. */
+/** Refused packets, from the counters of the rules. Both families together. */
 export class Counts {
   readonly #prefix: string;
   readonly #read: SharedRead<Latest>;
   readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
+  #before: Before;
 
   constructor({ exec, kernel, hostMode }: CounterSource, prefix: string, turns: Turns) {
     this.#prefix = prefix;
@@ -70,42 +77,42 @@ export class Counts {
     this.#latest = await (mayBeOld ? this.#read.getInCrowd() : this.#read.get());
   }
 
-  of(id: string, state: AppliedState): MemberCounts {
-    const chain = containerChain(this.#prefix, id);
-    let { allowed, denied } = NONE;
-    const byEntry = new Map<string, number>();
-    const errors = errorsChain(this.#prefix, id);
-    for (const [family, counts] of this.#latest.value) {
-      for (const [rule, packets] of this.#counted(state, family, chain, counts)) {
-        // an ICMP error opens no flow
-        if (rule.then.k !== 'goto' || rule.then.chain === errors) continue;
-        if (isPermit(rule.then.chain, this.#prefix, id)) allowed += packets;
-        else denied += packets;
-        for (const entry of rule.why ?? []) byEntry.set(entry, (byEntry.get(entry) ?? 0) + packets);
-      }
-      const limits = this.#counted(state, family, limitChain(this.#prefix, id), counts);
-      const over = limits.reduce((sum, [rule, packets]) => sum + (this.#refuses(rule) ? packets : 0), 0);
-      allowed -= over;
-      denied += over;
-    }
-    return { allowed, denied, byEntry };
+  /** Of the last reading, in the state that was applied then. Call it once for each reading. */
+  of(state: AppliedState): RuleCounts {
+    const before = this.#before;
+    this.#before = new Map();
+    const ids = [...state.subjects.keys()].filter(isContainerId);
+    const own = new Map(ids.map((id) => [id, this.#ofContainer(id, state, before)] as const));
+    const refused = refusingChains(this.#prefix);
+    return { own, refused: this.#count(state, refused, before, ({ then }) => REFUSALS.includes(then.k)) };
   }
 
-  /** New flows of an observed container that passed without being logged: more of them in a second than the log takes. */
-  unrecorded(id: string, state: AppliedState): number {
-    const chains = [containerChain(this.#prefix, id), hostChain(this.#prefix, id)];
-    let passed = 0;
+  #ofContainer(id: string, state: AppliedState, before: Before): RuleCount {
+    const chains = [containerChain, limitChain, hostChain].map((chain) => chain(this.#prefix, id));
+    return this.#count(state, chains, before, ({ then }) => {
+      const to = then.k === 'goto' ? handedTo(this.#prefix, then.chain) : undefined;
+      return to === 'refuses' || to === 'observes';
+    });
+  }
+
+  /** A chain is installed as a whole, and its rules count from zero then; the other chains go on. */
+  #count(
+    state: AppliedState,
+    chains: readonly string[],
+    before: Before,
+    isCounted: (rule: Rule) => boolean,
+  ): RuleCount {
+    let [sum, grown] = [0, 0];
     for (const [family, counts] of this.#latest.value)
-      for (const [rule, packets] of chains.flatMap((c) => this.#counted(state, family, c, counts))) {
-        if (rule.then.k === 'nflog') passed -= packets;
-        else if (rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-OBSERVE`) passed += packets;
+      for (const chain of chains) {
+        const rules = this.#counted(state, family, chain, counts);
+        const now = rules.reduce((all, [rule, packets]) => all + (isCounted(rule) ? packets : 0), 0);
+        const last = before?.get(`${family} ${chain}`) ?? 0;
+        this.#before?.set(`${family} ${chain}`, now);
+        sum += now;
+        grown += now < last ? now : now - last;
       }
-    return Math.max(0, passed);
-  }
-
-  /** A flow that an entry permits is refused while too many connections are open. */
-  #refuses(rule: Rule): boolean {
-    return rule.then.k === 'goto' && rule.then.chain === `${this.#prefix}-MANY`;
+    return { sum, grown: before && grown };
   }
 
   /** Rules of a chain with their counters. Rules that were added after the counters were read have a count of 0. */
@@ -124,20 +131,17 @@ export class Counts {
   }
 }
 
-const isPermit = (chain: string, prefix: string, id: string): boolean =>
-  [`${prefix}-OK`, `${prefix}-BOUND`, limitChain(prefix, id)].includes(chain);
-
 const filterChain = (state: AppliedState, family: Family, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];
 
-/**
- * Packets that each rule of containers' own chains has seen, of one family: chain → hash of the rule (ruleset/rules
- * `chainHashes`) → packets. Each is the first of its flow.
- */
+/** Packets that each rule has seen, of one family: chain → hash of the rule (ruleset/rules `chainHashes`) → packets. */
 type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
-/** The chains with containers' own rules. */
-const ownChains = (prefix: string): readonly string[] => [`${prefix}-c-`, `${prefix}-l-`, `${prefix}-h-`];
+/** Prefixes of the chains that are read: those with containers' own rules, and those that refuse. */
+const chainsRead = (prefix: string): readonly string[] => [
+  ...['c', 'l', 'h'].map((kind) => `${prefix}-${kind}-`),
+  ...refusingChains(prefix),
+];
 
 /** Gathers counters by chain and hash. Rules of other programs have no hash, and are left out. */
 class Counters {
@@ -170,7 +174,7 @@ export class NftCounters {
 
   /** Rejects with NetlinkError. */
   async read(): Promise<ChainCounts> {
-    const rules = await this.#kernel.counters(this.#family, ownChains(this.#prefix));
+    const rules = await this.#kernel.counters(this.#family, chainsRead(this.#prefix));
     const isSame = rules.length === this.#rules.length && rules.every((rule, n) => rule === this.#rules[n]);
     if (!isSame) this.#counts = this.#gathered(rules);
     this.#rules = rules;
@@ -188,7 +192,7 @@ export class NftCounters {
 /** Reads the counters of iptables, legacy or not. Rejects with KernelError when `iptables-save` fails. */
 export async function readCounters(exec: Exec, prefix: string, family: Family): Promise<ChainCounts> {
   const text = await savedRules(asReader(exec), family, ['-c', '-t', 'filter']);
-  const own = ownChains(prefix);
+  const own = chainsRead(prefix);
   const counters = new Counters();
   for (const line of text.split('\n')) {
     const [, packets, chain] = /^\[(\d+):\d+\] -A (\S+)/.exec(line) ?? [];

@@ -197,7 +197,8 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
     const { shape, applied, denials } = this.#o;
     return new DeniedLog({ group: shape.logGroup, namespace }, (packet) => {
       const subject = applied.value?.subjects.get(container);
-      if (subject) denials.packet({ ...packet, mark: identityMark(shape.marks, subject.identity) });
+      if (!subject) return;
+      denials.packet({ ...packet, mark: identityMark(shape.marks, subject.identity), elsewhere: true });
     });
   }
 

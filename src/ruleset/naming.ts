@@ -173,6 +173,26 @@ export function isCheckedChain(prefix: string, chain: string): boolean {
 }
 export const hostChain = (prefix: string, id: string): string => `${prefix}-h-${shortId(id)}`;
 
+/** What becomes of a packet that a chain of a container hands on with `goto`. */
+type HandedTo = 'permits' | 'refuses' | 'observes' | 'errors';
+/**
+ * By the chain where it goes: to what permits it, for a connection that is checked by name too; to what logs and refuses it; to what lets it pass
+ * only because the container is observed; to the chain for its ICMP errors, which open no flow. Undefined: no chain of a container leads there.
+ */
+export function handedTo(prefix: string, chain: string): HandedTo | undefined {
+  const names = namesFor(prefix);
+  if ([names.no, names.quota, names.many].includes(chain)) return 'refuses';
+  if (chain === names.observe) return 'observes';
+  if (chain.startsWith(`${prefix}-e-`)) return 'errors';
+  if ([names.ok, names.bound].includes(chain) || isCheckedChain(prefix, chain)) return 'permits';
+  return chain.startsWith(`${prefix}-l-`) ? 'permits' : undefined;
+}
+/** Chains of `filter` that log a packet, within a limit, and refuse it. */
+export function refusingChains(prefix: string): readonly string[] {
+  const { no, flood, many, quota, forged, threatNo, threatDrop } = namesFor(prefix);
+  return [no, flood, many, quota, forged, threatNo, threatDrop];
+}
+
 const CLASS_HASH = 6;
 /** shown: addresses that an observed container resolved by other resolvers. No rule of an enforced container uses this set. */
 export type SetKind = 'static' | 'learned' | 'shown';

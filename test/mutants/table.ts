@@ -6,6 +6,7 @@ import { CONTROL } from './control.js';
 import { COVERAGE } from './coverage.js';
 import { DENY } from './deny.js';
 import { DNS } from './dns.js';
+import { FIGURES } from './figures.js';
 import { LABELS } from './labels.js';
 import { LAN } from './lan.js';
 import { LAYERS } from './layers.js';
@@ -28,6 +29,7 @@ export const MUTANTS: readonly Mutant[] = [
   BINDING,
   DENY,
   DNS,
+  FIGURES,
   NAMES,
   COVERAGE,
   LABELS,

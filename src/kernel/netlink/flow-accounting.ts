@@ -59,8 +59,9 @@ interface OpenFlow {
   readonly hash: number;
   packets: number;
   bytes: number;
-  /** Number of the last dump that has shown it. */
+  /** Number of the last dump that has shown it, and its time. */
   seen: number;
+  at: number;
 }
 /** A record that grows, with the addresses as the message has them. `next`: of the records with the same hash. */
 interface GrowingRecord extends Omit<PassedFlow, 'src' | 'dst' | 'to'> {
@@ -72,7 +73,7 @@ interface GrowingRecord extends Omit<PassedFlow, 'src' | 'dst' | 'to'> {
 export interface TallyOptions {
   /** The octets with which addresses of servers begin to which flows are not recorded. */
   readonly servers: readonly string[];
-  /** Bits of the connmark of connections that are checked by name; `open`: nothing of the client has passed but its handshake. */
+  /** Bits of the connmark of connections that are checked by name; `open`: of TCP, nothing of the client has passed but its handshake. */
   readonly check?: { readonly mask: number; readonly open: number };
   /** Most records of one `take`, and most open flows that are followed; others are recorded when they end. */
   readonly mostRecords?: number;
@@ -82,9 +83,11 @@ export interface TallyOptions {
 export const NO_SENDER = -1;
 /** The address of a new container may be known later than its first flow. */
 const UNKNOWN_MS = 2_000;
+/** Of IANA. */
+const TCP = 6;
 const MOST_UNKNOWN = 1_000;
-/** A dump may leave out a flow while its neighbours in the table come and go. */
-const MISSED_DUMPS = 2;
+/** A dump may leave out a flow while its neighbours in the table come and go, and readers may want one after the other. */
+const [MISSED_DUMPS, MISSED_MS] = [2, 15_000];
 
 /** Adds up what flows have passed. What a dump has counted already is not counted again when the flow ends. */
 export class FlowTally {
@@ -150,16 +153,18 @@ export class FlowTally {
     // What flows had passed before the first dump is not part of the record.
     const before = open ?? (this.#dumps === 1 ? { packets, bytes } : undefined);
     this.#add(sender, before, now, open === undefined);
-    if (open) Object.assign(open, { packets, bytes, seen: this.#dumps });
-    else this.#open.set(id, { hash: this.#flow.hash(this.#flow.sport), packets, bytes, seen: this.#dumps });
+    const seen = { packets, bytes, seen: this.#dumps, at: now };
+    if (open) Object.assign(open, seen);
+    else this.#open.set(id, { hash: this.#flow.hash(this.#flow.sport), ...seen });
   }
 
   beginDump(): void {
     this.#dumps += 1;
   }
   /** Forgets flows of which the end was not reported. */
-  endDump(): void {
-    for (const [id, { seen }] of this.#open) if (seen <= this.#dumps - MISSED_DUMPS) this.#open.delete(id);
+  endDump(now: number): void {
+    for (const [id, { seen, at }] of this.#open)
+      if (seen <= this.#dumps - MISSED_DUMPS && now - at >= MISSED_MS) this.#open.delete(id);
   }
 
   /** The records since the last call. */
@@ -208,10 +213,11 @@ export class FlowTally {
     return open.packets <= flow.packets ? open : undefined;
   }
 
-  /** A connection that must name what it goes to, and has not: it was refused, or has only begun. */
+  /** A connection that must name what it goes to, and has not: it was refused, or has only begun. A datagram waits until it has. */
   #isUnchecked(): boolean {
     const { check } = this.#o;
-    return check !== undefined && (this.#flow.mark & check.mask) >>> 0 === check.open;
+    const { proto, mark } = this.#flow;
+    return check !== undefined && proto === TCP && (mark & check.mask) >>> 0 === check.open;
   }
 
   #add(
@@ -359,7 +365,7 @@ export class FlowAccounting implements Disposable {
       await this.#dumps.dump('dump flows', request, ({ body }) => this.#tally.shown(body, now) as undefined, {
         later: true,
       });
-      this.#tally.endDump();
+      this.#tally.endDump(now);
     } finally {
       this.#isDumping = false;
       if (this.#next) this.setSenders(this.#next);

@@ -144,6 +144,7 @@ export class MemoryService {
       entry: 'api.github.com',
       from: 'label',
       addresses: ['140.82.112.3'],
+      count: 4,
       packets: 4,
       bytes: 240,
     };
@@ -390,6 +391,8 @@ export class MemoryService {
   /** The parts that the routes use. They call the methods of this object, so that a test can replace one. */
   get context(): Context {
     const views = {
+      followCounts: () => ({ [Symbol.dispose]: () => undefined }),
+      settled: async () => undefined,
       refreshCounts: () => this.refreshCounts(),
       status: () => this.status(),
       ready: () => this.ready(),

@@ -6,7 +6,6 @@ import { describe, expect, it } from 'vitest';
 import { FAMILIES, Metrics, type MetricsParts } from '../../../src/api/metrics.js';
 import { DENIAL_REASONS } from '../../../src/enforce/denials.js';
 import { EventLog } from '../../../src/events/event-log.js';
-import type { EventData } from '../../../src/events/service-events.js';
 import { Signal } from '../../../src/lib/current.js';
 import { Histogram } from '../../../src/lib/histogram.js';
 import { MemoryService } from './double.js';
@@ -43,7 +42,7 @@ function parts() {
     hold,
     checks: { counts, durations: new Histogram([0.001]) },
     dns: { durations: new Histogram([0.001, 0.01]) },
-    recording: { lostPackets: 8 },
+    recording: { tallies: { totals: { allow: 0, deny: 1, 'would-deny': 3, threat: 0 } } },
     flows: { facts: async () => ({ dropped: 1 }) },
     asksPending: () => 2,
     kernel: {
@@ -65,14 +64,11 @@ function service(ok: boolean | null = true) {
   const canary = { result: { ok, at: ok === null ? null : 1_500, detail: '' } };
   return { ...context, store, canary } as unknown as Parameters<Metrics['text']>[0];
 }
-const flow = { verdict: 'deny' } as EventData['flow'];
 
 describe('the text', () => {
   it('has every family, with what the parts have counted', async () => {
     const all = parts();
     const metrics = new Metrics(all);
-    all.events.emit('flow', flow);
-    all.events.emit('flow', { ...flow, verdict: 'ask' });
     all.events.emit('repair', { detail: '' });
     all.nameEvents.emit({ container: 'a', name: 'b.c', type: 'A', verdict: 'threat', reason: '' });
     for (const ms of [0.5, 2, 2, 500]) all.dns.durations.observeMs(ms);
@@ -83,7 +79,7 @@ describe('the text', () => {
     expect(names).toEqual(FAMILIES.map(({ name }) => name));
     for (const line of [
       'drawbridge_flows_total{verdict="deny"} 1',
-      'drawbridge_flows_total{verdict="ask"} 1',
+      'drawbridge_flows_total{verdict="would-deny"} 3',
       'drawbridge_flows_total{verdict="allow"} 0',
       'drawbridge_repairs_total 1',
       'drawbridge_dns_queries_total{verdict="threat"} 1',
@@ -104,8 +100,7 @@ describe('the text', () => {
       'drawbridge_canary_ok 1',
       'drawbridge_canary_last_run_timestamp_seconds 1.5',
       'drawbridge_asks_pending 2',
-      'drawbridge_records_dropped_total{what="flows"} 1',
-      'drawbridge_records_dropped_total{what="messages"} 8',
+      'drawbridge_records_dropped_total 1',
       'drawbridge_set_fill_ratio 0.75',
       'drawbridge_store_up 0',
       'drawbridge_event_readers 1',

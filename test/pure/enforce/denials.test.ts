@@ -1,8 +1,7 @@
 /** What becomes of a logged packet and of a denied name. */
 import { describe, expect, it } from 'vitest';
 import type { NameEvent } from '../../../src/dns/names-policy.js';
-import { type DenialEvent, Denials } from '../../../src/enforce/denials.js';
-import { Tallies } from '../../../src/enforce/recorded.js';
+import { type DenialEvent, Denials, type LoggedFacts } from '../../../src/enforce/denials.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
@@ -14,7 +13,7 @@ function make(reaches = false, names: readonly string[] = []) {
   const clock = { now: 1_000_000 };
   const passed: DenialEvent[] = [];
   const asked: string[] = [];
-  const tallies = new Tallies();
+  const copies: string[] = [];
   const subject = { ...member(9, ''), neighbours: reaches ? ['172.18.0.3'] : [] };
   const denials = new Denials({
     marks: shape.marks,
@@ -25,17 +24,17 @@ function make(reaches = false, names: readonly string[] = []) {
     dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {
-      logged: () => undefined,
       retain: () => undefined,
       passed: (e) => passed.push(e as DenialEvent),
       asked: (_, name) => asked.push(name),
-      tallies,
+      refused: { arrived: () => copies.push('refused') },
+      tallies: { copied: (id) => copies.push(id) },
     },
     now: () => clock.now,
   });
   const ask = (type: string, more: Partial<NameEvent> = {}): void =>
     denials.name({ container: 'c', name: 'a.org', type, verdict: 'deny', reason: 'no entry', ...more });
-  const packet = (word: string, isLater = false): void =>
+  const packet = (word: string, isLater = false, more: Partial<LoggedFacts> = {}): void =>
     denials.packet({
       isLater,
       prefix: `DB:${word}`,
@@ -44,29 +43,30 @@ function make(reaches = false, names: readonly string[] = []) {
       src: '172.18.0.2',
       dst: '172.18.0.3',
       dport: 22,
+      ...more,
     });
   const seen: DenialEvent[] = [];
   denials.onEvent((e) => seen.push(e));
-  return { clock, denials, seen, passed, asked, ask, packet };
+  return { clock, denials, seen, passed, asked, ask, packet, copies };
 }
 
 describe('a denied name', () => {
   it('counts once for A and AAAA together, and again when it is looked up again', () => {
     const { clock, denials, seen, ask } = make();
     for (const type of ['A', 'AAAA']) ask(type);
-    expect(denials.namesDenied('c')).toBe(1);
+    expect(seen).toHaveLength(1);
     for (const type of ['AAAA', 'A']) ask(type);
-    expect(denials.namesDenied('c')).toBe(2);
+    expect(seen).toHaveLength(2);
     clock.now += 60_000;
     ask('AAAA');
-    expect(denials.namesDenied('c')).toBe(3);
     expect(seen).toHaveLength(3);
+    expect(denials.totals.name).toBe(3);
   });
 
   it('of an observed container is handed on, and counts as no denial', () => {
     const { denials, asked, ask } = make();
     for (const type of ['A', 'AAAA']) ask(type, { verdict: 'would-deny' });
-    expect([asked, denials.namesDenied('c')]).toEqual([['a.org'], 0]);
+    expect([asked, denials.totals.name]).toEqual([['a.org'], 0]);
   });
 });
 
@@ -85,6 +85,26 @@ describe('a packet of an observed container', () => {
     packet('near');
     expect([passed, seen]).toEqual([[], []]);
   });
+});
+
+it.each([
+  // of the container's own rules, and refused
+  ['deny', ['refused', 'c']],
+  ['connections', ['refused', 'c']],
+  ['quota', ['refused', 'c']],
+  // of the container's own rules, and passed
+  ['would', ['c']],
+  // refused by rules that all containers share
+  ['flood', ['refused']],
+  ['threat', ['refused']],
+  // passed, and logged by rules that all containers share
+  ['seen', []],
+  ['near', []],
+] as const)('a packet with the word %s is a copy for %j', (word, expected) => {
+  const { copies, packet } = make();
+  packet(word);
+  packet(word, false, { elsewhere: true });
+  expect(copies).toEqual(expected);
 });
 
 describe('a denied packet of TCP that begins no connection', () => {

@@ -9,7 +9,6 @@ import {
   RecordedFlows,
   SERVICE_AWAY,
   type Sighting,
-  Tallies,
 } from '../../../src/enforce/recorded.js';
 import { parseRecord } from '../../../src/enforce/recording.js';
 
@@ -142,23 +141,6 @@ describe('the file', () => {
     const { record, problem } = parseRecord(JSON.stringify(file));
     expect(Object.keys(record?.owners ?? {})).toEqual([OWNER]);
     expect(problem).toBe('1 of 2 owners are damaged');
-  });
-});
-
-describe('tallies', () => {
-  it('go on over rules that are laid again, and over restarts', () => {
-    const tallies = new Tallies();
-    expect([tallies.read('c', 'denied', 5), tallies.read('c', 'denied', 8)]).toEqual([5, 3]);
-    expect(tallies.read('c', 'denied', 2)).toBe(2);
-    expect(tallies.total('c', 'denied')).toBe(10);
-    const again = new Tallies();
-    const { flows } = begin();
-    const text = JSON.stringify({ version: 1, ...flows.snapshot(), tallies: tallies.snapshot() });
-    again.restore(parseRecord(text).tallies ?? {});
-    again.read('c', 'denied', 3);
-    expect(again.total('c', 'denied')).toBe(11);
-    again.retain(new Set());
-    expect(again.total('c', 'denied')).toBe(0);
   });
 });
 

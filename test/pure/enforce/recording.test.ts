@@ -30,7 +30,7 @@ it('follows the mode of a container from one applied state to the next, and its 
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
   } as unknown as ConstructorParameters<typeof Recording>[0]);
-  recording.begin({ lost: 0 });
+  recording.begin({ drain: nothing });
   const seen: (number | undefined)[] = [];
   const states = [stateOf('observe'), stateOf('observe', 'exited'), stateOf('enforce'), stateOf('observe')];
   for (const state of states) {
@@ -47,7 +47,7 @@ it('follows the mode of a container from one applied state to the next, and its 
   expect(gap?.reason).toBe('it was not observed');
 });
 
-it('reports denied packets that rules have counted and the log has left out', async () => {
+it('reports refused packets, and counts those of a container, of which no copy has come', async () => {
   const applied = { value: stateOf('enforce') };
   await using recording = new Recording({
     folder,
@@ -55,17 +55,44 @@ it('reports denied packets that rules have counted and the log has left out', as
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => 1_000,
   } as unknown as ConstructorParameters<typeof Recording>[0]);
-  const missing: number[] = [];
+  const [missing, order]: [number[], string[]] = [[], []];
   recording.notLogged.subscribe((count) => missing.push(count));
-  const reading = (denied: number) => recording.counted('c1', { allowed: 0, denied, unrecorded: 0 });
-  for (let n = 0; n < 3; n++) recording.logged('c1');
-  reading(2); // one of the three was logged after the rules were read
-  reading(3);
-  expect(missing).toEqual([]);
-  recording.logged('c1');
-  reading(10);
-  expect(missing).toEqual([6]);
-  recording.retain(new Set());
-  reading(11);
-  expect(missing).toEqual([6, 11]); // of a container with this id there was no reading
+  recording.begin({ drain: () => order.push('drained') });
+  const copy = (at = 0): void => {
+    recording.refused.arrived(at);
+    recording.tallies.copied('c1', at);
+  };
+  let before: readonly number[] | undefined;
+  const reading = (own: number, refused: number, at = 0): void => {
+    const [mine, all] = [own, refused].map((sum, n) => ({ sum, grown: before && sum - (before[n] ?? 0) }));
+    if (!mine || !all) throw new Error('two counters');
+    recording.counted({ own: new Map([['c1', mine]]), refused: all }, at);
+    before = [own, refused];
+  };
+  reading(40, 400); // of an earlier run
+  for (let n = 0; n < 3; n++) copy(n < 2 ? 500 : 1_000);
+  reading(42, 402, 900); // one of the three came after the rules were read
+  reading(43, 403, 1_100);
+  expect([missing, recording.tallies.of('c1').denied]).toEqual([[], 0]);
+  copy();
+  reading(50, 412, 2_000);
+  expect([missing, recording.tallies.of('c1').denied]).toEqual([[8], 6]);
+  expect(order).toHaveLength(4);
+});
+
+it('of an observed container, a copy that is missing is missing in its record, and denied nothing', async () => {
+  const applied = { value: stateOf('observe') };
+  await using recording = new Recording({
+    folder,
+    applied,
+    log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    now: () => 1_000,
+  } as unknown as ConstructorParameters<typeof Recording>[0]);
+  recording.begin({ drain: nothing });
+  const reading = (sum: number, grown?: number): void =>
+    recording.counted({ own: new Map([['c1', { sum, grown }]]), refused: { sum: 0, grown } }, 0);
+  reading(7);
+  recording.tallies.copied('c1', 0);
+  reading(10, 3);
+  expect([recording.flows.dropped(OWNER), recording.tallies.of('c1').denied]).toEqual([2, 0]);
 });

@@ -115,8 +115,10 @@ describe('senders', () => {
     expect(take(flow(before), flow(after)).map((c) => c.container)).toEqual(['first', 'second']);
     clock.now += 61_000;
     sendersNow([second]);
+    const missed: number[] = [];
+    passed.missed.subscribe((count) => missed.push(count));
     expect(take(flow(before), flow(after)).map((c) => c.container)).toEqual(['second']);
-    expect(passed.dropped).toBe(1); // it is not known any more
+    expect(missed).toEqual([1]); // it is not known any more
   });
 });
 
@@ -214,7 +216,10 @@ describe('a record', () => {
 
 it('counts what is in no record', () => {
   const { passed } = make([], []);
+  const missed: number[] = [];
+  passed.missed.subscribe((count) => missed.push(count));
   passed.take({ flows: [], lost: 3, dropped: 2, malformed: 1, error: 'no such table' });
-  expect([passed.lost, passed.dropped, passed.error]).toEqual([3, 3, 'no such table']);
+  passed.take({ flows: [], lost: 4, dropped: 2, malformed: 1 });
+  expect([missed, passed.error]).toEqual([[6, 1], undefined]);
   expect(passed.notRecorded.join()).toMatch(/macvlan/);
 });

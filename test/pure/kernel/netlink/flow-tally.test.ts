@@ -104,13 +104,13 @@ beforeEach(() => {
   tally = make();
   // the record has begun
   tally.beginDump();
-  tally.endDump();
+  tally.endDump(NOW);
 });
 const end = (given?: Given, now = NOW): void => tally.ended(message(given), now);
 function dump(now: number, ...flows: readonly Given[]): void {
   tally.beginDump();
   for (const given of flows) tally.shown(message(given), now);
-  tally.endDump();
+  tally.endDump(now);
 }
 const take = (now = NOW): PassedFlow[] => tally.take(now);
 const counts = (now = NOW): unknown => take(now).map((r) => [r.connections, r.packets, r.bytes]);
@@ -157,6 +157,11 @@ it('a connection that was checked is alone, with its port; one that has not name
   expect(counts()).toEqual([[1, 3, 300]]);
 });
 
+it('a flow of datagrams is there once one of them has passed the check', () => {
+  end({ mark: 1, proto: 17, sport: 40_004 });
+  expect(counts()).toEqual([[1, 3, 300]]);
+});
+
 it('what a dump has counted is not counted again', () => {
   dump(NOW, { packets: [1, 0], bytes: [60, 0] });
   expect(counts()).toEqual([[1, 1, 60]]);
@@ -189,9 +194,12 @@ it('the same ends with another id are another flow, and one that no dump shows a
   dump(NOW);
   dump(NOW, { id: 2 }); // a single dump may leave it out
   expect(counts()).toEqual([]);
-  dump(NOW);
-  dump(NOW);
+  for (let n = 0; n < 5; n++) dump(NOW + n); // nor several ones within some seconds
   dump(NOW, { id: 2 });
+  expect(counts()).toEqual([]);
+  dump(NOW + 10_000);
+  dump(NOW + 20_000);
+  dump(NOW + 20_000, { id: 2 });
   expect(counts()).toEqual([[1, 3, 300]]);
 });
 
@@ -215,7 +223,7 @@ it('an address of a network that no container has, after it was unknown for two 
 it('is bounded: what has no room is counted', () => {
   tally = make({ mostRecords: 2, mostOpen: 1 });
   tally.beginDump();
-  tally.endDump();
+  tally.endDump(NOW);
   for (const dport of [1, 2, 3, 4]) end({ dport, toPort: dport });
   expect([take().length, tally.dropped]).toEqual([2, 2]);
   dump(NOW, {}, { sport: 1 });

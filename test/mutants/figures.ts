@@ -1,0 +1,76 @@
+/** What is counted, and how often. */
+import type { Mutant } from './mutant.js';
+
+const counted = (test: string) => ({ file: 'test/pure/ruleset/counted.test.ts', test });
+const tallied = (test: string) => ({ file: 'test/pure/enforce/tallies.test.ts', test });
+const [NAMING, TALLIES] = ['src/ruleset/naming.ts', 'src/enforce/tallies.ts'];
+
+export const FIGURES: readonly Mutant[] = [
+  {
+    id: 'figures-checked-class',
+    what: 'a chain where the check of names begins has no class',
+    file: NAMING,
+    from: ' || isCheckedChain(prefix, chain)) return',
+    to: ') return',
+    killedBy: counted('a chain of a container ends in nothing but a goto to a chain with a class'),
+  },
+  {
+    id: 'figures-quota-class',
+    what: 'what a spent quota refuses counts as permitted',
+    file: NAMING,
+    from: "if ([names.no, names.quota, names.many].includes(chain)) return 'refuses';",
+    to: "if ([names.no, names.many].includes(chain)) return 'refuses';\n  if (chain === names.quota) return 'permits';",
+    killedBy: counted('does with tcp what its class says'),
+  },
+  {
+    id: 'figures-flood-log',
+    what: 'what a flood loses is missing nowhere',
+    file: NAMING,
+    from: 'return [no, flood, many, quota, forged, threatNo, threatDrop];',
+    to: 'return [no, many, quota, forged, threatNo, threatDrop];',
+    killedBy: counted('the chains that log and refuse are those whose counters are compared'),
+  },
+  {
+    id: 'figures-refused-twice',
+    what: 'a connection that waits for a person counts, and again when it ends',
+    file: TALLIES,
+    from: "    if (verdict === 'ask') return; // it waits: how it ends is recorded too\n    const tally = this.#get(id);",
+    to: "    const tally = this.#get(id);\n    if (verdict === 'ask') {\n      tally.denied += count;\n      return;\n    }",
+    killedBy: tallied('each counts once, by whether it passed'),
+  },
+  {
+    id: 'figures-hidden-loss',
+    what: 'copies of packets that other rules count hide what is missing later',
+    file: TALLIES,
+    from: 'this.#times.filter((time) => time >= at)',
+    to: '[...this.#times]',
+    killedBy: tallied('copies of what other rules count hide nothing later'),
+  },
+  {
+    id: 'figures-late-copy',
+    what: 'a copy that comes after the rules were read is forgotten, and its packet counts as lost',
+    file: TALLIES,
+    from: 'this.#times.filter((time) => time >= at)',
+    to: '[] as number[]',
+    killedBy: tallied('are those that were left out, whenever the rules are read'),
+  },
+  {
+    id: 'figures-observed-copies',
+    what: 'a packet of an observed container has no copy: each counts as lost',
+    file: 'src/enforce/denials.ts',
+    from: "['deny', 'would', 'connections', 'quota']",
+    to: "['deny', 'connections', 'quota']",
+    killedBy: { file: 'test/pure/enforce/denials.test.ts', test: 'a packet with the word would is a copy' },
+  },
+  {
+    id: 'figures-datagrams',
+    what: 'a connection of QUIC that has ended after its first datagrams is in no record',
+    file: 'src/kernel/netlink/flow-accounting.ts',
+    from: ' && proto === TCP && ',
+    to: ' && ',
+    killedBy: {
+      file: 'test/pure/kernel/netlink/flow-tally.test.ts',
+      test: 'a flow of datagrams is there once one of them has passed the check',
+    },
+  },
+];

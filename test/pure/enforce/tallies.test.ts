@@ -1,0 +1,106 @@
+/** What is counted of containers, and which packets have no copy in the log. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parseRecord } from '../../../src/enforce/recording.js';
+import { Copies, parseTallies, Tallies } from '../../../src/enforce/tallies.js';
+
+const seen = { id: 'c', entry: null, packets: 0, bytes: 0, count: 1 };
+
+describe('connections and attempts', () => {
+  it('each counts once, by whether it passed; what waits for a person counts when it has ended', () => {
+    const tallies = new Tallies();
+    tallies.add({ ...seen, verdict: 'allow', count: 3 });
+    tallies.add({ ...seen, verdict: 'deny' });
+    tallies.add({ ...seen, verdict: 'threat' });
+    tallies.add({ ...seen, verdict: 'would-deny', count: 2 });
+    tallies.add({ ...seen, verdict: 'ask' });
+    tallies.add({ ...seen, verdict: 'allow', count: 0 }); // more of connections that were counted
+    expect(tallies.of('c')).toMatchObject({ allowed: 3, denied: 4 });
+    expect(tallies.totals).toEqual({ allow: 3, deny: 1, 'would-deny': 2, threat: 1 });
+    expect(tallies.of('another')).toMatchObject({ allowed: 0, denied: 0 });
+  });
+
+  it('are counted for the entry that decided, with what they have carried', () => {
+    const tallies = new Tallies();
+    tallies.add({ ...seen, verdict: 'allow', entry: 'a.org', packets: 4, bytes: 400 });
+    tallies.add({ ...seen, verdict: 'allow', entry: 'a.org', count: 0, packets: 6, bytes: 600 });
+    tallies.add({ ...seen, verdict: 'would-deny', entry: '!b.org', count: 0 });
+    expect(Object.fromEntries(tallies.of('c').entries)).toEqual({
+      'a.org': { count: 1, packets: 10, bytes: 1_000 },
+      '!b.org': { count: 1, packets: 0, bytes: 0 },
+    });
+  });
+
+  it('outlive the service, and end with the container', () => {
+    const tallies = new Tallies();
+    tallies.add({ ...seen, verdict: 'allow', entry: 'a.org' });
+    tallies.read(new Map([['c', { sum: 10, grown: 0 }]]), 0);
+    tallies.copied('c', 0);
+    const text = JSON.stringify({ version: 1, at: 1, owners: {}, tallies: tallies.snapshot() });
+    const again = new Tallies();
+    again.restore(parseRecord(text).tallies ?? {});
+    expect(again.snapshot()).toEqual(tallies.snapshot());
+    // eleven packets more while the service was away, of which one was logged before
+    expect([...again.read(new Map([['c', { sum: 22, grown: undefined }]]), 0)]).toEqual([['c', 11]]);
+    again.retain(new Set());
+    expect(again.snapshot()).toEqual({});
+  });
+
+  it('that cannot be read begin again', () => {
+    const good = { allowed: 1, denied: 2, copies: 0, entries: {} };
+    const bad = [
+      { ...good, allowed: -1 },
+      { ...good, copies: 1e15 },
+      { ...good, entries: { a: 1 } },
+      null,
+      3,
+    ];
+    expect(parseTallies({ good, ...bad })).toEqual({ good });
+    expect(parseTallies({ c: { allowed: [1, 2], denied: [3, 4] } })).toEqual({}); // of a former version
+  });
+});
+
+describe('copies that are missing', () => {
+  it('none before the first reading, and none of an earlier run whose rules were installed again', () => {
+    const read = (copies: Copies): number => copies.read({ sum: 100, grown: undefined }, 0);
+    expect([read(new Copies()), read(new Copies(90)), read(new Copies(101))]).toEqual([0, 10, 0]);
+  });
+
+  it('copies of what other rules count hide nothing later', () => {
+    const copies = new Copies();
+    for (let n = 0; n < 50; n++) copies.arrived(10);
+    expect([copies.read({ sum: 1, grown: 1 }, 20), copies.read({ sum: 8, grown: 7 }, 30)]).toEqual([0, 7]);
+  });
+
+  it('are those that were left out, whenever the rules are read and the copies come (property)', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ logged: fc.boolean(), late: fc.boolean() }), { maxLength: 200 }),
+        fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 20 }),
+        (packets, sizes) => {
+          const copies = new Copies();
+          let [missing, counted, before, now] = [0, 0, 0, 1];
+          const read = (sum: number, at: number): void => {
+            missing += copies.read({ sum, grown: sum - before }, at);
+            before = sum;
+          };
+          const rest = [...packets];
+          // at each reading, some of the packets come between the dump of the counters and the copies
+          for (const size of [...sizes, packets.length]) {
+            const turn = rest.splice(0, size);
+            const [before, during] = [turn.filter((p) => !p.late), turn.filter((p) => p.late)];
+            for (const p of before) if (p.logged) copies.arrived(now);
+            counted += before.length;
+            const [sum, at] = [counted, now + 1];
+            for (const p of during) if (p.logged) copies.arrived(at);
+            counted += during.length;
+            read(sum, at);
+            now += 2;
+          }
+          read(counted, now);
+          expect(missing).toBe(packets.filter((p) => !p.logged).length);
+        },
+      ),
+    );
+  });
+});
