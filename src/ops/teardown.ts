@@ -7,6 +7,7 @@ import { BridgePorts, releaseVeths } from '../kernel/bridge-fdb.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { RESTORE, removalEdits, restoreScript } from '../kernel/iptables-text.js';
+import { endKeeper } from '../kernel/keeper.js';
 import { PolicyRoutes, removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { endAccounting } from '../kernel/netlink/conntrack.js';
@@ -98,6 +99,7 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
  * configuration that was refused, `kernel.prefix` and `state` may be the defaults: then every prefix that the kernel has goes, too.
  */
 export async function teardownKernel(config: Config, isRefused = false): Promise<readonly string[]> {
+  endKeeper(config.state);
   const former = new Set([...formerPrefixes(config), ...(isRefused ? await installedPrefixes(exec) : [])]);
   former.delete(config.kernel.prefix);
   const removed = [
