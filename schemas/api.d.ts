@@ -133,7 +133,7 @@ export interface paths {
         };
         readonly get?: never;
         /**
-         * Set the mode of several containers: all of them, or none
+         * Set the mode of several containers: all of them, or none. Mode auto takes one owner, such as compose:shop/web, of which no container is left
          * @description It needs the role write. It takes 2 tokens of the rate.
          */
         readonly put: operations["putModes"];
@@ -332,7 +332,7 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * What containers want to reach and a person may decide (docs/ask.md), the newest attempt first
+         * What containers want to reach and a person may decide (docs/ask.md), the oldest request first
          * @description It needs the role read.
          */
         readonly get: operations["getAsks"];
@@ -1021,6 +1021,24 @@ export interface components {
             readonly fleet: {
                 readonly nodes: number;
                 readonly stale: readonly string[];
+            };
+            /** @description what is set by command for owners of which this host has no container */
+            readonly kept: {
+                readonly modes: number;
+                /** @description without end */
+                readonly grants: number;
+                /** @description those with other services first; 100 at most */
+                readonly owners: readonly {
+                    /** @description compose:PROJECT/SERVICE or name:NAME */
+                    readonly owner: string;
+                    /** @description its Compose project has containers of other services: it was renamed or removed, and is not just stopped */
+                    readonly hasProject: boolean;
+                    readonly mode: ("enforce" | "observe" | "off") | null;
+                    readonly grants: readonly {
+                        readonly id: string;
+                        readonly entry: string;
+                    }[];
+                }[];
             };
             readonly warnings: readonly string[];
         };
@@ -2051,7 +2069,7 @@ export interface operations {
                 readonly "Idempotency-Key"?: string;
             };
             readonly path: {
-                /** @description id, name or id prefix */
+                /** @description id, name or id prefix, or an owner, such as compose:shop/web, of which no container is left */
                 readonly container: string;
                 /** @description id of the grant */
                 readonly grant: string;
@@ -2942,8 +2960,10 @@ export interface operations {
     readonly getFlows: {
         readonly parameters: {
             readonly query?: {
-                /** @description id or name, also of a removed container */
+                /** @description id or name, also of a removed container; PROJECT/SERVICE of one that does not run */
                 readonly container?: string;
+                /** @description a Compose project: all its containers, also those that are gone; not with container */
+                readonly project?: string;
                 /** @description allow, deny, would-deny, threat, ask, with commas; denied: deny, would-deny, threat; default: all */
                 readonly verdict?: string;
                 /** @description a name, or an address without one; * and ? match in it */

@@ -44,7 +44,7 @@ const QUICK = [
   'tokens',
   '__names', // for the completion of shells
 ];
-const QUICK_GROUPS = /\/(inspect|admin)-commands\.js$/;
+const QUICK_GROUPS = /\/(status-command|(inspect|admin)-commands)\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
 const SHARED = ['config/load', 'lib/yaml'];
 const IMPORT_META_URL = "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;";

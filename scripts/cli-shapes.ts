@@ -5,7 +5,6 @@ import { AskDecidedSchema, AskSchema } from '../src/api/ask-routes.js';
 import { NotifyTestSchema, OutputSchema } from '../src/api/event-routes.js';
 import {
   AuditSchema,
-  ClosedStatusSchema,
   ContainerSchema,
   DurabilitySchema,
   ExplainSchema,
@@ -18,6 +17,7 @@ import {
   StatusSchema,
 } from '../src/api/schemas.js';
 import {
+  ClosedStatusSchema,
   ExportSchema,
   NewTokenSchema,
   NodeSchema,
@@ -52,6 +52,8 @@ const ModeResult = object({
   wanted: Type.Optional(Words(['enforce', 'observe', 'off', 'auto', 'confirm'])),
   dryRun: Type.Optional(Type.Literal(true)),
 });
+/** Of a service or a name that has no container. */
+const ForgottenMode = object({ owner: Type.String(), mode: Words(['auto']), dryRun: Type.Boolean() });
 const Recoverable = object({
   source: Words(['current', 'previous']),
   identity: Type.String(),
@@ -125,7 +127,7 @@ export const SHAPES: Readonly<Record<string, TSchema>> = {
   'notify test': Type.Array(NotifyTestSchema),
   allow: Type.Array(GrantSchema),
   revoke: object({ revoked: Texts, remaining: Problems, notes: Texts }),
-  mode: Type.Union([ModeResult, Type.Array(ModeResult)]),
+  mode: Type.Union([ModeResult, Type.Array(ModeResult), ForgottenMode]),
   pause: Type.Union([
     PauseSchema,
     Type.Composite([Type.Object({ ended: Type.String() }), DurabilitySchema], closed),

@@ -61,7 +61,7 @@ export function subscribe(app: App): void {
     app.links.askAgain(now.vethMap.outdated);
     folders.noteAll(now.view.containers);
     namespaceDns.applied(now);
-    app.names.refreshSearchDomains(now.view.containers);
+    app.names.refreshResolvers(now.view.containers);
     app.appliedRevision.applied();
     app.denials.retain(now.view.containers);
   });

@@ -83,7 +83,7 @@ const AskParams = Type.Object({
 
 export function askRoutes(server: FastifyInstance, ctx: Context): void {
   const all = {
-    summary: 'What containers want to reach and a person may decide (docs/ask.md), the newest attempt first',
+    summary: 'What containers want to reach and a person may decide (docs/ask.md), the oldest request first',
     querystring: PageQuery,
     response: { 200: Collection(AskSchema) },
   };

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ItemOf, PagedRoute, Route, Routes } from '../../schemas/api.js';
 import type { SyncHow } from '../threats/feed-view.js';
 import { eventsIn, type ReadEvent } from './event-reader.js';
-import type { ClosedStatus, ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
-import type { ExportBody } from './schemas-fleet.js';
+import type { ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
+import type { ClosedStatus, ExportBody } from './schemas-fleet.js';
 
 /** The types of requests and answers come from the published description of the API (npm run schemas). */
 type Optional<K extends string, T> = [T] extends [never] ? unknown : { readonly [F in K]?: T };
@@ -114,6 +114,10 @@ export class ApiClient {
       return (await this.#json('PUT /v1/modes', { body: { containers, ...wanted } })).containers;
     // Only a dry run is answered with a preview.
     return [(await this.#json(MODE, { params: { container: one }, body: wanted })) as ContainerBody];
+  }
+  /** Takes away what is set for an owner that has no container. */
+  async forgetMode(owner: string): Promise<void> {
+    await this.#json('PUT /v1/modes', { body: { containers: [owner], mode: 'auto' } });
   }
   /** What mode enforce would deny, or the list `against` in place of the policy; changes nothing. */
   preview(container: string, against?: string) {

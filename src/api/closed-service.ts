@@ -13,7 +13,7 @@ import { type GuardOptions, guard, peerOf } from './auth.js';
 import { whoIs } from './context.js';
 import { listen } from './listen.js';
 import { errorHandler } from './problems.js';
-import type { ClosedStatus } from './schemas.js';
+import type { ClosedStatus } from './schemas-fleet.js';
 
 export interface Service {
   stop(): Promise<void>;

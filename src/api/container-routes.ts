@@ -3,9 +3,11 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ModeRequest } from '../changes/mode-changes.js';
 import type { PreviewView } from '../coverage/preview.js';
 import { refuseInvalid } from '../lib/problem.js';
+import { isOwnerKey } from '../policy/own-labels.js';
 import { grantBody } from './container-body.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
 import { PageQuery, type PageRoute, SharedBody } from './pagination.js';
+import { badRequest } from './problems.js';
 import { bringIntoForce, durationMs, etagOf, guardedRevision } from './requests.js';
 import {
   Collection,
@@ -61,7 +63,11 @@ async function counted(ctx: Context, reply: FastifyReply): Promise<void> {
 }
 
 const GrantParams = Type.Object({
-  ...ContainerParams.properties,
+  container: Type.String({
+    description:
+      'id, name or id prefix, or an owner, such as compose:shop/web, of which no container is left',
+    examples: ['web'],
+  }),
   grant: Type.String({ description: 'id of the grant', examples: ['5d41402abc4b'] }),
 });
 
@@ -160,7 +166,8 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
 
 function modesRoute(server: FastifyInstance, ctx: Context): void {
   const schema = {
-    summary: 'Set the mode of several containers: all of them, or none',
+    summary:
+      'Set the mode of several containers: all of them, or none. Mode auto takes one owner, such as compose:shop/web, of which no container is left',
     body: ModesRequestSchema,
     response: { 200: ModesSchema },
   };
@@ -170,8 +177,12 @@ function modesRoute(server: FastifyInstance, ctx: Context): void {
     { schema, config },
     async (request) => {
       const { containers, ...wanted } = request.body;
-      await setModes(ctx, containers, wanted, whoIs(request));
-      return { containers: containers.map((one) => ctx.views.container(one)) };
+      const [owner, ...others] = containers.filter(isOwnerKey);
+      if (owner === undefined) await setModes(ctx, containers, wanted, whoIs(request));
+      else if (wanted.mode !== 'auto' || containers.length > 1 || others.length > 0)
+        badRequest('an owner takes mode auto alone', 'name containers to set another mode', '/containers');
+      else await ctx.changes.modes.forget(owner, whoIs(request));
+      return { containers: owner === undefined ? containers.map((one) => ctx.views.container(one)) : [] };
     },
   );
 }

@@ -2,10 +2,12 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
 import { knownAudited } from '../changes/service-records.js';
+import { isUp } from '../docker/tracked-container.js';
 import type { ContainerRun, FlowPlace, FlowQuery } from '../flows/flow-record.js';
+import type { FlowStore } from '../flows/flow-store.js';
 import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
 import { parseSince } from '../lib/units.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { composeOf, ownerKey } from '../policy/own-labels.js';
 import { type Context, whoIs } from './context.js';
 import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError, badRequest } from './problems.js';
@@ -26,8 +28,15 @@ const Query = Type.Object(
     container: Type.Optional(
       Type.String({
         minLength: 1,
-        description: 'id or name, also of a removed container',
+        description: 'id or name, also of a removed container; PROJECT/SERVICE of one that does not run',
         examples: ['web'],
+      }),
+    ),
+    project: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'a Compose project: all its containers, also those that are gone; not with container',
+        examples: ['shop'],
       }),
     ),
     verdict: Type.Optional(
@@ -81,11 +90,15 @@ export function flowRoutes(server: FastifyInstance, ctx: Context): void {
 }
 
 async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
-  const { run, container, known } = await containerOf(ctx, query.container);
+  if (query.container !== undefined && query.project !== undefined)
+    badRequest('container and project exclude each other', 'name one of them', '/project');
+  const asked = query.project === undefined ? undefined : await ownersOfProject(ctx, query.project);
+  const { run, container, known, owners = asked } = await containerOf(ctx, query.container);
   const since = query.since === undefined ? 0 : sure(parseSince(query.since, Date.now()), '/since');
   await ctx.views.settled();
   const page = await ctx.flows.page({
     ...(container === undefined ? {} : { container }),
+    ...(owners === undefined ? {} : { owners }),
     ...verdictsOf(query.verdict),
     ...(query.name === undefined ? {} : { name: query.name.toLowerCase() }),
     // Of a name there may be records that are older than the table of containers.
@@ -113,6 +126,8 @@ async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
 interface Asked {
   /** The name under which its flows are. */
   readonly container?: string;
+  /** The owners of its flows, in place of the name. */
+  readonly owners?: readonly string[];
   /** What is recorded of it, or of all containers of this name. */
   readonly run?: ContainerRun | undefined;
   /** Why there is no such container now, nor a record of one. */
@@ -127,8 +142,47 @@ async function containerOf({ docker, flows }: Context, text: string | undefined)
   } catch (e) {
     if (!(e instanceof RefusedError) || e.refusal.kind !== 'not-found') throw e;
     const run = await flows.run(text);
-    return run ? { container: run.name, run } : { container: text, known: e };
+    if (run) return { container: run.name, run };
+    const running = [...docker.view().containers.values()].filter((c) => isUp(c.state));
+    const isHere = running.some((c) => ownerNames(ownerKey(c)).includes(text));
+    const owner = isHere ? undefined : await ownerOfGone(flows, text);
+    return owner === undefined ? { container: text, known: e } : { owners: [owner] };
   }
+}
+
+/** What a person can call an owner. */
+function ownerNames(owner: string): readonly string[] {
+  const { project, service } = composeOf(owner) ?? {};
+  const name = owner.slice(owner.indexOf(':') + 1);
+  return [owner, name, ...(project === undefined || service === undefined ? [] : [service])];
+}
+
+/** The owner of a container that is gone, by the records. */
+export async function ownerOfGone(
+  flows: Pick<FlowStore, 'owners'>,
+  text: string,
+): Promise<string | undefined> {
+  const found = (await flows.owners()).filter((owner) => ownerNames(owner).includes(text)).sort();
+  if (found.length > 1)
+    refuse('conflict', `${text} fits ${found.length} records`, `name one of them: ${found.join(', ')}`);
+  return found[0];
+}
+
+/** The owners in a Compose project, those that are recorded included. Throws RefusedError where there are none. */
+export async function ownersOfProject(
+  { docker, flows }: Context,
+  project: string,
+): Promise<readonly string[]> {
+  const here = [...docker.view().containers.values()].filter((c) => c.sharesWith === undefined);
+  const owners = new Set([...here.map(ownerKey), ...(await flows.owners())]);
+  const found = [...owners].filter((owner) => composeOf(owner)?.project === project).sort();
+  if (found.length > 0) return found;
+  const projects = [...new Set([...owners].flatMap((owner) => composeOf(owner)?.project ?? []))].sort();
+  return refuse(
+    'not-found',
+    `no container of the Compose project ${project} runs or is recorded`,
+    projects.length > 0 ? `projects are: ${projects.join(', ')}` : 'no container belongs to any',
+  );
 }
 
 function verdictsOf(text: string | undefined): Pick<FlowQuery, 'verdicts'> {

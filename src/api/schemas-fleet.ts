@@ -1,4 +1,4 @@
-/** The shapes of export, import and sync, of hosts that share a store, and of tokens in the API. */
+/** The shapes of export, import and sync, of hosts that share a store, of a closed one, and of tokens in the API. */
 import { Type } from '@sinclair/typebox';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
@@ -107,3 +107,21 @@ export const TokenRequestSchema = Type.Object(
   },
   { ...closed, $id: 'TokenRequest' },
 );
+
+/** Status of a service that runs closed: what it would count is not known. */
+export const ClosedStatusSchema = Type.Object(
+  {
+    version: Type.String({ examples: ['0.1.0'] }),
+    node: Type.String({ examples: ['host1'] }),
+    closed: Type.Object(
+      {
+        since: Time,
+        reason: Type.String({ examples: ['in sync'] }),
+        remedy: Type.String({ examples: ['remove the mount'] }),
+      },
+      closed,
+    ),
+  },
+  closed,
+);
+export type ClosedStatus = View<typeof ClosedStatusSchema>;

@@ -1,5 +1,6 @@
 /** The schemas of the API: one definition for validation, OpenAPI, the views and the types of the client. */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
+import { KeptSchema } from '../changes/current-overrides.js';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { EntryObjectSchema, ListSchema } from '../policy/list-parse.js';
@@ -163,29 +164,12 @@ export const StatusSchema = Type.Object(
       closed,
     ),
     fleet: Type.Object({ nodes: Count, stale: Type.Array(Type.String()) }, closed),
+    kept: KeptSchema,
     warnings: Type.Array(Type.String({ description: 'a fault and its remedy' })),
   },
   { ...closed, $id: 'Status' },
 );
 export type Status = View<typeof StatusSchema>;
-
-/** Status of a service that runs closed: what it would count is not known. */
-export const ClosedStatusSchema = Type.Object(
-  {
-    version: Type.String({ examples: ['0.1.0'] }),
-    node: Type.String({ examples: ['host1'] }),
-    closed: Type.Object(
-      {
-        since: Time,
-        reason: Type.String({ examples: ['in sync'] }),
-        remedy: Type.String({ examples: ['remove the mount'] }),
-      },
-      closed,
-    ),
-  },
-  closed,
-);
-export type ClosedStatus = View<typeof ClosedStatusSchema>;
 
 export const GrantSchema = Type.Object(
   {

@@ -1,15 +1,16 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
-import { RefusedError, refuse } from '../lib/problem.js';
+import { RefusedError } from '../lib/problem.js';
 import { DURATION_PATTERN, parseDuration } from '../lib/units.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { composeOf, ownerKey } from '../policy/own-labels.js';
 import type { Recorded } from '../suggest/needs.js';
 import type { SuggestOptions } from '../suggest/present.js';
 import type { Suggestion } from '../suggest/suggest.js';
 import { SUGGESTION_FORMATS, suggestionText } from '../suggest/suggestion-text.js';
 import type { Context } from './context.js';
+import { ownerOfGone, ownersOfProject } from './flow-routes.js';
 import { PAGE, pageOf } from './pagination.js';
 import { BadRequestError } from './problems.js';
 import { Collection } from './schemas.js';
@@ -135,7 +136,8 @@ async function ofContainer(ctx: Context, text: string, options: SuggestOptions):
   const { containers } = ctx.docker.view();
   const facts = existing(containers.values(), text);
   if (facts instanceof RefusedError) {
-    const owner = await ownerOfGone(ctx, text, facts);
+    const owner = await ownerOfGone(ctx.flows, text);
+    if (owner === undefined) throw facts;
     const other = [...containers.values()].find((c) => ownerKey(c) === owner);
     return suggestionOf(ctx, other ?? text, owner, options);
   }
@@ -153,42 +155,17 @@ function existing(all: Iterable<ContainerFacts>, text: string): ContainerFacts |
   }
 }
 
-/** Containers that lived for a short time are known by their records. */
-async function ownerOfGone(ctx: Context, text: string, unknown: RefusedError): Promise<string> {
-  const owners = await ctx.flows.owners();
-  const found = owners.filter(
-    (owner) =>
-      owner === text || owner === `name:${text}` || owner === `compose:${text}` || serviceOf(owner) === text,
-  );
-  const [owner, ...others] = found.sort();
-  if (owner === undefined) throw unknown;
-  if (others.length > 0)
-    refuse('conflict', `${text} fits ${found.length} records`, `name one of them: ${found.join(', ')}`);
-  return owner;
-}
-
-const COMPOSE = /^compose:([^/]+)\/(.+)$/s;
-const serviceOf = (owner: string): string | undefined => COMPOSE.exec(owner)?.[2];
-const projectOf = (owner: string): string | undefined => COMPOSE.exec(owner)?.[1];
-
 async function ofProject(ctx: Context, project: string, options: SuggestOptions) {
   const byOwner = new Map<string, ContainerFacts>();
   const running = [...ctx.docker.view().containers.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const facts of running)
     if (facts.sharesWith === undefined && !byOwner.has(ownerKey(facts))) byOwner.set(ownerKey(facts), facts);
-  const owners = new Set([...byOwner.keys(), ...(await ctx.flows.owners())]);
-  const found = [...owners].filter((owner) => projectOf(owner) === project).sort();
-  if (found.length === 0) {
-    const projects = [...new Set([...owners].flatMap((owner) => projectOf(owner) ?? []))].sort();
-    refuse(
-      'not-found',
-      `no container of the Compose project ${project} runs or is recorded`,
-      projects.length > 0 ? `projects are: ${projects.join(', ')}` : 'no container belongs to any',
-    );
-  }
+  const found = await ownersOfProject(ctx, project);
   const items: Suggestion[] = [];
   for (const owner of found)
-    items.push(await suggestionOf(ctx, byOwner.get(owner) ?? serviceOf(owner) ?? owner, owner, options));
+    items.push(
+      await suggestionOf(ctx, byOwner.get(owner) ?? composeOf(owner)?.service ?? owner, owner, options),
+    );
   return items;
 }
 

@@ -1,6 +1,7 @@
 import type { Changes } from '../changes/changes.js';
 import { findContainer } from '../changes/container-changes.js';
 import type { AppliedRevision } from '../changes/current-overrides.js';
+import { keptOf } from '../changes/current-overrides.js';
 import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { Config } from '../config/config.js';
@@ -21,6 +22,7 @@ import { VERSION } from '../lib/version.js';
 import type { Canary } from '../ops/canary.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
+import { composeOf } from '../policy/own-labels.js';
 import type { Lockdown } from '../policy/policy.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -137,6 +139,7 @@ export class Views {
     const { at } = canary.result;
     const all = this.containers();
     const { ok, detail } = store.health();
+    const kept = keptOf(this.#p.overrides(), this.#p.docker.view().containers.values());
     return {
       version: VERSION,
       node,
@@ -154,7 +157,8 @@ export class Views {
       connections: checks.counts ?? null,
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
-      warnings: [this.#doubt(), health.degraded].filter((w) => w !== undefined),
+      kept,
+      warnings: [this.#doubt(), health.degraded, ...renamedTexts(kept, all)].filter((w) => w !== undefined),
     };
   }
 
@@ -357,3 +361,20 @@ function coverageCounts(of: readonly Counted[]): Status['coverage'] {
     of.filter((c) => c.coverage.state === state).length;
   return { enforced: count('enforced'), partial: count('partial'), unenforced: count('unenforced') };
 }
+
+/** A service that was enforced by command may be observed under another name. */
+function renamedTexts({ owners }: Status['kept'], all: readonly ContainerBody[]): readonly string[] {
+  return owners.flatMap(({ owner, hasProject, mode }) => {
+    const { project, service } = composeOf(owner) ?? {};
+    if (!hasProject || mode !== 'enforce') return [];
+    const others = all.filter((c) => c.compose?.project === project && c.mode !== 'enforce');
+    const unset = others.filter((c) => c.modeFrom === 'default').map((c) => c.name);
+    if (unset.length === 0) return [];
+    const shown = unset.slice(0, SHOWN).join(', ');
+    const more = unset.length > SHOWN ? ` and ${unset.length - SHOWN} more` : '';
+    return [
+      `mode enforce was set by command for ${project}/${service}, which has no container now, while ${shown}${more} of its project ${unset.length === 1 ? 'is' : 'are'} not enforced: if it was renamed, drawbridge mode NAME enforce; drawbridge mode ${project}/${service} auto forgets it`,
+    ];
+  });
+}
+const SHOWN = 3;

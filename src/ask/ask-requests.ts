@@ -25,8 +25,18 @@ export type AskOutcome = 'allowed' | 'denied' | 'unanswered' | 'gone';
 export interface Waiting {
   /** Equal for what a client repeats while the first one waits. */
   readonly key: string;
+  /** What a client, or a resolver for it, can send again from another socket, and how often: that waits until the first one ends. */
+  readonly resent?: { readonly kind: string; readonly times: number };
   /** Called once. */
   readonly end: (outcome: AskOutcome) => void;
+}
+
+interface Kept extends Waiting {
+  readonly since: number;
+  readonly until: number;
+  /** It is sent again, and no further attempt. */
+  readonly isResent: boolean;
+  resends: number;
 }
 
 export interface AskRequest {
@@ -40,7 +50,7 @@ export interface AskRequest {
   /** Time of the newest attempt. */
   last: number;
   /** By key, with the end of its wait. */
-  readonly waiting: Map<string, Waiting & { readonly until: number }>;
+  readonly waiting: Map<string, Kept>;
   /** The change that allows it is being made: nothing that waits for it ends meanwhile. */
   isDeciding: boolean;
 }
@@ -121,9 +131,12 @@ export class AskRequests {
     }
     if (place.address !== null && request.addresses.size < MOST_ADDRESSES)
       request.addresses.add(place.address);
-    request.attempts += 1;
+    const first = firstOf(request, waiting, now);
+    if (first) first.resends += 1;
+    else request.attempts += 1;
     request.last = now;
-    request.waiting.set(waiting.key, { ...waiting, until: now + ms });
+    const until = first?.until ?? now + ms;
+    request.waiting.set(waiting.key, { ...waiting, since: now, until, isResent: !!first, resends: 0 });
     return { joined: 'held', request };
   }
 
@@ -248,6 +261,20 @@ export class AskRequests {
       if (r.last < before && r.waiting.size === 0 && !r.isDeciding) this.#requests.delete(key);
   }
 }
+
+/** What is sent again comes later than this: musl sends a query again after 2.5 s, Docker's resolver to its next server after 4 s. */
+const RESENT_AFTER_MS = 2_400;
+
+/** What waits already, if this is the same, sent again. */
+const firstOf = ({ waiting }: AskRequest, { resent }: Waiting, now: number): Kept | undefined =>
+  resent &&
+  [...waiting.values()].find(
+    (w) =>
+      w.resent?.kind === resent.kind &&
+      !w.isResent &&
+      w.resends < resent.times &&
+      now - w.since >= RESENT_AFTER_MS,
+  );
 
 /** Of a name that resolves to many. */
 const MOST_ADDRESSES = 8;

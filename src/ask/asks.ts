@@ -117,20 +117,23 @@ export class Asks implements Disposable {
     return { waiting, beyondBounds };
   }
 
-  /** The newest attempt first. */
+  /** The oldest first. */
   list(): readonly AskView[] {
-    const requests = [...this.#requests.all].sort((a, b) => b.last - a.last);
+    const requests = [...this.#requests.all].sort((a, b) => a.since - b.since);
     return requests.map((request) => this.#view(request));
   }
 
   /** A query for a name that no entry permits. The promise resolves when the query is to be decided again. */
-  name({ container, name, client }: NameQuestion): AskedName {
+  name({ container, name, type, client, isInside }: NameQuestion): AskedName {
     const subject = this.#places.asking(container);
     const place = subject && this.#places.ofName(subject, name);
     if (!subject || !place || this.#isSearch(container, name)) return 'no';
     let decided: () => void = () => undefined;
     const done = new Promise<void>((resolve) => (decided = resolve));
-    const joined = this.#join(place, { key: client, end: () => decided() }, subject.policy.askMs);
+    const { ms, resends } = this.#places.patience(container, isInside);
+    const resent = { kind: `${type}`, times: resends };
+    const waiting = { key: client, resent, end: () => decided() };
+    const joined = this.#join(place, waiting, Math.min(subject.policy.askMs, ms));
     if (joined === 'held') return done;
     return joined === 'repeated' ? 'repeated' : 'no';
   }
@@ -313,7 +316,7 @@ export class Asks implements Disposable {
       since: this.#time(since),
       last: this.#time(last),
       until: until === undefined ? null : this.#time(until),
-      waiting: waiting.size,
+      waiting: [...waiting.values()].filter((w) => !w.isResent).length,
       attempts,
       token: tokenOf(request, container),
     };

@@ -4,7 +4,7 @@ import type { ContainerFacts } from '../policy/container.js';
 import { coversEntry, denialRemedy, denialText } from '../policy/deny-entries.js';
 import type { Entry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
+import { isOwnerKey, ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
 import type { Grant, PolicyEntry } from '../policy/policy.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/policy.js';
 import type { KeyChange } from './change-record.js';
@@ -72,21 +72,23 @@ export class ContainerChanges {
     refuse('conflict', detail, denialRemedy(denial));
   }
 
+  /** `idOrName`: or an owner key, of which there may be no container. */
   async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
-    const facts = this.#o.find(idOrName);
-    const owners = [`id:${facts.id}`, ...ownerKeys(facts)];
+    const facts = isOwnerKey(idOrName) ? undefined : this.#o.find(idOrName);
+    const owners = facts ? [`id:${facts.id}`, ...ownerKeys(facts)] : [idOrName];
+    const name = facts?.name ?? idOrName;
     await this.#o.committer.serial(grantKey(grantId), async () => {
       const grant = this.#o.state.grants.get(grantId)?.value;
       if (!grant || !owners.includes(grant.owner)) {
         return refuse(
           'not-found',
-          `${facts.name} has no grant ${grantId}`,
+          `${name} has no grant ${grantId}`,
           'see its grants in drawbridge ps --json',
         );
       }
       const change = { key: grantKey(grantId), before: grant, after: undefined, who };
       await this.#o.committer.commitUrgent(
-        { ...change, action: 'grant.remove', target: `${grant.owner} (${facts.name})` },
+        { ...change, action: 'grant.remove', target: `${grant.owner} (${name})` },
         this.#o.now(),
       );
     });

@@ -1,7 +1,11 @@
+import { type Static, Type } from '@sinclair/typebox';
 import type { FolderState } from '../config/list-files.js';
 import type { FolderWatch } from '../config/list-folder.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Problem } from '../lib/problem.js';
+import { Count, closedObject, Mode, Nullable, Text } from '../lib/schema-parts.js';
+import type { ContainerFacts } from '../policy/container.js';
+import { composeOf, isOwnerKey, ownerKeys } from '../policy/own-labels.js';
 import type { List } from '../policy/policy.js';
 import type { ChangesState } from './stored-state.js';
 
@@ -52,6 +56,53 @@ export class CurrentOverrides {
 function overridesOf(folder: FolderState, state: ChangesState, now = Date.now()): Overrides {
   const { lists, ...others } = state.current(now);
   return { ...others, lists: new Map([...folder.lists, ...lists]), absent: folder.absent };
+}
+
+/** What is set by command for owners of which this host has no container, running or not. Nothing takes it away but a person. */
+export const KeptSchema = Type.Object(
+  {
+    modes: Count,
+    grants: Type.Integer({ minimum: 0, description: 'without end' }),
+    owners: Type.Array(
+      Type.Object(
+        {
+          owner: Text('compose:PROJECT/SERVICE or name:NAME', 'compose:shop/web'),
+          hasProject: Type.Boolean({
+            description:
+              'its Compose project has containers of other services: it was renamed or removed, and is not just stopped',
+          }),
+          mode: Nullable(Mode),
+          grants: Type.Array(Type.Object({ id: Type.String(), entry: Type.String() }, closedObject)),
+        },
+        closedObject,
+      ),
+      { description: 'those with other services first; 100 at most' },
+    ),
+  },
+  {
+    ...closedObject,
+    description: 'what is set by command for owners of which this host has no container',
+  },
+);
+type Kept = Static<typeof KeptSchema>;
+const MOST_OWNERS = 100;
+
+export function keptOf({ modes, grants }: Overrides, containers: Iterable<ContainerFacts>): Kept {
+  const here = new Set([...containers].flatMap(ownerKeys));
+  const projects = new Set([...here].flatMap((owner) => composeOf(owner)?.project ?? []));
+  const open = grants.filter(({ owner }) => isOwnerKey(owner) && !here.has(owner));
+  const left = [...modes].filter(([owner]) => !here.has(owner));
+  const owners = [...new Set([...left.map(([owner]) => owner), ...open.map(({ owner }) => owner)])].map(
+    (owner) => ({
+      owner,
+      hasProject: projects.has(composeOf(owner)?.project ?? ''),
+      mode: modes.get(owner)?.mode ?? null,
+      grants: open.filter((g) => g.owner === owner).map(({ id, entry }) => ({ id, entry })),
+    }),
+  );
+  const rank = ({ hasProject, owner }: (typeof owners)[number]): string => `${hasProject ? 0 : 1} ${owner}`;
+  owners.sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
+  return { modes: left.length, grants: open.length, owners: owners.slice(0, MOST_OWNERS) };
 }
 
 /** Another object, because revisions may differ where the values do not. */

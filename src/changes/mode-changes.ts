@@ -105,6 +105,17 @@ export class ModeChanges {
     );
   }
 
+  /** Take away what is set for an owner that has no container to be named by. */
+  async forget(owner: string, who: string): Promise<void> {
+    const { committer, state } = this.#o;
+    await committer.serial(modeKey(owner), async () => {
+      const before = state.modes.get(owner)?.value;
+      if (!before) return refuse('not-found', `no mode is set for ${owner}`, 'see drawbridge status');
+      const change = { key: modeKey(owner), before, after: undefined, who };
+      await committer.commit({ ...change, action: 'mode.set', target: owner });
+    });
+  }
+
   /** Write what counts after a trial that is over, unless the store is in doubt: then the mode of the kernel stays. */
   async drop(): Promise<void> {
     const { state, committer, node } = this.#o;

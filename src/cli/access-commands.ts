@@ -7,7 +7,7 @@ import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
 import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
 import { CommandFailure, wrongUsage } from './failure.js';
-import { containersOf, containersOfProject, withContainer } from './named-containers.js';
+import { containersOf, containersOfProject, keptOwner, withContainer } from './named-containers.js';
 import { counted, modeReason, type Output } from './output.js';
 
 /** What `mode` sets; confirm: a trial becomes a mode without end. */
@@ -90,6 +90,8 @@ async function setMode(session: Session, { container, mode }: Wanted, options: O
   const [dryRun, yes] = [options.dryRun === true, options.yes === true];
   if (mode === 'enforce' && !dryRun) mustBeAskable(session, { yes, command });
   const client = await session.client();
+  const kept = mode === 'auto' && container !== undefined ? await keptOwner(client, container) : undefined;
+  if (kept) return forget(session, client, kept.owner, options);
   const targets =
     container === undefined
       ? await containersOfProject(client, options.project ?? '')
@@ -110,6 +112,20 @@ async function setMode(session: Session, { container, mode }: Wanted, options: O
   session.out.show(isOne(container, results) ? results[0] : results, () => {
     for (const c of done) session.out.line(changedText(session.out, c));
   });
+  return 0;
+}
+
+/** The mode of an owner that has no container on this host. */
+async function forget(session: Session, client: ApiClient, owner: string, { dryRun, yes = false }: Options) {
+  const { out } = session;
+  const isShared = (await client.status()).fleet.nodes > 1;
+  const command = `mode ${owner} auto`;
+  const question = `Other hosts share this mode, and may run containers of ${owner}. Forget it for all?`;
+  if (isShared && !dryRun && !(await consents(session, { yes, command, question }))) return 1;
+  if (!dryRun) await client.forgetMode(owner);
+  out.show({ owner, mode: 'auto', dryRun: dryRun === true }, () =>
+    out.line(dryRun ? `the mode of ${owner} would be forgotten` : `the mode of ${owner} is forgotten`),
+  );
   return 0;
 }
 
@@ -263,7 +279,9 @@ export function revokeCommand(program: Command, registry: Registry): void {
     examples: ['revoke web api.github.com'],
     run: async (session, [name, texts]) => {
       const client = await session.client();
-      const container = await withContainer(client, name, (found) => client.container(found));
+      const container =
+        (await keptContainer(client, name)) ??
+        (await withContainer(client, name, (found) => client.container(found)));
       const revoked: string[] = [];
       const problems: Problem[] = [];
       const notes: string[] = [];
@@ -286,10 +304,21 @@ export function revokeCommand(program: Command, registry: Registry): void {
   });
 }
 
+/** What `revoke` needs of a container. */
+type Granted = Pick<ContainerBody, 'id' | 'name' | 'entries' | 'modeFrom'> & {
+  readonly grants: readonly Pick<GrantBody, 'id' | 'entry'>[];
+};
+
+/** An owner without a container has its grants alone. */
+async function keptContainer(client: ApiClient, name: string): Promise<Granted | undefined> {
+  const kept = await keptOwner(client, name);
+  return kept && { id: kept.owner, name, entries: [], modeFrom: 'api', grants: kept.grants };
+}
+
 /** Where else the entry comes from, and what to edit to take it away. */
 async function remaining(
   client: ApiClient,
-  container: ContainerBody,
+  container: Granted,
   canonical: string,
   wasGranted: boolean,
 ): Promise<readonly Problem[]> {
@@ -328,7 +357,7 @@ async function listRemedy(client: ApiClient, name: string, canonical: string): P
   return `edit ${list.file ?? `the file of ${name}`}, or take the list from the container`;
 }
 
-function labelRemedy(container: ContainerBody, canonical: string): string {
+function labelRemedy(container: Pick<ContainerBody, 'name'>, canonical: string): string {
   return `take ${canonical} out of the label drawbridge.allow of ${container.name}, where it is run or in its compose file, and recreate it`;
 }
 

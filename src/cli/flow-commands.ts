@@ -6,10 +6,11 @@ import { parseDuration } from '../lib/units.js';
 import { SUGGESTION_FORMATS, type SuggestionFormat, suggestionText } from '../suggest/suggestion-text.js';
 import { type Registry, type Session, timeBefore } from './command.js';
 import { wrongUsage } from './failure.js';
-import { withContainer } from './named-containers.js';
+import { oneOf, PROJECT_OPTION, withContainer } from './named-containers.js';
 import { counted, destinationText, type Output } from './output.js';
 
 interface Options {
+  readonly project?: string;
   readonly follow?: boolean;
   readonly denied?: boolean;
   readonly verdict?: string;
@@ -32,12 +33,14 @@ export function flowsCommand(program: Command, registry: Registry): void {
     examples: [
       'flows web --denied --since 1h',
       'flows -f',
+      'flows --project shop --denied',
       "flows --name '*.example.com' --json",
       'flows web --mark-known telemetry.example.com',
       'flows job-42 --format markdown --exit-code',
     ],
     exits: '0 whatever did not pass; with --exit-code 1 if something was denied',
     options: [
+      PROJECT_OPTION,
       ['-f, --follow', 'go on with flows as they come'],
       ['--denied', 'only what did not pass, or would not: deny, would-deny, threat'],
       ['--verdict <verdicts>', 'only these, with commas: allow, deny, would-deny, threat, ask'],
@@ -51,6 +54,7 @@ export function flowsCommand(program: Command, registry: Registry): void {
     ],
     run: async (session, [container], options) => {
       const client = await session.client();
+      const { project } = oneOf(container, options.project);
       const destination = options.markKnown ?? options.unmarkKnown;
       if (destination !== undefined)
         return mark(session, client, container, destination, options.markKnown !== undefined);
@@ -58,7 +62,7 @@ export function flowsCommand(program: Command, registry: Registry): void {
       const query = queryOf(options);
       const read = (): Promise<FlowsBody> =>
         container === undefined
-          ? client.flows(query)
+          ? client.flows({ ...query, ...(project === undefined ? {} : { project }) })
           : withContainer(client, container, (name) => client.flows({ ...query, container: name }));
       const body = isMarkdown ? await summarise(session, client, container, options, read) : await read();
       if (!options.follow) {
@@ -196,11 +200,15 @@ const RETRY_MS = 1_000;
 /** A restart takes a few seconds. */
 const MOST_TRIES = 60;
 
-async function filterOf({ denied, verdict, name }: Options): Promise<(event: FlowEvent) => boolean> {
+async function filterOf({ denied, verdict, name, project }: Options): Promise<(event: FlowEvent) => boolean> {
   const verdicts = denied ? ['deny', 'would-deny', 'threat'] : verdict?.split(',');
   const { glob } = await import('../lib/glob.js');
   const fitsName = name === undefined ? () => true : glob(name.toLowerCase());
-  return (event) => (!verdicts || verdicts.includes(event.verdict)) && fitsName(event.name ?? event.address);
+  const owners = project === undefined ? '' : `compose:${project}/`;
+  return (event) =>
+    event.owner.startsWith(owners) &&
+    (!verdicts || verdicts.includes(event.verdict)) &&
+    fitsName(event.name ?? event.address);
 }
 
 function printEvent(out: Output, event: FlowEvent): void {
@@ -248,7 +256,7 @@ export function suggestCommand(program: Command, registry: Registry): void {
     usage: 'suggest [container]',
     summary: 'the smallest list that permits what a container, or a project, was seen to use',
     options: [
-      ['--project <name>', 'the containers of this compose project'],
+      PROJECT_OPTION,
       ['--format <format>', `${SUGGESTION_FORMATS.join(', ')} (default in a pipe: yaml)`],
       ['--compose', 'the same as --format compose'],
       ['--since <duration>', 'only what was used within this time, as in 7d'],

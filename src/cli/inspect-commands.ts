@@ -1,121 +1,15 @@
 import type { Command } from 'commander';
-import type { ClosedStatus, ContainerBody, Explain, ScanBody, Status } from '../api/schemas.js';
+import type { ContainerBody, Explain, ScanBody } from '../api/schemas.js';
 import type { Flow } from '../api/schemas-traffic.js';
 import { type Registry, WATCH_OPTION, watch } from './command.js';
-import { containersOf, withContainer } from './named-containers.js';
-import { counted, destinationText, modeReason, type Output } from './output.js';
-
-export function statusCommand(program: Command, registry: Registry): void {
-  registry.add<[], { readonly watch?: true }>(program, {
-    usage: 'status',
-    summary: 'how many containers are enforced and with which coverage; kernel, store, feeds',
-    options: [WATCH_OPTION],
-    exits: '1 also when the service runs closed',
-    examples: ['status', 'status --json', 'status --watch'],
-    run: async (session, _args, options) => {
-      if (options.watch)
-        return watch(session, async (out) => {
-          const status = await (await session.client()).anyStatus();
-          if ('closed' in status) printClosed(out, status);
-          else print(out, status);
-        });
-      const status = await (await session.client()).anyStatus();
-      if ('closed' in status) {
-        session.out.show(status, () => printClosed(session.out, status));
-        return 1;
-      }
-      session.out.show(status, () => print(session.out, status));
-      return 0;
-    },
-  });
-}
-
-function printClosed(out: Output, { closed, node, version }: ClosedStatus): void {
-  out.verdict(
-    'CLOSED',
-    ` since ${out.time(closed.since)}: nothing new passes; containers that have rules in the kernel keep them`,
-  );
-  out.line(`  ${closed.reason}`);
-  out.line(`  → ${closed.remedy}`);
-  out.line(`node: ${node}, drawbridge ${version}`);
-}
-
-function print(out: Output, s: Status): void {
-  out.line(opening(s));
-  if (s.enforced > 0) out.line(coverage(s));
-  if (s.lockdown)
-    out.verdict('LOCKDOWN', ` since ${out.time(s.lockdown.since)} by ${s.lockdown.by}: nothing passes`);
-  for (const warning of s.warnings) out.verdict('WARNING', `: ${warning}`);
-  if (s.paused > 0)
-    out.verdict(
-      'PAUSED',
-      `: ${counted(s.paused, 'container')} ${s.paused === 1 ? 'is' : 'are'} observed for a time, not enforced`,
-    );
-  temporary(out, s);
-  if (s.labelErrors > 0)
-    out.verdict(
-      'LABELS',
-      `: ${counted(s.labelErrors, 'container')} with a label that does not parse (drawbridge scan)`,
-    );
-  if (s.missingLists > 0)
-    out.verdict(
-      'LISTS',
-      `: ${counted(s.missingLists, 'container')} with a list that does not exist (drawbridge scan)`,
-    );
-  if (!s.kernel.ready) out.verdict('NOT READY', `: ${s.kernel.reason}`);
-  const repaired =
-    s.kernel.lastRepair === null ? 'never repaired' : `last repaired ${out.time(s.kernel.lastRepair)}`;
-  out.line(`kernel: ${s.kernel.inSync ? 'in sync' : 'NOT in sync'}, ${repaired}`);
-  if (s.canary) out.line(`canary: ${canaryText(out, s.canary)}`);
-  out.line(`names of connections: ${checkedText(s.connections)}`);
-  out.line(`store: ${s.store.kind}, ${s.store.ok ? 'ok' : 'FAILING'}: ${s.store.detail}`);
-  for (const held of s.store.unwritten)
-    out.verdict(
-      'NOT STORED',
-      `: ${held.action} (${held.target}), since ${out.time(held.since)}: ${held.note}`,
-    );
-  if (s.fleet.stale.length > 0)
-    out.verdict('SILENT HOSTS', `: ${s.fleet.stale.join(', ')} (drawbridge nodes)`);
-  out.line(
-    `threats: ${counted(s.threats.entries, 'entry', 'entries')} of ${counted(s.threats.feeds, 'feed')}`,
-  );
-  for (const alert of s.threats.alerts) out.line(`  ALERT ${alert}`);
-  const others = s.fleet.nodes > 1 ? `, one of ${s.fleet.nodes}` : '';
-  out.line(`node: ${s.node}${others}, drawbridge ${s.version}`);
-}
-
-/** Modes that end, or that enforce nothing yet. */
-function temporary(out: Output, { trials, trialUntil, evaluated }: Status): void {
-  const first = trialUntil ? `, the first ${out.until(trialUntil)}` : '';
-  const what = (n: number): string => `${counted(n, 'container')} ${n === 1 ? 'is' : 'are'}`;
-  if (trials > 0)
-    out.verdict('TRIAL', `: ${what(trials)} enforced on trial${first} (drawbridge mode NAME confirm)`);
-  if (evaluated > 0) out.verdict('EVALUATED', `: ${what(evaluated)} observed against a list`);
-}
-
-function canaryText(out: Output, { ok, at, detail }: Status['canary']): string {
-  const word = ok === null ? 'proves nothing' : ok ? 'ok' : 'FAILED';
-  return `${word}: ${detail}${at === null ? '' : ` (${out.time(at)})`}`;
-}
-
-/** `connections` is missing in the answer of an older service. */
-function checkedText(c: Status['connections'] | undefined): string {
-  if (!c) return 'not checked';
-  const lost = c.beyondBounds + c.queueFull + c.faults;
-  const text = `checked, ${counted(c.refused, 'connection')} refused`;
-  return lost === 0
-    ? text
-    : `${text}. DROPPED: ${counted(lost, 'packet')} (${c.beyondBounds} beyond the bounds of a container, ${c.queueFull} because the queue was full, ${c.faults} because of errors)`;
-}
-
-/** Counts containers by mode. A container in mode enforce counts as enforced whatever its coverage, which has a line of its own. */
-const opening = ({ enforced, containers, observed, off }: Status): string =>
-  `${enforced} of ${containers} enforced, ${observed} observed${off > 0 ? `, ${off} off` : ''}`;
-
-function coverage({ coverage: { enforced, partial, unenforced } }: Status): string {
-  const counts = `coverage of the enforced: ${enforced} full, ${partial} partial, ${unenforced} none`;
-  return partial + unenforced > 0 ? `${counts} (drawbridge ps, drawbridge inspect NAME)` : counts;
-}
+import {
+  containersOf,
+  containersOfProject,
+  oneOf,
+  PROJECT_OPTION,
+  withContainer,
+} from './named-containers.js';
+import { destinationText, modeReason, type Output } from './output.js';
 
 const HEAD = ['NAME', 'MODE', 'PROTECTION', 'LISTS', 'ALLOWED', 'DENIED', 'GRANTS', 'NOTES'];
 const SHOWN = 2;
@@ -123,14 +17,22 @@ const SHOWN = 2;
 const TOLD = ['broken-label', 'missing-list'];
 
 export function psCommand(program: Command, registry: Registry): void {
-  registry.add<[string | undefined], { readonly watch?: true }>(program, {
+  registry.add<[string | undefined], { readonly watch?: true; readonly project?: string }>(program, {
     usage: 'ps [container]',
     summary: 'containers in a line each: mode, protection, lists, new connections allowed and denied, grants',
-    options: [WATCH_OPTION],
-    examples: ['ps', "ps 'shop-*'", 'ps --watch', "ps --json | jq '.[] | select(.denied > 0).name'"],
+    options: [PROJECT_OPTION, WATCH_OPTION],
+    examples: [
+      'ps',
+      "ps 'shop-*'",
+      'ps --project shop',
+      'ps --watch',
+      "ps --json | jq '.[] | select(.denied > 0).name'",
+    ],
     run: async (session, [container], options) => {
       const read = async () => {
         const client = await session.client();
+        const { project } = oneOf(container, options.project);
+        if (project !== undefined) return containersOfProject(client, project);
         return container === undefined ? client.containers() : containersOf(client, container);
       };
       if (options.watch) return watch(session, async (out) => psTable(out, await read()));

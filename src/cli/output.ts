@@ -87,13 +87,39 @@ export class Output {
 
   /** A line of prose: wrapped on a terminal, with its further lines indented. */
   prose(text: string, indent = 0): void {
-    const { isTerminal, columns } = this.#host;
     const space = ' '.repeat(indent);
+    for (const line of this.#wrapped(text, this.#host.columns, indent)) this.line(`${space}${line}`);
+  }
+
+  /** Text that a person decides about, for terminals only: wrapped also where the width is unknown, and `isTitle` to stand out. */
+  prompt(text: string, { indent = 0, isTitle = false } = {}): void {
+    const space = ' '.repeat(indent);
+    for (const line of this.#wrapped(printable(text), this.#width, indent)) {
+      const shown = isTitle && this.#host.colours?.stdout === true ? painted('bold', line) : line;
+      this.#host.stdout.write(`${space}${shown}\n`);
+    }
+  }
+
+  /** One line of a terminal in place of the line that the cursor is in; empty: clear it. What does not fit into it is left out. */
+  replaceLine(text: string): void {
+    const [line = ''] = this.#wrapped(printable(text), this.#width - 1, INDENT.length);
+    this.#host.stdout.write(`\r\u001b[K${line === '' ? '' : INDENT}${line}`);
+  }
+
+  get #width(): number {
+    return this.#host.columns || USUAL_COLUMNS;
+  }
+
+  #wrapped(text: string, columns: number | undefined, indent: number): readonly string[] {
     const width = (columns ?? Number.POSITIVE_INFINITY) - indent;
-    const lines = isTerminal && width > NARROWEST && Number.isFinite(width) ? wrapped(text, width) : [text];
-    for (const line of lines) this.line(`${space}${line}`);
+    return this.#host.isTerminal && width > NARROWEST && Number.isFinite(width)
+      ? wrapped(text, width)
+      : [text];
   }
 }
+const INDENT = '  ';
+/** Of a terminal that does not report its width. */
+const USUAL_COLUMNS = 80;
 
 /** Columns that contain a mode, a coverage, a verdict or an outcome. */
 const STATES = new Set(['MODE', 'PROTECTION', 'COVERAGE', 'VERDICT', 'STATE', 'RESULT', 'OUTCOME']);
@@ -139,7 +165,7 @@ function colourOf(text: string): Colour | undefined {
 }
 
 /** The terminal was asked before (Host.colours): styleText would ask standard output of this process. */
-export const painted = (colour: Colour, text: string): string =>
+export const painted = (colour: Colour | 'bold', text: string): string =>
   styleText(colour, text, { validateStream: false });
 
 /** Columns of a terminal that a text takes. Until `loadWidths`, each character counts as one. */

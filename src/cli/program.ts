@@ -146,7 +146,7 @@ const bugreport = () => import('./bugreport-command.js');
 
 /** Every command, in the order of the help. */
 const COMMANDS: readonly Listed[] = [
-  { name: 'status', group: DAILY, load: async () => (await inspect()).statusCommand },
+  { name: 'status', group: DAILY, load: async () => (await import('./status-command.js')).statusCommand },
   { name: 'ps', group: DAILY, load: async () => (await inspect()).psCommand },
   { name: 'inspect', group: DAILY, load: async () => (await inspect()).inspectCommand },
   { name: 'explain', group: DAILY, load: async () => (await inspect()).explainCommand },

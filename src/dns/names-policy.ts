@@ -1,5 +1,6 @@
 /** Which container may resolve which name: the part of the applied policy that the DNS server needs. */
 
+import type { ResolverFacts } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
@@ -84,7 +85,7 @@ export class NamesPolicy {
   readonly #unattributed = new Set<string>();
   /** Subnets of the networks with a veth that belongs to no container. */
   #unattributedIn: readonly Range[] = [];
-  readonly #search: SearchDomains;
+  readonly #resolvers: KnownResolvers;
 
   /** The names and addresses that no container may reach, and those that are only reported. */
   readonly threats: CurrentThreats;
@@ -92,7 +93,7 @@ export class NamesPolicy {
   constructor(options: NamesPolicyOptions) {
     this.#o = options;
     this.threats = options.threats;
-    this.#search = new SearchDomains(options.docker);
+    this.#resolvers = new KnownResolvers(options.docker);
   }
 
   /** Take the state of a pass, and wake the queries that wait for it. */
@@ -292,12 +293,17 @@ export class NamesPolicy {
 
   /** Search domains of the container's resolv.conf, lower case. */
   searchDomains(container: string): readonly string[] {
-    return this.#search.of(container);
+    return this.#resolvers.of(container)?.search ?? [];
   }
 
-  /** Read the search domains of containers that are inspected now, and forget those of containers that are gone. */
-  refreshSearchDomains(containers: Inspected): void {
-    this.#search.refresh(containers);
+  /** The container's resolv.conf as Docker wrote it; undefined while it is not known. */
+  resolverOf(container: string): ResolverFacts | undefined {
+    return this.#resolvers.of(container);
+  }
+
+  /** Read the resolv.conf of containers that are inspected now, and forget those of containers that are gone. */
+  refreshResolvers(containers: Inspected): void {
+    this.#resolvers.refresh(containers);
   }
 
   #sets(member: Subject, key: string, kind: 'learned' | 'shown'): LearnSets {
@@ -309,7 +315,7 @@ export class NamesPolicy {
 /** What the steps of a query ask of the policy. */
 export type QueryPolicy = Omit<
   NamesPolicy,
-  'applied' | 'unattributedSender' | 'refreshSearchDomains' | 'decideAs'
+  'applied' | 'unattributedSender' | 'refreshResolvers' | 'resolverOf' | 'decideAs'
 >;
 
 interface Resolver {
@@ -357,10 +363,11 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
 /** Containers of a view; `privileges` are known after an inspect. */
 type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
 
-/** Search domains of containers, each read once from the resolv.conf that Docker wrote, after an inspect; empty until then. */
-class SearchDomains {
+/** The resolv.conf of containers, each read once as Docker wrote it, after an inspect. */
+class KnownResolvers {
   readonly #docker: Pick<DockerWatch, 'resolver'>;
-  readonly #known = new Map<string, readonly string[]>();
+  /** Undefined: it is being read. */
+  readonly #known = new Map<string, ResolverFacts | undefined>();
   /** Of the last view: a file that could not be read is read again when Docker has reported something. */
   #seen: Inspected | undefined;
 
@@ -368,8 +375,8 @@ class SearchDomains {
     this.#docker = docker;
   }
 
-  of(container: string): readonly string[] {
-    return this.#known.get(container) ?? [];
+  of(container: string): ResolverFacts | undefined {
+    return this.#known.get(container);
   }
 
   refresh(containers: Inspected): void {
@@ -380,13 +387,10 @@ class SearchDomains {
   }
 
   async #fetch(id: string): Promise<void> {
-    this.#known.set(id, []);
+    this.#known.set(id, undefined);
     // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
-    const search = await this.#docker.resolver(id).then(
-      (r) => (r.isUnknown ? undefined : r.search),
-      () => undefined,
-    );
-    if (search === undefined) this.#known.delete(id);
-    else this.#known.set(id, search);
+    const facts = await this.#docker.resolver(id).catch(() => undefined);
+    if (facts === undefined || facts.isUnknown) this.#known.delete(id);
+    else this.#known.set(id, facts);
   }
 }

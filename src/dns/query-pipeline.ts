@@ -43,8 +43,11 @@ export interface QueryPipelineOptions {
 export interface NameQuestion {
   readonly container: string;
   readonly name: string;
+  readonly type: number;
   /** Equal for the repetitions of one query. */
   readonly client: string;
+  /** It has reached our resolver in the namespace of the container, in place of Docker's. */
+  readonly isInside: boolean;
 }
 /** `no`: no person is asked, and the name is denied. `repeated`: the same query waits already. Else it resolves when the query is to be decided again. */
 export type AskedName = 'no' | 'repeated' | Promise<void>;
@@ -270,10 +273,12 @@ export class QueryPipeline {
 const unknownClient = serverFailure(extendedError.NOT_READY, 'no container is known at this address');
 
 /** Over a stream, no query is repeated: each has an answer. */
-function questionOf(container: string, query: Query, { client, transport }: ClientRequest): NameQuestion {
-  const once = transport === 'tcp' ? `${++streamed}` : '';
-  const key = `dns ${client.address} ${client.port} ${query.id} ${query.type} ${once}`;
-  return { container, name: query.name, client: key };
+function questionOf(container: string, query: Query, request: ClientRequest): NameQuestion {
+  const { name, id, type } = query;
+  const { address, port } = request.client;
+  const once = request.transport === 'tcp' ? `${++streamed}` : '';
+  const client = `dns ${address} ${port} ${id} ${type} ${once}`;
+  return { container, name, type, client, isInside: request.container !== undefined };
 }
 let streamed = 0;
 

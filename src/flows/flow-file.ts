@@ -252,7 +252,7 @@ const NO_PLACE = { time: Number.MAX_SAFE_INTEGER, id: 0 } as const;
 /** The time of a row is that of its first flow; the last one is less than a minute later. */
 const MINUTE_MS = 60_000;
 
-function conditions({ container, verdicts, name }: FlowQuery): {
+function conditions({ container, owners, verdicts, name }: FlowQuery): {
   readonly where: readonly string[];
   readonly values: readonly Cell[];
 } {
@@ -260,11 +260,13 @@ function conditions({ container, verdicts, name }: FlowQuery): {
   return {
     where: [
       ...(container === undefined ? [] : ['d.container = ?']),
+      ...(owners === undefined ? [] : [`d.owner IN (${owners.map(() => '?').join()})`]),
       ...(verdicts === undefined ? [] : [`d.verdict IN (${verdicts.map(() => '?').join()})`]),
       ...(name === undefined ? [] : [isPattern ? 'd.target GLOB ?' : 'd.target = ?']),
     ],
     values: [
       ...(container === undefined ? [] : [container]),
+      ...(owners ?? []),
       ...(verdicts ?? []),
       ...(name === undefined ? [] : [isPattern ? name.replaceAll('[', '[[]') : name]),
     ],

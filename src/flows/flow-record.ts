@@ -69,6 +69,8 @@ export interface ContainerRun {
 export interface FlowQuery {
   /** The name of a container. */
   readonly container?: string;
+  /** Owners of containers. */
+  readonly owners?: readonly string[];
   readonly verdicts?: readonly string[];
   /** With * and ?, of the name or the address. */
   readonly name?: string;

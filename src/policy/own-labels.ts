@@ -120,7 +120,13 @@ export const ownerKeys = (facts: OwnerFacts): readonly string[] => [
 
 /** Whether a container may have this key: "compose:PROJECT/SERVICE", or "name:" and a name that Docker takes. */
 export const isOwnerKey = (text: string): boolean =>
-  /^compose:[^/]+\/.+$/s.test(text) || /^name:[A-Za-z0-9][\w.-]*$/.test(text);
+  composeOf(text) !== undefined || /^name:[A-Za-z0-9][\w.-]*$/.test(text);
+
+/** The project and the service of an owner key that names them. */
+export function composeOf(owner: string): { readonly project: string; readonly service: string } | undefined {
+  const [, project, service] = /^compose:([^/]+)\/(.+)$/s.exec(owner) ?? [];
+  return project === undefined || service === undefined ? undefined : { project, service };
+}
 
 /** The owners of grants that count for a container: itself, and its owner when that is certain. */
 export const grantOwners = (facts: ContainerFacts): readonly string[] => [

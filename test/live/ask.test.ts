@@ -1,7 +1,9 @@
 /** A person is asked about what no entry permits, while the client waits for its first packet or its name. */
+import { spawn } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container, ProbeResult } from '../lab/container.js';
-import type { Drawbridge } from '../lab/drawbridge.js';
+import { type Drawbridge, program } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
 
@@ -17,6 +19,7 @@ interface Ask {
   readonly port: number;
   readonly proto: string;
   readonly entry: string;
+  readonly since: string;
   readonly until: string | null;
   readonly waiting: number;
   readonly attempts: number;
@@ -26,6 +29,8 @@ interface Ask {
 let lab: Lab;
 let drawbridge: Drawbridge;
 let asker: Container;
+/** A lookup in a container that was there before Drawbridge, so that Docker's resolver stays in it. */
+let behindDocker: Promise<{ readonly error: string; readonly ask: Ask }>;
 const started: Container[] = [];
 const start = async (name: string, labels: Record<string, string>, network = 'asks'): Promise<Container> => {
   const container = await lab.start({ name, network, labels });
@@ -42,8 +47,17 @@ beforeAll(async () => {
     'refused.example': { A: ['93.184.81.7'] },
     'two.example': { A: ['93.184.82.1', '93.184.82.2'], ttl: 600 },
   });
+  const dns = ['--dns', '198.51.100.53'];
+  const behind = await lab.start({ name: 'behind', network: 'asks', labels: ASKING, args: dns });
   drawbridge = lab.drawbridge({});
   await drawbridge.ready();
+  const lookup = "require('node:dns').lookup('late.example', (e) => console.log(e.code))";
+  const looked = behind.exec(['node', '-e', lookup]);
+  behindDocker = (async () => {
+    const ask = await asked({ entry: 'late.example' }, 'behind');
+    return { ask, error: (await looked).stdout.trim() };
+  })();
+  behindDocker.catch(() => undefined); // a test awaits it
   asker = await start('asker', ASKING);
 });
 afterAll(() => lab?.down());
@@ -69,6 +83,8 @@ const decide = (ask: Ask, body: object): Promise<{ status: number; body: string 
 async function allow(ask: Ask, body: object = {}): Promise<void> {
   expect(await decide(ask, { decision: 'allow', ...body })).toMatchObject({ status: 200 });
 }
+/** How long it waits in all, ms. */
+const waits = ({ since, until }: Ask): number => Date.parse(until ?? '') - Date.parse(since);
 const out = (dst: string): Promise<number> => lab.sniffer.count({ direction: 'out', dst });
 
 describe('a connection to a new address', () => {
@@ -132,11 +148,19 @@ describe('a query for a new name', () => {
     const probe = asker.probe('http', `http://${name}/`, ...LONG);
     const ask = await asked({ entry: name, proto: 'dns' });
     expect(ask).toMatchObject({ name, address: '', port: 0 });
+    expect(Math.round(waits(ask) / 100)).toBe(95); // our resolver is in the namespace: 9.5 s of the 30 s
     expect(await lab.dns.queries(name)).toEqual([]);
     await allow(ask);
     expect(await probe).toMatchObject({ ok: true, status: 200 });
     expect(await out(address)).toBeGreaterThan(0);
     expect(await asks()).toEqual([]);
+  });
+
+  it('waits as long as the lookup of a program behind the resolver of Docker, which reads a denial then', async () => {
+    const { ask, error } = await behindDocker;
+    expect([Math.round(waits(ask) / 100), error]).toEqual([75, 'ENOTFOUND']);
+    const [after] = await asks('behind');
+    expect(after).toMatchObject({ id: ask.id, attempts: 2, waiting: 0, until: null }); // A and AAAA, each sent twice
   });
 
   it('over TCP', async () => {
@@ -212,6 +236,88 @@ it('a flood from one container leaves room for another', async () => {
   expect(await asks('flooder')).toHaveLength(16);
   await flooder.remove();
   await waitFor('no request of a removed container', async () => (await asks('flooder')).length === 0);
+});
+
+/** `drawbridge ask --watch` on a pseudo-terminal of 80 columns. */
+function terminal() {
+  const command = `stty cols 80 rows 24; exec ${[...program(), 'ask', '--watch'].join(' ')}`;
+  const child = spawn('script', ['-qefc', command, '/dev/null'], {
+    env: { ...process.env, DRAWBRIDGE_CONFIG: drawbridge.configFile, TERM: 'xterm' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let text = '';
+  child.stdout.on('data', (d: Buffer) => (text += d));
+  const status = (): string => text.split('\r\u001b[K').at(-1) ?? '';
+  return {
+    write: (keys: string) => child.stdin.write(keys),
+    text: () => text,
+    bells: () => text.split('\u0007').length - 1,
+    /** What is shown is there for so long that a key counts. */
+    readable: async (bells: number): Promise<void> => {
+      const isReadable = (): boolean =>
+        text.split('\u0007').length - 1 === bells && /^ {2}\d+ attempts? waiting, /.test(status());
+      await waitFor(`a prompt to decide about, after ${bells} bells`, isReadable, 20_000, 20);
+    },
+    exited: new Promise<number | null>((resolve) => child.on('close', resolve)),
+    [Symbol.dispose]: () => void child.kill('SIGKILL'),
+  };
+}
+
+/** A key that is held. False: this process was not fast enough for the repetitions of a keyboard. */
+async function hold(key: string, write: (keys: string) => void): Promise<boolean> {
+  let longest = 0;
+  for (let n = 0, before = performance.now(); n < 60; n++) {
+    write(key);
+    await delay(n === 0 ? 300 : 30);
+    longest = Math.max(longest, performance.now() - before);
+    before = performance.now();
+  }
+  return longest < 600;
+}
+
+it('a person at a terminal approves only what was there to read, and sees each container', async () => {
+  const crowd = await start('crowd', { ...ASKING, 'drawbridge.ask': '3m' });
+  const ports = `for (let i = 0; i < 50; i++) net.connect({ host: '93.184.91.1', port: 2000 + i }).on('error', () => 0)`;
+  void crowd.exec(['node', '-e', `const net = require('node:net'); ${ports}`]);
+  await waitFor('a crowd', async () => (await asks('crowd')).length === 16, 10_000, 50);
+  const single = await start('single', { ...ASKING, 'drawbridge.ask': '3m' });
+  const probe = single.probe('tcp', '93.184.80.20', 7443, 'hello', '--timeout', 120_000);
+  await asked({ entry: '93.184.80.20:7443', waiting: 1 }, 'single');
+  using term = terminal();
+
+  await term.readable(1);
+  expect(term.text()).toMatch(
+    /\u0007\u001b\[1mcrowd\u001b\[22m\r\n {2}wants 93\.184\.91\.1:2\d+\/tcp\r\n {2}a allow/,
+  );
+  expect(term.text()).toMatch(/1 attempt waiting, .* · 16 more waiting, 1 of others/);
+  const hints = (): number => term.text().split('read it first').length;
+  const before = hints();
+  term.write('aa');
+  await waitFor('keys that do not count', () => hints() > before, 10_000, 50);
+  await term.readable(1);
+  expect([(await asks('crowd')).length, (await asks('single')).length]).toEqual([16, 1]);
+
+  for (let tries = 1; !(await hold('a', term.write)); tries++) expect(tries).toBeLessThan(5);
+  await waitFor('an approval', () => term.text().includes('may reach'), 10_000, 50);
+  await term.readable(2);
+  expect(term.text().match(/may reach/g)).toHaveLength(1);
+  expect([(await asks('crowd')).length, (await asks('single')).length]).toEqual([15, 1]);
+  expect(term.text().split('\u0007').at(-1)).toMatch(/^\u001b\[1msingle\u001b/);
+  expect(await out('93.184.80.20')).toBe(0);
+
+  const late = asker.probe('tcp', '93.184.80.21', 7443, 'hello', ...LONG);
+  await waitFor('one more', () => term.text().endsWith('16 more waiting, 16 of others'), 10_000, 50);
+  expect(term.bells()).toBe(2);
+  await term.readable(2);
+  term.write('a');
+  expect(await probe).toMatchObject({ ok: true, data: 'hello' });
+  await term.readable(3);
+  expect(term.text().split('\u0007').at(-1)).toMatch(/^\u001b\[1masker\u001b/);
+  term.write('d');
+  expect(await late).toMatchObject({ code: 'ECONNREFUSED' });
+  term.write('q');
+  expect(await term.exited).toBe(0);
+  await Promise.all([crowd.remove(), single.remove()]);
 });
 
 it('what waits stays closed when the service is killed', async () => {

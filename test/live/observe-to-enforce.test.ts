@@ -3,7 +3,7 @@
  * checks pass, and it has no other entry.
  */
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
@@ -186,4 +186,61 @@ it('stays enforced when it is confirmed, by its labels alone as well, and can go
   expect(await modes()).toEqual(all('observe'));
   expect(await reaches('api')).toBe(true);
   expect(kitchen.untyped()).toEqual([]);
+});
+
+describe('what was set by command for a service', () => {
+  const ALONE = ['-f', 'compose.yaml'].join(' ');
+  interface Status {
+    readonly kept: {
+      readonly owners: readonly { owner: string; hasProject: boolean; mode: string | null }[];
+    };
+    readonly warnings: readonly string[];
+  }
+  const kept = async () => (await shown<Status>('status')).kept.owners;
+
+  it('is shown with the commands that take it away, when the service is renamed', async () => {
+    await drawbridge.cli(['mode', 'shop/web', 'enforce', '--yes'], { check: true });
+    await drawbridge.cli(['allow', 'shop/web', `${DENIED}:80`], { check: true });
+    expect(await kept()).toEqual([]);
+    const { web, ...others } = app;
+    const services = { ...others, front: web };
+    writeFileSync(kitchen.path('compose.yaml'), JSON.stringify({ name: 'shop', services }));
+    await kitchen.sh(`docker compose ${ALONE} up --detach --remove-orphans`);
+    const left = await waitFor('the owner without a container', async () => {
+      const all = await kept();
+      return all.length === 1 && all;
+    });
+    expect(left).toEqual([
+      { owner: 'compose:shop/web', hasProject: true, mode: 'enforce', grants: [expect.anything()] },
+    ]);
+    const { stdout } = await drawbridge.cli(['status'], { check: true });
+    expect(stdout).toMatch(/^LEFT BEHIND: 1 mode and 1 grant for 1 service without a container/m);
+    expect(stdout).toMatch(/shop\/web, last seen in the record 20.*drawbridge mode shop\/web auto/);
+    expect(stdout).toMatch(/^WARNING: mode enforce was set by command for shop\/web.*shop-front-1/m);
+    await drawbridge.cli(['revoke', 'shop/web', `${DENIED}:80`], { check: true });
+    await drawbridge.cli(['mode', 'shop/web', 'auto'], { check: true });
+    const after = await shown<Status>('status');
+    expect([after.kept.owners, after.warnings.filter((w) => w.includes('shop/web'))]).toEqual([[], []]);
+  });
+
+  it('waits for a project that is down, whose record answers', async () => {
+    await kitchen.sh(`docker compose ${ALONE} down`);
+    await waitFor('a project without containers', async () => (await kept()).length > 0);
+    expect((await kept()).every(({ hasProject }) => !hasProject)).toBe(true);
+    expect((await drawbridge.cli(['status'], { check: true })).stdout).toMatch(
+      /^kept: \d modes for \d stopped/m,
+    );
+    const flows = (...args: string[]) => shown<{ items: { container: string }[] }>('flows', ...args);
+    expect((await flows('shop/web')).items.map((f) => f.container)).toContain('shop-web-1');
+    const names = new Set((await flows('--project', 'shop')).items.map((f) => f.container));
+    expect(names.size).toBeGreaterThan(1);
+    const [one] = [await shown<Suggested>('suggest', 'shop/api')];
+    expect(one.owner).toBe('compose:shop/api');
+    for (const command of ['flows', 'suggest', 'ps']) {
+      const { code, stderr } = await drawbridge.cli([command, 'shop']);
+      expect([code, stderr]).toEqual([1, expect.stringContaining('drawbridge flows --project shop')]);
+    }
+    expect((await drawbridge.cli(['ps', '--project', 'shop'])).stderr).toContain('flows --project shop');
+    expect((await drawbridge.cli(['flows', 'never'])).stderr).not.toContain('--project');
+  });
 });

@@ -1,7 +1,7 @@
 /** docs/recipes/ai-agent.md, ci-runner.md and builds.md: their commands are typed in a lab, and what left it is compared with their text. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -72,15 +72,20 @@ describe('ai-agent.md', () => {
   });
 
   it('lets a person allow a name while the client waits, and denies what was not decided', async () => {
+    const asked = async (...names: readonly string[]): Promise<void> => {
+      const { items } = JSON.parse((await drawbridge.get('/v1/asks')).body) as { items: { name: string }[] };
+      expect(items.map(({ name }) => name)).toEqual(names);
+    };
     const waiting = reaches(AGENT, 'http://docs.example.org/', 30);
-    await waitFor('a request', async () =>
-      (await drawbridge.cli(['ask'])).stdout.includes('docs.example.org'),
-    );
+    await vi.waitFor(() => asked('docs.example.org'), 10_000);
+    const later = reaches(AGENT, 'http://pastebin.com/', 30);
+    await vi.waitFor(() => asked('docs.example.org', 'pastebin.com'), 10_000);
     expect(await queries('docs.example.org')).toBe(0);
-    await kitchen.type('Decide about new names');
+    const { stdout } = await kitchen.type('Decide about new names');
+    expect(stdout).toMatch(/^\w+: agent-agent-1 wants docs\.example\.org\n/);
     expect(await waiting).toBe(true);
     expect(await left(AT['docs.example.org'])).toBeGreaterThan(0);
-    expect(await reaches(AGENT, 'http://pastebin.com/', 30)).toBe(false);
+    expect(await later).toBe(false);
     expect([await queries('pastebin.com'), await left(AT['pastebin.com'])]).toEqual([0, 0]);
   });
 

@@ -105,6 +105,37 @@ describe('reading', () => {
     expect((await ask('GET', '/v1/flows?container=never')).status).toBe(404);
   });
 
+  it('finds flows by the service or the project of containers that are gone', async () => {
+    const record = { owner: 'compose:shop/api', since: 0, gaps: [], starts: 1, dropped: 0, seen: [] };
+    controller.records.set('compose:shop/api', record);
+    controller.records.set('compose:other/api', { ...record, owner: 'compose:other/api' });
+    const owner = 'compose:shop/api';
+    controller.denied.push(
+      denial({ container: 'shop-api-1', owner }),
+      denial({ owner: 'compose:other/api' }),
+    );
+    const found = async (query: string) => {
+      const { status, body } = await ask('GET', `/v1/flows?${query}`);
+      return status === 200 ? body.items.map((f: { owner: string }) => f.owner) : status;
+    };
+    expect(await found('container=shop/api')).toEqual([owner]);
+    expect(await found('container=compose:shop/api')).toEqual([owner]);
+    expect(await found('project=shop')).toEqual([owner]);
+    expect(await found('container=api')).toBe(409);
+    expect(await found('project=never')).toBe(404);
+    expect(await found('project=shop&container=web')).toBe(400);
+  });
+
+  it('takes the mode of an owner away by its key, and sets none by it', async () => {
+    const put = (body: object) => ask('PUT', '/v1/modes', body);
+    expect(await put({ containers: ['compose:shop/web'], mode: 'auto' })).toMatchObject({
+      ...{ status: 200, body: { containers: [] } },
+    });
+    expect(controller.calls).toContainEqual(['forget', 'compose:shop/web', expect.anything()]);
+    expect((await put({ containers: ['compose:shop/web'], mode: 'observe' })).status).toBe(400);
+    expect((await put({ containers: ['compose:shop/web', 'web'], mode: 'auto' })).status).toBe(400);
+  });
+
   it('marks destinations as known, and takes the mark away', async () => {
     const path = (destination: string) => `/v1/containers/web/known/${encodeURIComponent(destination)}`;
     expect(await ask('PUT', path('*.Telemetry.example.com:443'))).toMatchObject({

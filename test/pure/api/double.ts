@@ -75,6 +75,7 @@ export class MemoryService {
   accepted: string[] = [];
   readonly feedsKnown = [feed()];
   asked: AskView[] = [];
+  kept: Status['kept'] = { modes: 0, grants: 0, owners: [] };
   threatKnown: ThreatView['hits'] = [];
 
   constructor() {
@@ -102,6 +103,7 @@ export class MemoryService {
       connections: null,
       store: { kind: 'embedded', ok: true, detail: 'fine', unwritten: this.unwrittenNow },
       fleet: { nodes: this.nodesSeen.length, stale: [] },
+      kept: this.kept,
       warnings: this.warnings,
     };
   }
@@ -372,10 +374,11 @@ export class MemoryService {
   async plan(): Promise<readonly string[]> {
     return this.planned;
   }
-  flowPage({ container, verdicts, since = 0, limit }: FlowQuery) {
+  flowPage({ container, owners, verdicts, since = 0, limit }: FlowQuery) {
     const items = this.denied.filter(
       (f) =>
         (container === undefined || f.container === container) &&
+        (owners === undefined || owners.includes(f.owner)) &&
         (verdicts === undefined || verdicts.includes(f.verdict)) &&
         Date.parse(f.last) >= since,
     );
@@ -495,6 +498,7 @@ export class MemoryService {
       modes: {
         set: (containers, request, who) => this.setModes(containers, request, who),
         confirm: (containers, who) => this.confirm(containers, who),
+        forget: async (owner, who) => this.#call('forget', owner, who),
         modeSet: (idOrName) => ({
           owner: `name:${this.container(idOrName).name}`,
           mode: undefined,

@@ -19,9 +19,14 @@ function requests() {
   let keys = 0;
   const asks = new AskRequests(() => now);
   const ended: [string, AskOutcome][] = [];
-  const join = (p: AskedPlace, key = `k${++keys}`, ms = 10_000) => {
+  const join = (
+    p: AskedPlace,
+    key = `k${++keys}`,
+    ms = 10_000,
+    resent?: { readonly kind: string; readonly times: number },
+  ) => {
     const end = (outcome: AskOutcome): void => void ended.push([`${p.container} ${p.entry} ${key}`, outcome]);
-    return asks.join(p, { key, end }, ms);
+    return asks.join(p, { key, end, ...(resent && { resent }) }, ms);
   };
   const wait = (ms: number): void => {
     now += ms;
@@ -61,6 +66,31 @@ describe('one request', () => {
     expect(ended.at(-1)).toEqual(['c a.org y', 'unanswered']);
     expect(asks.untilOf(asks.all[0] as never)).toBeUndefined();
     expect(join(place('c', 'a.org'), 'z').request).toBe(asks.all[0]);
+    expect(asks.all[0]?.attempts).toBe(3);
+  });
+
+  it('gives what is sent again the end of the first, so often as it can be, and other attempts their own', () => {
+    const { asks, join, wait } = requests();
+    const query = (key: string, kind = 'A'): void =>
+      void join(place('c', 'a.org'), key, 8_000, { kind, times: 2 });
+    query('first');
+    wait(1_000);
+    query('another program, at the same time');
+    wait(3_000);
+    query('again');
+    query('again');
+    query('again, to the next server');
+    query('another type', 'AAAA');
+    query('the other program again');
+    const ends = [...(asks.all[0]?.waiting.values() ?? [])].map((w) => [w.key, w.until]);
+    expect(ends).toEqual([
+      ['first', 8_000],
+      ['another program, at the same time', 9_000],
+      ['again', 8_000],
+      ['again, to the next server', 8_000],
+      ['another type', 12_000],
+      ['the other program again', 9_000],
+    ]);
     expect(asks.all[0]?.attempts).toBe(3);
   });
 

@@ -1,6 +1,9 @@
 /** What becomes of a packet and of a query: which requests they make, and which verdicts they get. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { patienceOf } from '../../../src/ask/asked-places.js';
 import { Asks, GRANT_MS } from '../../../src/ask/asks.js';
+import type { NameQuestion } from '../../../src/dns/query-pipeline.js';
+import type { ResolverFacts } from '../../../src/docker/resolv-conf.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
 import { MISSING_LIST, type Policy } from '../../../src/policy/policy.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
@@ -60,6 +63,7 @@ function asking(policy: Partial<Policy> = { askMs: 10_000 }) {
     names: {
       decide: (_, name) => ({ allow: permitted.includes(name) }) as never,
       searchDomains: () => ['corp.example'],
+      resolverOf: () => ({ embedded: true, hostAsked: false, search: [], servers: ['192.0.2.53'] }),
     },
     recording: {
       describe: (_, __, { address, port, proto }) => {
@@ -98,7 +102,8 @@ function asking(policy: Partial<Policy> = { askMs: 10_000 }) {
   return {
     ...{ asks, web, add, verdicts, events, granted, fail },
     packet: (p: QueuedPacket) => receive(p),
-    query: (name: string, client = 'q1') => asks.name({ container: web.id, name, client }),
+    query: (name: string, client = 'q1', more: Partial<NameQuestion> = {}) =>
+      asks.name({ container: web.id, name, type: 1, client, isInside: false, ...more }),
     wait: async (ms: number) => {
       now += ms;
       await vi.advanceTimersByTimeAsync(ms);
@@ -221,6 +226,29 @@ describe('a query', () => {
     expect(query('new.org', 'q2')).toBe('no');
   });
 
+  it('waits no longer than the client does behind the resolver of Docker, which sends it again', async () => {
+    const { query, only, wait, events } = asking({ askMs: 60_000 });
+    const ended: string[] = [];
+    const sent = (client: string, type: number) =>
+      void (query('new.org', client, { type }) as Promise<void>).then(() => ended.push(client));
+    sent('first A', 1);
+    sent('first AAAA', 28);
+    const { until } = only();
+    await wait(4_000);
+    sent('second A', 1);
+    sent('second AAAA', 28);
+    expect(only()).toMatchObject({ waiting: 2, attempts: 2 });
+    expect(Math.abs(Date.parse(only().until ?? '') + 4_000 - Date.parse(until ?? ''))).toBeLessThan(3_000);
+    await wait(3_400);
+    expect(ended).toEqual([]);
+    await wait(200);
+    expect([ended.sort(), events, only().until]).toEqual([
+      ['first A', 'first AAAA', 'second A', 'second AAAA'],
+      ['pending', 'unanswered'],
+      null,
+    ]);
+  });
+
   it.each(['1.1.168.192.in-addr.arpa', 'metadata.google.internal', 'com', '_.'])(
     'for %s asks no person',
     (name) => {
@@ -234,6 +262,37 @@ describe('a query', () => {
     expect(query('new.org.corp.example')).toBe('no');
     expect(query('git.corp.example')).toBeInstanceOf(Promise);
   });
+});
+
+describe('a client of the C library waits for a name', () => {
+  const servers = ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4'];
+  const facts = (embedded: boolean, count: number): ResolverFacts => ({
+    ...{ embedded, hostAsked: false, search: [], servers: servers.slice(0, count) },
+  });
+  it.each([
+    ['behind Docker, with one server', facts(true, 1), false, 7_500],
+    ['behind Docker, with two servers', facts(true, 2), false, 7_500],
+    ['behind Docker, with three servers', facts(true, 3), false, 9_500],
+    ['with our resolver inside', facts(true, 3), true, 9_500],
+    ['with one server of its own', facts(false, 1), false, 9_500],
+    ['with four, of which it uses three', facts(false, 4), false, 29_500],
+    ['while its resolv.conf is not known', undefined, false, 7_500],
+  ])('%s', (_, known, isInside, ms) => {
+    expect(patienceOf(known, isInside).ms).toBe(ms);
+  });
+});
+
+it('lists the oldest request first, whichever has had an attempt last', async () => {
+  const { packet, wait, asks } = asking({ askMs: 60_000 });
+  packet(syn(1));
+  await wait(1_000);
+  packet(syn(2, 2, '93.184.1.2'));
+  await wait(1_000);
+  packet(syn(3, 2, '93.184.1.1', { sport: 40_001 }));
+  expect(asks.list().map((a) => [a.address, a.attempts])).toEqual([
+    ['93.184.1.1', 2],
+    ['93.184.1.2', 1],
+  ]);
 });
 
 describe('a decision', () => {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Audit } from '../../../src/changes/audit.js';
 import { Changes } from '../../../src/changes/changes.js';
 import { findContainer } from '../../../src/changes/container-changes.js';
+import { keptOf } from '../../../src/changes/current-overrides.js';
 import type { Logger } from '../../../src/lib/log.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
@@ -338,4 +339,49 @@ it('a trial with less than a millisecond left by one clock is taken out all the 
   expect(mode()).toBe('enforce');
   pass(1);
   await vi.waitFor(async () => expect((await acts())[0]).toBe('expiry mode.fallback name:web'));
+});
+
+describe('an owner without a container', () => {
+  it('keeps its mode until a person takes it away by its key', async () => {
+    await set(['shop-api-1'], { mode: 'enforce' }, 'ann');
+    await changes.modes.forget('compose:shop/api', 'bob');
+    expect(modes()).toEqual({});
+    expect(await acts()).toContain('bob mode.set compose:shop/api');
+    await expect(changes.modes.forget('compose:shop/api', 'bob')).rejects.toMatchObject({
+      refusal: { kind: 'not-found' },
+    });
+  });
+
+  it('keeps its grants, which are revoked by its key', async () => {
+    const grant = await changes.containers.grant('shop-api-1', 'a.example', undefined, 'ann');
+    const revoke = (owner: string) => changes.containers.revokeGrant(owner, grant.id, 'bob');
+    await expect(revoke('compose:shop/other')).rejects.toMatchObject({ refusal: { kind: 'not-found' } });
+    await revoke('compose:shop/api');
+    expect(changes.current().grants).toEqual([]);
+  });
+
+  it('is told from one that runs: with its project if that has other services', () => {
+    const grant = (owner: string, more = {}) => ({ id: owner, entry: 'a.org', owner, created: '', ...more });
+    const overrides = {
+      modes: new Map<string, ModeSetting>(
+        ['name:web', 'name:gone', 'compose:shop/api', 'compose:shop/old', 'compose:down/api'].map((owner) => [
+          owner,
+          { mode: 'enforce' },
+        ]),
+      ),
+      grants: [grant('compose:shop/old'), grant('name:db'), grant('id:1', { expires: '' })],
+    };
+    expect(keptOf(overrides as never, containers)).toEqual({
+      modes: 3,
+      grants: 1,
+      owners: [
+        {
+          ...{ owner: 'compose:shop/old', hasProject: true, mode: 'enforce' },
+          grants: [{ id: 'compose:shop/old', entry: 'a.org' }],
+        },
+        { owner: 'compose:down/api', hasProject: false, mode: 'enforce', grants: [] },
+        { owner: 'name:gone', hasProject: false, mode: 'enforce', grants: [] },
+      ],
+    });
+  });
 });

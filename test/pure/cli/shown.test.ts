@@ -267,3 +267,64 @@ describe('--watch', () => {
     });
   });
 });
+
+describe('what is set for owners without a container', () => {
+  const grants = [{ id: 'g7', entry: 'a.org' }];
+  const gone = { owner: 'compose:shop/web', hasProject: true, mode: 'enforce', grants } as const;
+  const down = { owner: 'compose:old/api', hasProject: false, mode: 'observe', grants: [] } as const;
+
+  it('is shown by status: with the commands where the project still has other services', async () => {
+    bench.controller.kept = { modes: 2, grants: 1, owners: [gone, down] };
+    const { out } = await bench.run('status');
+    expect(out).toMatch(/^LEFT BEHIND: 1 mode and 1 grant for 1 service without a container, though others/m);
+    expect(out).toContain(
+      "  shop/web · mode enforce: drawbridge mode shop/web auto · grant: drawbridge revoke shop/web 'a.org'\n",
+    );
+    expect(out).toMatch(/^kept: 1 mode for 1 stopped service or name, without a container: old\/api$/m);
+    bench.controller.kept = { modes: 0, grants: 0, owners: [] };
+    expect((await bench.run('status')).out).not.toMatch(/LEFT BEHIND|kept/);
+  });
+
+  it('is asked about before, where hosts share it', async () => {
+    bench.controller.kept = { modes: 1, grants: 1, owners: [gone] };
+    bench.controller.nodesSeen = [{}, {}] as never;
+    expect((await bench.run('mode', 'shop/web', 'auto')).code).toBe(2);
+    expect((await bench.run('mode', 'shop/web', 'auto', '--yes', '--json')).out).toContain(
+      'compose:shop/web',
+    );
+    expect((await bench.run('status')).out).toContain('without a container on this host, though others');
+  });
+
+  it('is taken away by mode auto and revoke, unless a container has this name', async () => {
+    bench.controller.kept = { modes: 1, grants: 1, owners: [gone, { ...gone, owner: 'name:web' }] };
+    expect(await bench.run('mode', 'shop/web', 'auto')).toMatchObject({
+      ...{ code: 0, out: 'the mode of compose:shop/web is forgotten\n' },
+    });
+    expect(await bench.run('revoke', 'shop/web', 'a.org')).toMatchObject({ code: 0 });
+    expect(await bench.run('mode', 'web', 'auto')).toMatchObject({ code: 0 });
+    expect((await bench.run('mode', 'shop/web', 'enforce', '--yes')).code).toBe(1);
+    const calls = bench.controller.calls.filter(([what]) => /forget|revokeGrant|setModes/.test(String(what)));
+    expect(calls.map(([what, of]) => [what, of])).toEqual([
+      ['forget', 'compose:shop/web'],
+      ['revokeGrant', 'compose:shop/web'],
+      ['setModes', [bench.controller.container('web').id]],
+    ]);
+  });
+});
+
+it('a project in place of a container is answered with --project, of what runs and of what is recorded', async () => {
+  const record = { owner: 'compose:old/api', since: 0, gaps: [], starts: 1, dropped: 0, seen: [] };
+  bench.controller.records.set('compose:old/api', record);
+  for (const command of ['ps', 'flows', 'suggest', 'inspect'])
+    expect((await bench.run(command, 'old')).err).toContain('drawbridge flows --project old');
+  expect((await bench.run('ps', 'old/api')).err).toContain('drawbridge suggest old/api');
+  expect((await bench.run('ps', '--project', 'old')).err).toContain('drawbridge flows --project old');
+  expect((await bench.run('ps', 'never')).err).toContain('running containers are: web');
+  shown({ compose: { project: 'shop', service: 'api' } });
+  bench.controller.container = (id) => {
+    throw new RefusedError({ kind: 'not-found', detail: `there is no container ${id}`, remedy: '' });
+  };
+  expect((await bench.run('ps', 'shop')).err).toMatch(/write --project shop .* services: api/);
+  expect((await bench.run('ps', '--project', 'shop')).out).toMatch(/^web\t/);
+  expect((await bench.run('flows', 'web', '--project', 'shop')).code).toBe(2);
+});

@@ -260,10 +260,10 @@ describe('search domains', () => {
   it('are read after an inspect, and once, also where there are none', async () => {
     for (const search of [[], ['lan']]) {
       const { policy, reads } = readBy(() => facts({ search }));
-      policy.refreshSearchDomains(new Map([['c', unread]]));
+      policy.refreshResolvers(new Map([['c', unread]]));
       expect(reads).toEqual([]);
       for (let n = 0; n < 3; n++) {
-        policy.refreshSearchDomains(new Map([['c', inspected]]));
+        policy.refreshResolvers(new Map([['c', inspected]]));
         await settled();
       }
       expect(reads).toEqual(['c']);
@@ -274,7 +274,7 @@ describe('search domains', () => {
     let answer = facts({ isUnknown: true });
     const { policy, reads } = readBy(() => answer);
     const refresh = (...ids: string[]): void =>
-      policy.refreshSearchDomains(new Map(ids.map((id) => [id, inspected])));
+      policy.refreshResolvers(new Map(ids.map((id) => [id, inspected])));
     refresh('c');
     await settled();
     answer = facts({ search: ['lan'] });
