@@ -116,12 +116,13 @@ async function setMode(session: Session, { container, mode }: Wanted, options: O
 }
 
 /** The mode of an owner that has no container on this host. */
-async function forget(session: Session, client: ApiClient, owner: string, { dryRun, yes = false }: Options) {
+async function forget(session: Session, client: ApiClient, owner: string, { dryRun, yes }: Options) {
   const { out } = session;
   const isShared = (await client.status()).fleet.nodes > 1;
   const command = `mode ${owner} auto`;
   const question = `Other hosts share this mode, and may run containers of ${owner}. Forget it for all?`;
-  if (isShared && !dryRun && !(await consents(session, { yes, command, question }))) return 1;
+  const consent = { yes: yes === true, command, question };
+  if (isShared && !dryRun && !(await consents(session, consent))) return 1;
   if (!dryRun) await client.forgetMode(owner);
   out.show({ owner, mode: 'auto', dryRun: dryRun === true }, () =>
     out.line(dryRun ? `the mode of ${owner} would be forgotten` : `the mode of ${owner} is forgotten`),
