@@ -211,10 +211,10 @@ export interface SuggestionRequest {
   readonly now: number;
 }
 
-/** What the container was seen to use, as a policy. */
+/** What the container was seen to use, as a policy. `mode`: of containers without labels. */
 export async function suggestionBody(
   parts: ContainerParts,
-  { lists }: Pick<Overrides, 'lists'>,
+  { lists, mode }: Pick<Overrides, 'lists'> & { readonly mode: Mode },
   { container, record, options, now }: SuggestionRequest,
 ): Promise<Suggestion> {
   const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
@@ -225,6 +225,7 @@ export async function suggestionBody(
     record,
     places: seen.map((one) => placeOfSeen(parts, member, facts?.holder, one, namesOf(one, seen))),
     policy: facts && presentPolicy(facts),
+    mode: facts?.policy.mode ?? mode,
     lists,
     notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
     now,

@@ -316,6 +316,8 @@ export const SuggestionSchema = Type.Object(
       },
       closed,
     ),
+    mode: { ...Mode, description: 'in force now; of a container that is gone, the default of the host' },
+    reachesNothing: Type.Boolean({ description: 'all that it used is left out: decide about that first' }),
     entries: Type.Array(
       Type.Object(
         {
@@ -331,11 +333,20 @@ export const SuggestionSchema = Type.Object(
       Type.Object({ list: Type.String(), comment: Type.String(), covers: Type.Array(Type.String()) }, closed),
       { description: 'lists that permit several of the destinations, or that its labels name' },
     ),
+    offered: Type.Array(
+      Type.Object({ list: Type.String(), size: Count, covers: Type.Array(Type.String()) }, closed),
+      { description: 'lists that permit several of the destinations, and more than what was used warrants' },
+    ),
     left: Type.Array(
       Type.Object(
         {
           entry: Text('the entry that would permit it, or the destination where no entry can'),
           why: Type.String(),
+          action: {
+            ...Words(['decide', 'add', 'none']),
+            description:
+              'decide: it was used; add: nothing shows that it is needed; none: no entry is offered',
+          },
           ...used,
         },
         closed,

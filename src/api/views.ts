@@ -59,7 +59,7 @@ export interface ViewParts extends ContainerParts {
   };
   readonly checks: Pick<ConnectionChecks, 'counts'>;
   readonly canary: Pick<Canary, 'result'>;
-  readonly config: Pick<Config, 'canary'>;
+  readonly config: Pick<Config, 'canary' | 'default'>;
   readonly passed: Pick<PassedFlows, 'settled'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
@@ -220,7 +220,7 @@ export class Views {
 
   /** What a container was seen to use, as a policy. Nothing is changed. */
   suggestion(request: SuggestionRequest): Promise<Suggestion> {
-    return suggestionBody(this.#p, this.#p.overrides(), request);
+    return suggestionBody(this.#p, { ...this.#p.overrides(), mode: this.#p.config.default }, request);
   }
 
   async plan(): Promise<readonly string[]> {

@@ -228,12 +228,22 @@ interface Candidate {
 }
 export interface Chosen {
   readonly list: string;
+  /** Of the list, those of lists that it names included. */
+  readonly size: number;
   readonly rows: readonly Row[];
 }
 
-/** More entries than these for each one that is used open too much. */
-const MAX_EXCESS = 6;
+/** A list with more entries than these for each one that is used opens more than what was used warrants: it is offered only. */
+const MAX_EXCESS = 2;
+/** With more than these it is not even offered. */
+const MAX_OFFERED = 6;
 const SEVERAL = 2;
+
+/** Lists to take, and lists that are larger than what was used warrants: for a person to choose. */
+export interface ListChoice {
+  readonly chosen: readonly Chosen[];
+  readonly offered: readonly Chosen[];
+}
 
 /**
  * Choose lists that permit several of the needed names, without much else: those that permit most first. `others`: what is used and
@@ -244,17 +254,27 @@ export function chooseLists(
   needed: readonly Row[],
   others: readonly Row[],
   now: number,
-): readonly Chosen[] {
+): ListChoice {
   const candidates = [...lists.values()]
     .filter((list) => !list.match && !list.hosts)
     .flatMap((list) => candidateOf(list, lists, now) ?? [])
     .filter(({ denied }) => ![...needed, ...others].some((row) => isDeniedBy(denied, row)));
+  const chosen = mostWorth(candidates, needed, MAX_EXCESS);
+  const open = needed.filter((row) => !chosen.some((c) => c.rows.includes(row)));
+  return { chosen, offered: mostWorth(candidates, open, MAX_OFFERED) };
+}
+
+function mostWorth(
+  candidates: readonly Candidate[],
+  needed: readonly Row[],
+  excess: number,
+): readonly Chosen[] {
   const chosen: Chosen[] = [];
   let open = needed;
   for (;;) {
     const best = candidates
       .map((c) => ({ c, rows: open.filter((row) => permits(c, row)) }))
-      .filter(({ c, rows }) => isWorth(c, rows))
+      .filter(({ c, rows }) => isWorth(c, rows, excess))
       .sort(
         (a, b) =>
           targetsOf(b.rows).length - targetsOf(a.rows).length ||
@@ -262,7 +282,7 @@ export function chooseLists(
           byText(a.c.name, b.c.name),
       )[0];
     if (!best) return chosen;
-    chosen.push({ list: best.c.name, rows: best.rows });
+    chosen.push({ list: best.c.name, size: best.c.entries.length, rows: best.rows });
     open = open.filter((row) => !best.rows.includes(row));
   }
 }
@@ -296,9 +316,9 @@ const permits = ({ entries }: Pick<Candidate, 'entries'>, { wanted }: Row): bool
 export const permitsRow = (entry: DestEntry, wanted: DestEntry): boolean =>
   permitsEntry(entry, wanted) && (!wanted.flags.includes('private') || entry.flags.includes('private'));
 
-function isWorth({ entries }: Candidate, rows: readonly Row[]): boolean {
+function isWorth({ entries }: Candidate, rows: readonly Row[], excess: number): boolean {
   const used = entries.filter(({ entry }) => rows.some((r) => r.wanted && permitsRow(entry, r.wanted)));
-  return targetsOf(rows).length >= SEVERAL && entries.length <= MAX_EXCESS * used.length;
+  return targetsOf(rows).length >= SEVERAL && entries.length <= excess * used.length;
 }
 
 /** RFC 3339 without fractions of a second. */

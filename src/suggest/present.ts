@@ -2,7 +2,7 @@
 import { sourceText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
 import { Gathering } from '../policy/gathering.js';
-import type { List, PolicyEntry } from '../policy/policy.js';
+import type { List, Mode, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
 import {
   addUse,
@@ -46,6 +46,8 @@ export interface SuggestInput {
   readonly places: readonly Place[];
   /** Undefined: the container does not exist now. */
   readonly policy: PresentPolicy | undefined;
+  /** In force now; of a container that is gone, the default of the host. */
+  readonly mode: Mode;
   /** Lists that are in force on this host. */
   readonly lists: ReadonlyMap<string, List>;
   /** Traffic that cannot be recorded, as sentences. */

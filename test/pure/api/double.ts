@@ -363,6 +363,7 @@ export class MemoryService {
       record,
       places: record.seen.map(place),
       policy: { entries: [], denied: [], lists: [] },
+      mode: 'observe',
       lists: this.store,
       notRecorded: [],
       now,

@@ -39,7 +39,7 @@ function partsOf(
 const ask = (container: ContainerFacts | string, all: readonly SeenDestination[], described = {}) =>
   suggestionBody(
     partsOf(described),
-    { lists: SHIPPED },
+    { lists: SHIPPED, mode: 'observe' },
     {
       container,
       record: { owner: 'name:web', since: 1, gaps: [], starts: 1, dropped: 0, seen: all },

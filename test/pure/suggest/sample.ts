@@ -97,6 +97,7 @@ export function inputOf(
     container: 'shop-web-1',
     places: rows.map((row) => placeOf(row, rows)),
     policy: policy(''),
+    mode: 'observe',
     lists: SHIPPED,
     notRecorded: [],
     now: NOW,

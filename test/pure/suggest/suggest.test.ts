@@ -114,11 +114,15 @@ describe('lists', () => {
     ];
     const found = suggested(rows);
     expect(found.lists.map((l) => [l.list, l.covers])).toEqual([
-      ['github', ['api.github.com', 'codeload.github.com', 'github.com']],
       ['npm', ['nodejs.org', 'registry.npmjs.org']],
     ]);
-    expect(texts(found)).toEqual(['a.org']);
-    expect(found.notes[0]).toBe('github and npm explain 5 of 6 destinations');
+    expect(found.notes[0]).toBe('npm explains 2 of 6 destinations');
+  });
+
+  it('larger than what was used warrants are offered, and their names are entries', () => {
+    const found = suggested(['github.com', 'api.github.com']);
+    expect([found.lists, texts(found)]).toEqual([[], ['api.github.com', 'github.com']]);
+    expect(found.offered).toEqual([{ list: 'github', size: 11, covers: ['api.github.com', 'github.com'] }]);
   });
 
   it('one name, other ports, and lists that open much are not enough', () => {
