@@ -3,13 +3,14 @@ import { explain } from '../coverage/explain.js';
 import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
 import { notRecorded, type PreviewParts } from '../coverage/preview.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { askedName } from '../enforce/destination.js';
+import { askedName, isInDocker, whose } from '../enforce/destination.js';
+import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
 import type { ContainerTally } from '../enforce/tallies.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import type { Counts } from '../kernel/counts.js';
-import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
+import { formatAddress, parseAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -25,7 +26,7 @@ import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import { type Emergency, pauseOf } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
-import { mayReach } from '../ruleset/policy-evaluator.js';
+import { isNeighbour } from '../ruleset/policy-evaluator.js';
 import { namesOf, type Place, type Recorded } from '../suggest/needs.js';
 import type { PresentPolicy, SuggestOptions } from '../suggest/present.js';
 import { type Suggestion, suggest } from '../suggest/suggest.js';
@@ -34,6 +35,7 @@ import type { ContainerBody, GrantBody } from './schemas.js';
 /** The parts of the service from which the view of a container is computed. */
 export interface ContainerParts extends CoverageParts, PreviewParts {
   readonly counts: Counts;
+  readonly neighbours: Pick<NeighbourChanges, 'justLeft'>;
   readonly quotas: Quotas;
 }
 
@@ -179,6 +181,11 @@ export function explainBody(
     resolvedFor: (names) => parts.dns.addressesFor(id, names),
     emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
+    whose: (address) => (self ? whose(state.view, self, address) : undefined),
+    former: ({ name, address }) =>
+      parts.neighbours.justLeft(id, (p) =>
+        name === undefined ? p.addresses.includes(address ?? '') : p.names.has(name.toLowerCase()),
+      ),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
@@ -244,20 +251,40 @@ function placeOfSeen(
   parts: ContainerParts,
   member: Subject | undefined,
   holder: ContainerFacts | undefined,
-  { proto, address, port, name, reason }: SeenDestination,
+  seen: SeenDestination,
   names: readonly string[],
 ): Place {
+  const { proto, address, port, name, reason } = seen;
   if (proto === 'dns') return placed(name === null ? null : askedName(name).entry, address, false);
+  const neighbour = NEIGHBOUR.exec(names[0] ?? '')?.[1];
+  if (neighbour !== undefined) return placeOfNeighbour(parts, member, holder, seen, neighbour);
   if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
   const known = names.length > 0 ? [names] : [];
   const { kind, entry } = parts.recording.describe(member, holder, { address, port, proto }, ...known);
-  if (kind === 'address' && isInDocker(parts, address))
-    return reason === FREE_NEIGHBOUR
-      ? { entry: null, free: true, warning: null }
-      : placeOfNeighbour(names[0], port, proto);
-  const isFree =
-    kind === 'neighbour' && mayReach({ ...member, classes: [] }, { dst: address, proto, dport: port });
-  return placed(entry, address, isFree);
+  if (kind === 'address' || kind === 'neighbour')
+    if (isInDocker(parts.docker.view(), address))
+      return reason === FREE_NEIGHBOUR
+        ? { entry: null, free: true, warning: null }
+        : placeOfNobody(names[0], port, proto);
+  return placed(entry, address, false);
+}
+
+/** The name under which flows to a neighbour are recorded: its service, or its own name. */
+const NEIGHBOUR = /^container:(.+)$/s;
+
+/** A neighbour by its service, whatever address it had then or has now. */
+function placeOfNeighbour(
+  parts: ContainerParts,
+  member: Subject | undefined,
+  holder: ContainerFacts | undefined,
+  { proto, port, reason }: SeenDestination,
+  neighbour: string,
+): Place {
+  const now = holder ? resolveContainer(parts.docker.view(), holder, neighbour) : [];
+  const isFree = ({ family, lo }: (typeof now)[number]): boolean =>
+    member !== undefined && isNeighbour(member, formatAddress(family, lo));
+  const entry = entryAt(`container:${neighbour}`, port, proto) ?? null;
+  return { entry, free: now.length > 0 ? now.some(isFree) : reason === FREE_NEIGHBOUR, warning: null };
 }
 
 function placed(entry: string | null, address: string, free: boolean): Place {
@@ -269,21 +296,12 @@ function placed(entry: string | null, address: string, free: boolean): Place {
   return { entry, free, warning: warning ?? null };
 }
 
-/** An address in the subnet of a bridge network. A subnet of macvlan is that of the LAN, where devices are no containers. */
-const isInDocker = ({ docker }: ContainerParts, address: string): boolean => {
-  const parsed = parseAddress(address);
-  if (!parsed) return false;
-  const bridges = [...docker.view().networks.values()].filter((n) => n.driver === 'bridge');
-  const ranges = bridges.flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? []));
-  return ranges.some((range) => rangeHas(range, parsed));
-};
-
-/** An address in a network of Docker that no container has now: the next one that gets it may be any other. */
-function placeOfNeighbour(name: string | undefined, port: number, proto: string): Place {
+/** An address in a network of Docker of which it is not known which container had it: the next one that gets it may be any other. */
+function placeOfNobody(name: string | undefined, port: number, proto: string): Place {
   const parsed =
     name === undefined || name.includes('.') ? undefined : entryAt(`container:${name}`, port, proto);
   if (parsed !== undefined) return { entry: parsed, free: false, warning: null };
-  const warning = 'no container has this address now: write container:NAME:PORT for the one that had it';
+  const warning = 'it is not known which container had this address: write container:NAME:PORT for that one';
   return { entry: null, free: false, warning };
 }
 
@@ -295,7 +313,7 @@ function placeOfGone(
   const parsed = parseAddress(address);
   const isPrivate = parsed !== undefined && privateRangeOf(parsed) !== undefined;
   if (isPrivate) {
-    const neighbour = placeOfNeighbour(name, port, proto);
+    const neighbour = placeOfNobody(name, port, proto);
     if (neighbour.entry !== null || name === undefined) return neighbour;
   }
   const host = name ?? (parsed?.family === 6 && port > 0 ? `[${address}]` : address);

@@ -151,6 +151,8 @@ function classify(input: SuggestInput): Classified {
     // Port 53 of an enforced container leads to Drawbridge, which answers by the names of the policy.
     if (row.port === DNS_PORT && (row.proto === 'tcp' || row.proto === 'udp')) continue;
     if (row.proto === 'dns' && row.verdict !== 'threat' && connected.has(row.name ?? '')) continue;
+    // A name of one label is a container's: without an answer it is not resolved in mode observe either.
+    if (row.proto === 'dns' && row.verdict !== 'threat' && row.name?.includes('.') === false) continue;
     const by = row.verdict === 'threat' ? undefined : permittedBy(input, row, unresolved);
     if (by) found.permitted.push({ row, by });
     else if (row.place.free) found.free.push(row);

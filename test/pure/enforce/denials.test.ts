@@ -20,7 +20,8 @@ function make(reaches = false, names: readonly string[] = []) {
     applied: {
       value: { subjects: new Map([['c', subject]]) } as unknown as AppliedState,
     },
-    names: { containerAt: () => 'c' },
+    names: { containerAt: () => 'c', searchDomains: () => [] },
+    changes: { justLeft: () => undefined, hasJustJoined: () => false, returned: () => [] },
     dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {
