@@ -1,21 +1,17 @@
 import { allFindings, type CoverageParts, coverageInput } from '../coverage/coverage.js';
 import { explain } from '../coverage/explain.js';
-import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
-import { notRecorded, type PreviewParts } from '../coverage/preview.js';
+import type { ExplainView } from '../coverage/explain-request.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { askedName, isInDocker, whose } from '../enforce/destination.js';
+import { whose } from '../enforce/destination.js';
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
 import type { ContainerTally } from '../enforce/tallies.js';
-import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import type { Counts } from '../kernel/counts.js';
-import { formatAddress, parseAddress } from '../lib/ip.js';
+import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
-import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { sourceText } from '../policy/deny-entries.js';
-import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { type Finding, findingText, worstOf } from '../policy/finding.js';
 import { readLabels } from '../policy/labels.js';
@@ -25,10 +21,10 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/
 import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import { type Emergency, pauseOf } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject } from '../ruleset/desired-state.js';
-import { isNeighbour } from '../ruleset/policy-evaluator.js';
-import { namesOf, type Place, type Recorded } from '../suggest/needs.js';
+import type { Recorded } from '../suggest/needs.js';
+import { placesOf } from '../suggest/places.js';
 import type { PresentPolicy, SuggestOptions } from '../suggest/present.js';
+import { notRecorded, type PreviewParts } from '../suggest/preview.js';
 import { type Suggestion, suggest } from '../suggest/suggest.js';
 import type { ContainerBody, GrantBody } from './schemas.js';
 
@@ -226,11 +222,10 @@ export async function suggestionBody(
 ): Promise<Suggestion> {
   const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
   const member = facts && parts.applied.value?.subjects.get(facts.holder.id);
-  const { seen } = record;
   return suggest({
     container: typeof container === 'string' ? container : container.name,
     record,
-    places: seen.map((one) => placeOfSeen(parts, member, facts?.holder, one, namesOf(one, seen))),
+    places: placesOf(parts, member, facts?.holder, record.seen),
     policy: facts && presentPolicy(facts),
     mode: facts?.policy.mode ?? mode,
     lists,
@@ -245,85 +240,4 @@ function presentPolicy({ holder, policy }: ReturnType<typeof placeOf>): PresentP
   const intent = readLabels(holder, []);
   const named = intent.allow.flatMap((entry) => (isDest(entry) ? [] : [entry.list]));
   return { entries: policy.entries, denied: policy.denied ?? [], lists: [...intent.lists, ...named] };
-}
-
-function placeOfSeen(
-  parts: ContainerParts,
-  member: Subject | undefined,
-  holder: ContainerFacts | undefined,
-  seen: SeenDestination,
-  names: readonly string[],
-): Place {
-  const { proto, address, port, name, reason } = seen;
-  if (proto === 'dns') return placed(name === null ? null : askedName(name).entry, address, false);
-  const neighbour = NEIGHBOUR.exec(names[0] ?? '')?.[1];
-  if (neighbour !== undefined) return placeOfNeighbour(parts, member, holder, seen, neighbour);
-  if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
-  const known = names.length > 0 ? [names] : [];
-  const { kind, entry } = parts.recording.describe(member, holder, { address, port, proto }, ...known);
-  if (kind === 'address' || kind === 'neighbour')
-    if (isInDocker(parts.docker.view(), address))
-      return reason === FREE_NEIGHBOUR
-        ? { entry: null, free: true, warning: null }
-        : placeOfNobody(names[0], port, proto);
-  return placed(entry, address, false);
-}
-
-/** The name under which flows to a neighbour are recorded: its service, or its own name. */
-const NEIGHBOUR = /^container:(.+)$/s;
-
-/** A neighbour by its service, whatever address it had then or has now. */
-function placeOfNeighbour(
-  parts: ContainerParts,
-  member: Subject | undefined,
-  holder: ContainerFacts | undefined,
-  { proto, port, reason }: SeenDestination,
-  neighbour: string,
-): Place {
-  const now = holder ? resolveContainer(parts.docker.view(), holder, neighbour) : [];
-  const isFree = ({ family, lo }: (typeof now)[number]): boolean =>
-    member !== undefined && isNeighbour(member, formatAddress(family, lo));
-  const entry = entryAt(`container:${neighbour}`, port, proto) ?? null;
-  return { entry, free: now.length > 0 ? now.some(isFree) : reason === FREE_NEIGHBOUR, warning: null };
-}
-
-function placed(entry: string | null, address: string, free: boolean): Place {
-  const parsed = entry === null ? undefined : parseEntry(entry);
-  const to: Pick<DestEntry, 'target'> | undefined =
-    parsed?.ok && isDest(parsed.value) ? parsed.value : undefined;
-  const metadata = to && metadataOf(to, address === '' ? undefined : address);
-  const warning = metadata && `this is ${metadata}: a container that reaches it can act as the host`;
-  return { entry, free, warning: warning ?? null };
-}
-
-/** An address in a network of Docker of which it is not known which container had it: the next one that gets it may be any other. */
-function placeOfNobody(name: string | undefined, port: number, proto: string): Place {
-  const parsed =
-    name === undefined || name.includes('.') ? undefined : entryAt(`container:${name}`, port, proto);
-  if (parsed !== undefined) return { entry: parsed, free: false, warning: null };
-  const warning = 'it is not known which container had this address: write container:NAME:PORT for that one';
-  return { entry: null, free: false, warning };
-}
-
-/** Of a container that does not exist now: what had a private address is not known. */
-function placeOfGone(
-  { proto, address, port }: Pick<SeenDestination, 'proto' | 'address' | 'port'>,
-  name: string | undefined,
-): Place {
-  const parsed = parseAddress(address);
-  const isPrivate = parsed !== undefined && privateRangeOf(parsed) !== undefined;
-  if (isPrivate) {
-    const neighbour = placeOfNobody(name, port, proto);
-    if (neighbour.entry !== null || name === undefined) return neighbour;
-  }
-  const host = name ?? (parsed?.family === 6 && port > 0 ? `[${address}]` : address);
-  const entry = entryAt(host, port, proto, name !== undefined && isPrivate ? ' private' : '');
-  return placed(entry ?? null, address, false);
-}
-
-/** The canonical entry; undefined: there is none. */
-function entryAt(host: string, port: number, proto: string, flags = ''): string | undefined {
-  const suffix = proto === 'tcp' ? '' : `/${/^\d+$/.test(proto) ? `ip-${proto}` : proto}`;
-  const parsed = parseEntry(`${host}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);
-  return parsed.ok ? parsed.value.canonical : undefined;
 }

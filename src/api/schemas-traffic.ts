@@ -121,7 +121,9 @@ const Contact = {
   proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved', 'tcp'),
   address: Text('empty where a name was only resolved', '192.0.2.7'),
   port: Type.Integer({ description: '0: the protocol has none' }),
-  name: Nullable(Text('as the container resolved it or asked for it; null: not known')),
+  name: Nullable(
+    Text('as the container resolved it or asked for it; of a neighbour container:NAME; null: not known'),
+  ),
   reason: Text('why', 'no entry covers it'),
   entry: Nullable(Text('the entry that permits or denies it')),
   list: Nullable(Text('the list that has the entry')),

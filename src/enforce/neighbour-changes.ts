@@ -22,7 +22,7 @@ export interface FormerPlace {
 }
 
 /** Compose stops a container, removes it and starts its replacement: meanwhile its name and its address are nobody's. */
-export const AWAY_MS = 15_000;
+export const AWAY_MS = 10_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
 const MOST = 4_096;

@@ -4,10 +4,9 @@ import { DENY } from '../policy/entry-canonical.js';
 import { Gathering } from '../policy/gathering.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
+import { type Chosen, chooseLists } from './list-choice.js';
 import {
   byText,
-  type Chosen,
-  chooseLists,
   entriesOf,
   type Group,
   groupsOf,
@@ -15,13 +14,13 @@ import {
   joinSiblings,
   permitsRow,
   type Row,
-  rowsOf,
   type ShownUse,
   type Stability,
   shownUse,
   spanText,
   stabilityOf,
   targetsOf,
+  usedRows,
   useOf,
   useText,
 } from './needs.js';
@@ -131,16 +130,10 @@ interface Classified {
   readonly free: readonly Row[];
 }
 
-const DNS_PORT = 53;
-
 function classify(input: SuggestInput): Classified {
   const { record, places, now, options } = input;
   const from = options.withinMs === undefined ? Number.NEGATIVE_INFINITY : now - options.withinMs;
-  const rows = rowsOf(record.seen, places).filter((row) => row.last >= from);
-  const connected = new Set(rows.flatMap((r) => (r.proto === 'dns' || r.name === null ? [] : [r.name])));
-  const unresolved = new Set(
-    rows.flatMap((r) => (r.proto === 'dns' && r.verdict !== 'allow' && r.name !== null ? [r.name] : [])),
-  );
+  const { rows, unresolved } = usedRows(record.seen, places, from);
   const found = { permitted: [], needed: [], left: [], free: [] } as {
     permitted: Permitted[];
     needed: Row[];
@@ -148,11 +141,6 @@ function classify(input: SuggestInput): Classified {
     free: Row[];
   };
   for (const row of rows) {
-    // Port 53 of an enforced container leads to Drawbridge, which answers by the names of the policy.
-    if (row.port === DNS_PORT && (row.proto === 'tcp' || row.proto === 'udp')) continue;
-    if (row.proto === 'dns' && row.verdict !== 'threat' && connected.has(row.name ?? '')) continue;
-    // A name of one label is a container's: without an answer it is not resolved in mode observe either.
-    if (row.proto === 'dns' && row.verdict !== 'threat' && row.name?.includes('.') === false) continue;
     const by = row.verdict === 'threat' ? undefined : permittedBy(input, row, unresolved);
     if (by) found.permitted.push({ row, by });
     else if (row.place.free) found.free.push(row);
@@ -203,7 +191,7 @@ function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'ro
     );
   if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied)
     return refused(DENIED_NOW, 'decide');
-  if (proto === 'dns')
+  if (proto === 'dns' && !place.isUsed)
     return { why: 'only resolved: no connection to it was seen', action: 'add', isRefused: false };
   return undefined;
 }

@@ -58,7 +58,8 @@ describe('entries', () => {
 
   it('neighbours that need no entry get none, and others are named', () => {
     const rows = [seen('172.18.0.3:5432'), seen('172.18.0.4:6379'), seen('172.18.0.1:8125/udp')];
-    const place = (entry: string, free = false) => ({ entry, free, warning: null });
+    const kind = 'neighbour' as const;
+    const place = (entry: string, free = false) => ({ entry, kind, name: null, free, warning: null });
     const places = [place('container:db:5432'), place('container:cache:6379', true), place('host:8125/udp')];
     const found = suggested(rows, { places });
     expect(texts(found)).toEqual(['container:db:5432', 'host:8125/udp']);
@@ -194,7 +195,7 @@ describe('what is left out, and why', () => {
     const row = seen('169.254.169.254:80');
     const warned = suggested([row], { places: [{ ...placeOf(row, []), warning: 'metadata' }] });
     expect(leftOf(warned)).toEqual(['169.254.169.254:80: metadata']);
-    expect(leftOf(suggested([row], { places: [{ entry: null, free: false, warning: null }] }))).toEqual([
+    expect(leftOf(suggested([row], { places: [{ ...placeOf(row, []), entry: null }] }))).toEqual([
       '169.254.169.254:80/tcp: no entry can permit it',
     ]);
   });
