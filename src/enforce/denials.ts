@@ -17,7 +17,7 @@ import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
-import { HeldDenials, type HeldParts } from './held-denials.js';
+import { HeldDenials, type HeldParts } from './neighbour-changes.js';
 import type { Recording } from './recording.js';
 import type { Copies, Tallies } from './tallies.js';
 
@@ -136,7 +136,7 @@ export class Denials {
   /** Names denied a moment ago, with the types that were asked for. */
   readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
-  readonly #held: HeldDenials;
+  readonly #held: HeldDenials<DenialEvent>;
 
   constructor(options: DenialsParts) {
     this.#o = options;

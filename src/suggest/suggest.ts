@@ -4,7 +4,6 @@ import { DENY } from '../policy/entry-canonical.js';
 import { Gathering } from '../policy/gathering.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
-import { type Chosen, chooseLists } from './list-choice.js';
 import {
   byText,
   entriesOf,
@@ -25,6 +24,8 @@ import {
   useText,
 } from './needs.js';
 import {
+  type Chosen,
+  chooseLists,
   type Permitted,
   presentParts,
   type Removal,
@@ -33,7 +34,7 @@ import {
 } from './present.js';
 
 /** `decide`: it was used, and a person has to decide. `add`: the entry is valid, and nothing shows that it is needed. `none`: no entry is offered. */
-export type LeftAction = 'decide' | 'add' | 'none';
+type LeftAction = 'decide' | 'add' | 'none';
 
 interface LeftEntry extends ShownUse {
   /** The entry that would permit it, or the destination where no entry can. */

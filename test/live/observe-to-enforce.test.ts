@@ -178,6 +178,19 @@ it('is enforced on trial with the suggested labels: its checks pass, and nothing
   const { stdout } = await kitchen.type('Give the services their labels');
   expect(stdout).toContain(DENIED);
   for (const entry of Object.values(NEEDED).flat()) expect(stdout).not.toContain(entry);
+  // The dry run shows what the suggestion leaves out or would add, and nothing else.
+  const cut = await shown<readonly { readonly wouldCut: readonly { readonly entry: string | null }[] }[]>(
+    ...['mode', '--project', 'shop', 'enforce', '--dry-run'],
+  );
+  const suggestions = await shown<readonly Suggested[]>('suggest', '--project', 'shop');
+  const missing = suggestions.map(({ owner, entries, left }) => {
+    const own = NEEDED[owner.split('/')[1] ?? ''] ?? [];
+    return [...entries, ...left].map(({ entry }) => entry).filter((entry) => !own.includes(entry));
+  });
+  expect(cut.map(({ wouldCut }) => wouldCut.map(({ entry }) => entry).sort()).sort()).toEqual(
+    missing.map((entries) => entries.sort()).sort(),
+  );
+  expect(missing.flat()).toEqual(expect.arrayContaining([HOOK, 'oddity.app.test', `${DENIED}:80`]));
   expect(await modes()).toEqual(all('observe'));
   await kitchen.type('Enforce for an hour');
   const containers = await shown<readonly Shown[]>('ps');

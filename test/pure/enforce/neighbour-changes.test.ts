@@ -1,8 +1,7 @@
 /** A service that is recreated is no incident: which denials wait, which are told, and whose an address was. */
 import { describe, expect, it } from 'vitest';
 import type { DenialEvent } from '../../../src/enforce/denials.js';
-import { HeldDenials } from '../../../src/enforce/held-denials.js';
-import { AWAY_MS, NeighbourChanges } from '../../../src/enforce/neighbour-changes.js';
+import { AWAY_MS, HeldDenials, NeighbourChanges } from '../../../src/enforce/neighbour-changes.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 
@@ -25,7 +24,12 @@ function bench() {
   const view = (...all: readonly ContainerFacts[]): void =>
     changes.changed({ networks, containers: new Map(all.map((c) => [c.id, c])) });
   const told: DenialEvent[] = [];
-  const held = new HeldDenials({ changes, subject, searchDomains: () => ['lan'], now: () => clock.now });
+  const held = new HeldDenials<DenialEvent>({
+    changes,
+    subject,
+    searchDomains: () => ['lan'],
+    now: () => clock.now,
+  });
   const deny = (more: Partial<DenialEvent>): void => {
     const event: DenialEvent = {
       time: new Date(clock.now).toISOString(),
