@@ -215,7 +215,10 @@ async function mark(ctx: Context, params: KnownParams, isKnown: boolean, who: st
 function destinationOf(text: string): Pick<KnownBody, 'target' | 'port'> {
   const bracketed = /^\[([0-9a-f:.*?]+)\](?::(\d{1,5}))?$/i.exec(text);
   const [, target, port] =
-    bracketed ?? /^((?:container:)?[^:[\]\s]+)(?::(\d{1,5}))?$/i.exec(text) ?? /^([0-9a-f:.*?]+)$/i.exec(text) ?? [];
+    bracketed ??
+    /^((?:container:)?[^:[\]\s]+)(?::(\d{1,5}))?$/i.exec(text) ??
+    /^([0-9a-f:.*?]+)$/i.exec(text) ??
+    [];
   if (target === undefined || Number(port ?? 0) > 65_535)
     badRequest(
       `"${text}" is not a destination`,

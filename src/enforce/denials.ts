@@ -76,8 +76,7 @@ export interface DenialsParts {
   readonly changes: HeldParts['changes'];
   readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
-  /** Records what passes only because the container is observed. */
-  readonly recording: Pick<Recording, 'passed' | 'asked' | 'retain'> & {
+  readonly recording: Pick<Recording, 'retain'> & {
     readonly refused: Pick<Copies, 'arrived'>;
     readonly tallies: Pick<Tallies, 'copied'>;
   };
@@ -186,7 +185,6 @@ export class Denials {
       ...(word === 'would' ? { hasPassed: true } : {}),
     };
     const tell = (told: DenialEvent): void => {
-      if (word === 'would' || word === NEAR) this.#o.recording.passed(told);
       if (word === 'threat') this.totals.threat++;
       else if (told.verdict === 'deny')
         this.totals[limit ? 'limit' : late ? 'other' : name === null ? 'address' : 'port']++;
@@ -244,8 +242,8 @@ export class Denials {
     if (e.verdict === 'allow') return;
     if (this.#isSecondOfPair(e)) return;
     const tell = (told: DenialEvent): void => {
-      if (e.verdict === 'would-deny') this.#o.recording.asked(e.container, e.name);
-      else this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
+      if (e.verdict !== 'would-deny')
+        this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
       this.#add(told);
     };
     const event: DenialEvent = {

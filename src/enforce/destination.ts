@@ -3,7 +3,24 @@ import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
-import type { Sighting } from './recorded.js';
+
+/** How a destination is named in an entry. */
+export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
+
+/** A destination as a person would name it in an entry. */
+export interface Sighting {
+  /** The entry that permits it; null: no entry can. */
+  readonly entry: string | null;
+  readonly kind: DestinationKind;
+  readonly name: string | null;
+  /** As which the container resolved the address, whatever the kind; null: it is not known. */
+  readonly resolved: string | null;
+  /** Empty where a name was only resolved. */
+  readonly address: string;
+  readonly port: number;
+  /** dns: a name that was only resolved. */
+  readonly proto: string;
+}
 
 /** Where a packet of a container went: after DNAT, as the rules see it. */
 export interface Sent {

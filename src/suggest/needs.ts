@@ -1,5 +1,5 @@
 /** What a container has used, as entries: rows of one destination, groups of one target, and what joins several of them. Pure. */
-import type { DestinationKind } from '../enforce/recorded.js';
+import type { DestinationKind } from '../enforce/destination.js';
 import type { OwnerRecord, SeenDestination } from '../flows/flow-record.js';
 import { registrableDomain } from '../lib/dns-name.js';
 import { permitsEntry } from '../policy/deny-entries.js';

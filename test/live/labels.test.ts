@@ -247,6 +247,7 @@ describe('a list that is evaluated in place of the policy', () => {
     expect(await missed(OF_LIST)).toEqual([`${B}:80`, 'out.example.com']);
     expect(await cli('ps', 'weighed')).toContain('observe (against candidate)');
     // What the list permits is recorded as well: its own policy would deny that.
+    await waitFor('what passed', async () => (await missed('')).length >= 2, 30_000);
     expect(await missed('')).toEqual([`${A}:80`, 'in.example.com']);
     await cli('lists', 'add', 'candidate', `${B}:80`);
     expect(await missed(OF_LIST)).toEqual(['out.example.com']);
