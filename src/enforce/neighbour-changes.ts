@@ -33,6 +33,7 @@ export class NeighbourChanges {
   readonly #now: () => number;
   readonly #subject: (id: string) => Pick<Subject, 'neighbours'> | undefined;
   #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
+  #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
   /** The one that left first is first. */
   #former: FormerPlace[] = [];
   /** When an address began to belong to a container, by network and address. */
@@ -48,11 +49,12 @@ export class NeighbourChanges {
   changed(view: Pick<DockerView, 'containers' | 'networks'>): void {
     const before = this.#view;
     this.#view = view;
+    this.#byPlace = undefined;
     if (!before || before.containers === view.containers) return;
     const now = this.#now();
     for (const c of before.containers.values()) {
       const after = view.containers.get(c.id);
-      if (after?.endpoints === c.endpoints) continue;
+      if (after && hasSamePlaces(after, c)) continue;
       for (const { networkId } of c.endpoints) {
         const addresses = addressesOn(c, networkId);
         if (after && addressesOn(after, networkId).join() === addresses.join()) continue;
@@ -64,7 +66,7 @@ export class NeighbourChanges {
     }
     for (const c of view.containers.values()) {
       const earlier = before.containers.get(c.id);
-      if (earlier?.endpoints === c.endpoints) continue;
+      if (earlier && hasSamePlaces(earlier, c)) continue;
       for (const { networkId } of c.endpoints)
         for (const address of addressesOn(c, networkId))
           if (!earlier || !addressesOn(earlier, networkId).includes(address))
@@ -102,12 +104,13 @@ export class NeighbourChanges {
     const then = former.filter((p) => p.left >= time).at(-1);
     const last = former[0];
     if (then) return `container:${then.label}`;
-    for (const network of this.#networksOf(id))
-      for (const c of this.#view?.containers.values() ?? []) {
-        if (c.id === id || !addressesOn(c, network).includes(address)) continue;
-        const isLater = (this.#joined.get(placeKey(network, address)) ?? 0) > time;
-        return `container:${isLater && last ? last.label : labelOf(c)}`;
-      }
+    for (const network of this.#networksOf(id)) {
+      const key = placeKey(network, address);
+      const c = this.#places().get(key);
+      if (!c || c.id === id) continue;
+      const isLater = (this.#joined.get(key) ?? 0) > time;
+      return `container:${isLater && last ? last.label : labelOf(c)}`;
+    }
     return last && `container:${last.label}`;
   }
 
@@ -136,6 +139,18 @@ export class NeighbourChanges {
     return new Set(neighboursOn(before, c, networkId).flatMap(({ id }) => (isFree(id) ? [id] : [])));
   }
 
+  /** By network and address, of the newest view: this is asked for each flow. */
+  #places(): ReadonlyMap<string, ContainerFacts> {
+    this.#byPlace ??= new Map(
+      [...(this.#view?.containers.values() ?? [])].flatMap((c) =>
+        c.endpoints.flatMap(({ networkId }) =>
+          addressesOn(c, networkId).map((address) => [placeKey(networkId, address), c] as const),
+        ),
+      ),
+    );
+    return this.#byPlace;
+  }
+
   /** The one that left last is first. */
   #formerOf(id: string): readonly FormerPlace[] {
     const networks = this.#networksOf(id);
@@ -151,6 +166,14 @@ export class NeighbourChanges {
       : this.#former.filter((p) => p.container === id).map(({ networkId }) => networkId);
   }
 }
+
+/** Without allocation: each event of Docker compares all containers. */
+const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: ContainerFacts): boolean =>
+  a.length === b.length &&
+  a.every(({ networkId, ip4, ip6 }, i) => {
+    const other = b[i];
+    return other?.networkId === networkId && other.ip4 === ip4 && other.ip6 === ip6;
+  });
 
 const labelOf = (c: ContainerFacts): string => ownLabel(c, COMPOSE_SERVICE) ?? c.name;
 /** An id of a network has no space in it. */
