@@ -3154,6 +3154,10 @@ export interface operations {
                             readonly enough: boolean;
                             readonly text: string;
                         };
+                        /** @description in force now; of a container that is gone, the default of the host */
+                        readonly mode: "enforce" | "observe" | "off";
+                        /** @description all that it used is left out: decide about that first */
+                        readonly reachesNothing: boolean;
                         readonly entries: readonly {
                             readonly entry: string;
                             readonly comment: string;
@@ -3170,11 +3174,19 @@ export interface operations {
                             readonly comment: string;
                             readonly covers: readonly string[];
                         }[];
+                        /** @description lists that permit several of the destinations, and more than what was used warrants */
+                        readonly offered: readonly {
+                            readonly list: string;
+                            readonly size: number;
+                            readonly covers: readonly string[];
+                        }[];
                         /** @description what was seen and is not suggested */
                         readonly left: readonly {
                             /** @description the entry that would permit it, or the destination where no entry can */
                             readonly entry: string;
                             readonly why: string;
+                            /** @description decide: it was used; add: nothing shows that it is needed; none: no entry is offered */
+                            readonly action: "decide" | "add" | "none";
                             readonly count: number;
                             readonly first: string | null;
                             readonly last: string | null;
@@ -3248,6 +3260,10 @@ export interface operations {
                                 readonly enough: boolean;
                                 readonly text: string;
                             };
+                            /** @description in force now; of a container that is gone, the default of the host */
+                            readonly mode: "enforce" | "observe" | "off";
+                            /** @description all that it used is left out: decide about that first */
+                            readonly reachesNothing: boolean;
                             readonly entries: readonly {
                                 readonly entry: string;
                                 readonly comment: string;
@@ -3264,11 +3280,19 @@ export interface operations {
                                 readonly comment: string;
                                 readonly covers: readonly string[];
                             }[];
+                            /** @description lists that permit several of the destinations, and more than what was used warrants */
+                            readonly offered: readonly {
+                                readonly list: string;
+                                readonly size: number;
+                                readonly covers: readonly string[];
+                            }[];
                             /** @description what was seen and is not suggested */
                             readonly left: readonly {
                                 /** @description the entry that would permit it, or the destination where no entry can */
                                 readonly entry: string;
                                 readonly why: string;
+                                /** @description decide: it was used; add: nothing shows that it is needed; none: no entry is offered */
+                                readonly action: "decide" | "add" | "none";
                                 readonly count: number;
                                 readonly first: string | null;
                                 readonly last: string | null;

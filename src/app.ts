@@ -31,6 +31,7 @@ import { HostMode } from './enforce/host-cgroups.js';
 import { LearnedSetWriters } from './enforce/learned-sets.js';
 import { LinkEvents } from './enforce/link-events.js';
 import { Maintenance } from './enforce/maintenance.js';
+import { NeighbourChanges } from './enforce/neighbour-changes.js';
 import { PacketHold } from './enforce/packet-hold.js';
 import { EnforcementPass } from './enforce/pass.js';
 import { type Overrides, Policies, ReservedPorts } from './enforce/policies.js';
@@ -154,7 +155,16 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   );
   parts.use(docker);
   const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: Date.now });
-  const denials = new Denials({ marks, applied, names, dns, threats: threats.look, recording });
+  const neighbours = new NeighbourChanges(Date.now, (id) => applied.value?.subjects.get(id));
+  const denials = new Denials({
+    marks,
+    applied,
+    names,
+    dns,
+    threats: threats.look,
+    recording,
+    changes: neighbours,
+  });
   const hostMode = new HostMode({ folder, kernel, dns, docker, port: shape.dns.port, log });
   const folders = new SandboxFolders(folder, log);
   const sandboxes = new Sandboxes(log);
@@ -289,6 +299,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     dns,
     recording,
     denials,
+    neighbours,
     hostMode,
     folders,
     sandboxes,

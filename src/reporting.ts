@@ -8,7 +8,7 @@ import { CoverageChanges, hasFallen } from './coverage/coverage.js';
 import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
 import type { Contact } from './events/service-events.js';
-import type { SeenFlow } from './flows/flow-record.js';
+import { FREE_NEIGHBOUR, type SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
 import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
@@ -70,7 +70,8 @@ function reportPassed(
 ): PassedFlows {
   const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
   passed.recorded.subscribe((contacts) => {
-    for (const { id, first, last, ...flow } of contacts) {
+    for (const { id, first, last, ...passed } of contacts) {
+      const flow = { ...passed, ...toNeighbour(app, { ...passed, id, first }) };
       // What passes only because the container is observed was reported when its first packet was logged.
       if (flow.verdict === 'allow') events.emit('flow', flow);
       record({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
@@ -79,6 +80,18 @@ function reportPassed(
   passed.missed.subscribe((count) => flows.lose(count));
   passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
   return passed;
+}
+
+/** A neighbour is its service, whatever its address is by now. Conntrack reports some connections when their neighbour has been replaced. */
+function toNeighbour(
+  { neighbours }: App,
+  { id, first, address, name, verdict }: Contact & { readonly id: string; readonly first: number },
+): Partial<Contact> {
+  const isFree = verdict === 'would-deny' && neighbours.wasFree(id, address, first);
+  return {
+    name: name ?? neighbours.neighbourAt(id, address, first) ?? null,
+    ...(isFree && { verdict: 'allow', reason: FREE_NEIGHBOUR }),
+  };
 }
 
 /** The event of a start may arrive later than the first packet of the container. */
@@ -121,10 +134,11 @@ function isOnBridge({ applied }: App, container: string): boolean {
 }
 
 /** Events carry the id of the container; readers know its name. */
-function contactOf({ docker }: App, denial: DenialEvent): Contact {
-  const { container, verdict, proto, address, port, name, reason, decidedBy = {} } = denial;
-  const facts = docker.view().containers.get(container);
-  const owner = facts ? ownerKey(facts) : `id:${container}`;
+function contactOf({ docker, neighbours }: App, denial: DenialEvent): Contact {
+  const { container, verdict, proto, address, port, reason, decidedBy = {} } = denial;
+  const facts = docker.view().containers.get(container) ?? neighbours.former(container);
+  const owner = !facts ? `id:${container}` : 'owner' in facts ? facts.owner : ownerKey(facts);
+  const name = denial.name ?? neighbours.neighbourAt(container, address, Date.parse(denial.time)) ?? null;
   const { entry = null, list = null, feed = null } = decidedBy;
   const shown = facts?.name ?? container;
   return { container: shown, owner, verdict, proto, address, port, name, reason, entry, list, feed };

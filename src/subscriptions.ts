@@ -16,6 +16,7 @@ export function subscribe(app: App): void {
     if (mayRemoveContainers(change)) void changes.forget((id) => !view.containers.has(id));
   });
   docker.onChange((view) => app.ignored.check(view));
+  docker.onChange((view) => app.neighbours.changed(view));
   docker.onChange((view, change) => {
     if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket, sandboxes);
     // While Docker is away, its new macvlan and ipvlan networks are not reported either.

@@ -1,20 +1,17 @@
 import { allFindings, type CoverageParts, coverageInput } from '../coverage/coverage.js';
 import { explain } from '../coverage/explain.js';
-import { type ExplainView, metadataOf } from '../coverage/explain-request.js';
-import { notRecorded, type PreviewParts } from '../coverage/preview.js';
+import type { ExplainView } from '../coverage/explain-request.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { askedName } from '../enforce/destination.js';
+import { whose } from '../enforce/destination.js';
+import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
 import type { ContainerTally } from '../enforce/tallies.js';
-import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import type { Counts } from '../kernel/counts.js';
-import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
+import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
-import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { sourceText } from '../policy/deny-entries.js';
-import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { type Finding, findingText, worstOf } from '../policy/finding.js';
 import { readLabels } from '../policy/labels.js';
@@ -24,16 +21,17 @@ import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/
 import type { Grant, Mode, Policy, PolicyEntry } from '../policy/policy.js';
 import { type Emergency, pauseOf } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Subject } from '../ruleset/desired-state.js';
-import { mayReach } from '../ruleset/policy-evaluator.js';
-import { namesOf, type Place, type Recorded } from '../suggest/needs.js';
+import type { Recorded } from '../suggest/needs.js';
+import { placesOf } from '../suggest/places.js';
 import type { PresentPolicy, SuggestOptions } from '../suggest/present.js';
+import { notRecorded, type PreviewParts } from '../suggest/preview.js';
 import { type Suggestion, suggest } from '../suggest/suggest.js';
 import type { ContainerBody, GrantBody } from './schemas.js';
 
 /** The parts of the service from which the view of a container is computed. */
 export interface ContainerParts extends CoverageParts, PreviewParts {
   readonly counts: Counts;
+  readonly neighbours: Pick<NeighbourChanges, 'justLeft'>;
   readonly quotas: Quotas;
 }
 
@@ -179,6 +177,11 @@ export function explainBody(
     resolvedFor: (names) => parts.dns.addressesFor(id, names),
     emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
+    whose: (address) => (self ? whose(state.view, self, address) : undefined),
+    former: ({ name, address }) =>
+      parts.neighbours.justLeft(id, (p) =>
+        name === undefined ? p.addresses.includes(address ?? '') : p.names.has(name.toLowerCase()),
+      ),
     neighbours: (name) =>
       self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
   });
@@ -211,20 +214,20 @@ export interface SuggestionRequest {
   readonly now: number;
 }
 
-/** What the container was seen to use, as a policy. */
+/** What the container was seen to use, as a policy. `mode`: of containers without labels. */
 export async function suggestionBody(
   parts: ContainerParts,
-  { lists }: Pick<Overrides, 'lists'>,
+  { lists, mode }: Pick<Overrides, 'lists'> & { readonly mode: Mode },
   { container, record, options, now }: SuggestionRequest,
 ): Promise<Suggestion> {
   const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
   const member = facts && parts.applied.value?.subjects.get(facts.holder.id);
-  const { seen } = record;
   return suggest({
     container: typeof container === 'string' ? container : container.name,
     record,
-    places: seen.map((one) => placeOfSeen(parts, member, facts?.holder, one, namesOf(one, seen))),
+    places: placesOf(parts, member, facts?.holder, record.seen),
     policy: facts && presentPolicy(facts),
+    mode: facts?.policy.mode ?? mode,
     lists,
     notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
     now,
@@ -237,74 +240,4 @@ function presentPolicy({ holder, policy }: ReturnType<typeof placeOf>): PresentP
   const intent = readLabels(holder, []);
   const named = intent.allow.flatMap((entry) => (isDest(entry) ? [] : [entry.list]));
   return { entries: policy.entries, denied: policy.denied ?? [], lists: [...intent.lists, ...named] };
-}
-
-function placeOfSeen(
-  parts: ContainerParts,
-  member: Subject | undefined,
-  holder: ContainerFacts | undefined,
-  { proto, address, port, name, reason }: SeenDestination,
-  names: readonly string[],
-): Place {
-  if (proto === 'dns') return placed(name === null ? null : askedName(name).entry, address, false);
-  if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
-  const known = names.length > 0 ? [names] : [];
-  const { kind, entry } = parts.recording.describe(member, holder, { address, port, proto }, ...known);
-  if (kind === 'address' && isInDocker(parts, address))
-    return reason === FREE_NEIGHBOUR
-      ? { entry: null, free: true, warning: null }
-      : placeOfNeighbour(names[0], port, proto);
-  const isFree =
-    kind === 'neighbour' && mayReach({ ...member, classes: [] }, { dst: address, proto, dport: port });
-  return placed(entry, address, isFree);
-}
-
-function placed(entry: string | null, address: string, free: boolean): Place {
-  const parsed = entry === null ? undefined : parseEntry(entry);
-  const to: Pick<DestEntry, 'target'> | undefined =
-    parsed?.ok && isDest(parsed.value) ? parsed.value : undefined;
-  const metadata = to && metadataOf(to, address === '' ? undefined : address);
-  const warning = metadata && `this is ${metadata}: a container that reaches it can act as the host`;
-  return { entry, free, warning: warning ?? null };
-}
-
-/** An address in the subnet of a bridge network. A subnet of macvlan is that of the LAN, where devices are no containers. */
-const isInDocker = ({ docker }: ContainerParts, address: string): boolean => {
-  const parsed = parseAddress(address);
-  if (!parsed) return false;
-  const bridges = [...docker.view().networks.values()].filter((n) => n.driver === 'bridge');
-  const ranges = bridges.flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? []));
-  return ranges.some((range) => rangeHas(range, parsed));
-};
-
-/** An address in a network of Docker that no container has now: the next one that gets it may be any other. */
-function placeOfNeighbour(name: string | undefined, port: number, proto: string): Place {
-  const parsed =
-    name === undefined || name.includes('.') ? undefined : entryAt(`container:${name}`, port, proto);
-  if (parsed !== undefined) return { entry: parsed, free: false, warning: null };
-  const warning = 'no container has this address now: write container:NAME:PORT for the one that had it';
-  return { entry: null, free: false, warning };
-}
-
-/** Of a container that does not exist now: what had a private address is not known. */
-function placeOfGone(
-  { proto, address, port }: Pick<SeenDestination, 'proto' | 'address' | 'port'>,
-  name: string | undefined,
-): Place {
-  const parsed = parseAddress(address);
-  const isPrivate = parsed !== undefined && privateRangeOf(parsed) !== undefined;
-  if (isPrivate) {
-    const neighbour = placeOfNeighbour(name, port, proto);
-    if (neighbour.entry !== null || name === undefined) return neighbour;
-  }
-  const host = name ?? (parsed?.family === 6 && port > 0 ? `[${address}]` : address);
-  const entry = entryAt(host, port, proto, name !== undefined && isPrivate ? ' private' : '');
-  return placed(entry ?? null, address, false);
-}
-
-/** The canonical entry; undefined: there is none. */
-function entryAt(host: string, port: number, proto: string, flags = ''): string | undefined {
-  const suffix = proto === 'tcp' ? '' : `/${/^\d+$/.test(proto) ? `ip-${proto}` : proto}`;
-  const parsed = parseEntry(`${host}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);
-  return parsed.ok ? parsed.value.canonical : undefined;
 }

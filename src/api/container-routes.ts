@@ -1,9 +1,9 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ModeRequest } from '../changes/mode-changes.js';
-import type { PreviewView } from '../coverage/preview.js';
-import { refuseInvalid } from '../lib/problem.js';
+import { RefusedError, refuseInvalid } from '../lib/problem.js';
 import { isOwnerKey } from '../policy/own-labels.js';
+import type { PreviewView } from '../suggest/preview.js';
 import { grantBody } from './container-body.js';
 import { type Context, durabilityOf, whoIs } from './context.js';
 import { PageQuery, type PageRoute, SharedBody } from './pagination.js';
@@ -225,7 +225,13 @@ function previewOf(ctx: Context, container: string, { mode, against }: ModeBody)
       { detail: 'a confirmation has no preview', remedy: 'preview mode enforce', pointer: '/mode' },
     ]);
   if (against !== undefined) ctx.changes.lists.get(against);
-  return ctx.views.preview(container, { mode, against });
+  return ctx.views.preview(container, { mode, against }, (owner) =>
+    // A container can be enforced while its record cannot be read: the preview says then that it knows nothing.
+    ctx.flows.record(owner).catch((e: unknown) => {
+      if (e instanceof RefusedError && e.refusal.kind === 'unavailable') return undefined;
+      throw e;
+    }),
+  );
 }
 
 async function setModes(

@@ -265,11 +265,14 @@ async function mark(ctx: Context, params: KnownParams, isKnown: boolean, who: st
   return known;
 }
 
-/** `[v6]:port`, `name:port`, `v4:port`, or each of them without a port; a bare IPv6 address has none. */
+/** `[v6]:port`, `name:port`, `container:name:port`, `v4:port`, or each of them without a port; a bare IPv6 address has none. */
 function destinationOf(text: string): Pick<KnownBody, 'target' | 'port'> {
   const bracketed = /^\[([0-9a-f:.*?]+)\](?::(\d{1,5}))?$/i.exec(text);
   const [, target, port] =
-    bracketed ?? /^([^:[\]\s]+)(?::(\d{1,5}))?$/.exec(text) ?? /^([0-9a-f:.*?]+)$/i.exec(text) ?? [];
+    bracketed ??
+    /^((?:container:)?[^:[\]\s]+)(?::(\d{1,5}))?$/i.exec(text) ??
+    /^([0-9a-f:.*?]+)$/i.exec(text) ??
+    [];
   if (target === undefined || Number(port ?? 0) > 65_535)
     badRequest(
       `"${text}" is not a destination`,

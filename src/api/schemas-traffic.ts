@@ -121,7 +121,9 @@ const Contact = {
   proto: Text('tcp, udp, icmp, a number, or dns: a name that was only resolved', 'tcp'),
   address: Text('empty where a name was only resolved', '192.0.2.7'),
   port: Type.Integer({ description: '0: the protocol has none' }),
-  name: Nullable(Text('as the container resolved it or asked for it; null: not known')),
+  name: Nullable(
+    Text('as the container resolved it or asked for it; of a neighbour container:NAME; null: not known'),
+  ),
   reason: Text('why', 'no entry covers it'),
   entry: Nullable(Text('the entry that permits or denies it')),
   list: Nullable(Text('the list that has the entry')),
@@ -316,6 +318,8 @@ export const SuggestionSchema = Type.Object(
       },
       closed,
     ),
+    mode: { ...Mode, description: 'in force now; of a container that is gone, the default of the host' },
+    reachesNothing: Type.Boolean({ description: 'all that it used is left out: decide about that first' }),
     entries: Type.Array(
       Type.Object(
         {
@@ -331,11 +335,20 @@ export const SuggestionSchema = Type.Object(
       Type.Object({ list: Type.String(), comment: Type.String(), covers: Type.Array(Type.String()) }, closed),
       { description: 'lists that permit several of the destinations, or that its labels name' },
     ),
+    offered: Type.Array(
+      Type.Object({ list: Type.String(), size: Count, covers: Type.Array(Type.String()) }, closed),
+      { description: 'lists that permit several of the destinations, and more than what was used warrants' },
+    ),
     left: Type.Array(
       Type.Object(
         {
           entry: Text('the entry that would permit it, or the destination where no entry can'),
           why: Type.String(),
+          action: {
+            ...Words(['decide', 'add', 'none']),
+            description:
+              'decide: it was used; add: nothing shows that it is needed; none: no entry is offered',
+          },
           ...used,
         },
         closed,

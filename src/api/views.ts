@@ -7,7 +7,6 @@ import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { Config } from '../config/config.js';
 import type { ConnectionChecks } from '../connections/connection-checks.js';
 import type { ExplainView } from '../coverage/explain-request.js';
-import { type PreviewRequest, type PreviewView, previewView } from '../coverage/preview.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
 import type { Readiness } from '../enforce/health.js';
 import type { EnforcementPass } from '../enforce/pass.js';
@@ -22,11 +21,13 @@ import { VERSION } from '../lib/version.js';
 import type { Canary } from '../ops/canary.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { worstOf } from '../policy/finding.js';
-import { composeOf } from '../policy/own-labels.js';
+import { composeOf, ownerKey } from '../policy/own-labels.js';
 import type { Lockdown } from '../policy/policy.js';
 import { BROKEN_LABEL, MISSING_LIST } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
+import type { Recorded } from '../suggest/needs.js';
+import { type PreviewRequest, type PreviewView, previewView } from '../suggest/preview.js';
 import type { Suggestion } from '../suggest/suggest.js';
 import type { Feeds } from '../threats/feed-service.js';
 import {
@@ -61,7 +62,7 @@ export interface ViewParts extends ContainerParts {
   };
   readonly checks: Pick<ConnectionChecks, 'counts'>;
   readonly canary: Pick<Canary, 'result'>;
-  readonly config: Pick<Config, 'canary'>;
+  readonly config: Pick<Config, 'canary' | 'default'>;
   readonly passed: Pick<PassedFlows, 'settled'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
@@ -216,15 +217,22 @@ export class Views {
   }
 
   /** What this mode, or a candidate list, would deny the container. Nothing is changed. */
-  async preview(idOrName: string, to: PreviewRequest): Promise<PreviewView> {
+  async preview(
+    idOrName: string,
+    to: PreviewRequest,
+    recordOf: (owner: string) => Promise<Recorded | undefined>,
+  ): Promise<PreviewView> {
     const found = this.#find(idOrName);
+    const holder = (found.sharesWith && this.#p.docker.view().containers.get(found.sharesWith)) || found;
+    // Connections that are open now are recorded first.
     await this.refreshCounts();
-    return previewView(this.#p, found, to);
+    const view = await previewView(this.#p, holder, to, await recordOf(ownerKey(holder)));
+    return { ...view, container: found.name };
   }
 
   /** What a container was seen to use, as a policy. Nothing is changed. */
   suggestion(request: SuggestionRequest): Promise<Suggestion> {
-    return suggestionBody(this.#p, this.#p.overrides(), request);
+    return suggestionBody(this.#p, { ...this.#p.overrides(), mode: this.#p.config.default }, request);
   }
 
   async plan(): Promise<readonly string[]> {

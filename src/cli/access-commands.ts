@@ -155,8 +155,23 @@ async function previewsOf(
       continue;
     previews.push(await client.preview(id, against));
   }
-  if (!out.isJson) for (const preview of previews) printPreview(out, preview);
+  if (!out.isJson) printPreviews(out, previews);
   return previews;
+}
+
+/** What is true of all of them comes once, after them. */
+function printPreviews(out: Output, previews: readonly PreviewBody[]): void {
+  for (const preview of previews) printPreview(out, preview);
+  const of = new Map<string, string[]>();
+  for (const { container, notRecorded, gaps, dropped } of previews)
+    for (const note of [
+      ...gaps.map((g) => `not recorded from ${out.time(g.from)} to ${out.time(g.to)}: ${g.reason}`),
+      ...(dropped > 0 ? [`${counted(dropped, 'connection was', 'connections were')} not recorded`] : []),
+      ...notRecorded,
+    ])
+      of.set(note, [...(of.get(note) ?? []), container]);
+  for (const [note, names] of of)
+    out.prose(names.length === previews.length ? note : `${names.join(', ')}: ${note}`);
 }
 
 function showDryRun(
@@ -186,7 +201,7 @@ type Destination = PreviewBody['destinations'][number];
 
 /** What enforcing the containers of an owner, or a list, blocks, since when that is recorded, and what is not known. */
 function printPreview(out: Output, preview: PreviewBody): void {
-  const { container, containers, destinations, flows, notRecorded, gaps, dropped } = preview;
+  const { container, containers, destinations, flows } = preview;
   const others = containers.filter((name) => name !== container);
   const also = others.length === 0 ? '' : ` (and ${others.join(', ')}, for which the mode counts, too)`;
   out.prose(`${container}${also}: ${opening(out, preview)}`);
@@ -196,11 +211,6 @@ function printPreview(out: Output, preview: PreviewBody): void {
       destinations.map((d) => [d.entry ?? 'no entry can', destination(d), String(d.count), out.time(d.last)]),
     );
   if (flows.length > 0) out.prose(`  it closes ${openFlows(preview)}`);
-  for (const g of gaps)
-    out.prose(`  not recorded from ${out.time(g.from)} to ${out.time(g.to)}: ${g.reason}`);
-  if (dropped > 0)
-    out.prose(`  ${counted(dropped, 'connection was', 'connections were')} not recorded: too many at once`);
-  for (const sentence of notRecorded) out.prose(`  ${sentence}`);
 }
 
 function opening(out: Output, { recordingSince, destinations, against }: PreviewBody): string {

@@ -3,7 +3,15 @@ import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
 import { parseDuration } from '../lib/units.js';
-import { SUGGESTION_FORMATS, type SuggestionFormat, suggestionText } from '../suggest/suggestion-text.js';
+import {
+  notesText,
+  nothingText,
+  SUGGESTION_FORMATS,
+  type SuggestionFormat,
+  shownName,
+  suggestionText,
+  summaryLine,
+} from '../suggest/suggestion-text.js';
 import { type Registry, type Session, timeBefore } from './command.js';
 import { wrongUsage } from './failure.js';
 import { oneOf, PROJECT_OPTION, withContainer } from './named-containers.js';
@@ -269,7 +277,7 @@ export function suggestCommand(program: Command, registry: Registry): void {
       const { out } = session;
       const { of, suggestions } = await suggestionsOf(session, { ...options, container });
       out.show(container === undefined ? suggestions : suggestions[0], () => {
-        if (format === undefined && out.isTerminal) for (const s of suggestions) printSuggestion(out, s);
+        if (format === undefined && out.isTerminal) printSuggestions(out, suggestions);
         else
           for (const line of suggestionText(of, suggestions, format ?? 'yaml')
             .trimEnd()
@@ -316,18 +324,36 @@ function durationIn(flag: string, text: string): string {
   return wrongUsage(`${flag}: ${problem?.detail ?? 'the time is 0'}`, problem?.remedy ?? 'write it like 7d');
 }
 
+/** One line for each service, then what is to be read, then what is true of all of them once. */
+function printSuggestions(out: Output, suggestions: readonly SuggestionBody[]): void {
+  for (const text of suggestions.flatMap((s) => nothingText(s) ?? [])) out.prose(text);
+  for (const s of suggestions) printSuggestion(out, s);
+  for (const note of notesText(suggestions)) out.prose(withTimes(out, note));
+  const from = suggestions.length === 1 ? `--from ${suggestions[0]?.container}` : '--project PROJECT';
+  out.line(`in force with: drawbridge lists create NAME ${from}, or its labels (--format compose)`);
+}
+
+/** Times in a text as people read them. */
+const withTimes = (out: Output, text: string): string =>
+  text.replace(/\d{4}-\d\d-\d\dT[\d:]+Z/g, (time) => out.time(time));
+
 function printSuggestion(out: Output, s: SuggestionBody): void {
-  out.prose(`${s.container}: ${s.stable.text}`);
-  for (const note of s.notes) out.prose(`  ${note}`);
+  out.prose(`${shownName(s)}: ${summaryLine(s)}`);
   const part = (title: string, head: readonly string[], rows: readonly (readonly string[])[]): void => {
     if (rows.length === 0) return;
     out.line(`${title}:`);
-    out.table(head, rows);
+    out.table(
+      head,
+      rows.map((row) => row.map((cell) => withTimes(out, cell))),
+    );
   };
   part(
     'lists',
     ['LIST', 'PERMITS', 'WHY'],
-    s.lists.map((l) => [l.list, l.covers.join(' ') || '-', l.comment]),
+    [
+      ...s.lists.map((l) => [l.list, l.covers.join(' ') || '-', l.comment]),
+      ...s.offered.map((l) => [l.list, l.covers.join(' '), `not taken: it has ${l.size} entries`]),
+    ],
   );
   part(
     'entries',
@@ -337,14 +363,11 @@ function printSuggestion(out: Output, s: SuggestionBody): void {
   part(
     'left out',
     ['DESTINATION', 'TIMES', 'WHY'],
-    s.left.map((l) => [l.entry, String(l.count), l.why]),
+    s.left.map((l) => [l.entry, String(l.count), l.action === 'decide' ? `${l.why}: decide` : l.why]),
   );
   part(
     'not used, to be removed',
     ['ENTRY', 'FROM', 'NOT USED SINCE'],
-    s.remove.map((r) => [r.entry, r.from, out.time(r.unusedSince)]),
-  );
-  out.line(
-    `in force with: drawbridge lists create NAME --from ${s.container}, or its labels (--format compose)`,
+    s.remove.map((r) => [r.entry, r.from, r.unusedSince]),
   );
 }

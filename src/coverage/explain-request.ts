@@ -1,4 +1,5 @@
 import type { NameDecision } from '../dns/names-policy.js';
+import type { FormerPlace } from '../enforce/neighbour-changes.js';
 import type { NameMatch } from '../lib/dns-name.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
 import { metadataIn, metadataName } from '../lib/special-use.js';
@@ -41,7 +42,13 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
     );
   const isHost = address !== undefined && input.evaluator.isHost(address);
   if (isDnsPort(dest)) return dnsRemedy(input, isHost);
-  const entry = isHost ? hostEntry(dest) : input.to;
+  const whose = dest.target.kind === 'address' && address !== undefined ? input.whose(address) : undefined;
+  if (whose === 'self') return only(`this is an address of ${name} itself: nothing needs to be permitted`);
+  if (whose === 'nobody')
+    return only(
+      'no container has this address now, and the next one that gets it may be any other: permit the container that is meant, as container:NAME:PORT',
+    );
+  const entry = isHost ? hostEntry(dest) : whose ? neighbourEntry(dest, whose.neighbour) : input.to;
   return against ? permitInList(against.list, entry) : permit(name, entry);
 }
 
@@ -86,6 +93,20 @@ function hostEntry(dest: DestEntry): string {
   const { proto, port } = wanted(dest);
   if (proto === 'icmp') return 'host/icmp';
   return proto === 'tcp' ? `host:${port}` : `host:${port}/${proto}`;
+}
+
+const neighbourEntry = (dest: DestEntry, neighbour: string): string =>
+  `container:${neighbour}${hostEntry(dest).slice('host'.length)}`;
+
+/** A neighbour of this name left a moment ago; empty: none did. */
+export function goneText(
+  { former }: Pick<ExplainInput, 'former'>,
+  to: { name?: string; address?: string },
+): string {
+  const gone = former(to);
+  if (!gone) return '';
+  const what = `${gone.label} is being recreated, or was removed: it left the network ${durationText(Math.max(1_000, Math.round((Date.now() - gone.left) / 1_000) * 1_000))} ago`;
+  return to.address === undefined ? `; ${what}` : `; this was its address: ${what}`;
 }
 
 const permit = (name: string, entry: string): Remedy => ({
@@ -142,17 +163,25 @@ export interface ExplainInput {
   readonly resolvedFor: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
+  /** Whose an address of the networks of Docker is now; undefined: it is in none of them. */
+  readonly whose: (address: string) => Whose | undefined;
+  /** The neighbour that had the name or the address, and left a moment ago. */
+  readonly former: (to: {
+    readonly name?: string;
+    readonly address?: string;
+  }) => Pick<FormerPlace, 'label' | 'left'> | undefined;
   /** The lockdown of all containers, and the pause of this one that ends last. */
   readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
 }
 
+type Whose = 'self' | 'nobody' | { readonly neighbour: string };
 type NameTarget = { readonly match: NameMatch; readonly name: string };
 
 export type View = Omit<ExplainView, 'container' | 'to' | 'feed' | 'lasting' | 'warning' | 'coverage'> &
   Partial<Pick<ExplainView, 'feed' | 'lasting' | 'warning'>>;
 
 const DEFAULT_PORT = 443;
-const DNS_PORT = 53;
+const [DNS_PORT, HTTP_PORT] = [53, 80];
 
 export const addressOf = ({ target }: DestEntry): string | undefined =>
   target.kind === 'address' ? formatAddress(target.range.family, target.range.lo) : undefined;
@@ -178,6 +207,14 @@ export function packetTo(input: ExplainInput, address: string): TracePacket | un
 export function askText({ member: { policy } }: ExplainInput, other?: string): string {
   if (policy.askMs === undefined || policy.mode !== 'enforce' || other !== undefined) return '';
   return `. Before that a person is asked, for ${durationText(policy.askMs)} (drawbridge ask)`;
+}
+
+/** How names of connections to the port are checked. */
+export function checkText(proto: TracePacket['proto'], port: number | undefined): string {
+  if (proto === 'udp') return 'checked by the server name in the hello of QUIC';
+  if (port === HTTP_PORT)
+    return 'checked by the Host of each request: what is not HTTP needs the flag tls=off';
+  return 'checked by the server name in the hello of TLS: what is not TLS needs the flag tls=off';
 }
 
 /** Without port or protocol: tcp/443. */

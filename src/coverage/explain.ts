@@ -13,8 +13,10 @@ import type { TracePacket, TraceResult } from '../ruleset/trace.js';
 import {
   addressOf,
   askText,
+  checkText,
   type ExplainInput,
   type ExplainView,
+  goneText,
   isDnsPort,
   modeNote,
   packetTo,
@@ -114,7 +116,7 @@ function byTarget(input: ExplainInput): View {
       const address = input.neighbours(target.name)[0];
       return address
         ? byAddress(input, address)
-        : nothing(`no container ${target.name} on a network both share`);
+        : nothing(`no container ${target.name} on a network both share${goneText(input, target)}`);
     }
     case 'any':
       return nothing('"any" is not a destination: name an address or a name');
@@ -202,7 +204,12 @@ function byAddress(input: ExplainInput, address: string, resolved?: readonly Pol
   if (denial && !input.evaluator.permits(packet)) return deniedByEntry(denial, denialText(denial), steps);
   if (!input.evaluator.permits(packet)) {
     const asked = result.verdict === 'queue' ? askText(input) : '';
-    return denied(input, `${deniedBy(result, packet)}${asked}`, steps, address);
+    return denied(
+      input,
+      `${deniedBy(result, packet)}${asked}${goneText(input, { address })}`,
+      steps,
+      address,
+    );
   }
   const entry = decidingEntry(input, result, packet.dst, resolved ?? []);
   if (!entry)
@@ -250,14 +257,6 @@ const unseen = (enforced: ExplainInput['enforced']): string =>
   enforced
     ? '. This is what enforce checks: the names that connections ask for are not seen while the container is observed'
     : '';
-
-const HTTP_PORT = 80;
-function checkText(proto: TracePacket['proto'], port: number | undefined): string {
-  if (proto === 'udp') return 'checked by the server name in the hello of QUIC';
-  if (port === HTTP_PORT)
-    return 'checked by the Host of each request: what is not HTTP needs the flag tls=off';
-  return 'checked by the server name in the hello of TLS: what is not TLS needs the flag tls=off';
-}
 
 /** One rule implements all entries with the same ports. Find the entry that leads to this address. */
 function decidingEntry(

@@ -1,7 +1,6 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Decide } from '../dns/recorder.js';
-import { privateName, type Sent } from '../enforce/destination.js';
-import type { DestinationKind, RecordedRow, Sighting } from '../enforce/recorded.js';
+import type { DestinationKind, Sent, Sighting } from '../enforce/destination.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { PROTOCOL_NAMES, parseAddress } from '../lib/ip.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -68,9 +67,16 @@ export function enforcedAs(
   return asEnforced(state, member, { shape, hostAddresses: kernel.hostAddresses(), learned });
 }
 
+/** A destination that was used. Times are ms since the epoch. */
+export interface UsedDestination extends Sighting {
+  readonly first: number;
+  readonly last: number;
+  readonly count: number;
+}
+
 /** Recorded destinations, and how a policy evaluates them now. */
 export interface PreviewInput {
-  readonly rows: readonly RecordedRow[];
+  readonly rows: readonly UsedDestination[];
   readonly enforced: AsEnforced;
   /** Whether enforce would answer the name. */
   readonly answers: (name: string) => boolean;
@@ -81,17 +87,8 @@ export interface PreviewInput {
 }
 
 /** Recorded destinations that the rules and entries of now would deny. */
-export function wouldDeny(input: PreviewInput): readonly PreviewDestination[] {
-  const denied = input.rows.filter((row) => !passes(input, row));
-  return denied.flatMap((row) => {
-    if (row.proto !== 'dns') return [shown(row)];
-    const used = input.rows.filter((r) => r.proto !== 'dns' && r.resolved === row.name);
-    if (used.some((r) => r.kind === 'name')) return [];
-    // a name of one label that was not connected to: a container that Docker did not have just then
-    if (row.entry === null && used.length === 0) return [];
-    return [shown(used.length > 0 ? { ...row, entry: privateName(row.name ?? '') } : row)];
-  });
-}
+export const wouldDeny = (input: PreviewInput): readonly PreviewDestination[] =>
+  input.rows.filter((row) => !passes(input, row)).map(shown);
 
 /** Whether enforce would let this pass. */
 export function passes(input: PreviewInput, row: Sighting): boolean {
@@ -134,7 +131,7 @@ function packetOf(row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | '
   return packet;
 }
 
-const shown = ({ resolved: _, first, last, ...row }: RecordedRow): PreviewDestination => ({
+const shown = ({ resolved: _, first, last, ...row }: UsedDestination): PreviewDestination => ({
   ...row,
   first: new Date(first).toISOString(),
   last: new Date(last).toISOString(),

@@ -17,6 +17,7 @@ import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
+import { HeldDenials, type HeldParts } from './neighbour-changes.js';
 import type { Recording } from './recording.js';
 import type { Copies, Tallies } from './tallies.js';
 
@@ -71,11 +72,11 @@ export interface LoggedFacts {
 export interface DenialsParts {
   readonly marks: Marks;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly names: Pick<NamesPolicy, 'containerAt'>;
+  readonly names: Pick<NamesPolicy, 'containerAt' | 'searchDomains'>;
+  readonly changes: HeldParts['changes'];
   readonly dns: Pick<DnsService, 'namesFor'>;
   readonly threats: ThreatLook;
-  /** Records what passes only because the container is observed. */
-  readonly recording: Pick<Recording, 'passed' | 'asked' | 'retain'> & {
+  readonly recording: Pick<Recording, 'retain'> & {
     readonly refused: Pick<Copies, 'arrived'>;
     readonly tallies: Pick<Tallies, 'copied'>;
   };
@@ -134,10 +135,18 @@ export class Denials {
   /** Names denied a moment ago, with the types that were asked for. */
   readonly #asked = new Map<string, { readonly time: number; readonly types: Set<string> }>();
   readonly #listeners = new Set<(e: DenialEvent) => void>();
+  readonly #held: HeldDenials<DenialEvent>;
 
   constructor(options: DenialsParts) {
     this.#o = options;
     this.#now = options.now ?? Date.now;
+    const { changes, names, applied } = options;
+    this.#held = new HeldDenials({
+      changes,
+      subject: (id) => applied.value?.subjects.get(id),
+      searchDomains: (id) => names.searchDomains(id),
+      now: this.#now,
+    });
   }
 
   packet(p: LoggedFacts): void {
@@ -175,11 +184,13 @@ export class Denials {
       ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
       ...(word === 'would' ? { hasPassed: true } : {}),
     };
-    if (word === 'would' || word === NEAR) this.#o.recording.passed(event);
-    if (word === 'threat') this.totals.threat++;
-    else if (event.verdict === 'deny')
-      this.totals[limit ? 'limit' : late ? 'other' : name === null ? 'address' : 'port']++;
-    this.#add(event);
+    const tell = (told: DenialEvent): void => {
+      if (word === 'threat') this.totals.threat++;
+      else if (told.verdict === 'deny')
+        this.totals[limit ? 'limit' : late ? 'other' : name === null ? 'address' : 'port']++;
+      this.#add(told);
+    };
+    if (limit !== undefined || !this.#held.take(event, tell)) tell(event);
   }
 
   /** The subject with this identity mark; of a packet without one, the container with this address. */
@@ -230,9 +241,12 @@ export class Denials {
   name(e: NameEvent): void {
     if (e.verdict === 'allow') return;
     if (this.#isSecondOfPair(e)) return;
-    if (e.verdict === 'would-deny') this.#o.recording.asked(e.container, e.name);
-    else this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
-    this.#add({
+    const tell = (told: DenialEvent): void => {
+      if (e.verdict !== 'would-deny')
+        this.totals[e.verdict === 'threat' ? 'threat' : e.verdict === 'deny' ? 'name' : 'other']++;
+      this.#add(told);
+    };
+    const event: DenialEvent = {
       time: new Date(this.#now()).toISOString(),
       container: e.container,
       verdict: e.verdict === 'error' ? 'deny' : e.verdict,
@@ -242,7 +256,8 @@ export class Denials {
       name: e.name,
       reason: e.reason,
       ...this.#listedBy(e.verdict === 'threat' ? e.name : undefined),
-    });
+    };
+    if (e.verdict === 'error' || !this.#held.take(event, tell)) tell(event);
   }
 
   #listedBy(name: string | undefined): Pick<DenialEvent, 'decidedBy'> {

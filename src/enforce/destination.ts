@@ -1,9 +1,26 @@
-import { formatAddress, parseAddress } from '../lib/ip.js';
+import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
-import type { Sighting } from './recorded.js';
+
+/** How a destination is named in an entry. */
+export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
+
+/** A destination as a person would name it in an entry. */
+export interface Sighting {
+  /** The entry that permits it; null: no entry can. */
+  readonly entry: string | null;
+  readonly kind: DestinationKind;
+  readonly name: string | null;
+  /** As which the container resolved the address, whatever the kind; null: it is not known. */
+  readonly resolved: string | null;
+  /** Empty where a name was only resolved. */
+  readonly address: string;
+  readonly port: number;
+  /** dns: a name that was only resolved. */
+  readonly proto: string;
+}
 
 /** Where a packet of a container went: after DNAT, as the rules see it. */
 export interface Sent {
@@ -59,18 +76,11 @@ const fits = (published: string, address: string): boolean =>
   ['', '0.0.0.0', '::', address].includes(published);
 
 function atNeighbour(sent: Sent, { view, self }: Surroundings): Sighting | undefined {
-  for (const { networkId } of self.endpoints)
-    for (const c of neighboursOn(view, self, networkId))
-      if (addressesOn(c, networkId).includes(sent.address)) {
-        const name = neighbourName(view, self, c);
-        return {
-          entry: entryOf(`container:${name}`, sent.port, sent.proto),
-          kind: 'neighbour',
-          name,
-          ...placeOf(sent),
-        };
-      }
-  return undefined;
+  const found = whose(view, self, sent.address);
+  if (typeof found !== 'object') return undefined;
+  const name = found.neighbour;
+  const entry = entryOf(`container:${name}`, sent.port, sent.proto);
+  return { entry, kind: 'neighbour', name, ...placeOf(sent) };
 }
 
 /** The compose service, which survives recreation, unless a container of another service answers to that name as well. */
@@ -127,15 +137,45 @@ function publisher(
 
 /** The ports of an entry without a port. */
 const WEB: readonly number[] = [80, 443];
-function elsewhere(sent: Sent, { isPrivate }: Surroundings): Sighting {
+function elsewhere(sent: Sent, around: Surroundings): Sighting {
+  const { isPrivate, view, self } = around;
   const [name] = sent.names;
   const { address, port, proto } = sent;
+  if (whose(view, self, address) !== undefined)
+    return { entry: null, kind: 'address', name: null, ...placeOf(sent) };
   const isWeb = proto === 'tcp' && WEB.includes(port);
   const flags = isPrivate(address) ? ' private' : '';
   const named = name === undefined ? null : entryOf(name, isWeb ? 0 : port, proto, flags);
   if (name !== undefined && named !== null) return { entry: named, kind: 'name', name, ...placeOf(sent) };
   const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
   return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
+}
+
+/**
+ * Whose an address is now: the container's own, that of a neighbour, or, in a network of Docker, nobody's: the next container that gets it
+ * may be any other. A subnet of macvlan is that of the LAN, where devices are no containers.
+ */
+export function whose(
+  view: DockerView,
+  self: ContainerFacts,
+  address: string,
+): 'self' | 'nobody' | { readonly neighbour: string } | undefined {
+  if (self.endpoints.some((e) => isAt(e, address))) return 'self';
+  for (const { networkId } of self.endpoints)
+    for (const c of neighboursOn(view, self, networkId))
+      if (addressesOn(c, networkId).includes(address)) return { neighbour: neighbourName(view, self, c) };
+  if (!isInDocker(view, address)) return undefined;
+  const isTaken = [...view.containers.values()].some((c) => c.endpoints.some((e) => isAt(e, address)));
+  return isTaken ? undefined : 'nobody';
+}
+
+/** In the subnet of a bridge network. */
+export function isInDocker({ networks }: Pick<DockerView, 'networks'>, address: string): boolean {
+  const parsed = parseAddress(address);
+  if (!parsed) return false;
+  const bridges = [...networks.values()].filter((n) => n.driver === 'bridge');
+  const ranges = bridges.flatMap((n) => n.subnets.flatMap((text) => parseSubnet(text) ?? []));
+  return ranges.some((range) => rangeHas(range, parsed));
 }
 
 const placeOf = ({

@@ -118,7 +118,7 @@ const CONTACT = {
   proto: Text('tcp, udp, icmp, a number of IANA, or dns: a name that was only resolved'),
   address: Text('empty where a name was only resolved'),
   port: Type.Integer({ minimum: 0, maximum: 65535, description: '0: the protocol has none' }),
-  name: Nullable(Text('as the container resolved it, or named it itself')),
+  name: Nullable(Text('as the container resolved it, or named it itself; of a neighbour container:NAME')),
   reason: Text('why, for a person'),
   entry: Nullable(Text('the canonical entry that decides')),
   list: Nullable(Text('the list of that entry')),

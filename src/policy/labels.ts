@@ -65,11 +65,15 @@ function parseListNames(text: string): Parsed<readonly string[]> {
 const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
   parsed.ok ? { ok: true, value: make(parsed.value) } : parsed;
 
-const readLists = (text: string): Parsed<Said> => said(parseListNames(text), (lists) => ({ lists }));
+/** A "#" at the beginning of a line, or after a blank or a comma, begins a comment: no entry and no name of a list has one there. */
+const withoutComments = (text: string): string => text.replace(/(^|[\s,])#[^\r\n]*/gm, '$1');
+
+const readLists = (text: string): Parsed<Said> =>
+  said(parseListNames(withoutComments(text)), (lists) => ({ lists }));
 
 /** The labels that exist, without their prefix. */
 export const LABELS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
-  ['allow', (text) => said(parseEntries(text), (allow) => ({ allow }))],
+  ['allow', (text) => said(parseEntries(withoutComments(text)), (allow) => ({ allow }))],
   ['lists', readLists],
   ['list', readLists],
   ['mode', (text) => said(parseMode(text), (mode) => ({ mode }))],

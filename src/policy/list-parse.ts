@@ -248,9 +248,11 @@ function asConnection(to: DestEntry): DestEntry {
   return isOpen ? sealEntry({ ...to, ports: [HTTPS] }) : to;
 }
 
-/** YAML 1.1 reads a bare `off` as false. */
+/** YAML 1.1 reads a bare `off` as false, and all YAML a key with nothing but comments below it as null. */
 const wordsBack = (body: unknown): unknown =>
-  isRecord(body) && body.mode === false ? { ...body, mode: 'off' } : body;
+  isRecord(body)
+    ? { ...body, ...(body.mode === false && { mode: 'off' }), ...(body.allow === null && { allow: [] }) }
+    : body;
 
 function nameProblems(name: string): readonly Problem[] {
   if (isListName(name)) return [];

@@ -31,8 +31,11 @@ function projectPeers(view: DockerView, self: ContainerFacts, networkId: string)
   return addresses;
 }
 
-export const neighboursOn = (view: DockerView, self: ContainerFacts, networkId: string): ContainerFacts[] =>
-  (indexOf(view).byNetwork.get(networkId) ?? []).filter((c) => c.id !== self.id);
+export const neighboursOn = (
+  view: Pick<DockerView, 'containers'>,
+  self: ContainerFacts,
+  networkId: string,
+): ContainerFacts[] => (indexOf(view).byNetwork.get(networkId) ?? []).filter((c) => c.id !== self.id);
 
 interface Index {
   readonly byNetwork: ReadonlyMap<string, readonly ContainerFacts[]>;
@@ -48,7 +51,7 @@ const placeKey = (networkId: string, project: string): string => `${networkId} $
 
 /** By the view's own map: each pass asks for the neighbours of every container. */
 const indexes = new WeakMap<DockerView['containers'], Index>();
-function indexOf({ containers }: DockerView): Index {
+function indexOf({ containers }: Pick<DockerView, 'containers'>): Index {
   const known = indexes.get(containers);
   if (known) return known;
   const index = {
@@ -149,6 +152,19 @@ function knownAs(
     .filter((n) => n !== undefined)
     .map((n) => n.toLowerCase());
   return names.includes(wanted) || names.some((n) => wanted === `${n}.${network.name.toLowerCase()}`);
+}
+
+/** All names by which neighbours on the network resolve a container, lower case. */
+export function namesOn(
+  { networks }: Pick<DockerView, 'networks'>,
+  c: ContainerFacts,
+  networkId: string,
+): ReadonlySet<string> {
+  const network = networks.get(networkId)?.name.toLowerCase();
+  if (network === undefined || network === 'bridge') return new Set();
+  const on = c.endpoints.filter((e) => e.networkId === networkId).flatMap((e) => e.dnsNames);
+  const names = [c.name, c.id.slice(0, 12), serviceOf(c), ...on].flatMap((n) => n?.toLowerCase() ?? []);
+  return new Set(names.flatMap((n) => [n, `${n}.${network}`]));
 }
 
 /** The name of the neighbour that has an address. */

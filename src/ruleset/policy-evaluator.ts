@@ -310,7 +310,9 @@ export function mayReach(
 }
 
 /** Whether eastWest lets the subject reach the address with every protocol. */
-function isNeighbour({ neighbours }: Pick<Subject, 'neighbours'>, to: Address): boolean {
+export function isNeighbour({ neighbours }: Pick<Subject, 'neighbours'>, address: string | Address): boolean {
+  const to = typeof address === 'string' ? parseAddress(address) : address;
+  if (!to) return false;
   return neighbours.some((text) => {
     const range = text.includes('/') ? parseCidr(text) : undefined;
     return range ? rangeHas(range, to) : text === to.text;

@@ -1,13 +1,12 @@
 /** What a container has used, as entries: rows of one destination, groups of one target, and what joins several of them. Pure. */
+import type { DestinationKind } from '../enforce/destination.js';
 import type { OwnerRecord, SeenDestination } from '../flows/flow-record.js';
 import { registrableDomain } from '../lib/dns-name.js';
-import { decidedBy, permitsEntry } from '../policy/deny-entries.js';
+import { permitsEntry } from '../policy/deny-entries.js';
 import { attempt, type DestEntry, type PortRange, type Proto, type Target } from '../policy/entry.js';
 import { formatTarget, sealEntry } from '../policy/entry-canonical.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { mergePorts, parseProto } from '../policy/entry-ports.js';
-import { Gathering } from '../policy/gathering.js';
-import type { List, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
 
 /** The record of an owner; `since` null: it was never recorded. */
@@ -17,6 +16,11 @@ export type Recorded = Omit<OwnerRecord, 'since'> & { readonly since: number | n
 export interface Place {
   /** The entry that permits it; null: no entry can. */
   readonly entry: string | null;
+  readonly kind: DestinationKind;
+  /** The name that was resolved, the neighbour, or the container that publishes the port; null: none. */
+  readonly name: string | null;
+  /** A name that was resolved, and led to the host or to a private address. */
+  readonly isUsed?: boolean;
   /** A neighbour that needs no entry (eastWest). */
   readonly free: boolean;
   /** Why no entry should be written for it; null: one may. */
@@ -38,6 +42,8 @@ export interface Row extends Use {
   /** As a person reads it, where there is no entry. */
   readonly title: string;
   readonly name: string | null;
+  /** Of the last contact; empty where a name was only resolved. */
+  readonly address: string;
   readonly proto: string;
   readonly port: number;
   /** Of the last contact; threat, if a feed listed it at any time. */
@@ -74,6 +80,29 @@ export function namesOf(row: SeenDestination, all: readonly SeenDestination[]): 
   return [...new Set(named.flatMap((r) => r.name ?? []))];
 }
 
+const DNS_PORT = 53;
+
+/**
+ * What was used, of a record: a row for each destination and port; and the names that policies did not let resolve. Suggestions and the preview of mode enforce begin with these rows. Names
+ * that were connected to are not among them, nor those of one label: these are of containers, and not resolved in mode observe either.
+ * Port 53 of an enforced container leads to Drawbridge, which answers by the names of the policy.
+ */
+export function usedRows(
+  seen: readonly SeenDestination[],
+  places: readonly Place[],
+  from: number,
+): { readonly rows: readonly Row[]; readonly unresolved: ReadonlySet<string> } {
+  const rows = rowsOf(seen, places).filter((row) => row.last >= from);
+  const unresolved = rows.filter((r) => r.proto === 'dns' && r.verdict !== 'allow');
+  const connected = new Set(rows.flatMap((r) => (r.proto === 'dns' || r.name === null ? [] : [r.name])));
+  const used = rows.filter(({ proto, port, verdict, name, place }) => {
+    if (port === DNS_PORT && (proto === 'tcp' || proto === 'udp')) return false;
+    if (proto !== 'dns' || verdict === 'threat') return true;
+    return name?.includes('.') !== false && (!connected.has(name ?? '') || place.isUsed === true);
+  });
+  return { rows: used, unresolved: new Set(unresolved.flatMap(({ name }) => name ?? [])) };
+}
+
 /** The rows of a record: one for each destination and port. `places`: in the order of `seen`. */
 export function rowsOf(seen: readonly SeenDestination[], places: readonly Place[]): readonly Row[] {
   const rows = new Map<string, Row>();
@@ -93,7 +122,19 @@ function rowOf(seen: SeenDestination, place: Place): Row {
   const host = name ?? (address.includes(':') ? `[${address}]` : address);
   const title = proto === 'dns' ? host : port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
   const use = { count, first, last, starts };
-  return { ...use, wanted: exactly(seen, place), title, name, proto, port, verdict, by: entry, known, place };
+  return {
+    ...use,
+    wanted: exactly(seen, place),
+    title,
+    name,
+    address,
+    proto,
+    port,
+    verdict,
+    by: entry,
+    known,
+    place,
+  };
 }
 
 function joinRows(a: Row, b: Row): Row {
@@ -220,86 +261,12 @@ function wildcardFor(parent: string, members: readonly Group[], refused: readonl
   return refused.some(covers) ? undefined : { target, flags, rows: members.flatMap((m) => m.rows) };
 }
 
-/** A list as its entries, those of lists that it names included. */
-interface Candidate {
-  readonly name: string;
-  readonly entries: readonly PolicyEntry[];
-  readonly denied: readonly PolicyEntry[];
-}
-export interface Chosen {
-  readonly list: string;
-  readonly rows: readonly Row[];
-}
-
-/** More entries than these for each one that is used open too much. */
-const MAX_EXCESS = 6;
-const SEVERAL = 2;
-
-/**
- * Choose lists that permit several of the needed names, without much else: those that permit most first. `others`: what is used and
- * permitted already; a list must not deny it.
- */
-export function chooseLists(
-  lists: ReadonlyMap<string, List>,
-  needed: readonly Row[],
-  others: readonly Row[],
-  now: number,
-): readonly Chosen[] {
-  const candidates = [...lists.values()]
-    .filter((list) => !list.match && !list.hosts)
-    .flatMap((list) => candidateOf(list, lists, now) ?? [])
-    .filter(({ denied }) => ![...needed, ...others].some((row) => isDeniedBy(denied, row)));
-  const chosen: Chosen[] = [];
-  let open = needed;
-  for (;;) {
-    const best = candidates
-      .map((c) => ({ c, rows: open.filter((row) => permits(c, row)) }))
-      .filter(({ c, rows }) => isWorth(c, rows))
-      .sort(
-        (a, b) =>
-          targetsOf(b.rows).length - targetsOf(a.rows).length ||
-          a.c.entries.length - b.c.entries.length ||
-          byText(a.c.name, b.c.name),
-      )[0];
-    if (!best) return chosen;
-    chosen.push({ list: best.c.name, rows: best.rows });
-    open = open.filter((row) => !best.rows.includes(row));
-  }
-}
-
 export const targetsOf = (rows: readonly Row[]): readonly string[] =>
   [...new Set(rows.map((row) => (row.wanted ? formatTarget(row.wanted.target) : row.title)))].sort(byText);
-
-function candidateOf(list: List, lists: ReadonlyMap<string, List>, now: number): Candidate | undefined {
-  const gathering = new Gathering(lists, now);
-  gathering.addList(list.name, (name) => ({ from: 'list', list: name }));
-  const { entries, denied } = gathering;
-  const isOpen = entries.some(({ entry }) => isTooWide(entry) || riskOfEntry(entry) !== undefined);
-  return isOpen || gathering.notes.length > 0 ? undefined : { name: list.name, entries, denied };
-}
-
-/** A list with such an entry permits what it does not name. */
-const isTooWide = ({ target, flags }: DestEntry): boolean =>
-  target.kind === 'any' ||
-  flags.includes('broad') ||
-  (target.kind === 'address' && target.range.hi - target.range.lo > MAX_ADDRESSES);
-/** Of a /16. */
-const MAX_ADDRESSES = 65_535n;
-
-const isDeniedBy = (denied: readonly PolicyEntry[], { wanted }: Row): boolean =>
-  wanted !== undefined && decidedBy({ entries: [], denied }, wanted).by !== undefined;
-
-const permits = ({ entries }: Pick<Candidate, 'entries'>, { wanted }: Row): boolean =>
-  wanted !== undefined && entries.some(({ entry }) => permitsRow(entry, wanted));
 
 /** An entry for a name that leads to private addresses must accept them. */
 export const permitsRow = (entry: DestEntry, wanted: DestEntry): boolean =>
   permitsEntry(entry, wanted) && (!wanted.flags.includes('private') || entry.flags.includes('private'));
-
-function isWorth({ entries }: Candidate, rows: readonly Row[]): boolean {
-  const used = entries.filter(({ entry }) => rows.some((r) => r.wanted && permitsRow(entry, r.wanted)));
-  return targetsOf(rows).length >= SEVERAL && entries.length <= MAX_EXCESS * used.length;
-}
 
 /** RFC 3339 without fractions of a second. */
 export const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');

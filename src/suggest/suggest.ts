@@ -1,12 +1,11 @@
 import { decidedBy, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
+import { DENY } from '../policy/entry-canonical.js';
 import { Gathering } from '../policy/gathering.js';
-import type { PolicyEntry } from '../policy/policy.js';
+import type { Mode, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
 import {
   byText,
-  type Chosen,
-  chooseLists,
   entriesOf,
   type Group,
   groupsOf,
@@ -14,17 +13,19 @@ import {
   joinSiblings,
   permitsRow,
   type Row,
-  rowsOf,
   type ShownUse,
   type Stability,
   shownUse,
   spanText,
   stabilityOf,
   targetsOf,
+  usedRows,
   useOf,
   useText,
 } from './needs.js';
 import {
+  type Chosen,
+  chooseLists,
   type Permitted,
   presentParts,
   type Removal,
@@ -32,10 +33,14 @@ import {
   type SuggestInput,
 } from './present.js';
 
+/** `decide`: it was used, and a person has to decide. `add`: the entry is valid, and nothing shows that it is needed. `none`: no entry is offered. */
+type LeftAction = 'decide' | 'add' | 'none';
+
 interface LeftEntry extends ShownUse {
   /** The entry that would permit it, or the destination where no entry can. */
   readonly entry: string;
   readonly why: string;
+  readonly action: LeftAction;
 }
 export interface Suggestion {
   readonly container: string;
@@ -44,10 +49,20 @@ export interface Suggestion {
   readonly since: string | null;
   readonly starts: number;
   readonly stable: Stability;
+  /** In force now; of a container that is gone, the default of the host. */
+  readonly mode: Mode;
+  /** All that it used is left out, so that with these entries it would reach its free neighbours only. */
+  readonly reachesNothing: boolean;
   readonly entries: readonly SuggestedEntry[];
   readonly lists: readonly {
     readonly list: string;
     readonly comment: string;
+    readonly covers: readonly string[];
+  }[];
+  /** Lists that permit several of the destinations, and more than what was used warrants: in place of their entries. */
+  readonly offered: readonly {
+    readonly list: string;
+    readonly size: number;
     readonly covers: readonly string[];
   }[];
   readonly left: readonly LeftEntry[];
@@ -59,37 +74,39 @@ export function suggest(input: SuggestInput): Suggestion {
   const { record, container, now } = input;
   const sorted = classify(input);
   const needed = sorted.needed;
-  const chosen = chooseLists(
-    input.lists,
-    needed,
-    sorted.permitted.map((p) => p.row),
-    now,
-  );
+  const others = sorted.permitted.map((p) => p.row);
+  const { chosen, offered } = chooseLists(input.lists, needed, others, now);
   const open = needed.filter((row) => !chosen.some((c) => c.rows.includes(row)));
   const refused = sorted.left.filter((l) => l.isRefused).map((l) => l.row);
   const groups = joinSiblings(groupsOf(open, refused), refused);
   const isOdd = (group: Group): boolean => record.starts > 1 && useOf(group.rows).count === 1;
   const odd = groups
     .filter(isOdd)
-    .flatMap((g) => leftGroup(g, `seen once, in one of ${record.starts} starts`, container));
+    .flatMap((g) => leftGroup(g, `seen once, in one of ${record.starts} starts`, 'decide', container));
   const fresh = groups.filter((g) => !isOdd(g));
   const present = presentParts(input, sorted.permitted);
   const left = leftRows(container, sorted.left, [
     ...fresh.flatMap(entriesOf),
     ...entriesOfLists(input, chosen),
   ]);
+  const entries = [...present.entries, ...fresh.flatMap((g) => suggestedOf(g, record.starts))];
+  const reaches = sorted.permitted.length + chosen.length + present.lists.length > 0;
   return {
     container,
     owner: record.owner,
     since: record.since === null ? null : iso(record.since),
     starts: record.starts,
     stable: stabilityOf(record, now),
-    entries: [...present.entries, ...fresh.flatMap((g) => suggestedOf(g, record.starts))].sort((a, b) =>
-      byText(a.entry, b.entry),
-    ),
+    mode: input.mode,
+    reachesNothing:
+      !reaches &&
+      entries.every(({ entry }) => entry.startsWith(DENY)) &&
+      [...left, ...odd].some(({ action }) => action === 'decide'),
+    entries: entries.sort((a, b) => byText(a.entry, b.entry)),
     lists: [...present.lists, ...chosen.map((c) => ({ ...shownList(c), comment: NEW_LIST }))].sort((a, b) =>
       byText(a.list, b.list),
     ),
+    offered: offered.map((c) => ({ ...shownList(c), size: c.size })),
     left: [...left, ...odd].sort((a, b) => byText(a.entry, b.entry) || byText(a.why, b.why)),
     remove: present.remove,
     notes: notesOf(input, sorted, chosen, present.notes),
@@ -102,6 +119,7 @@ const shownList = ({ list, rows }: Chosen) => ({ list, covers: targetsOf(rows) }
 interface Left {
   readonly row: Row;
   readonly why: string;
+  readonly action: LeftAction;
   /** A wildcard must not permit it. */
   readonly isRefused: boolean;
 }
@@ -113,16 +131,10 @@ interface Classified {
   readonly free: readonly Row[];
 }
 
-const DNS_PORT = 53;
-
 function classify(input: SuggestInput): Classified {
   const { record, places, now, options } = input;
   const from = options.withinMs === undefined ? Number.NEGATIVE_INFINITY : now - options.withinMs;
-  const rows = rowsOf(record.seen, places).filter((row) => row.last >= from);
-  const connected = new Set(rows.flatMap((r) => (r.proto === 'dns' || r.name === null ? [] : [r.name])));
-  const unresolved = new Set(
-    rows.flatMap((r) => (r.proto === 'dns' && r.verdict !== 'allow' && r.name !== null ? [r.name] : [])),
-  );
+  const { rows, unresolved } = usedRows(record.seen, places, from);
   const found = { permitted: [], needed: [], left: [], free: [] } as {
     permitted: Permitted[];
     needed: Row[];
@@ -130,9 +142,6 @@ function classify(input: SuggestInput): Classified {
     free: Row[];
   };
   for (const row of rows) {
-    // Port 53 of an enforced container leads to Drawbridge, which answers by the names of the policy.
-    if (row.port === DNS_PORT && (row.proto === 'tcp' || row.proto === 'udp')) continue;
-    if (row.proto === 'dns' && row.verdict !== 'threat' && connected.has(row.name ?? '')) continue;
     const by = row.verdict === 'threat' ? undefined : permittedBy(input, row, unresolved);
     if (by) found.permitted.push({ row, by });
     else if (row.place.free) found.free.push(row);
@@ -165,7 +174,7 @@ function permittedBy(
 /** Why a destination is not suggested; undefined: it is. */
 function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'row'> | undefined {
   const { wanted, verdict, place, known, proto, name } = row;
-  const refused = (why: string) => ({ why, isRefused: true });
+  const refused = (why: string, action: LeftAction = 'none') => ({ why, action, isRefused: true });
   if (verdict === 'threat')
     return refused('a threat feed lists it: no container reaches it, whatever its entries');
   if (known) return refused('marked as known and refused');
@@ -179,9 +188,12 @@ function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'ro
       risk.hasTenants
         ? `anyone can have a name below ${risk.pattern.slice(2)}: add it if this one is yours; ${risk.reason}`
         : `anyone can receive data there: ${risk.reason}`,
+      'decide',
     );
-  if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied) return refused(DENIED_NOW);
-  if (proto === 'dns') return { why: 'only resolved: no connection to it was seen', isRefused: false };
+  if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied)
+    return refused(DENIED_NOW, 'decide');
+  if (proto === 'dns' && !place.isUsed)
+    return { why: 'only resolved: no connection to it was seen', action: 'add', isRefused: false };
   return undefined;
 }
 
@@ -194,23 +206,25 @@ function leftRows(
   left: readonly Left[],
   suggested: readonly DestEntry[],
 ): readonly LeftEntry[] {
-  const byWhy = new Map<string, Row[]>();
+  const byWhy = new Map<string, { readonly rows: Row[]; readonly action: LeftAction }>();
   const shown: LeftEntry[] = [];
-  for (const { row, why, isRefused } of left) {
+  for (const { row, why, action, isRefused } of left) {
     if (!isRefused && suggested.some((entry) => row.wanted && permitsRow(entry, row.wanted))) continue;
-    if (!row.wanted) shown.push({ entry: row.title, why, ...shownUse(row) });
-    else byWhy.set(why, [...(byWhy.get(why) ?? []), row]);
+    if (!row.wanted) shown.push({ entry: row.title, why, action: 'none', ...shownUse(row) });
+    else byWhy.set(why, { rows: [...(byWhy.get(why)?.rows ?? []), row], action });
   }
-  for (const [why, rows] of byWhy) shown.push(...groupsOf(rows).flatMap((g) => leftGroup(g, why, container)));
+  for (const [why, { rows, action }] of byWhy)
+    shown.push(...groupsOf(rows).flatMap((g) => leftGroup(g, why, action, container)));
   return shown;
 }
 
-function leftGroup(group: Group, why: string, container: string): readonly LeftEntry[] {
+function leftGroup(group: Group, why: string, action: LeftAction, container: string): readonly LeftEntry[] {
   return entriesOf(group).map(({ canonical }) => {
     const command = `; drawbridge allow ${container} ${quoted(canonical)} permits it`;
     return {
       entry: canonical,
       why: `${why}${why === DENIED_NOW ? command : ''}`,
+      action,
       ...shownUse(useOf(group.rows)),
     };
   });

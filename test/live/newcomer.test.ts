@@ -54,6 +54,10 @@ beforeAll(async () => {
   shop = await Shop.prepare(lab, await lab.image('shop', {}));
   drawbridge = lab.drawbridge({});
   await drawbridge.ready();
+  await waitFor('the record to begin', async () => {
+    const { recordedUntil } = JSON.parse((await drawbridge.get('/v1/flows?limit=1')).body);
+    return recordedUntil !== null;
+  });
   await lab.docker('network', 'create', 'other');
   await Promise.all([
     listener(lab, [9100], { network: 'host', labels: { 'drawbridge.mode': 'off' } }),
@@ -120,7 +124,7 @@ describe('a project of six services', () => {
     await waitFor('the new container', async () => (await preview('monitoring')).recordingSince !== null);
     expect(await proposals()).toEqual(EXPECTED);
     const { gaps } = await preview('worker');
-    expect(gaps).toMatchObject([{ reason: 'the service was not running' }]);
+    expect(gaps).toMatchObject([{ reason: expect.stringMatching(/^the service was not running/) }]);
   });
 
   it('is denied exactly that', async () => {

@@ -2,7 +2,8 @@
  * An app of six services goes from observe to enforce by the commands of the recipe and by what is suggested, and by nothing else: its own
  * checks pass, and it has no other entry.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -10,6 +11,8 @@ import { waitFor } from '../lab/process.js';
 import { Kitchen } from './recipe.js';
 
 const [PAY, REGISTRY] = ['pay.app.test', 'registry.app.test'];
+/** Anyone can receive data there: it is left out, for a person to decide. */
+const HOOK = 'hooks.slack.com';
 const MAIL = '93.184.76.25';
 const DENIED = '93.184.76.9';
 const get = (url: string): string => `wget -q -T 5 -O /dev/null ${url}`;
@@ -52,7 +55,8 @@ let kitchen: Kitchen;
 
 beforeAll(async () => {
   lab = await Lab.up();
-  await lab.dns.set({ [PAY]: { A: ['93.184.76.1'] }, [REGISTRY]: { A: ['93.184.76.2'] } });
+  const names = { [PAY]: '93.184.76.1', [REGISTRY]: '93.184.76.2', [HOOK]: '93.184.76.3' };
+  await lab.dns.set(Object.fromEntries(Object.entries(names).map(([name, a]) => [name, { A: [a] }])));
   drawbridge = lab.drawbridge({ config: { default: 'observe' } });
   await drawbridge.ready();
   // what passes before is in a gap of the record
@@ -90,7 +94,7 @@ interface Suggested {
   readonly owner: string;
   readonly starts: number;
   readonly entries: readonly { readonly entry: string }[];
-  readonly left: readonly { readonly entry: string; readonly why: string }[];
+  readonly left: readonly { readonly entry: string; readonly action: string }[];
 }
 interface Shown {
   readonly compose: { readonly service: string };
@@ -108,6 +112,7 @@ it('is observed over two starts, and each service is suggested what it needs and
   passed(await checks());
   await kitchen.type('Start it once more');
   passed(await checks());
+  await lab.exec('shop-worker-1', ['sh', '-c', get(`http://${HOOK}/`)]);
   // one lookup of a name that the app does not need, in one of two starts
   await lab.exec('shop-web-1', ['nslookup', 'oddity.app.test']);
   const suggested = await waitFor(
@@ -122,14 +127,36 @@ it('is observed over two starts, and each service is suggested what it needs and
     30_000,
   );
   expect(entriesOf(suggested)).toEqual(NEEDED);
-  // A connection is joined with its destination some seconds after it: a neighbour may have had another address by then.
-  const left = suggested.find((one) => one.owner === 'compose:shop/web')?.left ?? [];
-  expect(left.filter(({ entry }) => !entry.startsWith('172.'))).toEqual([
-    expect.objectContaining({ entry: 'oddity.app.test' }),
+  expect(suggested.flatMap(({ left }) => left.map(({ entry, action }) => [entry, action]))).toEqual([
+    ['oddity.app.test', 'add'],
+    [HOOK, 'decide'],
   ]);
   const { stdout } = await kitchen.type('See what is suggested');
-  expect(stdout).toContain('2 starts recorded');
+  expect(stdout).toMatch(/^# worker {2}1 entry · 1 to decide \(hooks\.slack\.com\) · .*, 2 starts/m);
   await kitchen.type('Write the labels');
+});
+
+it('is pasted as it is, and with one of its commented entries', async () => {
+  const config = async (text: string) => {
+    writeFileSync(kitchen.path('decided.yaml'), text);
+    const { stdout } = await kitchen.sh(
+      'docker compose -f compose.yaml -f decided.yaml config --format json',
+    );
+    const { services } = JSON.parse(stdout) as {
+      services: Record<string, { labels: Record<string, string> }>;
+    };
+    return (service: string) => services[service]?.labels['drawbridge.allow'];
+  };
+  const text = readFileSync(kitchen.path('egress.yaml'), 'utf8');
+  const asIs = await config(text);
+  expect(asIs('worker')).toMatch(/^registry\.app\.test:8000\n# hooks\.slack\.com {3}# anyone can receive/);
+  expect(asIs('web')).toMatch(/^# oddity\.app\.test {3}# only resolved/);
+  const decided = await config(text.replace(`# ${HOOK}   #`, `${HOOK}   #`));
+  expect(decided('worker')).toMatch(/^registry\.app\.test:8000\nhooks\.slack\.com {3}# anyone can receive/);
+  const { stdout } = await kitchen.sh(
+    'drawbridge suggest --project shop > shop.yaml && drawbridge check shop.yaml',
+  );
+  expect(stdout).not.toMatch(/problem/);
 });
 
 it('is evaluated against the suggestion: what is not in it is shown, and nothing is denied', async () => {
@@ -151,6 +178,19 @@ it('is enforced on trial with the suggested labels: its checks pass, and nothing
   const { stdout } = await kitchen.type('Give the services their labels');
   expect(stdout).toContain(DENIED);
   for (const entry of Object.values(NEEDED).flat()) expect(stdout).not.toContain(entry);
+  // The dry run shows what the suggestion leaves out or would add, and nothing else.
+  const cut = await shown<readonly { readonly wouldCut: readonly { readonly entry: string | null }[] }[]>(
+    ...['mode', '--project', 'shop', 'enforce', '--dry-run'],
+  );
+  const suggestions = await shown<readonly Suggested[]>('suggest', '--project', 'shop');
+  const missing = suggestions.map(({ owner, entries, left }) => {
+    const own = NEEDED[owner.split('/')[1] ?? ''] ?? [];
+    return [...entries, ...left].map(({ entry }) => entry).filter((entry) => !own.includes(entry));
+  });
+  expect(cut.map(({ wouldCut }) => wouldCut.map(({ entry }) => entry).sort()).sort()).toEqual(
+    missing.map((entries) => entries.sort()).sort(),
+  );
+  expect(missing.flat()).toEqual(expect.arrayContaining([HOOK, 'oddity.app.test', `${DENIED}:80`]));
   expect(await modes()).toEqual(all('observe'));
   await kitchen.type('Enforce for an hour');
   const containers = await shown<readonly Shown[]>('ps');
@@ -186,6 +226,100 @@ it('stays enforced when it is confirmed, by its labels alone as well, and can go
   expect(await modes()).toEqual(all('observe'));
   expect(await reaches('api')).toBe(true);
   expect(kitchen.untyped()).toEqual([]);
+});
+
+interface Contact {
+  readonly container: string;
+  readonly verdict: string;
+  readonly address: string;
+  readonly name: string | null;
+  readonly reason: string;
+}
+/** All events of flows and of first contacts from now on. */
+async function watchEvents() {
+  const seen: { readonly event: string; readonly data: Contact }[] = [];
+  let text = '';
+  const path = '/v1/events?kind=flow,first-contact';
+  const stream = request({ socketPath: drawbridge.apiSocket, path }, (res) => {
+    res.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
+      const parts = text.split('\n\n');
+      text = parts.pop() ?? '';
+      for (const part of parts) {
+        const [, event] = /^event: (.*)$/m.exec(part) ?? [];
+        const [, data] = /^data: (.*)$/m.exec(part) ?? [];
+        if (event && data) seen.push({ event, data: JSON.parse(data) as Contact });
+      }
+    });
+  });
+  await new Promise<void>((resolve, reject) =>
+    stream
+      .on('response', () => resolve())
+      .on('error', reject)
+      .end(),
+  );
+  stream.on('error', () => undefined);
+  return { seen, end: () => stream.destroy() };
+}
+const isDenied = ({ verdict }: Contact): boolean => verdict !== 'allow';
+
+it('is recreated in part without an incident, and a neighbour that is gone for good is told', async () => {
+  await drawbridge.cli(['mode', 'shop-api-1', 'enforce', '--yes'], { check: true });
+  await lab.start({ name: 'passing', network: 'shop_default' });
+  const db = (
+    await lab.docker(
+      'inspect',
+      '-f',
+      '{{(index .NetworkSettings.Networks "shop_default").IPAddress}}',
+      'shop-db-1',
+    )
+  ).trim();
+  const asks = [
+    'http://db:5432/passwd',
+    'http://cache:6379/passwd',
+    `http://${db}:5432/passwd`,
+    'http://passing/',
+  ];
+  const loop = asks.map((url) => `${get(url)} & `).join('');
+  const clients = ['api', 'worker'].map((service) => `shop-${service}-1`);
+  for (const client of clients)
+    await lab.docker('exec', '-d', client, 'sh', '-c', `while :; do ${loop} sleep 0.2; done 2>/dev/null`);
+  const flows = async (query: string): Promise<readonly Contact[]> =>
+    JSON.parse((await drawbridge.get(`/v1/flows?limit=1000&${query}`)).body).items;
+  const neighbours = ['container:db', 'container:cache', 'container:passing'];
+  const reached = clients.flatMap((client) => neighbours.map((name) => `${client} ${name}`));
+  await waitFor('the first contacts to be recorded', async () => {
+    const all = (await flows('since=1m')).map(({ container, name }) => `${container} ${name}`);
+    return reached.every((pair) => all.includes(pair));
+  });
+  const began = new Date().toISOString();
+  const events = await watchEvents();
+  const about = (name: string, client: string) =>
+    events.seen.filter(({ data }) => data.container === client && (data.name ?? data.address) === name);
+  await kitchen.sh('docker compose up --detach --force-recreate db cache');
+  for (const client of clients) {
+    // the control: a name, and an address, that no neighbour had
+    await lab.exec(client, ['nslookup', 'redis']);
+    await lab.exec(client, ['nc', '-w', '1', DENIED, '80']);
+    await waitFor('both', () => about('redis', client).length > 0 && about(DENIED, client).length > 0);
+  }
+  await lab.docker('rm', '-f', 'passing');
+  for (const client of clients)
+    await waitFor(
+      'the neighbour that does not come back',
+      () => about('passing', client).some(({ data }) => data.reason.includes('left')),
+      60_000,
+    );
+  events.end();
+  const controls = ['redis', DENIED, 'passing', 'container:passing'];
+  const others = events.seen.filter(({ data }) => !controls.includes(data.name ?? data.address));
+  const news = others.filter(({ event, data }) => event === 'first-contact' || isDenied(data));
+  expect(
+    news.map(({ event, data }) => [event, data.container, data.verdict, data.name ?? data.address]),
+  ).toEqual([]);
+  const denied = await flows(`verdict=denied&since=${began}`);
+  expect(denied.filter(({ name, address }) => !controls.includes(name ?? address))).toEqual([]);
+  passed(await checks());
 });
 
 describe('what was set by command for a service', () => {

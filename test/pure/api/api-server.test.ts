@@ -151,6 +151,7 @@ describe('reading', () => {
       ['[2001:db8::7]:443', { target: '2001:db8::7', port: 443 }],
       ['2001:db8::7', { target: '2001:db8::7', port: null }],
       ['192.0.2.7', { target: '192.0.2.7', port: null }],
+      ['container:db:5432', { target: 'container:db', port: 5432 }],
     ] as const)
       expect((await ask('PUT', path(text))).body).toMatchObject(known);
     for (const bad of ['a b', 'a.org:99999', 'https://a.org', '[::1'])

@@ -14,7 +14,6 @@ import type { StoreTrust } from '../../../src/changes/store-trust.js';
 import type { TokenChanges } from '../../../src/changes/token-changes.js';
 import type { PlannedChange, TransferChanges } from '../../../src/changes/transfer-changes.js';
 import type { UnwrittenChange, UnwrittenChanges } from '../../../src/changes/unwritten-changes.js';
-import type { PreviewRequest, PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { Reconciler } from '../../../src/enforce/reconciler.js';
 import { EventLog } from '../../../src/events/event-log.js';
@@ -33,6 +32,7 @@ import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js
 import type { Role, Token } from '../../../src/policy/token.js';
 import type { Store } from '../../../src/store/store-interface.js';
 import type { Place } from '../../../src/suggest/needs.js';
+import type { PreviewRequest, PreviewView } from '../../../src/suggest/preview.js';
 import { type Suggestion, suggest } from '../../../src/suggest/suggest.js';
 import type { Feeds } from '../../../src/threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';
@@ -359,12 +359,19 @@ export class MemoryService {
   /** By names alone; the container has no policy. */
   async suggestion({ container, record, options, now }: SuggestionRequest): Promise<Suggestion> {
     const name = typeof container === 'string' ? container : container.name;
-    const place = (to: SeenDestination): Place => ({ entry: to.name, free: false, warning: null });
+    const place = (to: SeenDestination): Place => ({
+      entry: to.name,
+      kind: 'name',
+      name: to.name,
+      free: false,
+      warning: null,
+    });
     return suggest({
       container: name,
       record,
       places: record.seen.map(place),
       policy: { entries: [], denied: [], lists: [] },
+      mode: 'observe',
       lists: this.store,
       notRecorded: [],
       now,

@@ -19,11 +19,11 @@ import type { ListView } from '../../../src/changes/list-changes.js';
 import type { PlannedChange } from '../../../src/changes/transfer-changes.js';
 import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js';
 import type { ExplainView } from '../../../src/coverage/explain-request.js';
-import type { PreviewView } from '../../../src/coverage/preview.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
 import type { OutputStatus, TestResult } from '../../../src/notify/notifier.js';
 import type { Pause } from '../../../src/policy/policy.js';
+import type { PreviewView } from '../../../src/suggest/preview.js';
 import type { Suggestion } from '../../../src/suggest/suggest.js';
 import type { FeedSync, FeedView, ThreatsStatus, ThreatView } from '../../../src/threats/feed-view.js';
 

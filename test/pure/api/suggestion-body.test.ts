@@ -17,8 +17,14 @@ const facts = {
   imageLabels: {},
   imageId: '',
   image: 'x',
-  endpoints: [],
+  endpoints: [{ networkId: 'front', ip4: '172.18.0.2', dnsNames: [] }],
 } as unknown as ContainerFacts;
+
+const neighbour = (id: string, ip4: string): ContainerFacts =>
+  ({ ...facts, id, name: id, labels: {}, endpoints: [{ networkId: 'front', ip4, dnsNames: [] }] }) as never;
+const containers = new Map(
+  [facts, neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4')].map((c) => [c.id, c]),
+);
 
 /** `described`: what the recording finds for each address. */
 function partsOf(
@@ -27,8 +33,8 @@ function partsOf(
   const m = { ...member(7, 'a.org', 'enforce'), neighbours: ['172.18.0.4'] };
   const parts = {
     applied: { value: { subjects: new Map([[m.id, m]]) } },
-    docker: { view: () => ({ containers: new Map([[facts.id, facts]]), networks }) },
-    policies: { policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
+    docker: { view: () => ({ containers, networks }) },
+    policies: { isManaged: () => true, policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
     recording: {
       describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
         described[address] ?? { kind: 'address', entry: `${address}:443` },
@@ -39,7 +45,7 @@ function partsOf(
 const ask = (container: ContainerFacts | string, all: readonly SeenDestination[], described = {}) =>
   suggestionBody(
     partsOf(described),
-    { lists: SHIPPED },
+    { lists: SHIPPED, mode: 'observe' },
     {
       container,
       record: { owner: 'name:web', since: 1, gaps: [], starts: 1, dropped: 0, seen: all },
@@ -49,15 +55,28 @@ const ask = (container: ContainerFacts | string, all: readonly SeenDestination[]
   );
 const left = (s: Awaited<ReturnType<typeof ask>>) => s.left.map((l) => `${l.entry} ${l.why}`).join('\n');
 
-it('a container that exists: its neighbours, free ones, and addresses that none has now', async () => {
-  const found = await ask(facts, [seen('172.18.0.3:5432'), seen('172.18.0.4:80'), seen(`${ADDRESS}:6379`)], {
-    '172.18.0.3': { kind: 'neighbour', entry: 'container:db:5432' },
-    '172.18.0.4': { kind: 'neighbour', entry: 'container:free:80' },
-  });
-  expect(texts(found)).toContain('container:db:5432');
+const toNeighbour = (name: string, address: string, more: Partial<SeenDestination> = {}) =>
+  seen(`x.org:80`, { name: `container:${name}`, address, ...more });
+
+it('a container that exists: neighbours by their service, free ones, and addresses of which nothing is known', async () => {
+  const rows = [toNeighbour('db', '172.18.0.3'), toNeighbour('free', '172.18.0.99'), seen(`${ADDRESS}:6379`)];
+  const found = await ask(facts, rows);
+  expect(texts(found)).toContain('container:db:80');
   expect(texts(found).join()).not.toMatch(/free|172/);
   expect(found.notes.join()).toMatch(/container:free: permitted without an entry/);
-  expect(left(found)).toMatch(/^172\.18\.0\.9:6379\/tcp no container has this address now/);
+  expect(left(found)).toMatch(/^172\.18\.0\.9:6379\/tcp it is not known which container had this address/);
+});
+
+it('not the neighbour that has the address by now', async () => {
+  const now = { '172.18.0.3': { kind: 'neighbour', entry: 'container:notifier:5432' } };
+  const found = await ask(facts, [seen('172.18.0.3:5432'), toNeighbour('db', '172.18.0.3')], now);
+  expect(texts(found)).toEqual(['container:db:80,5432']);
+  expect(texts(await ask(facts, [seen('172.18.0.3:5432')], now)).join()).not.toMatch(/notifier/);
+});
+
+it('a neighbour that is not there now, and needed no entry, needs none', async () => {
+  const found = await ask(facts, [toNeighbour('worker', ADDRESS, { reason: FREE_NEIGHBOUR })]);
+  expect([texts(found).join(), left(found)]).toEqual([expect.not.stringMatching('worker'), '']);
 });
 
 it('a neighbour that is gone is named as the container resolved it', async () => {
@@ -90,6 +109,6 @@ it('a container that is gone: names and public addresses, not what had a private
   ];
   const found = await ask('gone', rows);
   expect(texts(found)).toEqual(['93.184.1.1:22', 'b.org', 'c.org private']);
-  expect(left(found)).toMatch(/^10\.0\.0\.5:5432\/tcp no container has this address now/);
+  expect(left(found)).toMatch(/^10\.0\.0\.5:5432\/tcp it is not known which container had this address/);
   expect(found.notes.join()).toMatch(/gone does not exist now/);
 });

@@ -148,6 +148,19 @@ it('a project has one preview for the containers of an owner, one question and o
   expect(requested()).toMatchObject([[['id0', 'id1'], { mode: 'enforce', trialMs: 3_600_000 }]]);
 });
 
+it('what the previews of a project have in common comes once, after them', async () => {
+  running(shop('web'), { ...shop('api'), name: 'shop-api-1' });
+  const preview = bench.controller.preview.bind(bench.controller);
+  bench.controller.preview = async (id, to) => ({
+    ...(await preview(id, to)),
+    container: id,
+    notRecorded: ['names are not seen', ...(id === 'id1' ? ['macvlan is not recorded'] : [])],
+  });
+  const { out } = await bench.run('mode', '--project', 'shop', 'enforce', '--dry-run');
+  expect(out).toMatch(/^id0 .*\nid1 .*\nnames are not seen\nid1: macvlan is not recorded\n/);
+  expect(out.match(/names are not seen/g)).toHaveLength(1);
+});
+
 it('status shows trials and evaluations', async () => {
   const status = bench.controller.status.bind(bench.controller);
   const trialUntil = '2030-01-01T00:15:00.000Z';

@@ -47,6 +47,8 @@ function reasonOf(
     decide: () => ({ allow: true, entries, sets: [], allowPrivate: false }),
     resolvedFor: () => (resolved ? [ADDRESS] : []),
     hostAddress: '172.18.0.254',
+    whose: () => undefined,
+    former: () => undefined,
     neighbours: () => [],
   });
   expect(view.verdict).toBe('allow');

@@ -19,6 +19,12 @@ const NONE = {
   observedSource: () => undefined,
 };
 const NEIGHBOUR = '172.18.0.9';
+const [OWN, FORMER] = ['172.18.0.7', '172.18.0.8'];
+const WHOSE: Readonly<Record<string, ReturnType<ExplainInput['whose']>>> = {
+  [OWN]: 'self',
+  [FORMER]: 'nobody',
+  [NEIGHBOUR]: { neighbour: 'db' },
+};
 const BEFORE = '198.51.100.1:80';
 
 function explained(allow: string, to: string, mode: Mode = 'enforce', notes: PolicyNote[] = []): ExplainView {
@@ -46,6 +52,8 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
     }),
     resolvedFor: () => [],
     hostAddress: '172.18.0.254',
+    whose: (address) => WHOSE[address],
+    former: ({ address }) => (address === FORMER ? { label: 'db', left: Date.now() - 4_000 } : undefined),
     neighbours: (name) => (name === 'db' ? [NEIGHBOUR] : []),
   };
   return explain(questions);
@@ -92,7 +100,7 @@ describe('the remedy of a denial, applied as it is printed, allows it', () => {
     expect(entry, String(before.remedy)).toBeDefined();
     expect(before.lasting).toContain(entry);
     // A container entry is resolved to its neighbours outside of what this test builds.
-    const applied = to.startsWith('container:') ? `${NEIGHBOUR}:5432` : entry;
+    const applied = entry?.startsWith('container:') ? `${NEIGHBOUR}:5432` : entry;
     expect(explained(`${BEFORE}, ${applied}`, to).verdict).toBe('allow');
   });
 });
@@ -162,4 +170,20 @@ it('warns where anyone can receive data, permitted or not, and of a name of one 
     /one customer of \*\.blob\.core\.windows\.net/,
   );
   expect(explained('api.github.com', 'api.github.com').warning).toBeNull();
+});
+
+describe('an address in a network of Docker', () => {
+  it('of the container itself is never offered', () =>
+    expect(explained('', `${OWN}:5432`).remedy).toBe(
+      'this is an address of app itself: nothing needs to be permitted',
+    ));
+  it('that no container has now is not offered, and whose it was is said', () => {
+    const view = explained('', `${FORMER}:5432`);
+    expect(view.remedy).toMatch(/^no container has this address now.*container:NAME:PORT$/);
+    expect(view.reason).toMatch(
+      /this was its address: db is being recreated, or was removed: it left .* 4s ago/,
+    );
+  });
+  it('of a neighbour is offered as the neighbour', () =>
+    expect(entryOf(explained('', `${NEIGHBOUR}:5432`).remedy)).toBe('container:db:5432'));
 });

@@ -1,7 +1,7 @@
 /** What is counted of containers, and which packets have no copy in the log. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseRecord } from '../../../src/enforce/recording.js';
+import { parseCounts } from '../../../src/enforce/recording.js';
 import { Copies, parseTallies, Tallies } from '../../../src/enforce/tallies.js';
 
 const seen = { id: 'c', entry: null, packets: 0, bytes: 0, count: 1 };
@@ -38,7 +38,7 @@ describe('connections and attempts', () => {
     tallies.copied('c', 0);
     const text = JSON.stringify({ version: 1, at: 1, owners: {}, tallies: tallies.snapshot() });
     const again = new Tallies();
-    again.restore(parseRecord(text).tallies ?? {});
+    again.restore(parseCounts(text));
     expect(again.snapshot()).toEqual(tallies.snapshot());
     // eleven packets more while the service was away, of which one was logged before
     expect([...again.read(new Map([['c', { sum: 22, grown: undefined }]]), 0)]).toEqual([['c', 11]]);

@@ -93,6 +93,13 @@ const inputs = fc
 
 const RUNS = { numRuns: 100 };
 
+/** The text as it is after the "#" of one commented entry was taken away, for each of them. */
+const commented = (text: string): string[] =>
+  [...text.matchAll(/^( +)# ((?:- )?)(?=\S+(?: \S+)? {3}# )/gm)].map(
+    ({ 0: whole, 1: indent, 2: item, index }) =>
+      `${text.slice(0, index)}${indent}${item}${text.slice(index + whole.length)}`,
+  );
+
 /** The entries of a text, those of lists included, as a container would have them. */
 function policyOf(texts: readonly string[]): { entries: PolicyEntry[]; denied: PolicyEntry[] } {
   const gathering = new Gathering(SHIPPED, NOW);
@@ -162,7 +169,8 @@ describe('any suggestion', () => {
         expect(list, yaml).toMatchObject({ ok: true });
         if (list.ok) expect(list.value.allow.map((e) => e.canonical)).toEqual(suggestedEntries([found]));
 
-        for (const line of suggestionText('web', [found], 'label').trimEnd().split('\n')) {
+        const all = suggestionText('web', [found], 'label').trimEnd().split('\n');
+        for (const line of all.filter((text) => !text.startsWith('#'))) {
           const [key = '', value = ''] = line.split(/=(.*)/s);
           if (key === 'drawbridge.allow') {
             const parsed = parseEntries(value);
@@ -178,6 +186,14 @@ describe('any suggestion', () => {
         expect(intent.broken).toBe(false);
         expect(intent.allow.map((e) => e.canonical)).toEqual(found.entries.map((e) => e.entry));
         expect(intent.lists).toEqual(found.lists.map((l) => l.list));
+
+        expect(intent.mode === 'observe', compose).toBe(found.reachesNothing);
+        for (const text of commented(suggestionText('web', [found], 'compose')))
+          expect(readLabels({ ...FACTS, labels: parse(text).services.web.labels }, []).broken, text).toBe(
+            false,
+          );
+        for (const text of commented(yaml))
+          expect(parseListFile('web.yaml', text), text).toMatchObject({ ok: true });
 
         const order = given.record.seen.map((_, i) => i).reverse();
         const shuffled = {

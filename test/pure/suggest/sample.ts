@@ -60,7 +60,9 @@ export function placeOf(one: SeenDestination, all: readonly SeenDestination[]): 
   const port = one.port > 0 && !(isWeb && name !== undefined) ? `:${one.port}` : '';
   const suffix = one.proto === 'tcp' || one.proto === 'dns' ? '' : `/${proto}`;
   const parsed = parseEntry(`${name ?? address}${port}${suffix}`);
-  return { entry: parsed.ok ? parsed.value.canonical : null, free: false, warning: null };
+  const kind = name === undefined ? 'address' : 'name';
+  const entry = parsed.ok ? parsed.value.canonical : null;
+  return { entry, kind, name: name ?? null, free: false, warning: null };
 }
 
 export function policy(text: string, lists: readonly string[] = []): PresentPolicy {
@@ -97,6 +99,7 @@ export function inputOf(
     container: 'shop-web-1',
     places: rows.map((row) => placeOf(row, rows)),
     policy: policy(''),
+    mode: 'observe',
     lists: SHIPPED,
     notRecorded: [],
     now: NOW,

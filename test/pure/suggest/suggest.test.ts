@@ -58,7 +58,8 @@ describe('entries', () => {
 
   it('neighbours that need no entry get none, and others are named', () => {
     const rows = [seen('172.18.0.3:5432'), seen('172.18.0.4:6379'), seen('172.18.0.1:8125/udp')];
-    const place = (entry: string, free = false) => ({ entry, free, warning: null });
+    const kind = 'neighbour' as const;
+    const place = (entry: string, free = false) => ({ entry, kind, name: null, free, warning: null });
     const places = [place('container:db:5432'), place('container:cache:6379', true), place('host:8125/udp')];
     const found = suggested(rows, { places });
     expect(texts(found)).toEqual(['container:db:5432', 'host:8125/udp']);
@@ -114,11 +115,15 @@ describe('lists', () => {
     ];
     const found = suggested(rows);
     expect(found.lists.map((l) => [l.list, l.covers])).toEqual([
-      ['github', ['api.github.com', 'codeload.github.com', 'github.com']],
       ['npm', ['nodejs.org', 'registry.npmjs.org']],
     ]);
-    expect(texts(found)).toEqual(['a.org']);
-    expect(found.notes[0]).toBe('github and npm explain 5 of 6 destinations');
+    expect(found.notes[0]).toBe('npm explains 2 of 6 destinations');
+  });
+
+  it('larger than what was used warrants are offered, and their names are entries', () => {
+    const found = suggested(['github.com', 'api.github.com']);
+    expect([found.lists, texts(found)]).toEqual([[], ['api.github.com', 'github.com']]);
+    expect(found.offered).toEqual([{ list: 'github', size: 11, covers: ['api.github.com', 'github.com'] }]);
   });
 
   it('one name, other ports, and lists that open much are not enough', () => {
@@ -190,7 +195,7 @@ describe('what is left out, and why', () => {
     const row = seen('169.254.169.254:80');
     const warned = suggested([row], { places: [{ ...placeOf(row, []), warning: 'metadata' }] });
     expect(leftOf(warned)).toEqual(['169.254.169.254:80: metadata']);
-    expect(leftOf(suggested([row], { places: [{ entry: null, free: false, warning: null }] }))).toEqual([
+    expect(leftOf(suggested([row], { places: [{ ...placeOf(row, []), entry: null }] }))).toEqual([
       '169.254.169.254:80/tcp: no entry can permit it',
     ]);
   });

@@ -1,10 +1,19 @@
+import {
+  endedFlows,
+  enforcedAs,
+  type PreviewDestination,
+  type PreviewFlow,
+  type PreviewInput,
+  passes,
+  type UsedDestination,
+  wouldDeny,
+} from '../coverage/would-deny.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameDecision, NamesPolicy } from '../dns/names-policy.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
-import type { RecordingGap } from '../enforce/recorded.js';
-import { type Recording, recordKey } from '../enforce/recording.js';
+import type { Recording } from '../enforce/recording.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
 import { formatAddress } from '../lib/ip.js';
@@ -18,15 +27,8 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import {
-  endedFlows,
-  enforcedAs,
-  type PreviewDestination,
-  type PreviewFlow,
-  type PreviewInput,
-  passes,
-  wouldDeny,
-} from './would-deny.js';
+import { byText, iso, type Recorded, usedRows } from './needs.js';
+import { placesOf } from './places.js';
 
 /** What mode enforce would deny, by what was recorded, and what was not recorded. */
 export interface PreviewView {
@@ -43,8 +45,8 @@ export interface PreviewView {
   /** Recorded without interruption since then; null: it is not recorded now. */
   readonly recordingSince: string | null;
   /** Before that, oldest first: when the owner ran without being recorded. */
-  readonly gaps: readonly RecordingGap[];
-  /** Connections that were not recorded: more than the log takes in a second, or than the record keeps. */
+  readonly gaps: readonly { readonly from: string; readonly to: string; readonly reason: string }[];
+  /** Connections that are in no record. */
   readonly dropped: number;
   /** Traffic that cannot be recorded, as sentences. */
   readonly notRecorded: readonly string[];
@@ -80,38 +82,68 @@ interface Sibling {
   readonly policy: Policy;
 }
 
-/** What mode enforce, or a candidate list, would deny now: destinations that were recorded, and connections that are open. */
+/**
+ * What mode enforce, or a candidate list, would deny now: destinations that were recorded, and connections that are open. `record`: of the
+ * owner, as a suggestion reads it; undefined: there is none.
+ */
 export async function previewView(
   parts: PreviewParts,
-  c: ContainerFacts,
+  facts: ContainerFacts,
   wanted: PreviewRequest,
+  record: Recorded | undefined,
 ): Promise<PreviewView> {
-  const { recording } = parts;
-  const facts = (c.sharesWith && parts.docker.view().containers.get(c.sharesWith)) || c;
   const siblings = siblingsOf(parts, facts);
-  const policy = siblings.find((s) => s.facts.id === facts.id)?.policy ?? parts.policies.policyOf(facts);
-  const isEvaluation = wanted.against !== undefined && wanted.against === policy.against?.list;
-  const key = isEvaluation ? recordKey(facts, policy) : ownerKey(facts);
-  const { since, gaps } = recording.period(key);
-  const isRecorded = siblings.some((s) => s.member?.policy.mode === 'observe');
+  const own = siblings.find((s) => s.facts.id === facts.id);
+  const policy = own?.policy ?? parts.policies.policyOf(facts);
   const to = wanted.mode === 'auto' ? parts.policies.policyAs(facts, undefined).mode : wanted.mode;
   const shows = to === 'enforce' || wanted.against !== undefined;
-  const found = shows ? await Promise.all(siblings.map((s) => denied(parts, s, wanted, key))) : [];
+  const rows = usedDestinations(parts, own?.member, facts, record);
+  const found = shows ? await Promise.all(siblings.map((s) => denied(parts, s, wanted, rows))) : [];
   const notes = await Promise.all(siblings.map((s) => notRecorded(parts, s.facts, s.member)));
+  const gaps = (record?.gaps ?? []).map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) }));
+  const since = gaps.at(-1)?.to ?? (typeof record?.since === 'number' ? iso(record.since) : null);
   return {
-    container: c.name,
+    container: facts.name,
     containers: siblings.map((s) => s.facts.name),
     owner: ownerKey(facts),
     mode: policy.mode,
     to,
     against: wanted.against ?? null,
-    recordingSince: isRecorded && since !== undefined ? new Date(since).toISOString() : null,
+    recordingSince: since,
     gaps,
-    dropped: recording.flows.dropped(key),
-    notRecorded: [...new Set([...notes.flat(), ...notEvaluated(siblings, policy, wanted)])],
+    dropped: record?.dropped ?? 0,
+    notRecorded: [...new Set([...notes.flat(), ...differing(siblings)])],
     destinations: unionOf(found.map((f) => f.destinations)),
     flows: found.flatMap((f) => f.flows),
   };
+}
+
+/** One for each entry, the most recent first: a name on 80 and 443, from whatever address, is one destination. */
+function usedDestinations(
+  parts: PreviewParts,
+  member: Subject | undefined,
+  facts: ContainerFacts,
+  record: Recorded | undefined,
+): readonly UsedDestination[] {
+  const { seen = [] } = record ?? {};
+  const places = placesOf(parts, member, facts, seen);
+  const used = new Map<string, UsedDestination>();
+  const { rows } = usedRows(seen, places, Number.NEGATIVE_INFINITY);
+  for (const { place, title, name, address, port, proto, verdict, first, last, count } of rows) {
+    if (place.free || verdict === 'threat') continue;
+    const entry = place.warning === null ? place.entry : null;
+    const key = `${proto === 'dns' ? 'dns ' : ''}${entry ?? `${title} ${proto}`}`;
+    const known = used.get(key);
+    const resolved = place.kind === 'neighbour' ? null : name;
+    const row = { entry, kind: place.kind, name: place.name, resolved, address, port, proto };
+    used.set(key, {
+      ...(known && known.last > last ? known : row),
+      first: Math.min(first, known?.first ?? first),
+      last: Math.max(last, known?.last ?? last),
+      count: count + (known?.count ?? 0),
+    });
+  }
+  return [...used].sort(([a, x], [b, y]) => y.last - x.last || byText(a, b)).map(([, row]) => row);
 }
 
 /** The containers with the same owner: the record and the mode belong to all of them. */
@@ -136,27 +168,10 @@ function unionOf(all: readonly (readonly PreviewDestination[])[]): readonly Prev
   return [...union.values()].sort((a, b) => (a.last < b.last ? 1 : -1));
 }
 
-/** Results of a list and of the policy are not mixed: what the one that was evaluated permits was not recorded. */
-function notEvaluated(
-  siblings: readonly Sibling[],
-  { against, entries }: Policy,
-  wanted: PreviewRequest,
-): readonly string[] {
-  const differ =
-    new Set(siblings.map((s) => policyText(s.policy))).size > 1
-      ? [
-          'the containers of this owner have different policies: what is denied to one of them at least is listed',
-        ]
-      : [];
-  if (against && wanted.against !== against.list)
-    return [
-      ...differ,
-      `the list ${against.list} is evaluated in place of its policy since ${against.since}: destinations that this list permits are not recorded, and are missing here`,
-    ];
-  if (wanted.against === undefined || against || entries.length === 0) return differ;
+function differing(siblings: readonly Sibling[]): readonly string[] {
+  if (new Set(siblings.map((s) => policyText(s.policy))).size < 2) return [];
   return [
-    ...differ,
-    `destinations that its policy permits are not recorded: whether the list ${wanted.against} permits them shows once that list is evaluated`,
+    'the containers of this owner have different policies: what is denied to one of them at least is listed',
   ];
 }
 
@@ -169,12 +184,12 @@ async function denied(
   parts: PreviewParts,
   { facts, member: now }: Sibling,
   wanted: PreviewRequest,
-  key: string,
+  rows: readonly UsedDestination[],
 ): Promise<Pick<PreviewView, 'destinations' | 'flows'>> {
   const state = parts.applied.value;
   if (!state || !now || (now.policy.mode === 'enforce' && wanted.against === undefined)) return NOTHING;
   const member = subjectAs(parts, state, now, facts, wanted);
-  const input = previewInput(parts, state, member, facts, key);
+  const input = previewInput(parts, state, member, facts, rows);
   const destinations = wouldDeny(input);
   if (wanted.against !== undefined) return { destinations, flows: [] };
   const flows = endedFlows(
@@ -212,7 +227,7 @@ function previewInput(
   state: AppliedState,
   member: Subject,
   facts: ContainerFacts,
-  key: string,
+  rows: readonly UsedDestination[],
 ): PreviewInput {
   const { dns, names } = parts;
   const decide = (name: string): NameDecision => names.decideAs(member, name);
@@ -220,7 +235,7 @@ function previewInput(
   const isAssumed = (set: string, address: string): boolean =>
     assumed?.address === address && assumed.sets.has(set);
   return {
-    rows: parts.recording.rows(key),
+    rows,
     enforced: enforcedAs(parts, state, member, { decide, isAssumed }),
     answers: (name) => decide(name).allow,
     assuming: (name, address, evaluate) => {

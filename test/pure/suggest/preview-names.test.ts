@@ -1,7 +1,7 @@
 /** What the preview of mode enforce reports about the names that connections ask for, which are not seen of observed containers. */
 import { expect, it } from 'vitest';
-import { namesNotChecked } from '../../../src/coverage/preview.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
+import { namesNotChecked } from '../../../src/suggest/preview.js';
 import { member, shape } from '../ruleset/sample.js';
 
 const names = { verify: true, quic: 'verify', ports: [443, 8443] } as const;

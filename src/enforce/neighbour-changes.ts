@@ -1,0 +1,285 @@
+import { parseAddress } from '../lib/ip.js';
+import type { ContainerFacts, DockerView } from '../policy/container.js';
+import { addressesOn, namesOn, neighboursOn } from '../policy/neighbours.js';
+import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import type { Subject } from '../ruleset/desired-state.js';
+import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
+
+/** A container on a network, until it left it. */
+export interface FormerPlace {
+  readonly container: string;
+  readonly name: string;
+  readonly owner: string;
+  readonly networkId: string;
+  /** As an entry names it: container:NAME. */
+  readonly label: string;
+  /** As neighbours resolve it, lower case. */
+  readonly names: ReadonlySet<string>;
+  readonly addresses: readonly string[];
+  /** Containers that reached it without an entry. */
+  readonly freeFor: ReadonlySet<string>;
+  /** When it left (ms since the epoch). */
+  readonly left: number;
+}
+
+/** Compose stops a container, removes it and starts its replacement: meanwhile its name and its address are nobody's. */
+export const AWAY_MS = 10_000;
+/** Connections are recorded when they end, or with the next read of the table of connections. */
+const KEPT_MS = 120_000;
+const MOST = 4_096;
+
+/** Which containers have left a network, or joined it, a moment ago. */
+export class NeighbourChanges {
+  readonly #now: () => number;
+  readonly #subject: (id: string) => Pick<Subject, 'neighbours'> | undefined;
+  #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
+  #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
+  /** The one that left first is first. */
+  #former: FormerPlace[] = [];
+  /** When an address began to belong to a container, by network and address. */
+  readonly #joined = new Map<string, number>();
+
+  /** `subject`: as the last pass has applied it, which the view is ahead of. */
+  constructor(now: () => number, subject: (id: string) => Pick<Subject, 'neighbours'> | undefined) {
+    this.#now = now;
+    this.#subject = subject;
+  }
+
+  /** Take every view of Docker. */
+  changed(view: Pick<DockerView, 'containers' | 'networks'>): void {
+    const before = this.#view;
+    this.#view = view;
+    this.#byPlace = undefined;
+    if (!before || before.containers === view.containers) return;
+    const now = this.#now();
+    for (const c of before.containers.values()) {
+      const after = view.containers.get(c.id);
+      if (after && hasSamePlaces(after, c)) continue;
+      for (const { networkId } of c.endpoints) {
+        const addresses = addressesOn(c, networkId);
+        if (after && addressesOn(after, networkId).join() === addresses.join()) continue;
+        const names = namesOn(before, c, networkId);
+        const freeFor = this.#freeFor(before, c, networkId, addresses);
+        const of = { container: c.id, name: c.name, owner: ownerKey(c), label: labelOf(c) };
+        this.#former.push({ ...of, networkId, names, addresses, freeFor, left: now });
+      }
+    }
+    for (const c of view.containers.values()) {
+      const earlier = before.containers.get(c.id);
+      if (earlier && hasSamePlaces(earlier, c)) continue;
+      for (const { networkId } of c.endpoints)
+        for (const address of addressesOn(c, networkId))
+          if (!earlier || !addressesOn(earlier, networkId).includes(address))
+            this.#joined.set(placeKey(networkId, address), now);
+    }
+    this.#former = this.#former.filter((p) => now - p.left < KEPT_MS).slice(-MOST);
+    for (const [key, at] of this.#joined)
+      if (now - at >= KEPT_MS || this.#joined.size > MOST) this.#joined.delete(key);
+  }
+
+  /** The neighbour of this container that had the name or the address, and left a moment ago. */
+  justLeft(id: string, had: (place: FormerPlace) => boolean): FormerPlace | undefined {
+    const now = this.#now();
+    return this.#formerOf(id).find((p) => now - p.left < AWAY_MS && had(p));
+  }
+
+  /** A neighbour of this container got the address a moment ago: the rules for it may not be installed yet. */
+  hasJustJoined(id: string, address: string): boolean {
+    const now = this.#now();
+    return this.#networksOf(id).some(
+      (network) => now - (this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY) < AWAY_MS,
+    );
+  }
+
+  /** The containers of the same service, or of the same name, that are on that network now. */
+  returned({ owner, networkId }: FormerPlace): readonly ContainerFacts[] {
+    return [...(this.#view?.containers.values() ?? [])].filter(
+      (c) => ownerKey(c) === owner && c.endpoints.some((e) => e.networkId === networkId),
+    );
+  }
+
+  /** `container:NAME` of the neighbour that had the address at a time (ms since the epoch); undefined: none is known. */
+  neighbourAt(id: string, address: string, time: number): string | undefined {
+    const former = this.#formerOf(id).filter((p) => p.addresses.includes(address));
+    const then = former.filter((p) => p.left >= time).at(-1);
+    const last = former[0];
+    if (then) return `container:${then.label}`;
+    for (const network of this.#networksOf(id)) {
+      const key = placeKey(network, address);
+      const c = this.#places().get(key);
+      if (!c || c.id === id) continue;
+      const isLater = (this.#joined.get(key) ?? 0) > time;
+      return `container:${isLater && last ? last.label : labelOf(c)}`;
+    }
+    return last && `container:${last.label}`;
+  }
+
+  /** An address was that of a neighbour that this container reached without an entry, until a moment before that time. */
+  wasFree(id: string, address: string, time: number): boolean {
+    return this.#formerOf(id).some(
+      (p) => p.addresses.includes(address) && p.freeFor.has(id) && time - p.left < AWAY_MS,
+    );
+  }
+
+  /** A container that is gone. */
+  former(id: string): Pick<FormerPlace, 'name' | 'owner'> | undefined {
+    return this.#former.find((p) => p.container === id);
+  }
+
+  #freeFor(
+    before: Pick<DockerView, 'containers' | 'networks'>,
+    c: ContainerFacts,
+    networkId: string,
+    addresses: readonly string[],
+  ): ReadonlySet<string> {
+    const isFree = (id: string): boolean => {
+      const subject = this.#subject(id);
+      return subject !== undefined && addresses.some((a) => isNeighbour(subject, a));
+    };
+    return new Set(neighboursOn(before, c, networkId).flatMap(({ id }) => (isFree(id) ? [id] : [])));
+  }
+
+  /** By network and address, of the newest view: this is asked for each flow. */
+  #places(): ReadonlyMap<string, ContainerFacts> {
+    this.#byPlace ??= new Map(
+      [...(this.#view?.containers.values() ?? [])].flatMap((c) =>
+        c.endpoints.flatMap(({ networkId }) =>
+          addressesOn(c, networkId).map((address) => [placeKey(networkId, address), c] as const),
+        ),
+      ),
+    );
+    return this.#byPlace;
+  }
+
+  /** The one that left last is first. */
+  #formerOf(id: string): readonly FormerPlace[] {
+    const networks = this.#networksOf(id);
+    return this.#former.filter((p) => p.container !== id && networks.includes(p.networkId)).reverse();
+  }
+
+  /** Also of a container that is gone. */
+  #networksOf(id: string): readonly string[] {
+    const facts = this.#view?.containers.get(id);
+    const now = facts?.endpoints.map((e) => e.networkId) ?? [];
+    return now.length > 0
+      ? now
+      : this.#former.filter((p) => p.container === id).map(({ networkId }) => networkId);
+  }
+}
+
+/** Without allocation: each event of Docker compares all containers. */
+const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: ContainerFacts): boolean =>
+  a.length === b.length &&
+  a.every(({ networkId, ip4, ip6 }, i) => {
+    const other = b[i];
+    return other?.networkId === networkId && other.ip4 === ip4 && other.ip6 === ip6;
+  });
+
+const labelOf = (c: ContainerFacts): string => ownLabel(c, COMPOSE_SERVICE) ?? c.name;
+/** An id of a network has no space in it. */
+const placeKey = (networkId: string, address: string): string => `${networkId} ${address}`;
+
+export interface HeldParts {
+  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'returned'>;
+  readonly subject: (container: string) => Subject | undefined;
+  /** Suffixes that a resolver of the container adds to names. */
+  readonly searchDomains: (container: string) => readonly string[];
+  /** ms since the epoch. */
+  readonly now: () => number;
+}
+/** Of a denial. */
+interface Denied {
+  readonly container: string;
+  readonly verdict: string;
+  readonly proto: string;
+  readonly address: string;
+  readonly port: number;
+  readonly name: string | null;
+  readonly reason: string;
+  readonly decidedBy?: object;
+}
+interface Held<T extends Denied> {
+  readonly event: T;
+  /** Undefined: the address is that of a neighbour that has just come. */
+  readonly place: FormerPlace | undefined;
+  readonly until: number;
+  readonly tell: (event: T) => void;
+}
+
+const CHECK_MS = 1_000;
+/** More are told at once. */
+const MOST_HELD = 4_096;
+
+/**
+ * Denials that are no news yet: of the name, or the address, of a neighbour that is being recreated. The packet was dropped and the query
+ * has its answer. If the neighbour is back in time, and may be reached, they are not told; otherwise they are, with the reason.
+ */
+export class HeldDenials<T extends Denied> {
+  readonly #o: HeldParts;
+  readonly #held = new Set<Held<T>>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(parts: HeldParts) {
+    this.#o = parts;
+  }
+
+  /** False: it is to be told now. */
+  take(event: T, tell: (event: T) => void): boolean {
+    const isNews = event.verdict !== 'deny' && event.verdict !== 'would-deny';
+    if (isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
+    const { container, address } = event;
+    const names = this.#namesIn(event);
+    const place = this.#o.changes.justLeft(container, (p) =>
+      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address),
+    );
+    const isNew = event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address);
+    if (!place && !isNew) return false;
+    const until = (place?.left ?? this.#o.now()) + AWAY_MS;
+    this.#held.add({ event, place, until, tell });
+    this.#timer ??= setTimeout(() => this.#tick(), CHECK_MS).unref();
+    return true;
+  }
+
+  /** Tell those whose time is over, and forget those whose neighbour is back. */
+  check(): void {
+    const now = this.#o.now();
+    for (const held of this.#held) {
+      const isBack = this.#isBack(held);
+      if (!isBack && now < held.until) continue;
+      this.#held.delete(held);
+      if (isBack) continue;
+      const { event, place, tell } = held;
+      const left = place && `; ${place.label} left this network at ${new Date(place.left).toISOString()}`;
+      tell({ ...event, reason: `${event.reason}${left ?? ''}` });
+    }
+  }
+
+  #tick(): void {
+    this.check();
+    this.#timer = this.#held.size > 0 ? setTimeout(() => this.#tick(), CHECK_MS).unref() : undefined;
+  }
+
+  /** The name, and the name without each suffix that the resolver of the container adds. */
+  #namesIn({ container, name, proto }: Denied): readonly string[] {
+    if (name === null || proto !== 'dns') return [];
+    const without = this.#o
+      .searchDomains(container)
+      .flatMap((suffix) =>
+        suffix !== '' && name.endsWith(`.${suffix}`) ? [name.slice(0, -suffix.length - 1)] : [],
+      );
+    return [name, ...without];
+  }
+
+  #isBack({ event, place }: Held<T>): boolean {
+    const subject = this.#o.subject(event.container);
+    const reaches = (address: string): boolean =>
+      subject !== undefined && mayReach(subject, { dst: address, proto: event.proto, dport: event.port });
+    if (!place) return reaches(event.address);
+    const back = this.#o.changes.returned(place);
+    if (event.proto === 'dns') return back.length > 0;
+    const family = parseAddress(event.address)?.family;
+    return back.some((c) =>
+      addressesOn(c, place.networkId).some((a) => parseAddress(a)?.family === family && reaches(a)),
+    );
+  }
+}

@@ -1,0 +1,161 @@
+/** A service that is recreated is no incident: which denials wait, which are told, and whose an address was. */
+import { describe, expect, it } from 'vitest';
+import type { DenialEvent } from '../../../src/enforce/denials.js';
+import { AWAY_MS, HeldDenials, NeighbourChanges } from '../../../src/enforce/neighbour-changes.js';
+import type { ContainerFacts } from '../../../src/policy/container.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
+
+const NET = 'n1';
+const facts = (id: string, service: string, ip4: string, networkId = NET): ContainerFacts =>
+  ({
+    id,
+    name: `shop-${service}-1`,
+    labels: { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': service },
+    imageLabels: {},
+    endpoints: ip4 === '' ? [] : [{ networkId, mac: '', ip4, dnsNames: [service] }],
+  }) as unknown as ContainerFacts;
+const networks = new Map([[NET, { id: NET, name: 'shop_default' }]]) as never;
+
+function bench() {
+  const clock = { now: 1_000_000 };
+  const free = new Set(['172.31.1.2']);
+  const subject = (id: string): Subject => ({ id, neighbours: [...free], classes: [] }) as unknown as Subject;
+  const changes = new NeighbourChanges(() => clock.now, subject);
+  const view = (...all: readonly ContainerFacts[]): void =>
+    changes.changed({ networks, containers: new Map(all.map((c) => [c.id, c])) });
+  const told: DenialEvent[] = [];
+  const held = new HeldDenials<DenialEvent>({
+    changes,
+    subject,
+    searchDomains: () => ['lan'],
+    now: () => clock.now,
+  });
+  const deny = (more: Partial<DenialEvent>): void => {
+    const event: DenialEvent = {
+      time: new Date(clock.now).toISOString(),
+      container: 'app',
+      verdict: 'would-deny',
+      proto: 'tcp',
+      address: '',
+      port: 5432,
+      name: null,
+      reason: 'no entry permits it',
+      ...more,
+    };
+    if (!held.take(event, (e) => told.push(e))) told.push(event);
+  };
+  const app = facts('app', 'app', '172.31.1.9');
+  view(app, facts('db1', 'db', '172.31.1.2'));
+  return { clock, changes, view, held, told, deny, app, free };
+}
+const dns = (name: string) => ({ proto: 'dns', port: 53, name });
+
+describe('a neighbour that is being recreated', () => {
+  it('and comes back: neither its name nor its address is told', () => {
+    const { clock, view, held, told, deny, app, free } = bench();
+    view(app);
+    free.clear();
+    clock.now += 2_000;
+    for (const name of ['db', 'db.lan', 'shop-db-1', 'db.shop_default']) deny(dns(name));
+    deny({ address: '172.31.1.2' });
+    deny({ address: '172.31.1.2', verdict: 'deny' });
+    held.check();
+    expect(told).toEqual([]);
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    free.add('172.31.1.7');
+    held.check();
+    clock.now += AWAY_MS;
+    held.check();
+    expect(told).toEqual([]);
+  });
+
+  it('and does not: all are told after the time, each with the reason', () => {
+    const { clock, view, held, told, deny, app } = bench();
+    view(app);
+    deny(dns('db'));
+    deny({ address: '172.31.1.2', verdict: 'deny' });
+    clock.now += AWAY_MS - 1;
+    held.check();
+    expect(told).toEqual([]);
+    clock.now += 1;
+    held.check();
+    expect(told.map((e) => [e.verdict, e.name ?? e.address])).toEqual([
+      ['would-deny', 'db'],
+      ['deny', '172.31.1.2'],
+    ]);
+    expect(told[0]?.reason).toMatch(/; db left this network at 1970-/);
+    // from then on at once
+    deny(dns('db'));
+    expect(told).toHaveLength(3);
+  });
+
+  it('and comes back, but may not be reached: its address is told', () => {
+    const { clock, view, held, told, deny, app, free } = bench();
+    view(app);
+    free.clear();
+    deny({ address: '172.31.1.2' });
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    clock.now += AWAY_MS;
+    held.check();
+    expect(told).toHaveLength(1);
+  });
+
+  it('a new address that the rules do not have yet waits, too', () => {
+    const { view, held, told, deny, app, free } = bench();
+    view(app);
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    deny({ address: '172.31.1.7' });
+    free.add('172.31.1.7');
+    held.check();
+    expect(told).toEqual([]);
+  });
+});
+
+describe('is told at once', () => {
+  it.each<[string, Partial<DenialEvent>]>([
+    ['a name that no neighbour had', dns('redis')],
+    ['a name below that of a neighbour', dns('db.example.com')],
+    ['an address that no neighbour had', { address: '172.31.1.3' }],
+    ['an address outside', { address: '93.184.1.1' }],
+    ['a threat', { address: '172.31.1.2', verdict: 'threat' }],
+    ['what a deny entry denies', { address: '172.31.1.2', decidedBy: { entry: '!172.31.0.0/16' } }],
+    ['another container that was on no network of the neighbour', { ...dns('db'), container: 'other' }],
+  ])('%s', (_, event) => {
+    const { view, told, deny, app } = bench();
+    view(app, facts('other', 'other', '10.0.0.2', 'n2'));
+    deny(event);
+    expect(told).toHaveLength(1);
+  });
+});
+
+describe('an address', () => {
+  it('is that of the neighbour that had it then, not of the one that has it now', () => {
+    const { clock, changes, view, app } = bench();
+    const before = clock.now;
+    clock.now += 1_000;
+    view(app);
+    clock.now += 1_000;
+    view(app, facts('db2', 'db', '172.31.1.7'), facts('n1', 'notifier', '172.31.1.2'));
+    expect(changes.neighbourAt('app', '172.31.1.2', before)).toBe('container:db');
+    expect(changes.neighbourAt('app', '172.31.1.2', clock.now - 500)).toBe('container:db');
+    expect(changes.neighbourAt('app', '172.31.1.2', clock.now + 1)).toBe('container:notifier');
+    expect(changes.neighbourAt('app', '172.31.1.7', clock.now)).toBe('container:db');
+    expect(changes.neighbourAt('n1', '172.31.1.2', clock.now)).toBe('container:db');
+    expect(changes.neighbourAt('app', '93.184.1.1', clock.now)).toBeUndefined();
+  });
+
+  it('was free for those whose neighbour it was, until a moment after it left', () => {
+    const { clock, changes, view, app } = bench();
+    view(app);
+    expect(changes.wasFree('app', '172.31.1.2', clock.now + 1_000)).toBe(true);
+    expect(changes.wasFree('app', '172.31.1.3', clock.now)).toBe(false);
+    expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
+  });
+
+  it('and of a container that is gone its name is known, and where it was', () => {
+    const { clock, changes, view } = bench();
+    view(facts('db1', 'db', '172.31.1.2'));
+    expect(changes.former('app')).toMatchObject({ name: 'shop-app-1', owner: 'compose:shop/app' });
+    expect(changes.neighbourAt('app', '172.31.1.2', clock.now)).toBe('container:db');
+  });
+});
