@@ -182,7 +182,7 @@ export class Denials {
         late ??
         reasonOf(word, hit, isIn),
       ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
-      ...(word === 'would' ? { hasPassed: true } : {}),
+      ...(word === 'would' || (word === 'seen' && !isIn) ? { hasPassed: true } : {}),
     };
     const tell = (told: DenialEvent): void => {
       if (word === 'threat') this.totals.threat++;
@@ -323,7 +323,7 @@ export interface DenialEvent {
   readonly reason: string;
   /** What decided; absent: no entry, no list, no feed. */
   readonly decidedBy?: DecidedBy;
-  /** The connection has an entry in conntrack, by which it is counted. */
+  /** The connection goes on to be counted: by its entry in conntrack, or where it is refused. */
   readonly hasPassed?: true;
 }
 interface DecidedBy {

@@ -11,7 +11,7 @@ interface Seen extends Pick<Contact, 'verdict' | 'entry'> {
   readonly count: number;
 }
 /** What an entry has decided. `count`: connections that it permitted, or attempts that it denied. */
-export interface EntryTally {
+interface EntryTally {
   readonly count: number;
   readonly packets: number;
   readonly bytes: number;

@@ -92,7 +92,7 @@ export async function observedFigures(drawbridge: Drawbridge, name: string) {
   const suggested = await json<{ entries: Counted; left: Counted }>(drawbridge, `/v1/suggestions/${name}`);
   const preview = await json<{ destinations: Counted; dropped: number }>(
     drawbridge,
-    `/v1/containers/${name}/preview?mode=enforce`,
+    `/v1/containers/${name}/preview`,
   );
   return {
     suggested: sum(suggested.entries) + sum(suggested.left),

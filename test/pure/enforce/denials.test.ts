@@ -104,6 +104,13 @@ it.each([
   expect(copies).toEqual(expected);
 });
 
+it('a packet that a watched feed lists is counted where it passes or is refused, unless it comes from outside', () => {
+  const { seen, packet } = make();
+  packet('seen');
+  packet('seen', false, { mark: 0 });
+  expect(seen.map((e) => e.hasPassed)).toEqual([true, undefined]);
+});
+
 describe('a denied packet of TCP that begins no connection', () => {
   const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
   it.each([
