@@ -87,11 +87,11 @@ const START_MS = 10_000;
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
 function reportStarts({ docker }: App, flows: FlowStore): void {
   const seen = new Set<string>();
-  docker.onChange((view, change) => {
-    const started =
-      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
-        ? change.event.id
-        : undefined;
+  flows.begunAgain.subscribe(() => {
+    seen.clear();
+    found(docker.view());
+  });
+  const found = (view: ReturnType<typeof docker.view>, started?: string): void => {
     for (const facts of view.containers.values()) {
       const isStart = facts.id === started;
       if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
@@ -100,6 +100,13 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
       flows.started({ owner: ownerKey(facts), id: facts.id, name: facts.name, isStart, since });
     }
     for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
+  };
+  docker.onChange((view, change) => {
+    const started =
+      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
+        ? change.event.id
+        : undefined;
+    found(view, started);
   });
 }
 

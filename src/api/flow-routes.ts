@@ -2,6 +2,7 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
 import { knownAudited } from '../changes/service-records.js';
+import { FLOW_VERDICTS } from '../events/service-events.js';
 import type { ContainerRun, FlowPlace, FlowQuery } from '../flows/flow-record.js';
 import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
 import { parseSince } from '../lib/units.js';
@@ -11,7 +12,6 @@ import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError, badRequest } from './problems.js';
 import { Collection } from './schemas.js';
 import {
-  FLOW_VERDICTS,
   type FlowsBody,
   FlowsSchema,
   type KnownBody,

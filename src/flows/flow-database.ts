@@ -1,8 +1,8 @@
 /**
  * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
- * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a thread of its own (flow-thread.ts).
+ * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a process of its own (flow-process.ts).
  */
-import { FlowFile, FlowPages } from './flow-file.js';
+import { asBytes, FlowFile, FlowPages, numberOf } from './flow-file.js';
 import type {
   ContainerRun,
   FlowFacts,
@@ -152,17 +152,17 @@ export class FlowDatabase {
   run(idOrName: string): ContainerRun | undefined {
     const byId = /^[0-9a-f]{12,64}$/.test(idOrName)
       ? this.#file.all(
-          'SELECT name, since FROM run WHERE container >= ? AND container < ?',
+          `${RUN} WHERE container >= ? AND container < ?`,
           idOrName,
           `${idOrName}g`,
         )
       : [];
     const found =
-      byId.length === 1 ? byId : this.#file.all('SELECT name, since FROM run WHERE name = ?', idOrName);
+      byId.length === 1 ? byId : this.#file.all(`${RUN} WHERE name = ?`, idOrName);
     if (found.length === 0) return undefined;
     return {
       name: String(found[0]?.[0]),
-      since: Math.min(...found.map(([, since]) => Number(since))),
+      since: Math.min(...found.map(([, since]) => numberOf(since))),
       containers: found.length,
     };
   }
@@ -170,7 +170,7 @@ export class FlowDatabase {
   record(owner: string): OwnerRecord | undefined {
     const found = this.#file.get('SELECT since, starts, dropped FROM owner WHERE name = ?', owner);
     if (!found) return undefined;
-    const [since, starts, before] = found as [number, number, number];
+    const [since = 0, starts = 0, before = 0] = found.map(numberOf);
     const { gaps, dropped } = this.facts();
     return {
       owner,
@@ -183,15 +183,19 @@ export class FlowDatabase {
   }
 
   owners(): readonly string[] {
-    return this.#file.all('SELECT name FROM owner ORDER BY name').map(([name]) => String(name));
+    return this.#file.all(`SELECT ${asBytes('name')} FROM owner ORDER BY name`).map(([name]) => String(name));
   }
 
   facts(): FlowFacts {
-    const gaps = this.#file.all('SELECT "from", "to", reason FROM gap ORDER BY "from"');
-    const count = (sql: string): number => Number(this.#file.get(sql)?.[0] ?? 0);
+    const gaps = this.#file.all(`SELECT "from", "to", ${asBytes('reason')} FROM gap ORDER BY "from"`);
+    const count = (sql: string): number => numberOf(this.#file.get(sql)?.[0]);
     return {
       since: this.#file.fact('since') ?? this.#o.now,
-      gaps: gaps.map(([from, to, reason]) => ({ from, to, reason }) as FlowGap),
+      gaps: gaps.map(([from, to, reason]) => ({
+        from: numberOf(from),
+        to: numberOf(to),
+        reason: String(reason),
+      })),
       dropped: this.#file.fact('dropped') ?? 0,
       rows: count('SELECT count(*) FROM flow'),
       destinations: count('SELECT count(*) FROM destination'),
@@ -212,12 +216,12 @@ export class FlowDatabase {
         this.#file.run('DELETE FROM known WHERE owner = ? AND target = ? AND port = ?', owner, target, at);
       let changed = 0;
       for (const [id, name, itsPort, known] of this.#file.all(
-        'SELECT id, target, port, known FROM destination WHERE owner = ?',
+        `SELECT id, ${asBytes('target')}, port, known FROM destination WHERE owner = ?`,
         owner,
       )) {
         const now = this.#writer.isKnown(owner, String(name), Number(itsPort)) ? 1 : 0;
         if (now === known) continue;
-        this.#file.run('UPDATE destination SET known = ? WHERE id = ?', now, id as number);
+        this.#file.run('UPDATE destination SET known = ? WHERE id = ?', now, numberOf(id));
         changed += 1;
       }
       return changed;
@@ -226,7 +230,7 @@ export class FlowDatabase {
 
   marks(): readonly KnownMark[] {
     return this.#file
-      .all('SELECT owner, target, port FROM known ORDER BY owner, target, port')
+      .all(`SELECT ${asBytes('owner, target')}, port FROM known ORDER BY owner, target, port`)
       .map(([owner, target, port]) => ({
         owner: String(owner),
         target: String(target),
@@ -323,6 +327,7 @@ export class FlowDatabase {
   }
 }
 
+const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';
 const AWAY_AND_STARTED = 'the service was not running, or did not read yet what passes';
