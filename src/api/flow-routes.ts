@@ -11,12 +11,7 @@ import { type Context, whoIs } from './context.js';
 import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError, badRequest } from './problems.js';
 import { Collection } from './schemas.js';
-import {
-  type FlowsBody,
-  FlowsSchema,
-  type KnownBody,
-  KnownSchema,
-} from './schemas-traffic.js';
+import { type FlowsBody, FlowsSchema, type KnownBody, KnownSchema } from './schemas-traffic.js';
 
 /** All that did not pass, or would not. */
 const DENIED = ['deny', 'would-deny', 'threat'] as const;

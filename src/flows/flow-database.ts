@@ -151,14 +151,9 @@ export class FlowDatabase {
   /** A container, or all containers of a name, that run or have run; undefined: none is known. */
   run(idOrName: string): ContainerRun | undefined {
     const byId = /^[0-9a-f]{12,64}$/.test(idOrName)
-      ? this.#file.all(
-          `${RUN} WHERE container >= ? AND container < ?`,
-          idOrName,
-          `${idOrName}g`,
-        )
+      ? this.#file.all(`${RUN} WHERE container >= ? AND container < ?`, idOrName, `${idOrName}g`)
       : [];
-    const found =
-      byId.length === 1 ? byId : this.#file.all(`${RUN} WHERE name = ?`, idOrName);
+    const found = byId.length === 1 ? byId : this.#file.all(`${RUN} WHERE name = ?`, idOrName);
     if (found.length === 0) return undefined;
     return {
       name: String(found[0]?.[0]),

@@ -8,8 +8,8 @@ import type { Logger } from '../lib/log.js';
 import { detailOf, refuse } from '../lib/problem.js';
 import { EndedError, ThreadClient } from '../lib/thread.js';
 import type { KnownMark, StartedContainer } from './flow-database.js';
-import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 import type { FlowJobs } from './flow-process.js';
+import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 
 export interface FlowStoreOptions {
   /** The state folder. */
@@ -268,7 +268,7 @@ export class FlowStore implements AsyncDisposable {
   async #open(now: number): Promise<boolean> {
     if (this.#isOpen) return true;
     if (performance.now() < this.#tryAt) return false;
-    const { folder, keepMs, maxSizeBytes, log } = this.#o;
+    const { folder, keepMs, maxSizeBytes } = this.#o;
     const file = this.#file;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (const isStart of [!this.#wasOpen, false]) {

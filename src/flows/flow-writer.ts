@@ -168,8 +168,6 @@ export class FlowWriter {
 
   /** Whether a person has marked the destination. */
   isKnown(owner: string, target: string, port: number): boolean {
-    return this.#file
-      .all(KNOWN, owner, ANY_PORT, port)
-      .some(([pattern]) => glob(String(pattern))(target));
+    return this.#file.all(KNOWN, owner, ANY_PORT, port).some(([pattern]) => glob(String(pattern))(target));
   }
 }

@@ -71,7 +71,8 @@ export function serveChild(run: (request: ThreadRequest) => unknown): void {
   const reply = (message: ThreadReply): void => {
     if (process.connected) send(message, undefined, undefined, () => undefined);
   };
-  process.on('message', (request: ThreadRequest) =>
-    void answer((job) => ({ value: run(job) }), request, reply),
+  process.on(
+    'message',
+    (request: ThreadRequest) => void answer((job) => ({ value: run(job) }), request, reply),
   );
 }
