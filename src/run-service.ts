@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { buildServer } from './api/api-server.js';
 import { peerOf } from './api/auth.js';
 import { ClosedService, type Service } from './api/closed-service.js';
-import { listen, refuseWithoutTokens } from './api/listen.js';
+import { listen } from './api/listen.js';
 import { Views } from './api/views.js';
 import { type App, buildApp } from './app.js';
 import { Fleet } from './changes/fleet.js';
@@ -108,7 +108,6 @@ function raisePriority(log: Logger): void {
 
 /** Resolves once the rules are in force and the API listens. */
 async function start(app: App, reporting: Reporting): Promise<Service> {
-  refuseWithoutTokens(app.config.api.listen, app.changes.tokens.count);
   await threatsFirst(app.feeds, app.log);
   let api: Promise<Api> | undefined;
   await begin(app, () => {
@@ -250,6 +249,7 @@ async function buildApi(app: App, reporting: Reporting) {
     ...app,
     canary: reporting.canary,
     passed: reporting.passed,
+    reportingFaults: () => reporting.faults.list(),
     enforcer: pass,
     store,
     storeKind: kind,
@@ -294,7 +294,9 @@ async function buildApi(app: App, reporting: Reporting) {
     teardown,
     ...reporting,
   };
-  const server = await buildServer({ context, log, state: config.state, authenticate, peerOf, onRefused });
+  const hasTokens = (): boolean => changes.tokens.count > 0;
+  const { state } = config;
+  const server = await buildServer({ context, log, state, authenticate, hasTokens, peerOf, onRefused });
   parts.add(() => server.close());
   const watchFaults = (): void => {
     watched = faults.watch();
@@ -305,12 +307,13 @@ async function buildApi(app: App, reporting: Reporting) {
 /** Opens the API. */
 async function serve(app: App, api: Api): Promise<Service> {
   const { server, views, fleet, watchFaults, stop, done } = api;
-  const { config, log, shared, parts, changes, appliedRevision, docker, reconciler, tools } = app;
+  const { config, log, shared, parts, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
   watchFaults();
   parts.use(views.followCounts(log));
   const localSocket = localSocketOf(config);
-  await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
+  const listening = parts.use(await listen(server, { address: config.api.listen, localSocket, log }));
+  api.reporting.faults.add(() => listening.warnings());
   const beginFleet = (): void =>
     fleet.begin(() => ({
       version: VERSION,

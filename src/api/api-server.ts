@@ -41,6 +41,8 @@ export interface ApiOptions {
   readonly version?: string;
   /** Left out: only the unix socket is let in. */
   readonly authenticate?: Authenticate;
+  /** Left out: there are some where `authenticate` is given. */
+  readonly hasTokens?: GuardOptions['hasTokens'];
   readonly peerOf?: GuardOptions['peerOf'];
   readonly onRefused?: GuardOptions['onRefused'];
   /** The folder for the answers to idempotency keys. Left out: they are kept in memory only. */
@@ -117,7 +119,8 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   server.setNotFoundHandler(notFound(methods));
   const ignore = (): undefined => undefined;
   const { authenticate = ignore, peerOf = ignore, onRefused = ignore } = options;
-  guard(server, { authenticate, peerOf, onRefused });
+  const { hasTokens = () => options.authenticate !== undefined } = options;
+  guard(server, { authenticate, hasTokens, peerOf, onRefused });
   admission.begin(server);
   refuseUnservedHeads(server);
   const keeping = { log, now: Date.now };

@@ -59,6 +59,8 @@ export interface ViewParts extends ContainerParts {
   };
   readonly checks: Pick<ConnectionChecks, 'counts'>;
   readonly canary: Pick<Canary, 'result'>;
+  /** What does not report as it is configured. */
+  readonly reportingFaults: () => readonly string[];
   readonly config: Pick<Config, 'canary'>;
   readonly passed: Pick<PassedFlows, 'settled'>;
   /** Readings of the kernel on behalf of clients take turns. */
@@ -154,7 +156,7 @@ export class Views {
       connections: checks.counts ?? null,
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
-      warnings: [this.#doubt(), health.degraded].filter((w) => w !== undefined),
+      warnings: [this.#doubt(), health.degraded, ...this.#p.reportingFaults()].filter((w) => w !== undefined),
     };
   }
 
@@ -167,7 +169,10 @@ export class Views {
     const unproven = ready ? this.#unproven() : undefined;
     if (unproven !== undefined) return { ready: false, reason: unproven };
     const doubt = ready ? this.#doubt() : undefined;
-    return { ready, reason: doubt === undefined ? reason : `${reason}; ${doubt}` };
+    return {
+      ready,
+      reason: [reason, doubt, ...this.#p.reportingFaults()].filter((w) => w !== undefined).join('; '),
+    };
   }
 
   /** Why the canary has not proven that the rules work. Undefined if it has, or need not. */

@@ -334,6 +334,8 @@ class Sender implements AsyncDisposable {
 
 export interface NotifierOptions {
   readonly config: Pick<Config, 'notify' | 'state'>;
+  /** The queues of other receivers stay: they may be configured again, without an error. */
+  readonly keepQueues: boolean;
   readonly node: string;
   readonly events: EventLog;
   readonly log: Logger;
@@ -345,7 +347,7 @@ export class Notifier implements AsyncDisposable {
   readonly #senders: readonly Sender[];
   readonly #subscription: Disposable;
 
-  constructor({ config, node, events, log }: NotifierOptions) {
+  constructor({ config, keepQueues, node, events, log }: NotifierOptions) {
     const { notify, state } = config;
     for (const { detail, remedy } of plainReceivers(notify)) log.warn({ remedy }, detail);
     this.#senders = notify.map((receiver) => {
@@ -356,7 +358,7 @@ export class Notifier implements AsyncDisposable {
     this.#subscription = events.subscribe((event) => {
       for (const sender of senders) sender.take(event);
     });
-    void removeOthers(state, notify, log);
+    if (!keepQueues) void removeOthers(state, notify, log);
   }
 
   status(): readonly OutputStatus[] {

@@ -44,6 +44,10 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
     ...kernel,
     ...(await checkDocker(config)),
     ...(await checkStore(config)),
+    ...config.faults.map(({ detail, remedy }) => ({
+      ...{ name: 'configuration', ok: false, level: 'warn' as const },
+      ...{ detail: `${detail}: the service runs without it`, remedy },
+    })),
     ...checkListener(config.api.listen),
     ...(await checkReceivers(config)),
   ];

@@ -19,7 +19,7 @@ import { build } from 'esbuild';
 import Database from 'libsql';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FlowDatabase } from '../../src/flows/flow-database.js';
-import type { SeenFlow } from '../../src/flows/flow-record.js';
+import type { FlowPage, SeenFlow } from '../../src/flows/flow-record.js';
 import type { FlowStore } from '../../src/flows/flow-store.js';
 import { Random } from '../fuzz/random.js';
 
@@ -141,16 +141,10 @@ async function readAll(store: FlowStore): Promise<void> {
         if (++refused > MOST_REFUSED) throw new Error(`${what} is refused again and again: ${String(e)}`);
       }
   };
-  let before: { readonly time: number; readonly id: number } | null = null;
-  for (let pages = 0; pages < 30; pages++) {
-    const at = before;
-    const { next, items } = await answered('page', () =>
-      store.page({ limit: 100, ...(at && { before: at }) }),
-    );
-    JSON.stringify(items);
-    before = next;
-    if (!next) break;
-  }
+  const pageAfter = (before: FlowPage['next']): Promise<FlowPage> =>
+    answered('page', () => store.page({ limit: 100, ...(before && { before }) }));
+  let { next } = await pageAfter(null);
+  for (let pages = 0; next && pages < 30; pages++) ({ next } = await pageAfter(next));
   await answered('denied', () => store.page({ limit: 100, verdicts: ['deny'] }));
   await answered('name', () => store.page({ limit: 100, name: '*.exp.test', container: 'web-1' }));
   for (const owner of await answered('owners', () => store.owners()))
