@@ -20,6 +20,7 @@ import { findKeeper, Keeper } from './kernel/keeper.js';
 import { keptSockets } from './kernel/netlink/kept-sockets.js';
 import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
+import { steadyNow } from './lib/clock.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
@@ -278,7 +279,7 @@ async function buildApi(app: App, reporting: Reporting) {
       found && (isConfigured(found.name) || trust.believes(tokenKey(found.name), app.revisionOf));
     return counts ? found : undefined;
   };
-  const { seen: onRefused } = parts.use(new FailedLogins(audit, log, Date.now));
+  const { seen: onRefused } = parts.use(new FailedLogins(audit, log, steadyNow));
   const context = {
     node,
     changes,

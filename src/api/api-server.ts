@@ -1,4 +1,5 @@
 import fastify, { type FastifyInstance } from 'fastify';
+import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
 import { askRoutes } from './ask-routes.js';
@@ -123,7 +124,7 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   guard(server, { authenticate, hasTokens, peerOf, onRefused });
   admission.begin(server);
   refuseUnservedHeads(server);
-  const keeping = { log, now: Date.now };
+  const keeping = { log, now: earlierNow };
   const answers =
     state === undefined ? new KeptAnswers(keeping) : await KeptAnswers.open({ ...keeping, dir: state });
   keepAnswers(server, answers);

@@ -26,19 +26,28 @@ export interface FlowJobs {
   /** The time from which on what passes is read (ms since the epoch). */
   readonly begun: { readonly in: number; readonly out: null };
   readonly started: {
-    readonly in: { readonly containers: readonly StartedContainer[]; readonly now: number };
+    readonly in: {
+      readonly containers: readonly StartedContainer[];
+      readonly now: number;
+      /** By the clock that is behind. */
+      readonly earlier: number;
+    };
     readonly out: null;
   };
   readonly page: { readonly in: FlowQuery; readonly out: FlowPage };
-  readonly record: { readonly in: string; readonly out: OwnerRecord | undefined };
+  readonly record: {
+    readonly in: { readonly owner: string; readonly now: number };
+    readonly out: OwnerRecord | undefined;
+  };
   readonly run: { readonly in: string; readonly out: ContainerRun | undefined };
   readonly owners: { readonly in: null; readonly out: readonly string[] };
-  readonly facts: { readonly in: null; readonly out: FlowFacts };
+  readonly facts: { readonly in: { readonly now: number }; readonly out: FlowFacts };
   readonly mark: {
     readonly in: { readonly mark: KnownMark; readonly isKnown: boolean };
     readonly out: number;
   };
   readonly marks: { readonly in: null; readonly out: readonly KnownMark[] };
+  /** `now`: by the clock that is behind. */
   readonly prune: { readonly in: { readonly now: number }; readonly out: boolean };
   readonly close: { readonly in: { readonly now: number }; readonly out: null };
 }
@@ -95,15 +104,15 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
     opened().begun(time);
     return null;
   },
-  started: ({ containers, now }) => {
-    opened().started(containers, now);
+  started: ({ containers, now, earlier }) => {
+    opened().started(containers, now, earlier);
     return null;
   },
   page: (query) => opened().page(query),
-  record: (owner) => opened().record(owner),
+  record: ({ owner, now }) => opened().record(owner, now),
   run: (idOrName) => opened().run(idOrName),
   owners: () => opened().owners(),
-  facts: () => opened().facts(),
+  facts: ({ now }) => opened().facts(now),
   mark: ({ mark, isKnown }) => opened().mark(mark, isKnown),
   marks: () => opened().marks(),
   prune: ({ now }) => opened().prune(now),

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Contact } from '../events/service-events.js';
 import { atNext } from '../lib/async.js';
 import { startChild } from '../lib/child.js';
+import { steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf, refuse } from '../lib/problem.js';
@@ -87,7 +88,8 @@ export class FlowStore implements AsyncDisposable {
   /** Of the monotonic clock. */
   #tryAt = 0;
   #atOnce = { since: Number.NEGATIVE_INFINITY, times: 0 };
-  #prunedAt = 0;
+  /** Of the monotonic clock. */
+  #prunedAt = Number.NEGATIVE_INFINITY;
   #stopped = false;
   #timer: Disposable | undefined;
   #writing: Promise<void> = Promise.resolve();
@@ -168,7 +170,7 @@ export class FlowStore implements AsyncDisposable {
   }
 
   record(owner: string): Promise<OwnerRecord | undefined> {
-    return this.#read(() => this.#process.run('record', owner));
+    return this.#read(() => this.#process.run('record', { owner, now: this.#o.now() }));
   }
 
   owners(): Promise<readonly string[]> {
@@ -176,7 +178,7 @@ export class FlowStore implements AsyncDisposable {
   }
 
   facts(): Promise<FlowFacts> {
-    return this.#read(() => this.#process.run('facts', null));
+    return this.#read(() => this.#process.run('facts', { now: this.#o.now() }));
   }
 
   /** Mark destinations of an owner as known, so that they raise no alert. Returns how many of those that were seen have changed. */
@@ -243,7 +245,8 @@ export class FlowStore implements AsyncDisposable {
     try {
       if (this.#begun !== undefined) await this.#process.run('begun', this.#begun);
       this.#begun = undefined;
-      if (starts.length > 0) await this.#process.run('started', { containers: starts, now });
+      if (starts.length > 0)
+        await this.#process.run('started', { containers: starts, now, earlier: this.#earlier(now) });
       starts = [];
       const { first } = await this.#process.run('write', { flows, lost, now });
       this.#recovered();
@@ -255,8 +258,14 @@ export class FlowStore implements AsyncDisposable {
       this.#lost += lost;
       throw e;
     }
-    if (now - this.#prunedAt >= PRUNE_MS || now < this.#prunedAt)
-      if (!(await this.#process.run('prune', { now }))) this.#prunedAt = now;
+    const passed = performance.now();
+    if (passed - this.#prunedAt >= PRUNE_MS)
+      if (!(await this.#process.run('prune', { now: this.#earlier(now) }))) this.#prunedAt = passed;
+  }
+
+  /** A clock that is set ahead makes no record old. */
+  #earlier(now: number): number {
+    return Math.min(now, steadyNow());
   }
 
   #report(flow: Waiting | undefined, known: boolean): void {

@@ -70,7 +70,7 @@ describe('an enforced container that asks all the time', () => {
     const file = join(drawbridge.stateDir, 'flows.db');
     const db = new Database(file);
     // A text where libsql expects a number, which it takes for UTF-8 without a check.
-    db.exec("UPDATE flow SET packets = CAST(X'ff41' AS TEXT)");
+    db.exec("UPDATE fact SET value = CAST(X'ff41' AS TEXT) WHERE key = 'since'");
     db.close();
     const seen: number[] = [];
     while (seen.at(-1) !== 200 && seen.length < MOST_TRIES) seen.push((await flows()).status);
