@@ -3,9 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { isRecord } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
-import { type Config, readConfig, readForService } from './config.js';
+import { type Config, isOfReporting, readConfig, readForService } from './config.js';
 import type { Texts } from './overlay.js';
-import { isOfReporting } from './reporting-faults.js';
 import { CONFIG_VARIABLE, DEFAULT_FILE, PREFIX } from './service-socket.js';
 
 /**

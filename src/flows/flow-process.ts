@@ -4,7 +4,7 @@
  */
 import { renameSync, rmSync, statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { serveChild } from '../lib/child.js';
+import { serveChild } from '../lib/thread.js';
 import {
   type DatabaseOptions,
   FlowDatabase,

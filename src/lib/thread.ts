@@ -1,4 +1,7 @@
 /** A worker thread as asynchronous calls. It starts with the first call, and again should it end. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { EventEmitter } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import { parentPort, type ResourceLimits, Worker } from 'node:worker_threads';
 
@@ -8,7 +11,7 @@ export interface ThreadRequest {
   readonly kind: string;
   readonly job: unknown;
 }
-export type ThreadReply =
+type ThreadReply =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
   | { readonly id: number; readonly ok: false; readonly error: string; readonly name: string };
 
@@ -33,8 +36,8 @@ export interface ThreadOptions {
   /** It is ended when a job waits and nothing was answered for so long. */
   readonly hangMs?: number;
 }
-/** The other end: a thread, or a process of its own (child.ts). */
-export interface Peer {
+/** The other end: a thread, or a process of its own. */
+interface Peer {
   postMessage(message: ThreadRequest): void;
   on(event: 'message', listener: (reply: ThreadReply) => void): unknown;
   on(event: 'error', listener: (error: Error) => void): unknown;
@@ -238,7 +241,7 @@ export function serveThread(run: Run): void {
 }
 
 /** Sends what `run` returns or throws. */
-export async function answer(run: Run, request: ThreadRequest, send: Send): Promise<void> {
+async function answer(run: Run, request: ThreadRequest, send: Send): Promise<void> {
   const { id } = request;
   try {
     const { value, transfer = [] } = await run(request);
@@ -247,4 +250,79 @@ export async function answer(run: Run, request: ThreadRequest, send: Send): Prom
     const { message, name } = error instanceof Error ? error : new Error(String(error));
     send({ id, ok: false, error: message, name }, []);
   }
+}
+
+// A process of its own in place of a thread: a library that aborts ends only it.
+
+/** V8 starts four threads to help the main one, of which a process that waits for the disk needs one. */
+const ONE_HELPER = '--v8-pool-size=1';
+
+/** Starts the process from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". */
+export const startChild = (script: URL): Peer => new Child(script);
+
+class Child extends EventEmitter implements Peer {
+  readonly #process: ChildProcess;
+  readonly #gone: Promise<void>;
+
+  constructor(script: URL) {
+    super();
+    const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
+    const file = fileURLToPath(script.href.replace(/js$/, isSource ? 'ts' : 'cjs')); // as scripts/build.mjs names it
+    const loader = isSource ? ['--import', import.meta.resolve('tsx')] : [];
+    this.#process = fork(file, [], {
+      execArgv: [ONE_HELPER, ...loader],
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    this.#gone = new Promise((resolve) => {
+      this.#process.once('exit', (code, signal) => this.#end(new Error(signal ?? `code ${code}`), resolve));
+      // Without a free descriptor it does not start, which is reported in the next tick.
+      this.#process.once('error', (error) => this.#end(error, resolve));
+    });
+    this.#process.on('message', (reply: ThreadReply) => this.emit('message', reply));
+    this.#process.unref();
+  }
+
+  #end(why: Error, resolve: () => void): void {
+    resolve();
+    this.emit('error', why);
+  }
+
+  /** A message that cannot be sent is answered by the end of the process. */
+  postMessage(message: ThreadRequest): void {
+    if (this.#process.connected) this.#process.send(message, () => undefined);
+  }
+
+  ref(): void {
+    this.#process.channel?.ref();
+  }
+
+  unref(): void {
+    this.#process.channel?.unref();
+  }
+
+  /** Ends it at once: it does not get to close what it has open. */
+  async terminate(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#gone;
+  }
+}
+
+/**
+ * Answers the requests of a ThreadClient, in a process that startChild has started. It ends with the service, however that ends; only the
+ * service acts on the signals of a terminal and of systemd.
+ */
+export function serveChild(run: (request: ThreadRequest) => unknown): void {
+  const send = process.send?.bind(process);
+  if (!send) throw new Error('this module runs in a process of the service only');
+  setServiceFlags();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+  process.on('disconnect', () => process.exit(0));
+  const reply = (message: ThreadReply): void => {
+    if (process.connected) send(message, undefined, undefined, () => undefined);
+  };
+  process.on(
+    'message',
+    (request: ThreadRequest) => void answer((job) => ({ value: run(job) }), request, reply),
+  );
 }

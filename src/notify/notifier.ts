@@ -336,8 +336,7 @@ class Sender implements AsyncDisposable {
 
 export interface NotifierOptions {
   readonly config: Pick<Config, 'notify' | 'state'>;
-  /** The queues of other receivers stay: they may be configured again, without an error. */
-  readonly keepQueues: boolean;
+  readonly keepQueues: boolean; // of receivers that may be configured again, without an error
   readonly node: string;
   readonly events: EventLog;
   readonly log: Logger;

@@ -44,10 +44,7 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
     ...kernel,
     ...(await checkDocker(config)),
     ...(await checkStore(config)),
-    ...config.faults.map(({ detail, remedy }) => ({
-      ...{ name: 'configuration', ok: false, level: 'warn' as const },
-      ...{ detail: `${detail}: the service runs without it`, remedy },
-    })),
+    ...config.faults.map((fault) => ({ ...fault, name: 'configuration', ok: false, level: 'warn' as const })),
     ...checkListener(config.api.listen),
     ...(await checkReceivers(config)),
   ];
