@@ -43,8 +43,6 @@ export function buildReporting(app: App) {
   reportCoverage(app, events);
   const canary = canaryOf(app, events);
   const passed = reportPassed(app, { events, flows, record });
-  const records = parts.use(new Records({ config, node, events, log, env: process.env }));
-  const notifier = parts.use(new Notifier({ config, node, events, log }));
   const faults = new ReportingFaults(config.faults, log);
   const records = parts.use(
     faults.orWithout('what records events (flows.file, flows.syslog, OTEL_…)', (isWithout) => {

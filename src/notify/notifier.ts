@@ -343,7 +343,6 @@ export interface NotifierOptions {
 }
 const QUEUE_FILE = /^notify-([A-Za-z0-9_-]+)\.outbox/;
 
-/** All receivers of the configuration. */
 export class Notifier implements AsyncDisposable {
   readonly #senders: readonly Sender[];
   readonly #subscription: Disposable;

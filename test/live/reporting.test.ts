@@ -115,7 +115,7 @@ describe('an enforced container that asks all the time', () => {
     await answered();
     expect(await warnings()).toMatch(/api.*(nowhere|bogus)/);
     expect((await drawbridge.cli(['status'])).stdout).toMatch(/WARNING.*api/);
-    expect((await drawbridge.cli(['doctor'])).stdout).toMatch(/configuration\s+warning/);
+    expect((await drawbridge.cli(['doctor'])).stdout).toMatch(/reporting\s+warning/);
     drawbridge.configure({ api: { listen: '192.0.2.77:7070' } }); // no address of this host
     await reloaded();
     await answered();
