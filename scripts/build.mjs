@@ -23,7 +23,7 @@ const DIST = join(ROOT, 'dist');
 /** Started by path: see startThread (lib/thread.ts) and kernel/tool-process.ts. */
 const STARTED = [
   'config/list-thread',
-  'flows/flow-thread',
+  'flows/flow-process',
   'flows/passed-thread',
   'kernel/sandbox-thread',
   'kernel/tool-runner',

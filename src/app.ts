@@ -2,6 +2,7 @@
  * The only place where the parts of the service that enforce are put together: every part in the order of what it needs. A part
  * is handed only to parts that are built after it. The subscriptions between them are in subscriptions.ts.
  */
+
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Asks } from './ask/asks.js';
@@ -45,6 +46,7 @@ import { Kernel } from './kernel/kernel.js';
 import { Sandboxes } from './kernel/sandboxes.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { DisposalStack } from './lib/async.js';
+import { earlierNow, steadyNow } from './lib/clock.js';
 import { AsyncSignal, Current, Signal } from './lib/current.js';
 import type { Logger } from './lib/log.js';
 import { nat64Ranges } from './lib/special-use.js';
@@ -114,7 +116,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
 
   // Between Docker and the kernel.
   const docker = new DockerWatch({ socket: config.docker.socket, log, now });
-  const blocklist = new FlowBlocklist(kernel, prefix, Date.now);
+  const blocklist = new FlowBlocklist(kernel, prefix, steadyNow);
   const threatsPublished = new AsyncSignal<ThreatLook>();
   const threats = new ActiveThreats({
     prefix,
@@ -133,7 +135,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     overrides,
     temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
   });
-  const quotas = new Quotas({ folder, kernel, applied, log, now: Date.now });
+  const quotas = new Quotas({ folder, kernel, applied, log, now: Date.now, steady: steadyNow });
   const reserved = new ReservedPorts({ config, shared, kernel, docker });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const nat64 = nat64Ranges(config.networks.nat64);
@@ -151,10 +153,11 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
       journal: join(folder, 'names.journal'),
       onEvent: (event) => nameEvents.emit(event),
       ask: (question) => asking.value?.name(question) ?? 'no',
+      now: steadyNow,
     }),
   );
   parts.use(docker);
-  const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: Date.now });
+  const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: earlierNow });
   const neighbours = new NeighbourChanges(Date.now, (id) => applied.value?.subjects.get(id));
   const denials = new Denials({
     marks,
@@ -218,7 +221,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     verified,
     installInNamespaces: (state) => lan.applied(state),
     log,
-    now: Date.now,
+    now: steadyNow,
   });
   const reconciler = new Reconciler({ pass, log });
   const classifier = new Classifier({ docker, reconciler, pass, applied, now, log });

@@ -12,7 +12,8 @@ import { FREE_NEIGHBOUR, type SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
 import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
-import { clipped, type Problem } from './lib/problem.js';
+import type { Logger } from './lib/log.js';
+import { clipped, detailOf, type Problem } from './lib/problem.js';
 import { Notifier } from './notify/notifier.js';
 import { Records } from './notify/records.js';
 import { Canary } from './ops/canary.js';
@@ -42,12 +43,63 @@ export function buildReporting(app: App) {
   reportCoverage(app, events);
   const canary = canaryOf(app, events);
   const passed = reportPassed(app, { events, flows, record });
-  const records = parts.use(new Records({ config, node, events, log, env: process.env }));
-  const notifier = parts.use(new Notifier({ config, node, events, log }));
+  const faults = new ReportingFaults(config.faults, log);
+  const records = parts.use(
+    faults.orWithout('what records events (flows.file, flows.syslog, OTEL_…)', (isWithout) => {
+      const flows = isWithout ? { ...config.flows, file: '', syslog: '' } : config.flows;
+      return new Records({ config: { flows }, node, events, log, env: isWithout ? {} : process.env });
+    }),
+  );
+  const notifier = parts.use(
+    faults.orWithout('notify', (isWithout) => {
+      const { state, notify } = config;
+      const keepQueues = isWithout || config.faults.length > 0;
+      return new Notifier({
+        config: { state, notify: isWithout ? [] : notify },
+        keepQueues,
+        node,
+        events,
+        log,
+      });
+    }),
+  );
   const { asks } = app;
   const asksPending = (): number => asks.pending;
   const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
-  return { events, flows, canary, metrics, passed, records, notifier, asks };
+  return { events, flows, canary, metrics, passed, records, notifier, asks, faults };
+}
+
+/** What does not report as it is configured. Enforcement goes on without it. */
+class ReportingFaults {
+  readonly #log: Logger;
+  readonly #of: (() => readonly string[])[] = [];
+
+  constructor(faults: readonly Problem[], log: Logger) {
+    this.#log = log;
+    const texts = faults.map(({ pointer, detail }) => `the configuration${pointer ?? ''}: ${detail}`);
+    for (const { detail, ...fault } of faults)
+      log.error(fault, `the configuration is used without: ${detail}`);
+    this.add(() => texts);
+  }
+
+  add(texts: () => readonly string[]): void {
+    this.#of.push(texts);
+  }
+
+  /** Makes a part, or one without what it should do. */
+  orWithout<T>(what: string, make: (isWithout: boolean) => T): T {
+    try {
+      return make(false);
+    } catch (e) {
+      this.#log.error({ err: e }, `the service runs without: ${what}`);
+      this.add(() => [`the service runs without ${what}: ${detailOf(e)}`]);
+      return make(true);
+    }
+  }
+
+  list(): readonly string[] {
+    return this.#of.flatMap((texts) => texts());
+  }
 }
 
 /** Begins what has work of its own: the service is ready, and waits for none of it. */
@@ -100,11 +152,11 @@ const START_MS = 10_000;
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
 function reportStarts({ docker }: App, flows: FlowStore): void {
   const seen = new Set<string>();
-  docker.onChange((view, change) => {
-    const started =
-      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
-        ? change.event.id
-        : undefined;
+  flows.begunAgain.subscribe(() => {
+    seen.clear();
+    found(docker.view());
+  });
+  const found = (view: ReturnType<typeof docker.view>, started?: string): void => {
     for (const facts of view.containers.values()) {
       const isStart = facts.id === started;
       if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
@@ -113,6 +165,13 @@ function reportStarts({ docker }: App, flows: FlowStore): void {
       flows.started({ owner: ownerKey(facts), id: facts.id, name: facts.name, isStart, since });
     }
     for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
+  };
+  docker.onChange((view, change) => {
+    const started =
+      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
+        ? change.event.id
+        : undefined;
+    found(view, started);
   });
 }
 

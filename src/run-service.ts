@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { buildServer } from './api/api-server.js';
 import { peerOf } from './api/auth.js';
 import { ClosedService, type Service } from './api/closed-service.js';
-import { listen, refuseWithoutTokens } from './api/listen.js';
+import { listen } from './api/listen.js';
 import { Views } from './api/views.js';
 import { type App, buildApp } from './app.js';
 import { Fleet } from './changes/fleet.js';
@@ -20,6 +20,7 @@ import { findKeeper, Keeper } from './kernel/keeper.js';
 import { keptSockets } from './kernel/netlink/kept-sockets.js';
 import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
+import { steadyNow } from './lib/clock.js';
 import { Faults } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
@@ -108,7 +109,6 @@ function raisePriority(log: Logger): void {
 
 /** Resolves once the rules are in force and the API listens. */
 async function start(app: App, reporting: Reporting): Promise<Service> {
-  refuseWithoutTokens(app.config.api.listen, app.changes.tokens.count);
   await threatsFirst(app.feeds, app.log);
   let api: Promise<Api> | undefined;
   await begin(app, () => {
@@ -250,6 +250,7 @@ async function buildApi(app: App, reporting: Reporting) {
     ...app,
     canary: reporting.canary,
     passed: reporting.passed,
+    reportingFaults: () => reporting.faults.list(),
     enforcer: pass,
     store,
     storeKind: kind,
@@ -278,7 +279,7 @@ async function buildApi(app: App, reporting: Reporting) {
       found && (isConfigured(found.name) || trust.believes(tokenKey(found.name), app.revisionOf));
     return counts ? found : undefined;
   };
-  const { seen: onRefused } = parts.use(new FailedLogins(audit, log, Date.now));
+  const { seen: onRefused } = parts.use(new FailedLogins(audit, log, steadyNow));
   const context = {
     node,
     changes,
@@ -294,7 +295,9 @@ async function buildApi(app: App, reporting: Reporting) {
     teardown,
     ...reporting,
   };
-  const server = await buildServer({ context, log, state: config.state, authenticate, peerOf, onRefused });
+  const hasTokens = (): boolean => changes.tokens.count > 0;
+  const { state } = config;
+  const server = await buildServer({ context, log, state, authenticate, hasTokens, peerOf, onRefused });
   parts.add(() => server.close());
   const watchFaults = (): void => {
     watched = faults.watch();
@@ -305,12 +308,13 @@ async function buildApi(app: App, reporting: Reporting) {
 /** Opens the API. */
 async function serve(app: App, api: Api): Promise<Service> {
   const { server, views, fleet, watchFaults, stop, done } = api;
-  const { config, log, shared, parts, changes, appliedRevision, docker, reconciler, tools } = app;
+  const { config, log, shared, parts, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
   watchFaults();
   parts.use(views.followCounts(log));
   const localSocket = localSocketOf(config);
-  await listen(server, { address: config.api.listen, localSocket, tokens: changes.tokens.count, log });
+  const listening = parts.use(await listen(server, { address: config.api.listen, localSocket, log }));
+  api.reporting.faults.add(() => listening.warnings());
   const beginFleet = (): void =>
     fleet.begin(() => ({
       version: VERSION,

@@ -1,4 +1,5 @@
 import fastify, { type FastifyInstance } from 'fastify';
+import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
 import { askRoutes } from './ask-routes.js';
@@ -41,6 +42,8 @@ export interface ApiOptions {
   readonly version?: string;
   /** Left out: only the unix socket is let in. */
   readonly authenticate?: Authenticate;
+  /** Left out: there are some where `authenticate` is given. */
+  readonly hasTokens?: GuardOptions['hasTokens'];
   readonly peerOf?: GuardOptions['peerOf'];
   readonly onRefused?: GuardOptions['onRefused'];
   /** The folder for the answers to idempotency keys. Left out: they are kept in memory only. */
@@ -117,10 +120,11 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   server.setNotFoundHandler(notFound(methods));
   const ignore = (): undefined => undefined;
   const { authenticate = ignore, peerOf = ignore, onRefused = ignore } = options;
-  guard(server, { authenticate, peerOf, onRefused });
+  const { hasTokens = () => options.authenticate !== undefined } = options;
+  guard(server, { authenticate, hasTokens, peerOf, onRefused });
   admission.begin(server);
   refuseUnservedHeads(server);
-  const keeping = { log, now: Date.now };
+  const keeping = { log, now: earlierNow };
   const answers =
     state === undefined ? new KeptAnswers(keeping) : await KeptAnswers.open({ ...keeping, dir: state });
   keepAnswers(server, answers);

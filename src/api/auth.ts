@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { peerUser } from '../kernel/netlink/libc.js';
 import { withoutMapping } from '../lib/ip.js';
 import { mayAct, type Role } from '../policy/token.js';
-import { ForbiddenError, TooManyError, UnauthorizedError } from './problems.js';
+import { ForbiddenError, NoTokensError, TooManyError, UnauthorizedError } from './problems.js';
 
 /** The client of a request, and its role. */
 interface Identity {
@@ -40,6 +40,8 @@ export interface Peer {
 }
 export interface GuardOptions {
   readonly authenticate: Authenticate;
+  /** Any token is in force. Without one a TCP listener is closed: it only says how to make the first. */
+  readonly hasTokens: () => boolean;
   /** Returns undefined when the kernel does not report the peer of the socket. */
   readonly peerOf: (socket: Socket) => Peer | undefined;
   /** A request that was refused for its token, or the lack of one or of its role. */
@@ -47,7 +49,8 @@ export interface GuardOptions {
 }
 
 /** Lets nothing through without an identity and the role that the route needs. */
-export function guard(server: FastifyInstance, { authenticate, peerOf, onRefused }: GuardOptions): void {
+export function guard(server: FastifyInstance, options: GuardOptions): void {
+  const { authenticate, hasTokens, peerOf, onRefused } = options;
   const peers = new WeakMap<Socket, Peer>();
   const who = (request: FastifyRequest): string => {
     const { socket } = request.raw;
@@ -64,9 +67,10 @@ export function guard(server: FastifyInstance, { authenticate, peerOf, onRefused
       request.identity = { who: who(request), role: 'admin' };
       return;
     }
-    if (needs === 'anyone' && url !== undefined) return;
+    if (needs === 'anyone' && url !== undefined && (url === ALIVE || hasTokens())) return;
     reply.header('www-authenticate', 'Bearer realm="drawbridge"');
     try {
+      if (!hasTokens()) throw new NoTokensError();
       request.identity = bearer(request, authenticate, bad);
       if (needs !== 'anyone' && !mayAct(request.identity.role, needs))
         throw new ForbiddenError(request.identity, needs);
@@ -77,6 +81,9 @@ export function guard(server: FastifyInstance, { authenticate, peerOf, onRefused
     reply.removeHeader('www-authenticate');
   });
 }
+
+/** Answers also while no token exists: whether the process answers. */
+const ALIVE = '/healthz';
 
 function bearer(request: FastifyRequest, authenticate: Authenticate, bad: BadTokens): Identity {
   const [, secret] = /^Bearer +([\w.~+/-]+=*)$/i.exec(request.headers.authorization ?? '') ?? [];

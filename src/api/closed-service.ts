@@ -11,7 +11,7 @@ import { type ClosedCause, closedCause } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
 import { type GuardOptions, guard, peerOf } from './auth.js';
 import { whoIs } from './context.js';
-import { listen } from './listen.js';
+import { type Listening, listen } from './listen.js';
 import { errorHandler } from './problems.js';
 import type { ClosedStatus } from './schemas-fleet.js';
 
@@ -48,6 +48,7 @@ export class ClosedService implements Service {
   #cause: ClosedCause;
   #ended: () => void = () => undefined;
   #server: FastifyInstance | undefined;
+  #listening: Listening | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #stamp = '';
@@ -81,7 +82,7 @@ export class ClosedService implements Service {
     clearTimeout(this.#timer);
     await this.#running;
     await this.#whole?.stop();
-    await this.#server?.close();
+    await this.#closeApi();
     this.#ended();
   }
 
@@ -101,6 +102,7 @@ export class ClosedService implements Service {
       }),
       teardown: (who) => this.#teardown(who),
       authenticate: (secret) => holderOf(tokens, secret),
+      hasTokens: () => tokens.length > 0,
       peerOf,
       onRefused: (refused) => log.warn(refused, 'a request to the closed service was refused'),
       log,
@@ -108,9 +110,13 @@ export class ClosedService implements Service {
     this.#server = server;
     const localSocket = localSocketOf(config);
     const { listen: address } = config.api;
-    await listen(server, { address, localSocket, tokens: tokens.length, log }).catch((e: unknown) =>
-      log.warn({ err: String(e) }, 'the API of the closed service cannot listen everywhere'),
-    );
+    this.#listening = await listen(server, { address, localSocket, log });
+  }
+
+  async #closeApi(): Promise<void> {
+    await this.#listening?.[Symbol.asyncDispose]();
+    await this.#server?.close();
+    this.#server = undefined;
   }
 
   /** Wait for the running check of the folder first: it locks the state folder, and the audit record needs that lock. */
@@ -159,8 +165,7 @@ export class ClosedService implements Service {
 
   async #start(store: SharedStore): Promise<void> {
     this.#o.log.info({}, 'the store can be opened again: the service starts');
-    await this.#server?.close();
-    this.#server = undefined;
+    await this.#closeApi();
     try {
       this.#whole = await this.#o.begin(store);
     } catch (e) {

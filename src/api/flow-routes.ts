@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { findContainer } from '../changes/container-changes.js';
 import { knownAudited } from '../changes/service-records.js';
 import { isUp } from '../docker/tracked-container.js';
+import { FLOW_VERDICTS } from '../events/service-events.js';
 import type { ContainerRun, FlowPlace, FlowQuery } from '../flows/flow-record.js';
 import type { FlowStore } from '../flows/flow-store.js';
 import { type Parsed, RefusedError, refuse } from '../lib/problem.js';
@@ -12,13 +13,7 @@ import { type Context, whoIs } from './context.js';
 import { PageQuery, type PageRoute, pageOf } from './pagination.js';
 import { BadRequestError, badRequest } from './problems.js';
 import { Collection } from './schemas.js';
-import {
-  FLOW_VERDICTS,
-  type FlowsBody,
-  FlowsSchema,
-  type KnownBody,
-  KnownSchema,
-} from './schemas-traffic.js';
+import { type FlowsBody, FlowsSchema, type KnownBody, KnownSchema } from './schemas-traffic.js';
 
 /** All that did not pass, or would not. */
 const DENIED = ['deny', 'would-deny', 'threat'] as const;

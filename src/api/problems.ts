@@ -20,6 +20,12 @@ export function badRequest(detail: string, remedy: string, pointer?: string): ne
 
 /** No bearer token, or none that is known (RFC 6750 3.1). */
 export class UnauthorizedError extends Error {}
+/** No token exists, of which a request over TCP needs one. */
+export class NoTokensError extends UnauthorizedError {
+  constructor() {
+    super('this service has no token yet: it answers nothing over TCP');
+  }
+}
 /** The role of the token does not permit this request. */
 export class ForbiddenError extends Error {
   readonly needs: Role;
@@ -119,6 +125,8 @@ export const notFound =
 function documentOf(error: unknown): ProblemDocument {
   if (error instanceof RefusedError) return refusalDocument(error.refusal);
   if (error instanceof BadRequestError) return problemDocument('bad-request', error.problems);
+  if (error instanceof NoTokensError)
+    return problemDocument('unauthorized', [refused(error, FIRST_TOKEN_REMEDY)]);
   if (error instanceof UnauthorizedError)
     return problemDocument('unauthorized', [refused(error, TOKEN_REMEDY)]);
   if (error instanceof ForbiddenError)
@@ -132,6 +140,8 @@ function documentOf(error: unknown): ProblemDocument {
 
 const TOKEN_REMEDY =
   'send authorization: Bearer TOKEN; make one with drawbridge tokens create NAME --role ROLE';
+const FIRST_TOKEN_REMEDY =
+  'make the first one on its host, as root: drawbridge tokens create NAME --role admin; it counts at once';
 const refused = ({ message }: Error, remedy: string): Problem => ({ detail: message, remedy });
 
 function refusalDocument(refusal: Refusal): ProblemDocument {

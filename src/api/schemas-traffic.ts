@@ -1,5 +1,6 @@
 /** The shapes of feeds and threats in the API. */
 import { Type } from '@sinclair/typebox';
+import { FLOW_VERDICTS } from '../events/service-events.js';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { ContainerSchema, type View } from './schemas.js';
@@ -113,7 +114,6 @@ export const ThreatSchema = Type.Object(
 );
 export type ThreatBody = View<typeof ThreatSchema>;
 
-export const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
 const Contact = {
   container: Text('the name of the container', 'web'),
   owner: Text('survives recreation: compose:PROJECT/SERVICE or name:NAME', 'name:web'),

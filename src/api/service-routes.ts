@@ -54,8 +54,8 @@ export function statusRoutes(server: FastifyInstance, ctx: Context): void {
   };
   server.get('/v1/status', { schema }, () => {
     const status = ctx.views.status();
-    const { failure } = ctx.flows;
-    const flows = failure === undefined ? [] : [`flows are not recorded: ${failure}`];
+    const { warning } = ctx.flows;
+    const flows = warning === undefined ? [] : [warning];
     const outputs = [...ctx.notifier.warnings(), ...ctx.records.warnings()];
     const warnings = [...status.warnings, ...flows, ...outputs];
     return { ...status, warnings };

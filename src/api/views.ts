@@ -62,6 +62,8 @@ export interface ViewParts extends ContainerParts {
   };
   readonly checks: Pick<ConnectionChecks, 'counts'>;
   readonly canary: Pick<Canary, 'result'>;
+  /** What does not report as it is configured. */
+  readonly reportingFaults: () => readonly string[];
   readonly config: Pick<Config, 'canary' | 'default'>;
   readonly passed: Pick<PassedFlows, 'settled'>;
   /** Readings of the kernel on behalf of clients take turns. */
@@ -159,7 +161,12 @@ export class Views {
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
       kept,
-      warnings: [this.#doubt(), health.degraded, ...renamedTexts(kept, all)].filter((w) => w !== undefined),
+      warnings: [
+        this.#doubt(),
+        health.degraded,
+        ...renamedTexts(kept, all),
+        ...this.#p.reportingFaults(),
+      ].filter((w) => w !== undefined),
     };
   }
 
@@ -172,7 +179,10 @@ export class Views {
     const unproven = ready ? this.#unproven() : undefined;
     if (unproven !== undefined) return { ready: false, reason: unproven };
     const doubt = ready ? this.#doubt() : undefined;
-    return { ready, reason: doubt === undefined ? reason : `${reason}; ${doubt}` };
+    return {
+      ready,
+      reason: [reason, doubt, ...this.#p.reportingFaults()].filter((w) => w !== undefined).join('; '),
+    };
   }
 
   /** Why the canary has not proven that the rules work. Undefined if it has, or need not. */

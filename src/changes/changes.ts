@@ -8,7 +8,7 @@ import { Committer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges, EmergencyChanges } from './container-changes.js';
 import { type ListChangeOptions, ListChanges } from './list-changes.js';
 import { type ModeChangeOptions, ModeChanges } from './mode-changes.js';
-import { ChangesState, type CurrentChanges } from './stored-state.js';
+import { ChangesState, type CurrentChanges, grantKey, pauseKey } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
 import { TransferChanges } from './transfer-changes.js';
 import type { UnwrittenChanges } from './unwritten-changes.js';
@@ -149,20 +149,26 @@ export class Changes {
 
   /** To be called whenever the folder's lists have changed: their entries may expire, too. */
   rearm(): void {
-    const grants = [...this.#state.grants.values()].map((g) => g.value.expires);
     const lists: readonly List[] = [
       ...[...this.#state.lists.values()].map((s) => s.list),
       ...this.#o.folderLists(),
     ];
     const entries = lists.flatMap(expiriesOf);
-    const pauses = [...this.#state.pauses.values()].map((p) => p.value.expires);
     const now = this.#o.now();
-    const trials = [...this.#state.modes.keys()].flatMap((owner) => {
-      const left = this.#state.trialLeft(owner, now);
+    const spans = [
+      ...[...this.#state.grants.values()].map(({ value }) => [grantKey(value.id), value] as const),
+      ...[...this.#state.pauses.values()].map(({ value }) => [pauseKey(value.owner), value] as const),
+    ].filter(([, { expires }]) => expires !== undefined);
+    const { deadlines } = this.#state;
+    const remaining = [
+      ...spans.map(([key, span]) => deadlines.remaining(key, span, now)),
+      ...[...this.#state.modes.keys()].flatMap((owner) => this.#state.trialLeft(owner, now) ?? []),
+    ];
+    const byMonotonic = remaining.map((left) => {
       // A part of a millisecond is a wait, too. One that is over and still there is looked at again.
-      return left === undefined ? [] : [new Date(now + (Math.ceil(left) || STEP_MS)).toISOString()];
+      return new Date(now + (Math.ceil(left) || STEP_MS)).toISOString();
     });
-    this.#moment.arm([...grants, ...pauses, ...trials, ...entries]);
+    this.#moment.arm([...spans.map(([, { expires }]) => expires), ...byMonotonic, ...entries]);
   }
 
   /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
@@ -227,6 +233,7 @@ export class NextMoment {
   readonly #onDue: () => void;
   readonly #isOver: () => boolean;
   #moments: readonly number[] = [];
+  #lookedAt = 0;
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
 
@@ -261,12 +268,15 @@ export class NextMoment {
     if (this.#moments.length === 0) return;
     const now = this.#now();
     const ms = this.#moments.reduce((least, t) => Math.min(least, t - now), STEP_MS);
+    this.#lookedAt = now;
     this.#timer = setTimeout(() => this.#look(), ms).unref();
   }
 
   #look(): void {
     const now = this.#now();
-    if (this.#moments.some((t) => t <= now) || this.#isOver()) this.#onDue();
+    // Set back, or ahead by more than a wait: what a wrong clock had ended or begun may be the other way round now.
+    const wasSet = now < this.#lookedAt || now - this.#lookedAt > 2 * STEP_MS;
+    if (wasSet || this.#moments.some((t) => t <= now) || this.#isOver()) this.#onDue();
     else this.#wait();
   }
 }

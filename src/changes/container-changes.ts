@@ -99,7 +99,7 @@ export class ContainerChanges {
     const grants = [...this.#o.state.grants.values()].map((g) => g.value);
     for (const grant of grants) {
       if (!isOurs(grant, this.#o.node, this.#o.now())) continue;
-      const over = this.#o.state.deadlines.isOver(grantKey(grant.id), grant, this.#o.now());
+      const over = this.#o.state.deadlines.hasPassed(grantKey(grant.id), grant, this.#o.now());
       if (!over && !(grant.owner.startsWith('id:') && isGone(grant.owner.slice(3)))) continue;
       const change = { key: grantKey(grant.id), before: grant, after: undefined };
       const who = over ? 'expiry' : 'container removed';
@@ -265,7 +265,7 @@ export class EmergencyChanges {
     for (const pause of [...state.pauses.values()].map((p) => p.value)) {
       if (!isOurs(pause, this.#o.node, this.#o.now())) continue;
       const key = pauseKey(pause.owner);
-      const over = state.deadlines.isOver(key, pause, this.#o.now());
+      const over = state.deadlines.hasPassed(key, pause, this.#o.now());
       if (!over && !(pause.owner.startsWith('id:') && isGone(pause.owner.slice(3)))) continue;
       const who = over ? 'expiry' : 'container removed';
       await committer.serial(key, async () => {

@@ -35,8 +35,8 @@ export class Deadlines {
     this.#monotonic = monotonic;
   }
 
-  /** Its time is over for good. `now`: ms since the epoch. */
-  isOver(key: string, span: Span, now: number): boolean {
+  /** Either clock has ended it. `now`: ms since the epoch. */
+  #isOver(key: string, span: Span, now: number): boolean {
     if (span.expires === undefined) return false;
     return Date.parse(span.expires) <= now || this.#until(key, span, now) <= this.#monotonic() + FRACTION_MS;
   }
@@ -44,7 +44,7 @@ export class Deadlines {
   /** In force: neither over, nor begun in what the wall clock calls the future. */
   isInForce(key: string, span: Span, now: number): boolean {
     if (span.expires === undefined) return true;
-    return !this.isOver(key, span, now) && Date.parse(span.created) - TOLERANCE_MS <= now;
+    return !this.#isOver(key, span, now) && Date.parse(span.created) - TOLERANCE_MS <= now;
   }
 
   /**
@@ -53,6 +53,11 @@ export class Deadlines {
    */
   remaining(key: string, span: Span, now: number): number {
     return Math.max(0, this.#until(key, span, now) - this.#monotonic() - FRACTION_MS);
+  }
+
+  /** Its time has passed, so that it can be deleted. One that only the wall clock has ended may come back: the clock may be set right. */
+  hasPassed(key: string, span: Span, now: number): boolean {
+    return span.expires !== undefined && this.remaining(key, span, now) === 0;
   }
 
   forget(key: string): void {
@@ -259,7 +264,7 @@ export class ChangesState {
 
   /** Some grant, pause or trial has ended, and has not been taken out yet. */
   hasEnded(now: number): boolean {
-    const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.isOver(key, span, now);
+    const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.hasPassed(key, span, now);
     return (
       [...this.grants.values()].some((g) => ended(grantKey(g.value.id), g.value)) ||
       [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value)) ||

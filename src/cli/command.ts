@@ -26,9 +26,9 @@ export class Session {
   }
 
   /** `flags` by key path, as in { "dns.grace": "1h" }. Throws CommandFailure with every problem. */
-  async config(flags: Readonly<Record<string, string>> = {}): Promise<Config> {
+  async config(flags: Readonly<Record<string, string>> = {}, former?: Config): Promise<Config> {
     const { loadConfig } = await import('../config/load.js');
-    const loaded = await loadConfig({ file: this.file, env: this.host.env, flags });
+    const loaded = await loadConfig({ file: this.file, env: this.host.env, flags, former });
     if (loaded.ok) return loaded.value.config;
     throw new CommandFailure(loaded.problems);
   }
@@ -133,7 +133,8 @@ async function ran<T>(session: Session, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (e) {
-    if (e instanceof UnreachableError) await session.config();
+    if (e instanceof UnreachableError)
+      for (const fault of (await session.config()).faults) session.out.note(problemText(fault));
     throw e;
   }
 }

@@ -66,7 +66,7 @@ async function runUntilEnd(session: Session, flags: Flags): Promise<number> {
     }
     proven = config;
     liveness.ready(service, log);
-    const reloaded = await untilReload(session, flags, service, log, hangups, liveness);
+    const reloaded = await untilReload({ session, flags, config }, service, log, hangups, liveness);
     if (reloaded === 'ended') return 0;
     if (reloaded === 'torn down') return TORN_DOWN;
     config = reloaded;
@@ -130,8 +130,7 @@ async function started(
 
 /** The new configuration after a SIGHUP, or why the service has ended. A wrong file changes nothing. */
 async function untilReload(
-  session: Session,
-  flags: Flags,
+  { session, flags, config }: { readonly session: Session; readonly flags: Flags; readonly config: Config },
   service: RunningService,
   log: Logger,
   hangups: Hangups,
@@ -143,7 +142,7 @@ async function untilReload(
     void service.stop().catch((e: unknown) => log.error({ err: e }, 'not everything ended cleanly'));
   const reload = async () => {
     try {
-      const read = await session.config(flags);
+      const read = await session.config(flags, config);
       // SIGTERM, while the file was read, means the end.
       if (!isEnding) {
         next = read;

@@ -1,220 +1,20 @@
 /** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import type { TSchema } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { canonicalName } from '../lib/dns-name.js';
-import { parseServer } from '../lib/dns-server-address.js';
-import { parseCidr } from '../lib/ip.js';
-import { escapePointer, isRecord, unescapePointer } from '../lib/json.js';
+import { isRecord, unescapePointer } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
-import { NAT64_BITS } from '../lib/special-use.js';
 import { parseDuration, parseSize } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
-import { parseEntry } from '../policy/entry-parse.js';
-import { CHECK_NEEDS, MASK_NEEDS, splitMask } from '../policy/mark-mask.js';
-import { isTokenName, tokenFault } from '../policy/token.js';
-import { notifyFaults, type ReceiverConfig, resolveNotify } from './endpoints.js';
-import { type FeedConfig, feedFaults, resolveFeed } from './feed-config.js';
+import { semanticProblems } from './config-checks.js';
+import { type ReceiverConfig, resolveNotify } from './endpoints.js';
+import { type FeedConfig, resolveFeed } from './feed-config.js';
 import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Texts } from './overlay.js';
-import { readRedisUrl } from './redis-url.js';
 import { ConfigSchema, type RawConfig } from './schema.js';
-import { isOfTheKernel, UNIX } from './service-socket.js';
-
-/** Checks of a configuration that a schema cannot express: names, addresses, and keys that depend on one another. */
-
-/** A zone names an interface of this host, which a configuration for a fleet cannot. */
-const isUpstream = (text: string): boolean => parseServer(text)?.address.includes('%') === false;
-
-function upstreams(list: readonly string[], pointer: string): readonly Problem[] {
-  return list.flatMap((text, index) =>
-    isUpstream(text)
-      ? []
-      : [
-          {
-            detail: `"${text}" is not the address of a resolver`,
-            remedy: 'write 10.0.0.53 or [2001:db8::53]:53',
-            pointer: `${pointer}/${index}`,
-          },
-        ],
-  );
-}
-
-function zones({ dns }: RawConfig): readonly Problem[] {
-  const seen = new Set<string>();
-  return Object.entries(dns.zones).flatMap(([name, zone]) => {
-    const pointer = `/dns/zones/${escapePointer(name)}`;
-    const parsed = canonicalName(name, 1);
-    const twice = parsed.ok && seen.has(parsed.value);
-    if (parsed.ok) seen.add(parsed.value);
-    return [
-      ...(parsed.ok ? [] : parsed.problems.map((problem) => ({ ...problem, pointer }))),
-      ...(twice
-        ? [{ detail: `the zone ${name} is written twice`, remedy: 'keep one of the two', pointer }]
-        : []),
-      ...upstreams(zone.upstreams, `${pointer}/upstreams`),
-    ];
-  });
-}
-
-function ttls({ dns }: RawConfig): readonly Problem[] {
-  const [min, max] = [parseDuration(dns.minTtl), parseDuration(dns.maxTtl)];
-  if (!min.ok || !max.ok || min.value <= max.value) return [];
-  return [
-    {
-      detail: `dns.minTtl ${dns.minTtl} is above dns.maxTtl ${dns.maxTtl}`,
-      remedy: 'lower dns.minTtl, or raise dns.maxTtl',
-      pointer: '/dns/minTtl',
-    },
-  ];
-}
-
-function exceptions({ threats }: RawConfig): readonly Problem[] {
-  return threats.exceptions.flatMap(({ to }, index) => {
-    const pointer = `/threats/exceptions/${index}/to`;
-    const parsed = parseEntry(to);
-    if (!parsed.ok) return parsed.problems.map((problem) => ({ ...problem, pointer }));
-    const entry = parsed.value;
-    const fits =
-      entry.kind === 'dest' &&
-      !entry.deny &&
-      ['address', 'name'].includes(entry.target.kind) &&
-      entry.ports.length === 0;
-    if (fits) return [];
-    return [
-      {
-        detail: `"${to}" is not an address or name`,
-        remedy: 'write an address, a network or a name, without ports',
-        pointer,
-      },
-    ];
-  });
-}
-
-function translators({ networks }: RawConfig): readonly Problem[] {
-  return networks.nat64.flatMap((text, index) => {
-    const range = parseCidr(text);
-    if (range?.family === 6 && text.endsWith(`/${NAT64_BITS}`)) return [];
-    return [
-      {
-        detail: `"${text}" is not a prefix of a NAT64 translator that can be compared`,
-        remedy: 'write an IPv6 network of 96 bits, such as 2001:db8:64::/96',
-        pointer: `/networks/nat64/${index}`,
-      },
-    ];
-  });
-}
-
-function listen({ api }: RawConfig): readonly Problem[] {
-  if (api.listen.startsWith(UNIX)) return [];
-  const pointer = '/api/listen';
-  const problems: Problem[] = [];
-  if (!parseServer(api.listen.replace(/^localhost:/, '127.0.0.1:')))
-    problems.push({
-      detail: `"${api.listen}" is not an address and port`,
-      remedy: 'write 127.0.0.1:7070 or unix:/path',
-      pointer,
-    });
-  return problems;
-}
-
-/** Prefixes under which others name their own chains, of which some would be the same. */
-const OTHERS = ['DOCKER', 'KUBE', 'CALI', 'CNI', 'LIBVIRT'];
-
-function kernel({ kernel: { markMask, prefix }, tls }: RawConfig): readonly Problem[] {
-  const mask = {
-    detail: `kernel.markMask 0x${markMask.toString(16)} is too small: ${MASK_NEEDS}`,
-    remedy: 'write it like 0x7f003fff',
-    pointer: '/kernel/markMask',
-  };
-  const short = {
-    detail: `kernel.markMask 0x${markMask.toString(16)} is too small: ${CHECK_NEEDS}`,
-    remedy: 'write it like 0x7f003fff, or set tls.verify: false',
-    pointer: '/kernel/markMask',
-  };
-  const bits = splitMask(markMask);
-  const hasCheck = !tls.verify || bits?.check !== undefined;
-  const taken = {
-    detail: `kernel.prefix ${prefix} is the beginning of the names of chains of another program`,
-    remedy: 'use another prefix, such as DB',
-    pointer: '/kernel/prefix',
-  };
-  return [...(bits ? (hasCheck ? [] : [short]) : [mask]), ...(OTHERS.includes(prefix) ? [taken] : [])];
-}
-
-function store({ store: { redis } }: RawConfig): readonly Problem[] {
-  const parsed = redis === '' ? undefined : readRedisUrl(redis);
-  if (!parsed || parsed.ok) return [];
-  return parsed.problems.map(({ detail, remedy }) => ({
-    detail: `store.redis: ${detail}`,
-    remedy,
-    pointer: '/store/redis',
-  }));
-}
-
-const folder = ({ state }: RawConfig): readonly Problem[] =>
-  isOfTheKernel(state)
-    ? [
-        {
-          detail: `state: ${state} is in a file system of the kernel, which keeps no files`,
-          remedy: 'name a folder on a disk, such as /var/lib/drawbridge',
-          pointer: '/state',
-        },
-      ]
-    : [];
-
-function tokens({ api }: RawConfig): readonly Problem[] {
-  return api.tokens.flatMap(({ name, token }, index) => {
-    const pointer = `/api/tokens/${index}`;
-    const fault = tokenFault(token);
-    return [
-      ...(isTokenName(name)
-        ? []
-        : [
-            {
-              detail: `"${name}" is not a name of a token`,
-              remedy: 'write up to 63 characters: letters, digits, and _ . @ -',
-              pointer: `${pointer}/name`,
-            },
-          ]),
-      ...(fault ? [{ ...fault, pointer: `${pointer}/token` }] : []),
-    ];
-  });
-}
-
-function twice(items: readonly { readonly name: string }[], pointer: string): readonly Problem[] {
-  return items.flatMap(({ name }, index) =>
-    items.findIndex((item) => item.name === name) === index
-      ? []
-      : [
-          {
-            detail: `"${name}" is written twice`,
-            remedy: 'give it another name',
-            pointer: `${pointer}/${index}/name`,
-          },
-        ],
-  );
-}
-
-/** Every problem of a configuration that fits the schema, each with its pointer. */
-function semanticProblems(raw: RawConfig): readonly Problem[] {
-  return [
-    ...upstreams(raw.dns.upstreams, '/dns/upstreams'),
-    ...zones(raw),
-    ...ttls(raw),
-    ...exceptions(raw),
-    ...translators(raw),
-    ...listen(raw),
-    ...kernel(raw),
-    ...store(raw),
-    ...folder(raw),
-    ...tokens(raw),
-    ...twice(raw.api.tokens, '/api/tokens'),
-    ...twice(raw.threats.feeds, '/threats/feeds'),
-    ...feedFaults(raw.threats.feeds),
-    ...notifyFaults(raw.notify),
-  ];
-}
+import { UNIX } from './service-socket.js';
 
 /** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 
@@ -235,6 +35,8 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'c
     readonly maxSizeBytes: number;
   };
   readonly notify: readonly ReceiverConfig[];
+  /** Errors in the sections of what reports (reporting-faults.ts), which the service shows. */
+  readonly faults: readonly Problem[];
 }
 
 /** The name of this host in a fleet. */
@@ -279,6 +81,7 @@ function resolve(raw: RawConfig): Config {
     canary: { everyMs: sure(parseDuration(canary.every)), ready: canary.ready },
     flows: { ...outputs, keepMs: sure(parseDuration(keep)), maxSizeBytes: sure(parseSize(maxSize)) },
     notify: resolveNotify(notify),
+    faults: [],
   };
 }
 
@@ -331,6 +134,19 @@ function placed(
   });
 }
 
+/**
+ * Sections of what reports. An error in one of them does not stop what enforces: the service starts with what is valid of the section, and
+ * shows the error.
+ */
+const SECTION = /^\/(api|flows|notify)(\/|$)/;
+const VARIABLE = /DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
+
+/** Of the configuration, or of a variable that sets a key of these sections. */
+export const isOfReporting = ({ pointer, detail, about }: Problem): boolean =>
+  pointer === undefined
+    ? VARIABLE.test(about?.kind === 'setting' ? about.name : (detail.split(':')[0] ?? ''))
+    : SECTION.test(pointer);
+
 /** The value without the key at each pointer (a broken list goes whole, so that indexes stay true). */
 function without(value: unknown, steps: readonly string[]): unknown {
   const [step, ...rest] = steps;
@@ -339,6 +155,44 @@ function without(value: unknown, steps: readonly string[]): unknown {
   const inner = value[key];
   const { [key]: _, ...others } = value;
   return rest.length > 0 && isRecord(inner) ? { ...others, [key]: without(inner, rest) } : others;
+}
+
+/** The value without what these problems are about: of receivers those with a problem only, so that the others still report. */
+function soundPart(value: unknown, problems: readonly Problem[]): unknown {
+  const steps = problems.map(({ pointer = '' }) => pointer.split('/').slice(1));
+  const receivers = new Set(steps.flatMap(([section, at]) => (section === 'notify' ? [Number(at)] : [])));
+  const keys = steps.filter(([section, at]) => section !== 'notify' || at === undefined);
+  const left = keys.reduce<unknown>(without, value);
+  if (!isRecord(left) || !Array.isArray(left.notify)) return left;
+  return { ...left, notify: left.notify.filter((_, at) => !receivers.has(at)) };
+}
+
+/**
+ * The sections as they are used. With an error in `api` the service listens on a unix socket of this host only, which commands find by the
+ * same rule; a listener on TCP that it has had before (`former`) stays.
+ */
+function withFaults(config: Config, faults: readonly Problem[], former: Config | undefined): Config {
+  const has = (section: string): boolean =>
+    faults.some(({ pointer = '' }) => pointer === `/${section}` || pointer.startsWith(`/${section}/`));
+  const kept = former ?? config;
+  return {
+    ...config,
+    api: has('api') ? apiOf(config, faults, former) : config.api,
+    flows: has('flows') ? kept.flows : config.flows,
+    notify: has('notify') ? kept.notify : config.notify,
+    faults,
+  };
+}
+
+function apiOf(
+  { api, state }: Config,
+  faults: readonly Problem[],
+  former: Config | undefined,
+): Config['api'] {
+  const isListenerSound = !faults.some(({ pointer }) => pointer === '/api' || pointer === '/api/listen');
+  if (isListenerSound && api.listen.startsWith(UNIX)) return { ...api, tokens: [] };
+  const isOnTcp = former?.state === state && !former.api.listen.startsWith(UNIX);
+  return isOnTcp ? former.api : { listen: `${UNIX}${join(state, 'api.sock')}`, tokens: [] };
 }
 
 /** Problems with the schema, and problems of meaning in all parts that fit it. */
@@ -360,18 +214,45 @@ function problemsOf(value: unknown): readonly Problem[] {
   return Value.Check(ConfigSchema, whole) ? [...problems, ...semanticProblems(whole)] : problems;
 }
 
-/** Merges, fills in defaults and checks. All problems at once, each with file, line, column or source, and remedy. */
-export function readConfig(sources: ConfigSources): Parsed<Config> {
+function merged(sources: ConfigSources) {
   const yaml = parseYaml(sources.file?.text ?? '', sources.file?.name ?? '');
   const env = fromEnvironment(sources.env ?? {});
   const flags = fromFlags(sources.flags ?? {});
   const settings = [...env.settings, ...flags.settings];
   const base = wordsBack(withoutNulls(ConfigSchema, yaml.value ?? {}));
   const value = isRecord(base) ? withDefaults(ConfigSchema, overlay(base, settings)) : base;
-  const own = [...yaml.problems, ...env.problems, ...flags.problems];
-  const unreadable = yaml.value === undefined;
-  const problems = unreadable ? own : [...own, ...placed(problemsOf(value), settings, yaml.place)];
+  const unread = yaml.value === undefined;
+  const place = (problems: readonly Problem[]): readonly Problem[] => placed(problems, settings, yaml.place);
+  return { value, unread, place, own: [...yaml.problems, ...env.problems, ...flags.problems] };
+}
+
+/** Merges, fills in defaults and checks. All problems at once, each with file, line, column or source, and remedy. */
+export function readConfig(sources: ConfigSources): Parsed<Config> {
+  const { value, unread, place, own } = merged(sources);
+  const problems = unread ? own : [...own, ...place(problemsOf(value))];
   return problems.length > 0 ? { ok: false, problems } : { ok: true, value: resolve(value as RawConfig) };
+}
+
+/**
+ * The same for the service and its commands, which an error in a section of what reports does not stop: `faults` has it. `former`: what is in
+ * force where such a section has an error.
+ */
+export function readForService(sources: ConfigSources, former?: Config): Parsed<Config> {
+  const { value, unread, place, own } = merged(sources);
+  const found = unread ? [] : problemsOf(value);
+  const filled = (left: unknown): unknown => withDefaults(ConfigSchema, left);
+  const part = filled(soundPart(value, found));
+  // What the rest of such a section means is checked now: where that is wrong, too, the section goes whole.
+  const more = unread ? [] : problemsOf(part);
+  const sound = filled(
+    more.reduce<unknown>((left, { pointer = '' }) => without(left, pointer.split('/').slice(1, 2)), part),
+  );
+  const stops = [...own, ...found, ...more].some((problem) => !isOfReporting(problem));
+  if (unread || stops || problemsOf(sound).length > 0)
+    return { ok: false, problems: [...own, ...place(found)] };
+  const config = withFaults(resolve(sound as RawConfig), [...found, ...more], former);
+  const others = more.map(({ detail, remedy }) => ({ detail, remedy }));
+  return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others] } };
 }
 
 function withDefaults(schema: TSchema, value: unknown): unknown {

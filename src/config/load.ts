@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { isRecord } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
-import { type Config, readConfig } from './config.js';
+import { type Config, isOfReporting, readConfig, readForService } from './config.js';
 import type { Texts } from './overlay.js';
 import { CONFIG_VARIABLE, DEFAULT_FILE, PREFIX } from './service-socket.js';
 
@@ -18,6 +18,8 @@ export interface LoadOptions {
   /** Flags by the path of their key: { "dns.grace": "1h" }. */
   readonly flags?: Texts;
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** What is in force, where the service reads its configuration again. */
+  readonly former?: Config | undefined;
 }
 
 export interface Loaded {
@@ -104,16 +106,22 @@ async function readFileOrNone(
   };
 }
 
-/** Reads and merges all sources: --config, else DRAWBRIDGE_CONFIG, else the default file where there is one. */
+/**
+ * Reads and merges all sources: --config, else DRAWBRIDGE_CONFIG, else the default file where there is one. Errors in what only reports are in
+ * `faults` of the configuration.
+ */
 export async function loadConfig(options: LoadOptions = {}): Promise<Parsed<Loaded>> {
   const given = defined(options.env ?? process.env);
   const { env, problems, secrets } = await readSecrets(given);
   const { source, problem } = await readFileOrNone(options.file ?? (given[CONFIG_VARIABLE] || undefined));
-  const parsed = readConfig({ ...(source && { file: source }), env, flags: options.flags ?? {} });
-  const wrong = parsed.ok ? [] : parsed.problems.map((one) => withoutText(one, secrets));
-  const all = [...problems, ...(problem ? [problem] : []), ...wrong];
-  if (!parsed.ok || all.length > 0) return { ok: false, problems: all };
-  return { ok: true, value: { config: parsed.value, ...(source && { file: source.name }) } };
+  const sources = { ...(source && { file: source }), env, flags: options.flags ?? {} };
+  const parsed = readForService(sources, options.former);
+  const outside = [...problems, ...(problem ? [problem] : [])];
+  const wrong = (parsed.ok ? parsed.value.faults : parsed.problems).map((one) => withoutText(one, secrets));
+  const all = [...outside, ...wrong];
+  if (!parsed.ok || !outside.every(isOfReporting)) return { ok: false, problems: all };
+  const config = { ...parsed.value, faults: all };
+  return { ok: true, value: { config, ...(source && { file: source.name }) } };
 }
 
 /** Sections that the closed base and the files next to it depend on. */

@@ -98,7 +98,7 @@ export class Journal {
     if (this.#closed) return;
     if (
       this.#failure !== undefined &&
-      Date.now() - this.#failure.since < (this.#options.retryMs ?? defaultRetryMs)
+      performance.now() - this.#failure.since < (this.#options.retryMs ?? defaultRetryMs)
     )
       return;
     // After a failure the file may end in half a line and lacks the facts since then: write a new one.
@@ -124,7 +124,7 @@ export class Journal {
           'the DNS journal cannot be written: after a restart, names since now must be resolved again',
         );
       }
-      this.#failure = { since: Date.now(), detail };
+      this.#failure = { since: performance.now(), detail };
     }
   }
 

@@ -3,6 +3,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { BEAT_MS } from '../lib/async.js';
+import { steadyNow } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
@@ -201,7 +202,7 @@ export class TtlExtender implements AsyncDisposable {
     const busy = await this.#busy();
     for (const f of facts)
       if (busy.has(`${f.container} ${f.address}`))
-        await this.#o.dns.extend(f.container, f.address, Date.now() + EXTENSION_MS);
+        await this.#o.dns.extend(f.container, f.address, steadyNow() + EXTENSION_MS);
   }
 
   /** "CONTAINER ADDRESS" of every live flow: one dump a family, whatever the number of containers. */

@@ -3,6 +3,7 @@ import type { Evidence, Kernel } from '../kernel/kernel.js';
 import type { Observed } from '../kernel/read-rules.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
 import { atNext, BEAT_MS, DisposalStack } from '../lib/async.js';
+import { steadyNow } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -386,7 +387,7 @@ class Heartbeat implements AsyncDisposable {
   /** True if the container of a learned set resolved addresses that are valid for a while. */
   #shouldHaveMembers({ name, owner }: SetDesired): boolean {
     const wanted = owner === undefined ? undefined : this.#o.dns.members(owner).get(name);
-    const soon = Date.now() + SOON_MS;
+    const soon = steadyNow() + SOON_MS;
     return [...(wanted?.values() ?? [])].some((until) => until > soon);
   }
 

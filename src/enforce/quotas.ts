@@ -53,9 +53,10 @@ export class QuotaLedger {
     return true;
   }
 
-  /** For the disk: periods not far from now. */
-  snapshot(now: number): ReadonlyMap<string, number> {
-    for (const name of this.#used.keys()) if (!isNear(name, now)) this.#used.delete(name);
+  /** For the disk: periods not far from one of these times. */
+  snapshot(...times: readonly number[]): ReadonlyMap<string, number> {
+    for (const name of this.#used.keys())
+      if (!times.some((time) => isNear(name, time))) this.#used.delete(name);
     for (const name of this.#used.keys()) {
       if (this.#used.size <= MAX_KEPT) break;
       this.#used.delete(name);
@@ -77,6 +78,8 @@ export interface QuotasOptions {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
   readonly now: () => number;
+  /** A clock that is not set: what was used is remembered while the wall clock is wrong. Default: `now`. */
+  readonly steady?: () => number;
 }
 const TICK_MS = 1_000;
 /** What grows between two savings, at most so much, is forgotten when the host loses its power. */
@@ -190,7 +193,7 @@ export class Quotas implements AsyncDisposable {
   async #save(): Promise<void> {
     this.#savedAt = this.#o.now();
     if (!this.#dirty) return;
-    const used = Object.fromEntries(this.#ledger.snapshot(this.#o.now()));
+    const used = Object.fromEntries(this.#ledger.snapshot(this.#o.now(), (this.#o.steady ?? this.#o.now)()));
     await replaceFile(this.#file, [Buffer.from(JSON.stringify({ version: VERSION, used }))]);
     this.#dirty = false;
   }

@@ -4,7 +4,8 @@ import { Count, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 /** What the service reports as it happens. All payloads are plain data; names of containers are those that Docker shows. */
 
 /** `ask`: the connection waits, or has waited, for the decision of a person. */
-type FlowVerdict = 'allow' | 'deny' | 'would-deny' | 'threat' | 'ask';
+export const FLOW_VERDICTS = ['allow', 'deny', 'would-deny', 'threat', 'ask'] as const;
+export type FlowVerdict = (typeof FLOW_VERDICTS)[number];
 
 /** A destination as one container uses it. */
 export interface Contact {

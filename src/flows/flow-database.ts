@@ -1,8 +1,8 @@
 /**
  * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
- * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a thread of its own (flow-thread.ts).
+ * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a process of its own (flow-process.ts).
  */
-import { FlowFile, FlowPages } from './flow-file.js';
+import { asBytes, FlowFile, FlowPages, numberOf } from './flow-file.js';
 import type {
   ContainerRun,
   FlowFacts,
@@ -57,6 +57,8 @@ const MOST_OWNERS = 50_000;
 /** Marks of all owners. */
 const MOST_MARKS = 10_000;
 const MOST_GAPS = 200;
+/** Time of records that may go in a minute, in minutes. */
+const MOST_PACE = 60;
 /** Rows that one step deletes: some 50 ms. */
 const STEP_ROWS = 20_000;
 
@@ -65,6 +67,8 @@ export class FlowDatabase {
   readonly #pages: FlowPages;
   readonly #o: DatabaseOptions;
   readonly #writer: FlowWriter;
+  /** `now` of the last call of `prune`. */
+  #prunedAt: number;
 
   /** Throws UnusableFlowsError when the file is none of ours, and what SQLite throws when it cannot be read. */
   constructor(options: DatabaseOptions) {
@@ -73,6 +77,7 @@ export class FlowDatabase {
     this.#pages = new FlowPages(this.#file);
     this.#writer = new FlowWriter(this.#file);
     const { now, isStart } = options;
+    this.#prunedAt = now;
     if (this.#file.fact('since') === undefined) this.#file.setFact('since', now);
     const alive = this.#file.fact('alive') ?? now;
     if (isStart && alive < now) this.#addGap({ from: alive, to: now, reason: AWAY });
@@ -109,7 +114,7 @@ export class FlowDatabase {
   }
 
   /** Containers that have started, or that were found running. Their owners are recorded since the first time, at the latest. */
-  started(containers: readonly StartedContainer[], now: number): void {
+  started(containers: readonly StartedContainer[], now: number, earlier = now): void {
     this.#write(() => {
       for (const { owner, id, name, isStart, since = 0 } of containers) {
         this.#file.run(
@@ -133,7 +138,7 @@ export class FlowDatabase {
           this.#file.fact('dropped') ?? 0,
         );
       }
-      this.#file.run('DELETE FROM start WHERE last < ?', now - this.#startKeepMs);
+      this.#file.run('DELETE FROM start WHERE last < ?', earlier - this.#startKeepMs);
       this.#file.run(
         `DELETE FROM start WHERE container IN (SELECT container FROM start ORDER BY last DESC LIMIT -1 OFFSET ${MOST_STARTS})`,
       );
@@ -151,30 +156,26 @@ export class FlowDatabase {
   /** A container, or all containers of a name, that run or have run; undefined: none is known. */
   run(idOrName: string): ContainerRun | undefined {
     const byId = /^[0-9a-f]{12,64}$/.test(idOrName)
-      ? this.#file.all(
-          'SELECT name, since FROM run WHERE container >= ? AND container < ?',
-          idOrName,
-          `${idOrName}g`,
-        )
+      ? this.#file.all(`${RUN} WHERE container >= ? AND container < ?`, idOrName, `${idOrName}g`)
       : [];
-    const found =
-      byId.length === 1 ? byId : this.#file.all('SELECT name, since FROM run WHERE name = ?', idOrName);
+    const found = byId.length === 1 ? byId : this.#file.all(`${RUN} WHERE name = ?`, idOrName);
     if (found.length === 0) return undefined;
     return {
       name: String(found[0]?.[0]),
-      since: Math.min(...found.map(([, since]) => Number(since))),
+      since: Math.min(...found.map(([, since]) => numberOf(since))),
       containers: found.length,
     };
   }
 
-  record(owner: string): OwnerRecord | undefined {
+  /** `now`: nothing is said of the future, in which a clock that was ahead has written. */
+  record(owner: string, now = Number.POSITIVE_INFINITY): OwnerRecord | undefined {
     const found = this.#file.get('SELECT since, starts, dropped FROM owner WHERE name = ?', owner);
     if (!found) return undefined;
-    const [since, starts, before] = found as [number, number, number];
-    const { gaps, dropped } = this.facts();
+    const [since = 0, starts = 0, before = 0] = found.map(numberOf);
+    const { gaps, dropped } = this.facts(now);
     return {
       owner,
-      since,
+      since: Math.min(since, now),
       gaps: gaps.filter((g) => g.to > since),
       starts,
       dropped: Math.max(0, dropped - before),
@@ -183,15 +184,21 @@ export class FlowDatabase {
   }
 
   owners(): readonly string[] {
-    return this.#file.all('SELECT name FROM owner ORDER BY name').map(([name]) => String(name));
+    return this.#file.all(`SELECT ${asBytes('name')} FROM owner ORDER BY name`).map(([name]) => String(name));
   }
 
-  facts(): FlowFacts {
-    const gaps = this.#file.all('SELECT "from", "to", reason FROM gap ORDER BY "from"');
-    const count = (sql: string): number => Number(this.#file.get(sql)?.[0] ?? 0);
+  facts(now = Number.POSITIVE_INFINITY): FlowFacts {
+    const gaps = this.#file.all(`SELECT "from", "to", ${asBytes('reason')} FROM gap ORDER BY "from"`);
+    const count = (sql: string): number => numberOf(this.#file.get(sql)?.[0]);
     return {
-      since: this.#file.fact('since') ?? this.#o.now,
-      gaps: gaps.map(([from, to, reason]) => ({ from, to, reason }) as FlowGap),
+      since: Math.min(this.#file.fact('since') ?? this.#o.now, now),
+      gaps: gaps
+        .map(([from, to, reason]) => ({
+          from: numberOf(from),
+          to: Math.min(numberOf(to), now),
+          reason: String(reason),
+        }))
+        .filter(({ from, to }) => from < to),
       dropped: this.#file.fact('dropped') ?? 0,
       rows: count('SELECT count(*) FROM flow'),
       destinations: count('SELECT count(*) FROM destination'),
@@ -212,12 +219,12 @@ export class FlowDatabase {
         this.#file.run('DELETE FROM known WHERE owner = ? AND target = ? AND port = ?', owner, target, at);
       let changed = 0;
       for (const [id, name, itsPort, known] of this.#file.all(
-        'SELECT id, target, port, known FROM destination WHERE owner = ?',
+        `SELECT id, ${asBytes('target')}, port, known FROM destination WHERE owner = ?`,
         owner,
       )) {
         const now = this.#writer.isKnown(owner, String(name), Number(itsPort)) ? 1 : 0;
         if (now === known) continue;
-        this.#file.run('UPDATE destination SET known = ? WHERE id = ?', now, id as number);
+        this.#file.run('UPDATE destination SET known = ? WHERE id = ?', now, numberOf(id));
         changed += 1;
       }
       return changed;
@@ -226,7 +233,7 @@ export class FlowDatabase {
 
   marks(): readonly KnownMark[] {
     return this.#file
-      .all('SELECT owner, target, port FROM known ORDER BY owner, target, port')
+      .all(`SELECT ${asBytes('owner, target')}, port FROM known ORDER BY owner, target, port`)
       .map(([owner, target, port]) => ({
         owner: String(owner),
         target: String(target),
@@ -234,12 +241,18 @@ export class FlowDatabase {
       }));
   }
 
-  /** Delete some of what is too old or too much. Returns whether there is more to delete. */
+  /**
+   * Delete some of what is too old or too much. Returns whether there is more to delete. What is too old goes by an hour a minute at most: a
+   * service that starts with a clock that is ahead loses little until it is set right.
+   */
   prune(now: number): boolean {
     return this.#write(() => {
+      const passed = Math.max(0, now - this.#prunedAt);
+      this.#prunedAt = now;
+      const oldest = Math.min(now - this.#o.keepMs, (this.#file.fact('since') ?? now) + passed * MOST_PACE);
       const tooOld = this.#file.run(
         `DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE time < ? ORDER BY time LIMIT ${STEP_ROWS})`,
-        now - this.#o.keepMs,
+        oldest,
       );
       const isTooLarge = this.#file.bytes > this.#o.maxSizeBytes;
       const tooMany = isTooLarge
@@ -248,7 +261,7 @@ export class FlowDatabase {
           )
         : 0;
       const forgotten = this.#forget();
-      if (tooOld + tooMany > 0) this.#forgetBefore(tooMany > 0 ? undefined : now - this.#o.keepMs);
+      this.#forgetBefore(tooMany > 0 ? undefined : oldest);
       this.#file.shrink();
       return tooOld === STEP_ROWS || tooMany === STEP_ROWS || forgotten === STEP_ROWS;
     });
@@ -323,6 +336,7 @@ export class FlowDatabase {
   }
 }
 
+const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';
 const AWAY_AND_STARTED = 'the service was not running, or did not read yet what passes';

@@ -1,5 +1,8 @@
 /** The file of flows in SQLite (libsql): its tables, its statements and transactions, and its pages. */
+import { isUtf8 } from 'node:buffer';
+import { closeSync, openSync, readSync } from 'node:fs';
 import Database from 'libsql';
+import type { FlowVerdict } from '../events/service-events.js';
 import type { FlowPage, FlowQuery, FlowRecord, SeenDestination } from './flow-record.js';
 
 const VERSION = 1;
@@ -34,8 +37,64 @@ type Connection = Database.Database;
 type Statement = Database.Statement<unknown[]>;
 type Cell = string | number | null;
 
-/** Not a database of flows, or one of another version. */
-export class UnusableFlowsError extends Error {}
+/** Damaged, not a database of flows, or one of another version. */
+export class UnusableFlowsError extends Error {
+  /** As the service, which is another process, gets it. */
+  override readonly name = 'UnusableFlowsError';
+}
+/**
+ * Results of SQLite that come from damage, as all statements are fixed: ERROR (no such table), CORRUPT, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH,
+ * NOTADB. Those of the disk and of locks are none.
+ */
+const DAMAGE: ReadonlySet<number> = new Set([1, 11, 17, 18, 19, 20, 26]);
+/** Of an error that SQLite or this module has thrown. */
+export const isDamage = (e: unknown): boolean =>
+  e instanceof UnusableFlowsError ||
+  (e instanceof Error && 'rawCode' in e && DAMAGE.has(Number(e.rawCode) & 0xff));
+
+/** SQLite opens a file of a later format for reading only, which looks like a read-only disk: the versions of its format are at 18 and 19. */
+function checkFormat(file: string): void {
+  const header = Buffer.alloc(20);
+  let fd: number;
+  try {
+    fd = openSync(file, 'r');
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw e;
+  }
+  try {
+    if (readSync(fd, header) === header.length && Math.max(header[18] ?? 0, header[19] ?? 0) > 2)
+      throw new UnusableFlowsError('it has a format that SQLite does not write');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * A column of text. libsql aborts the process when it reads a text that is not UTF-8, so that texts are read as bytes. `decode` makes them
+ * strings again.
+ */
+export const asBytes = (columns: string): string => columns.replace(/[\w.]+/g, 'CAST($& AS BLOB)');
+
+function decode(cells: (Cell | Buffer)[]): Cell[] {
+  for (let i = 0; i < cells.length; i++) {
+    const cell = cells[i];
+    if (typeof cell !== 'object' || cell === null) continue;
+    if (!isUtf8(cell)) throw new UnusableFlowsError('a text in it is not UTF-8');
+    cells[i] = cell.toString();
+  }
+  return cells as Cell[];
+}
+
+/** A number as Drawbridge writes them. */
+export function numberOf(cell: Cell | undefined): number {
+  if (typeof cell === 'number' && cell >= 0 && cell < MOST) return cell;
+  throw new UnusableFlowsError(`a number in it is ${String(cell)}`);
+}
+const MOST = 8.64e15; // of a Date
+
+/** The process of a service that was killed may be in its last job. */
+const BUSY_MS = 5_000;
 
 export class FlowFile {
   readonly #db: Connection;
@@ -43,7 +102,8 @@ export class FlowFile {
 
   /** Opens or creates the file. Throws UnusableFlowsError when it has another version, and what SQLite throws when it cannot be read. */
   constructor(file: string) {
-    this.#db = new Database(file);
+    checkFormat(file);
+    this.#db = new Database(file, { timeout: BUSY_MS });
     try {
       this.#prepare();
     } catch (e) {
@@ -94,11 +154,12 @@ export class FlowFile {
   }
 
   get(sql: string, ...values: readonly Cell[]): Cell[] | undefined {
-    return this.#statement(sql).get([...values]) as Cell[] | undefined;
+    const cells = this.#statement(sql).get([...values]) as (Cell | Buffer)[] | undefined;
+    return cells && decode(cells);
   }
 
   all(sql: string, ...values: readonly Cell[]): Cell[][] {
-    return this.#statement(sql).all([...values]) as Cell[][];
+    return (this.#statement(sql).all([...values]) as (Cell | Buffer)[][]).map(decode);
   }
 
   /** Returns the number of rows that it changed. */
@@ -110,11 +171,6 @@ export class FlowFile {
     return Number(this.#statement(sql).run([...values]).lastInsertRowid);
   }
 
-  /** Rows one by one; the statement must have ended before it is used again. */
-  *each(sql: string, ...values: readonly Cell[]): Generator<Cell[]> {
-    for (const row of this.#statement(sql).iterate([...values])) yield row as Cell[];
-  }
-
   /** Gives unused pages at the end of the file back. */
   shrink(): void {
     this.#db.exec('PRAGMA incremental_vacuum(2000)');
@@ -122,12 +178,13 @@ export class FlowFile {
 
   /** Bytes of the pages in use. */
   get bytes(): number {
-    const pragma = (name: string): number => Number(this.get(`PRAGMA ${name}`)?.[0] ?? 0);
+    const pragma = (name: string): number => numberOf(this.get(`PRAGMA ${name}`)?.[0]);
     return (pragma('page_count') - pragma('freelist_count')) * pragma('page_size');
   }
 
   fact(key: string): number | undefined {
-    return this.get('SELECT value FROM fact WHERE key = ?', key)?.[0] as number | undefined;
+    const found = this.get('SELECT value FROM fact WHERE key = ?', key);
+    return found && numberOf(found[0]);
   }
 
   setFact(key: string, value: number): void {
@@ -169,7 +226,7 @@ export class FlowPages {
   seen(owner: string): readonly SeenDestination[] {
     const rows = this.#file
       .all(`${DESTINATIONS} WHERE d.owner = ? ORDER BY d.last DESC, d.id DESC`, owner)
-      .map(seenOf);
+      .map((cells) => seenOf(rowFrom(cells)));
     const joined = new Map<string, SeenDestination>();
     for (const row of rows) {
       const { verdict, proto, port, name, address } = row;
@@ -213,7 +270,7 @@ export class FlowPages {
         id,
         before.time,
       )?.[0];
-      return typeof time === 'number' ? [{ id, time }] : [];
+      return time === null ? [] : [{ id, time: numberOf(time) }];
     });
     // Each of the first has a row that is newer than all rows of the others. One more, because `before` may be the newest row of one.
     newest.sort((a, b) => b.time - a.time);
@@ -237,9 +294,9 @@ export class FlowPages {
   }
 
   #record({ id }: Row): FlowRecord {
-    const cells = this.#file.get(`${FLOWS} WHERE f.id = ?`, id) ?? [];
-    const [time, last, packets, bytes, count, ...contact] = cells as [number, number, number, number, number];
-    return { time: text(time), last: text(last), ...contactOf(contact), packets, bytes, count };
+    const cells = rowFrom(this.#file.get(`${FLOWS} WHERE f.id = ?`, id));
+    const [time = 0, last = 0, packets = 0, bytes = 0, count = 0] = cells.slice(0, 5).map(numberOf);
+    return { time: text(time), last: text(last), ...contactOf(cells.slice(5)), packets, bytes, count };
   }
 }
 
@@ -247,7 +304,7 @@ interface Row {
   readonly id: number;
   readonly time: number;
 }
-const rowOf = ([id, time]: readonly Cell[]): Row => ({ id: Number(id), time: Number(time) });
+const rowOf = ([id, time]: readonly Cell[]): Row => ({ id: numberOf(id), time: numberOf(time) });
 const NO_PLACE = { time: Number.MAX_SAFE_INTEGER, id: 0 } as const;
 /** The time of a row is that of its first flow; the last one is less than a minute later. */
 const MINUTE_MS = 60_000;
@@ -272,22 +329,39 @@ function conditions({ container, owners, verdicts, name }: FlowQuery): {
     ],
   };
 }
-const CONTACT = 'd.container, d.owner, d.verdict, d.proto, d.port, d.target, d.named';
-const FLOWS = `SELECT f.time, f.last, f.packets, f.bytes, f.count, ${CONTACT}, f.address, w.reason, w.entry, w.list, w.feed FROM flow f JOIN destination d ON d.id = f.destination JOIN why w ON w.id = f.why`;
-const DESTINATIONS = `SELECT d.first, d.last, d.count, d.starts, d.known, ${CONTACT}, d.address, w.reason, w.entry, w.list, w.feed FROM destination d JOIN why w ON w.id = d.why`;
+/** A row as one text, which libsql hands over faster than its columns. */
+const asRow = (columns: string): string => `CAST(json_array(${columns}) AS BLOB)`;
+const rowFrom = (cells: readonly Cell[] | undefined): Cell[] =>
+  cells === undefined ? [] : (JSON.parse(String(cells[0])) as Cell[]);
+const CONTACT =
+  'd.container, d.owner, d.verdict, d.proto, d.port, d.target, d.named, %.address, w.reason, w.entry, w.list, w.feed';
+const FLOWS = `SELECT ${asRow(`f.time, f.last, f.packets, f.bytes, f.count, ${CONTACT.replace('%', 'f')}`)} FROM flow f JOIN destination d ON d.id = f.destination JOIN why w ON w.id = f.why`;
+const DESTINATIONS = `SELECT ${asRow(`d.first, d.last, d.count, d.starts, d.known, ${CONTACT.replace('%', 'd')}`)} FROM destination d JOIN why w ON w.id = d.why`;
 
-type ContactCells = readonly Cell[];
+/** service-events.ts has the same list, with the schemas of events, which this process does not load. */
+const VERDICTS: Readonly<Record<FlowVerdict, true>> = {
+  allow: true,
+  deny: true,
+  'would-deny': true,
+  threat: true,
+  ask: true,
+};
+function verdictOf(cell: Cell | undefined): FlowVerdict {
+  if (typeof cell === 'string' && Object.hasOwn(VERDICTS, cell)) return cell as FlowVerdict;
+  throw new UnusableFlowsError(`a verdict in it is ${String(cell)}`);
+}
+
 function contactOf(
-  cells: ContactCells,
+  cells: readonly Cell[],
 ): Omit<SeenDestination, 'first' | 'last' | 'count' | 'starts' | 'known'> {
   const [container, owner, verdict, proto, port, target, named, address, reason, entry, list, feed] = cells;
   return {
     container: String(container),
     owner: String(owner),
-    verdict: verdict as SeenDestination['verdict'],
+    verdict: verdictOf(verdict),
     proto: String(proto),
     address: String(address),
-    port: Number(port),
+    port: numberOf(port),
     name: named === 1 ? String(target) : null,
     reason: String(reason),
     entry: entry as string | null,
@@ -297,15 +371,8 @@ function contactOf(
 }
 
 function seenOf(cells: readonly Cell[]): SeenDestination {
-  const [first, last, count, starts, known, ...contact] = cells;
-  return {
-    ...contactOf(contact),
-    first: Number(first),
-    last: Number(last),
-    count: Number(count),
-    starts: Number(starts),
-    known: known === 1,
-  };
+  const [first = 0, last = 0, count = 0, starts = 0] = cells.slice(0, 4).map(numberOf);
+  return { ...contactOf(cells.slice(5)), first, last, count, starts, known: cells[4] === 1 };
 }
 
 /** A start is of one container: those of containers with different names add up. */

@@ -1,14 +1,15 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Contact } from '../events/service-events.js';
 import { atNext } from '../lib/async.js';
+import { steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
-import { refuse } from '../lib/problem.js';
-import { ThreadClient } from '../lib/thread.js';
+import { detailOf, refuse } from '../lib/problem.js';
+import { EndedError, startChild, ThreadClient } from '../lib/thread.js';
 import type { KnownMark, StartedContainer } from './flow-database.js';
+import type { FlowJobs } from './flow-process.js';
 import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
-import type { FlowJobs } from './flow-thread.js';
 
 export interface FlowStoreOptions {
   /** The state folder. */
@@ -26,23 +27,42 @@ const WRITE_MS = 1_000;
 const PRUNE_MS = 60_000;
 /** From one failure to the next attempt. */
 const RETRY_MS = 10_000;
+/** A damaged file is replaced at once, and a process that ended is started again at once, so many times a minute. */
+const AT_ONCE = { times: 4, ms: 60_000 } as const;
+/** A process that ends by itself, or is stuck, so many times with one file has it from the file. */
+const MOST_ENDS = 2;
+/** No job takes so long, but a database that has a loop may. */
+const HANG_MS = 60_000;
+/** A read is tried again where the process has ended, or the file was replaced: with the same file, and with a new one. */
+const TRIES = 3;
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB, in the words of SQLite. */
-const isDamage = (e: unknown): boolean => e instanceof Error && /malformed|not a database/.test(e.message);
+/** Of the process, which sends the name of an error with it. */
+const isDamage = (e: unknown): boolean => e instanceof Error && e.name === 'UnusableFlowsError';
+
+/** The process has ended, while a job waited or before. */
+const isEnd = (e: unknown): boolean =>
+  e instanceof EndedError || (e instanceof Error && e.name === 'NotOpenError');
+/** Neither this service nor the kernel, which had no memory left, has ended it. */
+const isOwnEnd = (e: unknown): boolean => e instanceof EndedError && e.isFault && !/SIGKILL/.test(e.message);
 
 /** A SeenFlow that is still being added to. */
 type Waiting = { -readonly [K in keyof SeenFlow]: SeenFlow[K] } & { last: number };
 
 /**
- * Flows of all containers, on disk in a thread of its own: packets and queries never wait for it. What cannot be written is counted.
+ * Flows of all containers, on disk in a process of its own: packets and queries never wait for it, and its end ends nothing else. What cannot be
+ * written is counted. A file that is damaged is replaced by a new one as soon as the damage is met.
  */
 export class FlowStore implements AsyncDisposable {
   /** The first contact of a container with a destination, once it is on disk. */
   readonly firstContact = new Signal<Contact & { readonly known: boolean }>();
   readonly #o: FlowStoreOptions;
-  readonly #thread = new ThreadClient<FlowJobs>({
-    script: new URL('./flow-thread.js', import.meta.url),
-    name: 'the thread for flows',
+  /** The file was replaced: nothing is in it. */
+  readonly begunAgain = new Signal();
+  readonly #process = new ThreadClient<FlowJobs>({
+    script: new URL('./flow-process.js', import.meta.url),
+    name: 'the process for flows',
+    start: startChild,
+    hangMs: HANG_MS,
   });
   #waiting = new Map<string, Waiting>();
   #starts: StartedContainer[] = [];
@@ -54,10 +74,21 @@ export class FlowStore implements AsyncDisposable {
   /** When the first read of what passes began, while that is not on disk. */
   #begun: number | undefined;
   #isOpen = false;
+  /** Counts how often the file was given up. */
+  #givenUp = 0;
   #wasOpen = false;
   #failure: string | undefined;
-  #triedAt = Number.NEGATIVE_INFINITY;
-  #prunedAt = 0;
+  /** Why the file cannot be used, until it is replaced. */
+  #damage: string | undefined;
+  /** Of the last one that was replaced. */
+  #replaced: { readonly why: string; readonly at: number } | undefined;
+  /** Ends of the process by itself, with this file. */
+  #ends = 0;
+  /** Of the monotonic clock. */
+  #tryAt = 0;
+  #atOnce = { since: Number.NEGATIVE_INFINITY, times: 0 };
+  /** Of the monotonic clock. */
+  #prunedAt = Number.NEGATIVE_INFINITY;
   #stopped = false;
   #timer: Disposable | undefined;
   #writing: Promise<void> = Promise.resolve();
@@ -115,34 +146,47 @@ export class FlowStore implements AsyncDisposable {
     return this.#failure;
   }
 
+  /** What a person should know of the file; undefined: nothing. */
+  get warning(): string | undefined {
+    if (this.#failure !== undefined) return `flows are not recorded: ${this.#failure}`;
+    const kept = `${this.#file}.unusable`;
+    if (!this.#replaced || !existsSync(kept)) return undefined;
+    const { why, at } = this.#replaced;
+    return `flows are recorded since ${new Date(at).toISOString()} only: the file of before was damaged (${why}); see to the disk, and remove ${kept}`;
+  }
+
+  get #file(): string {
+    return join(this.#o.folder, 'flows.db');
+  }
+
   /** Newest first, with all that was added before. Rejects with RefusedError while the file cannot be opened. */
   page(query: FlowQuery): Promise<FlowPage> {
-    return this.#read(() => this.#thread.run('page', query));
+    return this.#read(() => this.#process.run('page', query));
   }
 
   run(idOrName: string): Promise<ContainerRun | undefined> {
-    return this.#read(() => this.#thread.run('run', idOrName));
+    return this.#read(() => this.#process.run('run', idOrName));
   }
 
   record(owner: string): Promise<OwnerRecord | undefined> {
-    return this.#read(() => this.#thread.run('record', owner));
+    return this.#read(() => this.#process.run('record', { owner, now: this.#o.now() }));
   }
 
   owners(): Promise<readonly string[]> {
-    return this.#read(() => this.#thread.run('owners', null));
+    return this.#read(() => this.#process.run('owners', null));
   }
 
   facts(): Promise<FlowFacts> {
-    return this.#read(() => this.#thread.run('facts', null));
+    return this.#read(() => this.#process.run('facts', { now: this.#o.now() }));
   }
 
   /** Mark destinations of an owner as known, so that they raise no alert. Returns how many of those that were seen have changed. */
   mark(mark: KnownMark, isKnown: boolean): Promise<number> {
-    return this.#read(() => this.#thread.run('mark', { mark, isKnown }));
+    return this.#read(() => this.#process.run('mark', { mark, isKnown }));
   }
 
   marks(): Promise<readonly KnownMark[]> {
-    return this.#read(() => this.#thread.run('marks', null));
+    return this.#read(() => this.#process.run('marks', null));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -150,24 +194,32 @@ export class FlowStore implements AsyncDisposable {
     this.#stopped = true;
     this.#timer?.[Symbol.dispose]();
     await this.#flush();
-    if (this.#isOpen) await this.#thread.run('close', { now: this.#o.now() }).catch((e) => this.#fail(e));
-    await this.#thread.close();
+    if (this.#isOpen) await this.#process.run('close', { now: this.#o.now() }).catch((e) => this.#fail(e));
+    await this.#process.close();
   }
 
   async #read<T>(job: () => Promise<T>): Promise<T> {
-    await this.#flush();
-    if (!this.#isOpen)
-      refuse(
-        'unavailable',
-        `flows cannot be read: ${this.#failure ?? 'the service is starting or ending'}`,
-        this.#failure === undefined ? 'try again in a moment' : `see to ${this.#o.folder} on this host`,
-      );
-    try {
-      return await job();
-    } catch (e) {
-      if (isDamage(e)) this.#fail(e);
-      throw e;
+    for (let tries = 1; ; tries++) {
+      await this.#flush();
+      if (!this.#isOpen)
+        this.#refuse(
+          this.#failure ?? 'the service is starting or ending',
+          this.#failure === undefined ? 'try again in a moment' : `see to ${this.#o.folder} on this host`,
+        );
+      const before = this.#givenUp;
+      try {
+        return await job();
+      } catch (e) {
+        const isOver = isEnd(e) || isDamage(e);
+        if (!isOver || tries >= TRIES || this.#stopped) this.#refuse(detailOf(e), 'try again in a moment');
+        // Others may have met the same, and opened the file again by now.
+        this.#writing = this.#writing.then(() => (before === this.#givenUp ? this.#fail(e) : undefined));
+      }
     }
+  }
+
+  #refuse(why: string, remedy: string): never {
+    refuse('unavailable', `flows cannot be read: ${why}`, remedy);
   }
 
   #tick(): void {
@@ -190,11 +242,12 @@ export class FlowStore implements AsyncDisposable {
     this.#waiting = new Map();
     this.#lost = 0;
     try {
-      if (this.#begun !== undefined) await this.#thread.run('begun', this.#begun);
+      if (this.#begun !== undefined) await this.#process.run('begun', this.#begun);
       this.#begun = undefined;
-      if (starts.length > 0) await this.#thread.run('started', { containers: starts, now });
+      if (starts.length > 0)
+        await this.#process.run('started', { containers: starts, now, earlier: this.#earlier(now) });
       starts = [];
-      const { first } = await this.#thread.run('write', { flows, lost, now });
+      const { first } = await this.#process.run('write', { flows, lost, now });
       this.#recovered();
       for (const [position, known] of first) this.#report(flows[position], known);
     } catch (e) {
@@ -204,8 +257,14 @@ export class FlowStore implements AsyncDisposable {
       this.#lost += lost;
       throw e;
     }
-    if (now - this.#prunedAt >= PRUNE_MS || now < this.#prunedAt)
-      if (!(await this.#thread.run('prune', { now }))) this.#prunedAt = now;
+    const passed = performance.now();
+    if (passed - this.#prunedAt >= PRUNE_MS)
+      if (!(await this.#process.run('prune', { now: this.#earlier(now) }))) this.#prunedAt = passed;
+  }
+
+  /** A clock that is set ahead makes no record old. */
+  #earlier(now: number): number {
+    return Math.min(now, steadyNow());
   }
 
   #report(flow: Waiting | undefined, known: boolean): void {
@@ -216,39 +275,64 @@ export class FlowStore implements AsyncDisposable {
 
   async #open(now: number): Promise<boolean> {
     if (this.#isOpen) return true;
-    if (now - this.#triedAt < RETRY_MS && now >= this.#triedAt) return false;
-    this.#triedAt = now;
-    const { folder, keepMs, maxSizeBytes, log } = this.#o;
-    const file = join(folder, 'flows.db');
+    if (performance.now() < this.#tryAt) return false;
+    const { folder, keepMs, maxSizeBytes } = this.#o;
+    const file = this.#file;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const { setAside } = await this.#thread.run('open', {
-      file,
-      keepMs,
-      maxSizeBytes,
-      now,
-      isStart: !this.#wasOpen,
-    });
-    this.#wasOpen = true;
-    this.#isOpen = true;
-    if (setAside !== null)
-      log.error(
-        { file, err: setAside, kept: `${file}.unusable` },
-        'the database of flows cannot be used: it is kept under another name, and recording begins again now',
-      );
-    return true;
+    for (const isStart of [!this.#wasOpen, false]) {
+      const why = this.#damage;
+      try {
+        const options = { file, keepMs, maxSizeBytes, now, isStart, setAside: why !== undefined };
+        await this.#process.run('open', options);
+        this.#isOpen = true;
+        this.#wasOpen = true;
+        if (why !== undefined) this.#begunAgain(why, now);
+        return true;
+      } catch (e) {
+        if (!isDamage(e) || why !== undefined) throw e;
+        await this.#fail(e);
+      }
+    }
+    return false;
   }
 
-  /** The file is opened again: what it was may have been removed, or its disk may be full. */
-  #fail(e: unknown): void {
-    const why = e instanceof Error ? e.message : String(e);
-    if (this.#failure === undefined)
-      this.#o.log.warn(
-        { folder: this.#o.folder, err: why },
+  #begunAgain(why: string, now: number): void {
+    const file = this.#file;
+    this.#o.log.error(
+      { file, err: why, kept: `${file}.unusable` },
+      'the database of flows cannot be used: it is kept under another name, and recording begins again now',
+    );
+    this.#damage = undefined;
+    this.#ends = 0;
+    this.#replaced = { why, at: now };
+    this.begunAgain.emit();
+  }
+
+  /** The process ends, and with it all connections to the file. Another one opens it again, or replaces it. */
+  async #fail(e: unknown): Promise<void> {
+    const why = detailOf(e);
+    const { log, folder } = this.#o;
+    this.#isOpen = false;
+    this.#givenUp += 1;
+    const isAtOnce = (isEnd(e) || isDamage(e)) && this.#mayTryAtOnce();
+    if (isDamage(e)) this.#damage ??= why;
+    else if (isEnd(e)) {
+      log.warn({ err: why }, 'the process that records flows has ended: it is started again');
+      if (isOwnEnd(e) && ++this.#ends >= MOST_ENDS) this.#damage ??= `${why}, ${this.#ends} times`;
+    } else if (this.#failure === undefined)
+      log.warn(
+        { folder, err: why },
         'flows cannot be written: the newest are kept in memory, and those beyond are counted as lost, until they can',
       );
-    this.#failure = why;
-    this.#isOpen = false;
-    this.#triedAt = this.#o.now();
+    if (!isAtOnce) this.#failure = why;
+    this.#tryAt = performance.now() + (isAtOnce ? 0 : RETRY_MS);
+    await this.#process.close();
+  }
+
+  #mayTryAtOnce(): boolean {
+    const now = performance.now();
+    if (now - this.#atOnce.since > AT_ONCE.ms) this.#atOnce = { since: now, times: 0 };
+    return ++this.#atOnce.times <= AT_ONCE.times;
   }
 
   #recovered(): void {

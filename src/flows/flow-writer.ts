@@ -1,6 +1,6 @@
 /** Writes flows into their file: the rows of the running minute are added up. */
 import { glob } from '../lib/glob.js';
-import type { FlowFile } from './flow-file.js';
+import { asBytes, type FlowFile, numberOf } from './flow-file.js';
 import type { SeenFlow } from './flow-record.js';
 
 const MINUTE_MS = 60_000;
@@ -8,6 +8,9 @@ const MINUTE_MS = 60_000;
 const MOST_CACHED = 20_000;
 /** The port of a mark of all ports. */
 export const ANY_PORT = -1;
+
+const FIND = `SELECT id, ${asBytes('start')} FROM destination WHERE container = ? AND target = ? AND port = ? AND proto = ? AND verdict = ? AND owner = ? AND named = ?`;
+const KNOWN = `SELECT ${asBytes('target')} FROM known WHERE owner = ? AND (port = ? OR port = ?)`;
 
 /** A map that forgets everything when it is full. */
 class Cache<T> extends Map<string, T> {
@@ -82,7 +85,7 @@ export class FlowWriter {
 
   #find({ container, verdict, proto, port, name, address, owner }: SeenFlow): Known | undefined {
     const found = this.#file.get(
-      'SELECT id, start FROM destination WHERE container = ? AND target = ? AND port = ? AND proto = ? AND verdict = ? AND owner = ? AND named = ?',
+      FIND,
       container,
       name ?? address,
       port,
@@ -91,7 +94,7 @@ export class FlowWriter {
       owner,
       name === null ? 0 : 1,
     );
-    return found && { id: found[0] as number, start: String(found[1]) };
+    return found && { id: numberOf(found[0]), start: String(found[1]) };
   }
 
   #insert(flow: SeenFlow, why: number, start: string, isKnown: boolean): number {
@@ -157,7 +160,7 @@ export class FlowWriter {
       feed,
     );
     const id = found
-      ? (found[0] as number)
+      ? numberOf(found[0])
       : this.#file.insert('INSERT INTO why VALUES (NULL, ?, ?, ?, ?)', reason, entry, list, feed);
     this.#whys.set(key, id);
     return id;
@@ -165,8 +168,6 @@ export class FlowWriter {
 
   /** Whether a person has marked the destination. */
   isKnown(owner: string, target: string, port: number): boolean {
-    return this.#file
-      .all('SELECT target FROM known WHERE owner = ? AND (port = ? OR port = ?)', owner, ANY_PORT, port)
-      .some(([pattern]) => glob(String(pattern))(target));
+    return this.#file.all(KNOWN, owner, ANY_PORT, port).some(([pattern]) => glob(String(pattern))(target));
   }
 }

@@ -1,4 +1,7 @@
 /** A worker thread as asynchronous calls. It starts with the first call, and again should it end. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { EventEmitter } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import { parentPort, type ResourceLimits, Worker } from 'node:worker_threads';
 
@@ -8,9 +11,9 @@ export interface ThreadRequest {
   readonly kind: string;
   readonly job: unknown;
 }
-export type ThreadReply =
+type ThreadReply =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
-  | { readonly id: number; readonly ok: false; readonly error: string };
+  | { readonly id: number; readonly ok: false; readonly error: string; readonly name: string };
 
 /** A result, with the buffers that are moved instead of copied. */
 export interface ThreadResult {
@@ -28,7 +31,34 @@ export interface ThreadOptions {
   /** What the thread is, for messages: "the thread for …". */
   readonly name: string;
   readonly limits?: ResourceLimits;
+  /** Starts it: a thread by default. */
+  readonly start?: (script: URL, limits?: ResourceLimits) => Peer;
+  /** It is ended when a job waits and nothing was answered for so long. */
+  readonly hangMs?: number;
 }
+/** The other end: a thread, or a process of its own. */
+interface Peer {
+  postMessage(message: ThreadRequest): void;
+  on(event: 'message', listener: (reply: ThreadReply) => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  on(event: 'exit', listener: () => void): unknown;
+  /** It keeps this process alive, or does not. */
+  ref(): void;
+  unref(): void;
+  terminate(): Promise<unknown>;
+}
+/** The thread has ended before it answered. */
+export class EndedError extends Error {
+  /** It ended by itself, or had to be ended. */
+  readonly isFault: boolean;
+
+  constructor(message: string, isFault: boolean) {
+    super(message);
+    this.isFault = isFault;
+  }
+}
+/** After a pause of the service itself, answers that have arrived are read first. */
+const RECHECK_MS = 1_000;
 
 /** `Jobs`: kind → what goes in, what comes out. */
 export class ThreadClient<
@@ -36,64 +66,76 @@ export class ThreadClient<
 > implements AsyncDisposable
 {
   readonly #options: ThreadOptions;
-  #worker: Worker | undefined;
+  #peer: Peer | undefined;
   #next = 1;
   readonly #waiting = new Map<number, Waiting>();
+  #hang: NodeJS.Timeout | undefined;
 
   constructor(options: ThreadOptions) {
     this.#options = options;
   }
 
-  /** Rejects when the job fails or the thread ends. */
+  /** Rejects when the job fails, with the name of its error, and with EndedError when the thread ends. */
   run<K extends keyof Jobs & string>(kind: K, job: Jobs[K]['in']): Promise<Jobs[K]['out']> {
-    const worker = this.#running();
+    const peer = this.#running();
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve: (value) => resolve(value as Jobs[K]['out']), reject });
-      worker.ref();
-      worker.postMessage({ id, kind, job } satisfies ThreadRequest);
+      if (this.#waiting.size === 1) this.#watch();
+      peer.ref();
+      peer.postMessage({ id, kind, job });
     });
   }
 
   /** Ends the thread; what still waits is rejected. The next call starts another. */
-  async close(why = 'was closed'): Promise<void> {
-    const worker = this.#worker;
-    this.#fail(new Error(`${this.#options.name} ${why}`));
-    await worker?.terminate();
+  async close(why = 'was closed', isFault = false): Promise<void> {
+    const peer = this.#peer;
+    this.#fail(new EndedError(`${this.#options.name} ${why}`, isFault));
+    await peer?.terminate();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  #running(): Worker {
-    if (this.#worker) return this.#worker;
-    const worker = startThread(this.#options.script, this.#options.limits);
-    worker.on('message', (reply: ThreadReply) => this.#reply(worker, reply));
-    worker.on('error', (error) =>
-      this.#ended(worker, error instanceof Error ? error : new Error(String(error))),
-    );
-    worker.on('exit', () => this.#ended(worker, new Error(`${this.#options.name} ended`)));
-    this.#worker = worker;
-    return worker;
+  #running(): Peer {
+    if (this.#peer) return this.#peer;
+    const { script, limits, start = startThread, name } = this.#options;
+    const peer = start(script, limits);
+    peer.on('message', (reply) => this.#reply(peer, reply));
+    peer.on('error', (error) => this.#ended(peer, `${name} ended: ${error.message}`));
+    peer.on('exit', () => this.#ended(peer, `${name} ended`));
+    this.#peer = peer;
+    return peer;
   }
 
-  #reply(worker: Worker, reply: ThreadReply): void {
+  #reply(peer: Peer, reply: ThreadReply): void {
     const waiting = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
+    this.#watch();
     // An idle thread must not keep the process alive.
-    if (this.#waiting.size === 0) worker.unref();
+    if (this.#waiting.size === 0) peer.unref();
     if (reply.ok) waiting?.resolve(reply.value);
-    else waiting?.reject(new Error(reply.error));
+    else waiting?.reject(Object.assign(new Error(reply.error), { name: reply.name }));
+  }
+
+  /** While jobs wait, each answer begins the time again. */
+  #watch(): void {
+    clearTimeout(this.#hang);
+    const { hangMs } = this.#options;
+    if (hangMs === undefined || this.#waiting.size === 0) return;
+    const end = (): void => void this.close(`did not answer for ${hangMs / 1_000} s`, true);
+    this.#hang = setTimeout(() => (this.#hang = setTimeout(end, RECHECK_MS).unref()), hangMs).unref();
   }
 
   /** A thread that was closed reports its end later, when another may run already. */
-  #ended(worker: Worker, error: Error): void {
-    if (this.#worker === worker) this.#fail(error);
+  #ended(peer: Peer, why: string): void {
+    if (this.#peer === peer) this.#fail(new EndedError(why, true));
   }
 
   #fail(error: Error): void {
-    this.#worker = undefined;
+    this.#peer = undefined;
+    clearTimeout(this.#hang);
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
@@ -186,19 +228,101 @@ function newThread(script: URL, resourceLimits: ResourceLimits): Worker {
   });
 }
 
+type Run = (request: ThreadRequest) => ThreadResult | Promise<ThreadResult>;
+type Send = (reply: ThreadReply, transfer: readonly ArrayBuffer[]) => void;
+
 /** Answers the requests of a ThreadClient, in a worker thread. What `run` throws becomes the error of the reply. */
-export function serveThread(run: (request: ThreadRequest) => ThreadResult | Promise<ThreadResult>): void {
+export function serveThread(run: Run): void {
   const port = parentPort;
   if (!port) throw new Error('this module runs in a worker thread only');
   setServiceFlags();
-  const answer = async (request: ThreadRequest): Promise<void> => {
-    try {
-      const { value, transfer = [] } = await run(request);
-      port.postMessage({ id: request.id, ok: true, value } satisfies ThreadReply, [...transfer]);
-    } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      port.postMessage({ id: request.id, ok: false, error: message } satisfies ThreadReply);
-    }
+  const send: Send = (reply, transfer) => port.postMessage(reply, [...transfer]);
+  port.on('message', (request: ThreadRequest) => void answer(run, request, send));
+}
+
+/** Sends what `run` returns or throws. */
+async function answer(run: Run, request: ThreadRequest, send: Send): Promise<void> {
+  const { id } = request;
+  try {
+    const { value, transfer = [] } = await run(request);
+    send({ id, ok: true, value }, transfer);
+  } catch (error) {
+    const { message, name } = error instanceof Error ? error : new Error(String(error));
+    send({ id, ok: false, error: message, name }, []);
+  }
+}
+
+// A process of its own in place of a thread: a library that aborts ends only it.
+
+/** V8 starts four threads to help the main one, of which a process that waits for the disk needs one. */
+const ONE_HELPER = '--v8-pool-size=1';
+
+/** Starts the process from a module of this program, compiled or from sources. `script`: its URL, ending in ".js". */
+export const startChild = (script: URL): Peer => new Child(script);
+
+class Child extends EventEmitter implements Peer {
+  readonly #process: ChildProcess;
+  readonly #gone: Promise<void>;
+
+  constructor(script: URL) {
+    super();
+    const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
+    const file = fileURLToPath(script.href.replace(/js$/, isSource ? 'ts' : 'cjs')); // as scripts/build.mjs names it
+    const loader = isSource ? ['--import', import.meta.resolve('tsx')] : [];
+    this.#process = fork(file, [], {
+      execArgv: [ONE_HELPER, ...loader],
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    this.#gone = new Promise((resolve) => {
+      this.#process.once('exit', (code, signal) => this.#end(new Error(signal ?? `code ${code}`), resolve));
+      // Without a free descriptor it does not start, which is reported in the next tick.
+      this.#process.once('error', (error) => this.#end(error, resolve));
+    });
+    this.#process.on('message', (reply: ThreadReply) => this.emit('message', reply));
+    this.#process.unref();
+  }
+
+  #end(why: Error, resolve: () => void): void {
+    resolve();
+    this.emit('error', why);
+  }
+
+  /** A message that cannot be sent is answered by the end of the process. */
+  postMessage(message: ThreadRequest): void {
+    if (this.#process.connected) this.#process.send(message, () => undefined);
+  }
+
+  ref(): void {
+    this.#process.channel?.ref();
+  }
+
+  unref(): void {
+    this.#process.channel?.unref();
+  }
+
+  /** Ends it at once: it does not get to close what it has open. */
+  async terminate(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#gone;
+  }
+}
+
+/**
+ * Answers the requests of a ThreadClient, in a process that startChild has started. It ends with the service, however that ends; only the
+ * service acts on the signals of a terminal and of systemd.
+ */
+export function serveChild(run: (request: ThreadRequest) => unknown): void {
+  const send = process.send?.bind(process);
+  if (!send) throw new Error('this module runs in a process of the service only');
+  setServiceFlags();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+  process.on('disconnect', () => process.exit(0));
+  const reply = (message: ThreadReply): void => {
+    if (process.connected) send(message, undefined, undefined, () => undefined);
   };
-  port.on('message', (request: ThreadRequest) => void answer(request));
+  process.on(
+    'message',
+    (request: ThreadRequest) => void answer((job) => ({ value: run(job) }), request, reply),
+  );
 }

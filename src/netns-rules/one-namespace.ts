@@ -8,6 +8,7 @@ import {
   putLanMember,
   removeLanMember,
 } from '../kernel/netns-tables.js';
+import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsPlace } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
@@ -73,7 +74,7 @@ export class NamespaceRules implements Disposable {
   /** Resolves when the rules contain the address, or at once if no rule here uses the set. */
   async put(set: string, address: string, seconds: number): Promise<void> {
     await this.#lastUpdate;
-    if (this.#learned.has(set)) this.#put(set, address, Date.now() + seconds * 1000);
+    if (this.#learned.has(set)) this.#put(set, address, steadyNow() + seconds * 1000);
   }
 
   async take(set: string, address: string): Promise<void> {
@@ -137,7 +138,7 @@ export class NamespaceRules implements Disposable {
   async #lay(want: LanWant, frames: string): Promise<void> {
     this.#denials ??= this.#follow(this.path);
     const sets = lanLearnedSets(want.input);
-    const now = Date.now();
+    const now = steadyNow();
     const learned: Learned = new Map();
     for (const set of sets) {
       const good = [...(want.learned().get(set) ?? [])].filter(([, until]) => until > now);
@@ -170,7 +171,7 @@ export class NamespaceRules implements Disposable {
 
   /** Returns true when an address lost its permit. */
   #sync(wanted: ReadonlyMap<string, ReadonlyMap<string, number>>): boolean {
-    const now = Date.now();
+    const now = steadyNow();
     let isReduced = false;
     for (const [set, have] of this.#learned) {
       const want = wanted.get(set) ?? new Map<string, number>();
@@ -186,7 +187,7 @@ export class NamespaceRules implements Disposable {
   }
 
   #put(set: string, address: string, until: number): void {
-    this.#write(() => putLanMember(this.path, set, address, left(until, Date.now())));
+    this.#write(() => putLanMember(this.path, set, address, left(until, steadyNow())));
     this.#learned.get(set)?.set(address, until);
   }
 

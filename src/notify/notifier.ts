@@ -1,10 +1,12 @@
 /** Tells receivers of events: which events each gets, in which messages, and when they are delivered. */
+
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { passesFilter, plainReceivers, type ReceiverConfig } from '../config/endpoints.js';
 import type { EventLog } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
+import { earlierNow, steadyNow } from '../lib/clock.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
@@ -198,7 +200,7 @@ class Sender implements AsyncDisposable {
   }
 
   take(event: ServiceEvent): void {
-    const decision = this.#selection.of(event, Date.now());
+    const decision = this.#selection.of(event, steadyNow());
     if (decision === 'suppress') this.#suppressed += 1;
     if (decision !== 'send') return;
     if (this.#outbox) this.#dropped += this.#outbox.add(event);
@@ -271,7 +273,7 @@ class Sender implements AsyncDisposable {
     this.#outbox = outbox;
     for (const event of this.#early.splice(0)) this.#dropped += outbox.add(event);
     while (!this.#ended.signal.aborted) {
-      this.#dropped += outbox.expire(Date.now() - MAX_AGE_MS);
+      this.#dropped += outbox.expire(earlierNow() - MAX_AGE_MS);
       this.#isGathering = false;
       if (outbox.size === 0) await this.#sleep();
       else await this.#next(outbox);
@@ -334,18 +336,18 @@ class Sender implements AsyncDisposable {
 
 export interface NotifierOptions {
   readonly config: Pick<Config, 'notify' | 'state'>;
+  readonly keepQueues: boolean; // of receivers that may be configured again, without an error
   readonly node: string;
   readonly events: EventLog;
   readonly log: Logger;
 }
 const QUEUE_FILE = /^notify-([A-Za-z0-9_-]+)\.outbox/;
 
-/** All receivers of the configuration. */
 export class Notifier implements AsyncDisposable {
   readonly #senders: readonly Sender[];
   readonly #subscription: Disposable;
 
-  constructor({ config, node, events, log }: NotifierOptions) {
+  constructor({ config, keepQueues, node, events, log }: NotifierOptions) {
     const { notify, state } = config;
     for (const { detail, remedy } of plainReceivers(notify)) log.warn({ remedy }, detail);
     this.#senders = notify.map((receiver) => {
@@ -356,7 +358,7 @@ export class Notifier implements AsyncDisposable {
     this.#subscription = events.subscribe((event) => {
       for (const sender of senders) sender.take(event);
     });
-    void removeOthers(state, notify, log);
+    if (!keepQueues) void removeOthers(state, notify, log);
   }
 
   status(): readonly OutputStatus[] {

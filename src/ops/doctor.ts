@@ -45,7 +45,7 @@ export async function runDoctor(config: Config): Promise<DoctorCheck[]> {
     ...(await checkDocker(config)),
     ...(await checkStore(config)),
     ...checkListener(config.api.listen),
-    ...(await checkReceivers(config)),
+    ...(await checkReporting(config)),
   ];
 }
 
@@ -55,10 +55,10 @@ export function checkListener(listen: string): DoctorCheck[] {
   return found ? [{ name: 'api listener', ok: false, level: 'warn', ...found }] : [];
 }
 
-/** Whether events cross the network unencrypted, and whether the secrets of receivers can be read. */
-async function checkReceivers({ notify }: Config): Promise<DoctorCheck[]> {
-  const found = [...plainReceivers(notify), ...(await unusableSecrets(notify))];
-  return found.map((problem) => ({ name: 'notify', ok: false, level: 'warn', ...problem }));
+/** Errors of what reports, whether events cross the network unencrypted, and whether the secrets of receivers can be read. */
+async function checkReporting({ notify, faults }: Config): Promise<DoctorCheck[]> {
+  const found = [...faults, ...plainReceivers(notify), ...(await unusableSecrets(notify))];
+  return found.map(({ detail, remedy }) => ({ name: 'reporting', ok: false, level: 'warn', detail, remedy }));
 }
 
 /** The host enforces without Redis; only changes need it. */

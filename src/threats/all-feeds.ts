@@ -1,6 +1,8 @@
 /** All feeds of this host, by name. */
+
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
+import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { orNearest, RefusedError } from '../lib/problem.js';
 import type { SharedStore } from '../store/store-interface.js';
@@ -23,7 +25,7 @@ export const runnerOptions = (
   snapshots: new SnapshotFiles(join(config.state, 'feeds')),
   worker,
   log,
-  now: Date.now,
+  now: steadyNow,
   random: Math.random,
 });
 

@@ -1,7 +1,9 @@
 /** Where snapshots of feed versions are kept: files of this host, and blobs that the hosts of a shared store exchange. */
+
 import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import type { BlobStore, SharedStore } from '../store/store-interface.js';
 import type { FeedState } from './schedule.js';
@@ -92,7 +94,7 @@ export class SnapshotCleanup implements Disposable {
   start(): void {
     this.#timer = setInterval(
       () =>
-        void this.sweep(Date.now()).catch((e: unknown) =>
+        void this.sweep(earlierNow()).catch((e: unknown) =>
           this.#log.debug({ err: String(e) }, 'cannot delete unused feed snapshots from the store now'),
         ),
       SWEEP_MS,

@@ -3,6 +3,28 @@ import type { Mutant } from './mutant.js';
 
 export const CONTROL: readonly Mutant[] = [
   {
+    id: 'first-token',
+    what: 'a TCP listener without any token answers what needs no role',
+    file: 'src/api/auth.ts',
+    from: '(url === ALIVE || hasTokens())',
+    to: 'true',
+    killedBy: {
+      file: 'test/pure/api/listen.test.ts',
+      test: 'answers nothing over TCP before the first token',
+    },
+  },
+  {
+    id: 'ended-by-wall-clock',
+    what: 'a grant that only a wrong wall clock has ended is deleted for good',
+    file: 'src/changes/stored-state.ts',
+    from: 'this.remaining(key, span, now) === 0',
+    to: 'this.#isOver(key, span, now)',
+    killedBy: {
+      file: 'test/pure/changes/container-changes.test.ts',
+      test: 'does not count while the clock is ahead by days',
+    },
+  },
+  {
     id: 'cut-second-round',
     what: 'a flow that a packet on its way creates again while it is deleted goes on',
     file: 'src/kernel/delete-flows.ts',

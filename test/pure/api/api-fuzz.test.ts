@@ -396,7 +396,7 @@ describe('on a connection', () => {
   beforeAll(async () => {
     dir = await mkdtemp(join(tmpdir(), 'drawbridge-raw-'));
     socketPath = join(dir, 'api.sock');
-    await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, tokens: 0, log });
+    await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, log });
   });
   afterAll(() => rm(dir, { recursive: true }));
 

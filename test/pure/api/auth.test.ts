@@ -34,7 +34,7 @@ afterEach(async () => {
 async function said(user: string, of: (socket: Socket) => Peer | undefined): Promise<unknown> {
   const socket = join(dir, 'api.sock');
   server = await buildServer({ context: controller.context, log, version: '0', peerOf: of });
-  await listen(server, { address: `unix:${socket}`, localSocket: socket, tokens: 0, log });
+  await listen(server, { address: `unix:${socket}`, localSocket: socket, log });
   await new ApiClient({ socket, user }).setLockdown(true);
   await server.close();
   return controller.calls.at(-1)?.at(-1);

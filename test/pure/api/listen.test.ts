@@ -1,9 +1,9 @@
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
 import { ApiClient, ApiError, UnreachableError } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
@@ -33,7 +33,7 @@ async function make(): Promise<FastifyInstance> {
 }
 
 it('listens for root and its group only', async () => {
-  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, log });
   expect((await stat(path)).mode & 0o777).toBe(0o660);
   expect((await stat(join(dir, 'run'))).mode & 0o777).toBe(0o750);
   expect((await new ApiClient({ socket: path }).status()).enforced).toBe(3);
@@ -41,32 +41,88 @@ it('listens for root and its group only', async () => {
 
 it('leaves a live socket alone, replaces a dead one, and touches nothing else', async () => {
   const first = await make();
-  await listen(first, { address: `unix:${path}`, localSocket: path, tokens: 0, log });
-  await expect(
-    listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log }),
-  ).rejects.toThrow(/another process answers on .*Stop it/);
+  await listen(first, { address: `unix:${path}`, localSocket: path, log });
+  expect(await warningsOf(`unix:${path}`)).toMatch(/another process answers on/);
   const { link } = await import('node:fs/promises');
   const dead = join(dir, 'dead.sock');
   await link(path, dead);
   await first.close();
-  await listen(await make(), { address: `unix:${dead}`, localSocket: path, tokens: 0, log });
+  await listen(await make(), { address: `unix:${dead}`, localSocket: path, log });
   expect((await new ApiClient({ socket: dead }).status()).enforced).toBe(3);
   const file = join(dir, 'file');
   await writeFile(file, 'mine');
-  await expect(
-    listen(await make(), { address: `unix:${file}`, localSocket: path, tokens: 0, log }),
-  ).rejects.toThrow(/is not a socket/);
+  expect(await warningsOf(`unix:${file}`)).toMatch(/is not a socket/);
+  expect(await readFile(file, 'utf8')).toBe('mine');
 });
 
-it('starts no TCP listener without a token', async () => {
-  const options = { address: '127.0.0.1:0', localSocket: path, tokens: 0, log };
-  await expect(listen(await make(), options)).rejects.toThrow(/without tokens.*api\.tokens.*unix:/);
-});
+/** Why the API cannot listen there. */
+async function warningsOf(address: string, localSocket = path): Promise<string> {
+  const listening = await listen(await make(), { address, localSocket, log });
+  await listening[Symbol.asyncDispose]();
+  return listening.warnings().join();
+}
 
-it('says who has the port', async () => {
+it('listens on the other address where one is in use, and shows which', async () => {
   const port = await tcp();
-  const options = { address: `127.0.0.1:${port}`, localSocket: join(dir, 'other.sock'), tokens: 1, log };
-  await expect(listen(await make(), options)).rejects.toThrow(/cannot listen on 127.0.0.1:\d+: .*EADDRINUSE/);
+  const other = join(dir, 'other.sock');
+  const listening = await listen(await make(), { address: `127.0.0.1:${port}`, localSocket: other, log });
+  expect(listening.warnings().join()).toMatch(/does not listen on 127.0.0.1:\d+: .*EADDRINUSE/);
+  expect((await new ApiClient({ socket: other }).status()).enforced).toBe(3);
+  await listening[Symbol.asyncDispose]();
+});
+
+it('listens as soon as the path is free', async () => {
+  const first = await make();
+  await listen(first, { address: `unix:${path}`, localSocket: path, log });
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  try {
+    const listening = await listen(await make(), { address: `unix:${path}`, localSocket: path, log });
+    expect(listening.warnings()).toHaveLength(1);
+    await first.close();
+    vi.advanceTimersByTime(6_000);
+    for (let n = 0; n < 1_000 && listening.warnings().length > 0; n++)
+      await new Promise((resume) => setImmediate(resume));
+    expect(listening.warnings()).toEqual([]);
+  } finally {
+    vi.useRealTimers();
+  }
+  expect((await new ApiClient({ socket: path }).status()).enforced).toBe(3);
+});
+
+it('answers nothing over TCP before the first token, but how to make it, and everything at once after', async () => {
+  let tokens = 0;
+  const authenticate = (secret: string) =>
+    tokens > 0 && secret === 'first' ? ({ name: 'first', role: 'admin' } as const) : undefined;
+  const options = { context: controller.context, log, version: '0.1.0', authenticate };
+  const server = await buildServer({ ...options, hasTokens: () => tokens > 0 });
+  servers.push(server);
+  await listen(server, { address: '127.0.0.1:0', localSocket: path, log });
+  const address = server.server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const headers = { authorization: 'Bearer first' };
+  const get = (url: string, init: RequestInit = {}): Promise<Response> =>
+    fetch(`http://127.0.0.1:${port}${url}`, init);
+  expect(await (await get('/healthz')).json()).toEqual({ ok: true });
+  for (const url of [
+    '/',
+    '/readyz',
+    '/metrics',
+    '/v1/status',
+    '/openapi.json',
+    '/docs',
+    '/nothing',
+    '/v1/tokens',
+  ])
+    for (const init of [{}, { headers }, { method: 'DELETE', headers }]) {
+      const answer = await get(url, init);
+      expect([url, answer.status]).toEqual([url, 401]);
+      expect(await answer.text()).toMatch(/no token yet.*drawbridge tokens create NAME --role admin/s);
+    }
+  expect((await new ApiClient({ socket: path }).status()).enforced).toBe(3);
+  tokens = 1;
+  expect((await get('/v1/status', { headers })).status).toBe(200);
+  expect((await get('/v1/status')).status).toBe(401);
+  expect((await get('/readyz')).status).toBe(200);
 });
 
 /** A server on TCP with tokens "read", "write" and "admin", by their role; its port. */
@@ -78,7 +134,7 @@ async function tcp(): Promise<number> {
   };
   const server = await buildServer({ context: controller.context, log, version: '0.1.0', authenticate });
   servers.push(server);
-  await listen(server, { address: '127.0.0.1:0', localSocket: path, tokens: 1, log });
+  await listen(server, { address: '127.0.0.1:0', localSocket: path, log });
   const address = server.server.address();
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
@@ -189,7 +245,7 @@ describe('over TCP', () => {
 });
 
 it('the client tells problems from silence', async () => {
-  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, log });
   const client = new ApiClient({ socket: path });
   const problem = await client.list('none').catch((e: unknown) => e);
   expect(problem).toBeInstanceOf(ApiError);
@@ -205,7 +261,7 @@ const flow = (more: Partial<EventData['flow']>): EventData['flow'] => {
 };
 
 it('streams events as they come, of one container or all, and lets go of readers', async () => {
-  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, log });
   let heard = '';
   const socket = connect(path, () =>
     socket.write('GET /v1/events?container=abc123 HTTP/1.1\r\nhost: x\r\n\r\n'),
@@ -231,7 +287,7 @@ it('streams events as they come, of one container or all, and lets go of readers
 });
 
 it('sends what a reader has missed after the event that it names, and the count of what is no longer kept', async () => {
-  await listen(await make(), { address: `unix:${path}`, localSocket: path, tokens: 0, log });
+  await listen(await make(), { address: `unix:${path}`, localSocket: path, log });
   for (const port of [1, 2, 3]) controller.events.emit('flow', flow({ port }));
   const first = controller.events.after('').events.at(-3);
   const read = async (query: string, header: string, last: string): Promise<string> => {

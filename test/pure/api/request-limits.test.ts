@@ -36,7 +36,7 @@ beforeEach(async () => {
   };
   server = await buildServer({ context: controller.context, log, version: '0.1.0', authenticate });
   const localSocket = join(dir, 'api.sock');
-  await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1, log });
+  await listen(server, { address: '127.0.0.1:0', localSocket, log });
   const address = server.server.address();
   port = typeof address === 'object' && address !== null ? address.port : 0;
   local = new ApiClient({ socket: localSocket });

@@ -24,7 +24,7 @@ beforeAll(async () => {
   controller = new MemoryService();
   server = await buildServer({ context: controller.context, log, version: '0.1.0' });
   socketPath = join(dir, 'api.sock');
-  await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, tokens: 0, log });
+  await listen(server, { address: `unix:${socketPath}`, localSocket: socketPath, log });
   const { paths } = JSON.parse(await text('/openapi.json')) as ApiDocument;
   routes = Object.entries(paths).flatMap(([path, methods]) =>
     Object.keys(methods ?? {}).map((method) => [method.toUpperCase(), path] as const),

@@ -80,7 +80,7 @@ beforeAll(async () => {
     return role && { name: role, role };
   };
   server = await buildServer({ context: new MemoryService().context, log, version: '0', authenticate });
-  await listen(server, { address: '127.0.0.1:0', localSocket, tokens: 1, log });
+  await listen(server, { address: '127.0.0.1:0', localSocket, log });
   const address = server.server.address();
   port = typeof address === 'object' && address !== null ? address.port : 0;
 });

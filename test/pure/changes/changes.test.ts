@@ -47,6 +47,7 @@ let changes: Changes;
 let audit: Audit;
 let closeAudit: () => Promise<void>;
 let now: number;
+let passed = 0;
 let inForce: () => Promise<void>;
 let compiled: number;
 
@@ -64,6 +65,7 @@ async function open(): Promise<Changes> {
     usedBy: (list) => (list === 'npm' ? ['web'] : []),
     find: (idOrName) => findContainer(containers, idOrName),
     now: () => now,
+    monotonic: () => passed,
     onChange: () => {
       compiled++;
     },
@@ -264,6 +266,7 @@ describe('grants and modes', () => {
     expect(grant).toMatchObject({ owner: `id:${containers[0]?.id}`, expires: '2030-01-01T00:10:00.000Z' });
     const before = compiled;
     now += 600_000;
+    passed += 600_000;
     expect(changes.current().grants).toEqual([]);
     vi.advanceTimersByTime(600_000);
     vi.useRealTimers();

@@ -47,7 +47,7 @@ export class Bench {
   async serve(): Promise<void> {
     const peerOf = () => ({ uid: 1000, name: 'ann' });
     this.#server = await buildServer({ context: this.controller.context, log, version: '0.1.0', peerOf });
-    await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, tokens: 0, log });
+    await listen(this.#server, { address: `unix:${this.socket}`, localSocket: this.socket, log });
   }
   async stopServing(): Promise<void> {
     await this.#server?.close();

@@ -324,3 +324,40 @@ describe('flows on disk', () => {
     );
   });
 });
+
+describe('a clock that is wrong for some time', () => {
+  it('deletes little when the service starts then, and begins nothing in the future', () => {
+    const db = database();
+    for (let hour = 0; hour < 6 * 24; hour++)
+      db.write([flow({ time: START + hour * 3_600_000 })], 0, START + hour * 3_600_000);
+    const end = START + 6 * DAY;
+    close(db, end);
+    const ahead = end + 30 * DAY;
+    const again = database({ now: ahead });
+    for (let passed = 0; passed <= 70_000; passed += 10_000) again.prune(ahead + passed);
+    expect(all(again)).toHaveLength(6 * 24 - 2);
+    expect(again.facts(end).since).toBeLessThanOrEqual(end);
+    expect(again.facts(end).gaps.every(({ to }) => to <= end)).toBe(true);
+    close(again, end);
+    rmSync(join(folder, 'flows.db'));
+    const fresh = database({ now: ahead });
+    fresh.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], ahead);
+    expect(fresh.facts(end).since).toBe(end);
+    expect(fresh.record('name:web', end)?.since).toBe(end);
+  });
+
+  it('deletes what is too old by an hour a minute at most, and all of it in time', () => {
+    const db = database({ keepMs: DAY });
+    for (let hour = 0; hour < 24; hour++) {
+      const time = START + hour * 3_600_000;
+      db.write([flow({ time })], 0, time);
+    }
+    const later = START + 10 * DAY;
+    close(db);
+    const again = database({ keepMs: DAY, now: later });
+    again.prune(later + 60_000);
+    expect(all(again)).toHaveLength(23);
+    for (let minute = 2; minute <= 24; minute++) again.prune(later + minute * 60_000);
+    expect(all(again)).toHaveLength(0);
+  });
+});

@@ -17,13 +17,13 @@ afterEach(async () => {
   stores = [];
   rmSync(folder, { recursive: true });
 });
-function made(inside = folder): FlowStore {
+function made(inside = folder, now: () => number = Date.now): FlowStore {
   const store = new FlowStore({
     folder: inside,
     keepMs: 86_400_000,
     maxSizeBytes: 1e8,
     log: log as never,
-    now: Date.now,
+    now,
   });
   stores.push(store);
   return store;
@@ -60,7 +60,7 @@ describe('the store of flows', () => {
     expect(await store.owners()).toEqual(['name:web']);
     expect(await store.run('web')).toEqual({ name: 'web', since: 0, containers: 1 });
     expect(store.recordedUntil).toBeUndefined();
-    const begun = Date.now() + 1_500;
+    const begun = Date.now();
     store.completeUntil(begun);
     store.completeUntil(begun + 1_000);
     expect(store.recordedUntil).toBe(begun + 1_000);
@@ -102,6 +102,29 @@ describe('the store of flows', () => {
       expect.objectContaining({ kept: join(folder, 'flows.db.unusable') }),
       expect.stringContaining('cannot be used'),
     );
+  });
+
+  it('deletes no record while the clock is ahead', async () => {
+    let ahead = 0;
+    const store = made(folder, () => Date.now() + ahead);
+    store.begin();
+    for (let n = 0; n < 100; n++) store.add(flow({ address: `10.0.0.${n}` }));
+    expect(await store.facts()).toMatchObject({ rows: 100 });
+    const monotonic = vi.spyOn(performance, 'now');
+    try {
+      for (ahead = 30 * 86_400_000; monotonic.mock.calls.length < 1_000; ) {
+        const later = performance.timeOrigin + 60_000 * monotonic.mock.calls.length;
+        monotonic.mockReturnValue(later - performance.timeOrigin);
+        await store.facts();
+        if (later - performance.timeOrigin > 600_000) break;
+      }
+    } finally {
+      monotonic.mockRestore();
+    }
+    ahead = 0;
+    const { rows, since } = await store.facts();
+    expect(rows).toBe(100);
+    expect(since).toBeLessThanOrEqual(Date.now());
   });
 
   it('reports a folder that it cannot write once, and rejects readers with the reason', async () => {

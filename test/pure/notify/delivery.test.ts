@@ -149,7 +149,13 @@ describe('the loop', () => {
   const ports = (): unknown[] =>
     server.got.map(({ body }) => (JSON.parse(body) as { data: { port?: number } }).data.port);
   const begin = (events: EventLog, more: Partial<ReceiverConfig> = {}): Notifier =>
-    new Notifier({ config: { state: folder, notify: [receiver(more)] }, node: 'host1', events, log });
+    new Notifier({
+      keepQueues: false,
+      config: { state: folder, notify: [receiver(more)] },
+      node: 'host1',
+      events,
+      log,
+    });
 
   it('what was not delivered is delivered by the next run, once and in order', async () => {
     server.answer = { status: 500 };

@@ -1,7 +1,10 @@
-/** The thread that writes and reads the database of flows: SQLite waits for the disk. */
+/**
+ * The process that writes and reads the database of flows. SQLite waits for the disk, and its library aborts its process when it reads a text
+ * that is not UTF-8 where it expects a number.
+ */
 import { renameSync, rmSync, statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { serveThread } from '../lib/thread.js';
+import { serveChild } from '../lib/thread.js';
 import {
   type DatabaseOptions,
   FlowDatabase,
@@ -9,13 +12,13 @@ import {
   type StartedContainer,
   type Written,
 } from './flow-database.js';
-import { UnusableFlowsError } from './flow-file.js';
+import { isDamage, UnusableFlowsError } from './flow-file.js';
 import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
 
 /** Kind of a job → what goes in, what comes out. */
 export interface FlowJobs {
-  /** Gives the reason for which a file of before was set aside; null: it was not. */
-  readonly open: { readonly in: DatabaseOptions; readonly out: { readonly setAside: string | null } };
+  /** The first job of a process. `setAside`: the file of before cannot be used, and is kept under another name. */
+  readonly open: { readonly in: DatabaseOptions & { readonly setAside: boolean }; readonly out: null };
   readonly write: {
     readonly in: { readonly flows: readonly SeenFlow[]; readonly lost: number; readonly now: number };
     readonly out: Written;
@@ -23,23 +26,36 @@ export interface FlowJobs {
   /** The time from which on what passes is read (ms since the epoch). */
   readonly begun: { readonly in: number; readonly out: null };
   readonly started: {
-    readonly in: { readonly containers: readonly StartedContainer[]; readonly now: number };
+    readonly in: {
+      readonly containers: readonly StartedContainer[];
+      readonly now: number;
+      /** By the clock that is behind. */
+      readonly earlier: number;
+    };
     readonly out: null;
   };
   readonly page: { readonly in: FlowQuery; readonly out: FlowPage };
-  readonly record: { readonly in: string; readonly out: OwnerRecord | undefined };
+  readonly record: {
+    readonly in: { readonly owner: string; readonly now: number };
+    readonly out: OwnerRecord | undefined;
+  };
   readonly run: { readonly in: string; readonly out: ContainerRun | undefined };
   readonly owners: { readonly in: null; readonly out: readonly string[] };
-  readonly facts: { readonly in: null; readonly out: FlowFacts };
+  readonly facts: { readonly in: { readonly now: number }; readonly out: FlowFacts };
   readonly mark: {
     readonly in: { readonly mark: KnownMark; readonly isKnown: boolean };
     readonly out: number;
   };
   readonly marks: { readonly in: null; readonly out: readonly KnownMark[] };
+  /** `now`: by the clock that is behind. */
   readonly prune: { readonly in: { readonly now: number }; readonly out: boolean };
   readonly close: { readonly in: { readonly now: number }; readonly out: null };
 }
 
+/** The process of before has ended while no job waited. */
+class NotOpenError extends Error {
+  override readonly name = 'NotOpenError';
+}
 let database: FlowDatabase | undefined;
 let folder = '';
 
@@ -57,48 +73,29 @@ function leaveSpace(): void {
 
 function opened(): FlowDatabase {
   if (database) return database;
-  throw new Error('the database of flows is not open');
+  throw new NotOpenError('the database of flows is not open');
 }
 
-/** A file that cannot be used is kept under another name, one of them at most. */
-function open(options: DatabaseOptions): FlowJobs['open']['out'] {
-  abandon();
-  folder = dirname(options.file);
-  leaveSpace();
-  try {
-    database = new FlowDatabase(options);
-    return { setAside: null };
-  } catch (e) {
-    if (!isUnusable(e)) throw e;
-    for (const end of ['', '-wal', '-shm']) {
-      rmSync(`${options.file}.unusable${end}`, { force: true });
-      try {
-        renameSync(`${options.file}${end}`, `${options.file}.unusable${end}`);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      }
+/** One file that cannot be used is kept, the newest. No connection to it is open: SQLite would delete the log of the next one. */
+function setAside(file: string): void {
+  for (const end of ['', '-wal', '-shm']) {
+    rmSync(`${file}.unusable${end}`, { force: true });
+    try {
+      renameSync(`${file}${end}`, `${file}.unusable${end}`);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
-    database = new FlowDatabase(options);
-    return { setAside: e instanceof Error ? e.message : String(e) };
   }
 }
-
-/** Close a database that could not be written; what fails of that has been reported. */
-function abandon(): void {
-  try {
-    database?.close();
-  } catch {
-    // the error of the write was reported
-  }
-  database = undefined;
-}
-
-/** Of SQLite: SQLITE_CORRUPT and SQLITE_NOTADB. */
-const isUnusable = (e: unknown): boolean =>
-  e instanceof UnusableFlowsError || (e instanceof Error && /malformed|not a database/.test(e.message));
 
 const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJobs[K]['out'] } = {
-  open,
+  open: ({ setAside: isDamaged, ...options }) => {
+    folder = dirname(options.file);
+    leaveSpace();
+    if (isDamaged) setAside(options.file);
+    database = new FlowDatabase(options);
+    return null;
+  },
   write: ({ flows, lost, now }) => {
     leaveSpace();
     return opened().write(flows, lost, now);
@@ -107,15 +104,15 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
     opened().begun(time);
     return null;
   },
-  started: ({ containers, now }) => {
-    opened().started(containers, now);
+  started: ({ containers, now, earlier }) => {
+    opened().started(containers, now, earlier);
     return null;
   },
   page: (query) => opened().page(query),
-  record: (owner) => opened().record(owner),
+  record: ({ owner, now }) => opened().record(owner, now),
   run: (idOrName) => opened().run(idOrName),
   owners: () => opened().owners(),
-  facts: () => opened().facts(),
+  facts: ({ now }) => opened().facts(now),
   mark: ({ mark, isKnown }) => opened().mark(mark, isKnown),
   marks: () => opened().marks(),
   prune: ({ now }) => opened().prune(now),
@@ -126,4 +123,10 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
   },
 };
 
-serveThread(({ kind, job }) => ({ value: RUN[kind as keyof FlowJobs](job as never) }));
+serveChild(({ kind, job }) => {
+  try {
+    return RUN[kind as keyof FlowJobs](job as never);
+  } catch (e) {
+    throw isDamage(e) ? new UnusableFlowsError((e as Error).message) : e;
+  }
+});

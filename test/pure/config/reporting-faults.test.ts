@@ -1,0 +1,121 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { type Config, readForService } from '../../../src/config/config.js';
+import { socketIn } from '../../../src/config/service-socket.js';
+
+const STATE = '/var/lib/drawbridge';
+const LOCAL = `unix:${join(STATE, 'api.sock')}`;
+function read(value: unknown, former?: Config, env: Readonly<Record<string, string>> = {}) {
+  return readForService({ file: { name: 'config.yaml', text: JSON.stringify(value) }, env }, former);
+}
+function used(value: unknown, former?: Config, env: Readonly<Record<string, string>> = {}): Config {
+  const parsed = read(value, former, env);
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
+  return parsed.value;
+}
+const sound = { name: 'chat', url: 'https://chat.example/hook', kind: 'slack', events: ['flow:denied'] };
+
+describe('an error in a section of what reports', () => {
+  it.each([
+    [{ api: { listen: 'nowhere' } }, LOCAL],
+    [{ api: { listen: 7070 } }, LOCAL],
+    [{ api: { listen: '127.0.0.1:7070', tokens: [{ name: 'a b', token: 'x' }] } }, LOCAL],
+    [{ api: { listen: '127.0.0.1:7070', bogus: 1 } }, LOCAL],
+    [{ api: { listen: 'unix:/run/other.sock', bogus: 1 } }, 'unix:/run/other.sock'],
+    [{ api: { bogus: 1 } }, 'unix:/run/drawbridge/api.sock'],
+    [{ api: 7 }, LOCAL],
+  ])('%j: only the unix socket %s', (value, listen) => {
+    const { api, faults, default: mode } = used({ default: 'enforce', ...value });
+    expect({ api, mode }).toEqual({ api: { listen, tokens: [] }, mode: 'enforce' });
+    expect(faults.length).toBeGreaterThan(0);
+    expect(faults[0]?.remedy).not.toBe('');
+  });
+
+  it('takes the valid keys of flows, and the receivers without an error', () => {
+    const { flows, notify, faults } = used({
+      flows: { keep: '3 days', maxSize: '1MB', unknown: true },
+      notify: [{ ...sound, url: 'no address' }, sound, { ...sound, name: 'b', more: 1 }],
+    });
+    expect(flows).toMatchObject({ keepMs: 7 * 86_400_000, maxSizeBytes: 1e6 });
+    expect(notify.map(({ name }) => name)).toEqual(['chat']);
+    const both = used({
+      notify: [
+        { ...sound, more: 1 },
+        { ...sound, name: 'b' },
+        { ...sound, name: 'b' },
+      ],
+    });
+    expect([both.notify, both.faults.length]).toEqual([[], 2]);
+    expect(faults.map(({ pointer }) => pointer?.split('/')[1]).sort()).toEqual([
+      'flows',
+      'flows',
+      'notify',
+      'notify',
+    ]);
+  });
+
+  it('keeps what is in force when the file is read again', () => {
+    const tokens = [{ name: 'ci', role: 'read' as const, token: `sha256:${'0'.repeat(64)}` }];
+    const former = used({
+      api: { listen: '127.0.0.1:7070', tokens },
+      flows: { keep: '30d' },
+      notify: [sound],
+    });
+    expect(former.faults).toEqual([]);
+    const next = {
+      api: { listen: 'wrong' },
+      flows: { keep: 'x' },
+      notify: [{ name: 'chat' }],
+      default: 'enforce',
+    };
+    const now = used(next, former);
+    expect(now).toMatchObject({
+      api: former.api,
+      flows: former.flows,
+      notify: former.notify,
+      default: 'enforce',
+    });
+    // Commands know the file only: they find the service where it listens.
+    expect(used({ ...next, api: { listen: 'unix:/x', no: 1 } }, former).api).toEqual({
+      listen: 'unix:/x',
+      tokens: [],
+    });
+    expect(used(next, { ...former, api: { listen: 'unix:/before', tokens } }).api.listen).toBe(LOCAL);
+  });
+
+  it('is one, too, where a variable has it', () => {
+    for (const env of [
+      { DRAWBRIDGE_API_LISTEN: 'nowhere' },
+      { DRAWBRIDGE_NOTIFY: '[{}]' },
+      { DRAWBRIDGE_FLOWS_NO: '1' },
+    ])
+      expect(
+        used({}, undefined, env)
+          .faults.map(({ detail }) => detail)
+          .join(),
+      ).toMatch(/DRAWBRIDGE_/);
+  });
+
+  it('does not hide one in what enforces, which stops the start with all of them', () => {
+    for (const value of [
+      { api: { bogus: 1 }, dns: { grace: 'x' } },
+      { api: { bogus: 1 }, notfy: [] },
+      { api: { bogus: 1 }, kernel: { prefix: 'KUBE' } },
+    ]) {
+      const parsed = read(value);
+      expect(parsed.ok ? [] : parsed.problems).toHaveLength(2);
+    }
+    expect(readForService({ file: { name: 'c', text: 'api: {listen: [' } }).ok).toBe(false);
+    expect(read({}, undefined, { DRAWBRIDGE_DNS_NO: '1' }).ok).toBe(false);
+  });
+
+  it('leaves commands without the check of the whole file at the same socket', async () => {
+    for (const tokens of [[], [{ name: 'a b', token: 'x' }]])
+      for (const listen of ['unix:/run/other.sock', '127.0.0.1:7070']) {
+        const value = { api: { listen, tokens } };
+        const { api, state } = used(value);
+        const socket = api.listen.startsWith('unix:') ? api.listen.slice(5) : join(state, 'api.sock');
+        expect(await socketIn(JSON.stringify(value))).toBe(socket);
+      }
+  });
+});
