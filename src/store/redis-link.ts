@@ -12,6 +12,10 @@ const CONFIRM_MS = 4_000;
 
 const NEVER = 'not connected yet';
 
+/** What a person does about another store in Redis. */
+export const HELD_REMEDY =
+  'Put the store of this fleet back, or take over the one in Redis: drawbridge store accept';
+
 type Argument = string | number | Buffer;
 
 /** The command was not sent, because the connection is down. */
@@ -36,6 +40,8 @@ export class RedisLink {
   readonly #writer: Redis;
   readonly #listener: Redis;
   readonly #master: MasterWatch;
+  /** Why nothing is written to this Redis: it holds another store. */
+  held: string | undefined;
   #durability: Promise<Durability> | undefined;
   /** Counts the connections of the writer. */
   #connection = 0;
@@ -136,6 +142,7 @@ export class RedisLink {
 
   /** Checks before a write is sent that Redis is durable. Throws StoreError `away`, or `write` when it has no append-only file. */
   async mayWrite(): Promise<WriteSession> {
+    if (this.held !== undefined) throw this.notHealed(this.held, HELD_REMEDY);
     if (!this.canWrite) throw this.away();
     const connection = this.#connection;
     this.#durability ??= checkDurability(this.#writer);

@@ -2,11 +2,19 @@ import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { Mark } from './redis-lineage.js';
-import { messageOf, type RedisLink } from './redis-link.js';
-import { originHere, originThere, planResync, type ResyncPlan } from './redis-plan.js';
+import { HELD_REMEDY, messageOf, type RedisLink } from './redis-link.js';
+import {
+  marksOf,
+  originHere,
+  originThere,
+  planResync,
+  type ResyncPlan,
+  type Survey,
+  takeSurvey,
+  values,
+} from './redis-plan.js';
 import type { Leap, Position, Replica, Step } from './redis-replica.js';
 import { KEEP, PULL, SEED } from './redis-scripts.js';
-import { marksOf, type Survey, takeSurvey, values } from './redis-survey.js';
 import type { Change } from './stored-item.js';
 
 export interface SyncOptions {
@@ -43,10 +51,6 @@ class HeldError extends Error {
     this.held = { id: found.id, revision: found.revision };
   }
 }
-
-/** What a person does about a store that is held. */
-export const HELD_REMEDY =
-  'Put the store of this fleet back, or take over the one in Redis: drawbridge store accept';
 
 /** A wake message starts a poll at once. Changes without one are found by a poll at this interval, half of it random. */
 const POLL_MS = 1_000;
@@ -87,13 +91,13 @@ export class Sync {
     await this.#polls.run();
     const { link } = this.#o;
     if (!this.#failure) return;
-    const { why, held } = this.#failure;
-    throw link.canRead ? link.notHealed(why, held && HELD_REMEDY) : link.away();
+    throw link.canRead ? link.notHealed(this.#failure.why, link.held && HELD_REMEDY) : link.away();
   }
 
   /** Takes over the store that is held, in place of the local copy. Throws StoreError `away`. */
   async accept(): Promise<void> {
     this.#accepted = this.#failure?.held?.id;
+    this.#o.link.held = undefined;
     try {
       await this.heal();
     } finally {
@@ -136,6 +140,7 @@ export class Sync {
     try {
       await this.#poll();
       this.#failure = undefined;
+      this.#o.link.held = undefined;
       this.#o.caughtUp();
     } catch (e) {
       this.#failed(e);
@@ -148,6 +153,7 @@ export class Sync {
     if (held && !this.#failure?.held)
       this.#o.log.error({ ...held }, `${messageOf(e)}: the last good copy stays in use. ${HELD_REMEDY}`);
     this.#failure = { since: this.#failure?.since ?? Date.now(), why: messageOf(e), held };
+    this.#o.link.held = held && messageOf(e);
   }
 
   /** Applies steps until Redis has no newer ones. */

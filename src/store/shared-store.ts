@@ -148,11 +148,11 @@ class RedisBeats implements Beats {
   }
 
   async beat(node: string, record: unknown): Promise<void> {
-    await this.#link.read(BEAT, [node, JSON.stringify(record)]);
+    if (this.#link.held === undefined) await this.#link.read(BEAT, [node, JSON.stringify(record)]);
   }
 
   async beats(): Promise<readonly Beat[]> {
-    if (this.#link.canRead) {
+    if (this.#link.canRead && this.#link.held === undefined) {
       this.#last = beatsOf((await this.#link.read(BEAT, [])) as string[]);
       this.#readAt = performance.now();
     }

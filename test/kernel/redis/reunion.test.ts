@@ -152,12 +152,15 @@ it('another store in place of the old one is neither read nor written until a pe
   await until('it is noticed', () => /another store .*drawbridge store accept/.test(a.store.health().detail));
   const refused = await a.store.put('list/5', 'mine').catch((e: unknown) => e);
   expect(refused).toMatchObject({ code: 'away', message: expect.stringMatching(/nothing was changed/) });
+  await expect(a.shared.leases.acquire('feed/x', 1000)).rejects.toThrow(/another store/);
+  await a.shared.beats.beat('a', {});
   await a.store.put('grant/here-1', 'waits');
   await a.stop();
   await a.start(500);
   expect(a.store.replacement?.()).toEqual({ id: 'other', revision: 2 });
   expect(await a.all('list/')).toEqual(ours);
   expect(await redis.ask('HGET', '{drawbridge}:meta', 'revision')).toBe('2');
+  expect(await redis.ask('EXISTS', '{drawbridge}:nodes', '{drawbridge}:leases')).toBe(0);
 
   await a.store.takeOver?.();
   theirs.set('grant/here-1', 'waits');
