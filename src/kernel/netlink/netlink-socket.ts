@@ -82,9 +82,14 @@ export class NetlinkSocket implements Disposable {
   /** Notifications that arrived while a request waited for its acknowledgement. */
   #early: NetlinkMessage[] = [];
 
-  constructor(options: NetlinkOptions) {
+  /** `open`: a descriptor of such a socket that another process has opened. */
+  constructor(options: NetlinkOptions, open?: number) {
     this.#buffer = Buffer.allocUnsafeSlow(options.datagram ?? 65536);
-    this.#fd = openNetlink(options);
+    this.#fd = open ?? openNetlink(options);
+  }
+
+  get fd(): number {
+    return this.#fd;
   }
 
   /** Sends a whole message that was encoded before and has no flag `ack`. Throws NetlinkError when the kernel does not take it. */

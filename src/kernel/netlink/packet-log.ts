@@ -2,6 +2,7 @@
  * NFLOG (include/uapi/linux/netfilter/nfnetlink_log.h): copies of the packets that rules log, in order, with every loss
  * counted.
  */
+import { keptSockets } from './kept-sockets.js';
 import {
   AttributeTable,
   attribute,
@@ -126,6 +127,8 @@ export interface PacketLogOptions {
   readonly messageBytes?: number;
   /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
+  /** Copies wait in the kernel until `resume` is called. */
+  readonly isPaused?: boolean;
 }
 export interface LogStats {
   readonly received: number;
@@ -140,12 +143,25 @@ export class PacketLog implements Disposable {
   readonly #socket: NetlinkSocket;
   readonly #onPacket: (packet: LoggedPacket) => void;
   readonly #counts = { received: 0, lost: 0, overruns: 0, malformed: 0 };
-  #next = 0;
+  readonly #options: PacketLogOptions;
+  /** The number of the next copy. Undefined: of a log that a process has left without a word. */
+  #next: number | undefined;
+  /** Every copy since the last one that the process before has read arrives here. */
+  readonly isContinued: boolean;
 
   /** Binds the group; packets arrive within 50 ms, 16 at the most gathered. Throws NetlinkError: EBUSY when it is taken. */
   constructor(options: PacketLogOptions, onPacket: (packet: LoggedPacket) => void) {
+    this.#options = options;
     this.#onPacket = onPacket;
-    this.#socket = openLog(options);
+    const { socket, isKept, next } = openLog(options);
+    this.#socket = socket;
+    this.#next = next;
+    this.isContinued = isKept && next !== undefined;
+    if (!options.isPaused) this.resume();
+  }
+
+  /** Deliver copies from now on. */
+  resume(): void {
     const listener = {
       onMessage: (message: NetlinkMessage) => this.#receive(message),
       onOverrun: () => {
@@ -176,6 +192,11 @@ export class PacketLog implements Disposable {
   }
 
   close(): void {
+    if (isShared(this.#options)) {
+      keptSockets.release(keyOf(this.#options));
+      if (keptSockets.isSealed && this.#next !== undefined)
+        keptSockets.keep(`next of ${keyOf(this.#options)}`, `${this.#next}`, []);
+    }
     this.#socket.close();
   }
   [Symbol.dispose](): void {
@@ -196,17 +217,38 @@ export class PacketLog implements Disposable {
 
   #countGap(sequence: number | undefined): void {
     if (sequence === undefined) return;
-    this.#counts.lost += (sequence - this.#next) >>> 0;
+    this.#counts.lost += (sequence - (this.#next ?? sequence)) >>> 0;
     this.#next = (sequence + 1) >>> 0;
   }
 }
 
-function openLog(options: PacketLogOptions): NetlinkSocket {
-  const socket = new NetlinkSocket({
-    protocol: 'netfilter',
-    receiveBuffer: 16 << 20,
-    ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
-  });
+const isShared = ({ namespace }: PacketLogOptions): boolean => namespace === undefined;
+const keyOf = ({ group }: PacketLogOptions): string => `log group ${group}`;
+
+interface OpenLog {
+  readonly socket: NetlinkSocket;
+  readonly isKept: boolean;
+  readonly next: number | undefined;
+}
+function openLog(options: PacketLogOptions): OpenLog {
+  const detail = JSON.stringify([options.copyRange, options.messageBytes]);
+  const [kept] = (isShared(options) && keptSockets.takeIf(keyOf(options), detail)) || [];
+  const socket = new NetlinkSocket(
+    {
+      protocol: 'netfilter',
+      receiveBuffer: 16 << 20,
+      ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
+    },
+    kept,
+  );
+  if (kept === undefined) bind(socket, options);
+  if (isShared(options)) keptSockets.keep(keyOf(options), detail, [socket.fd]);
+  const next = keptSockets.take(`next of ${keyOf(options)}`)?.detail;
+  if (kept === undefined) return { socket, isKept: false, next: 0 };
+  return { socket, isKept: true, next: next === undefined ? undefined : Number(next) };
+}
+
+function bind(socket: NetlinkSocket, options: PacketLogOptions): void {
   const operation = `bind log group ${options.group}`;
   const body = bindLogBody({
     group: options.group,
@@ -217,7 +259,6 @@ function openLog(options: PacketLogOptions): NetlinkSocket {
   });
   try {
     socket.request(operation, { type: LOG_MESSAGE.config, body });
-    return socket;
   } catch (error) {
     socket.close();
     if (!isRefusal(error, 'EBUSY', 'EPERM')) throw error;

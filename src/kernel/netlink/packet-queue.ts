@@ -3,6 +3,7 @@
  * them without a listener, or when the queue or buffer is full.
  */
 import { readFileSync } from 'node:fs';
+import { keptSockets } from './kept-sockets.js';
 import { inNamespace } from './namespace.js';
 import {
   ATTRIBUTE_HEADER,
@@ -26,6 +27,7 @@ export const QUEUE_MESSAGE = {
   packet: SUBSYSTEM << 8,
   verdict: (SUBSYSTEM << 8) | 1,
   config: (SUBSYSTEM << 8) | 2,
+  verdictUpTo: (SUBSYSTEM << 8) | 3,
 } as const;
 
 const PACKET = {
@@ -190,6 +192,8 @@ export interface PacketQueueOptions {
   readonly isSegmented?: true;
   /** Path or descriptor of the network namespace of the queue. */
   readonly namespace?: string;
+  /** Packets wait in the kernel until `resume` is called. */
+  readonly isPaused?: boolean;
 }
 export interface QueueStats extends QueueCounters {
   readonly received: number;
@@ -206,16 +210,25 @@ export class PacketQueue implements Disposable {
   readonly #onPacket: (packet: QueuedPacket) => void;
   readonly #verdict: VerdictMessage;
   readonly #counts = { received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 };
+  /** The process before has bound it. What that has read and not decided is dropped with the first packet. */
+  #hasEarlier: boolean;
 
   /**
-   * Binds the queue and delivers its packets from now on, at most 64 datagrams a turn of the event loop. Each packet must
-   * get a verdict, at any time later; until then it waits. Throws NetlinkError: EBUSY when another process has the queue.
+   * Binds the queue, or takes over that of the process before, and delivers its packets from now on, at most 64 datagrams a turn of the event
+   * loop. Each packet must get a verdict, at any time later; until then it waits. Throws NetlinkError: EBUSY when another process has the queue.
    */
   constructor(options: PacketQueueOptions, onPacket: (packet: QueuedPacket) => void) {
     this.#options = options;
     this.#onPacket = onPacket;
     this.#verdict = new VerdictMessage(options.queue);
-    this.#socket = openBound(options);
+    const { socket, isKept } = openBound(options);
+    this.#socket = socket;
+    this.#hasEarlier = isKept;
+    if (!options.isPaused) this.resume();
+  }
+
+  /** Deliver packets from now on. */
+  resume(): void {
     this.#socket.listen({
       onMessage: (message) => this.#receive(message),
       onOverrun: () => undefined, // the kernel counts these packets itself: droppedBufferFull
@@ -240,8 +253,9 @@ export class PacketQueue implements Disposable {
     return { ...this.#counts, ...(parseQueueCounters(text, this.#options.queue) ?? none) };
   }
 
-  /** Unbinds; the kernel drops what waits. */
+  /** Unbinds, and the kernel drops what waits; unless the next process takes the queue over. */
   close(): void {
+    if (isShared(this.#options)) keptSockets.release(keyOf(this.#options));
     this.#socket.close();
   }
   [Symbol.dispose](): void {
@@ -260,18 +274,45 @@ export class PacketQueue implements Disposable {
       return;
     }
     this.#counts.received++;
+    if (this.#hasEarlier) this.#dropEarlier(packet.value.id);
     this.#onPacket(packet.value);
+  }
+
+  /** Ids of a queue increase. */
+  #dropEarlier(id: number): void {
+    this.#hasEarlier = false;
+    const message = Buffer.from(this.#verdict.of(id - 1, 'drop'));
+    message.writeUInt16LE(QUEUE_MESSAGE.verdictUpTo, 4);
+    this.#socket.send('drop what the process before has read', message);
   }
 }
 
-function openBound(options: PacketQueueOptions): NetlinkSocket {
-  const socket = new NetlinkSocket({
-    protocol: 'netfilter',
-    receiveBuffer: 64 << 20,
-    datagram: 256 << 10,
-    silentOverrun: true,
-    ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
-  });
+const isShared = ({ namespace }: PacketQueueOptions): boolean => namespace === undefined;
+const keyOf = ({ queue }: PacketQueueOptions): string => `packet queue ${queue}`;
+
+function openBound(options: PacketQueueOptions): {
+  readonly socket: NetlinkSocket;
+  readonly isKept: boolean;
+} {
+  const { copyRange, maxLength, isSegmented } = options;
+  const detail = JSON.stringify([copyRange, maxLength, isSegmented]);
+  const [kept] = (isShared(options) && keptSockets.takeIf(keyOf(options), detail)) || [];
+  const socket = new NetlinkSocket(
+    {
+      protocol: 'netfilter',
+      receiveBuffer: 64 << 20,
+      datagram: 256 << 10,
+      silentOverrun: true,
+      ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
+    },
+    kept,
+  );
+  if (kept === undefined) bind(socket, options);
+  if (isShared(options)) keptSockets.keep(keyOf(options), detail, [socket.fd]);
+  return { socket, isKept: kept !== undefined };
+}
+
+function bind(socket: NetlinkSocket, options: PacketQueueOptions): void {
   const operation = `bind packet queue ${options.queue}`;
   const body = bindBody(
     options.queue,
@@ -281,7 +322,6 @@ function openBound(options: PacketQueueOptions): NetlinkSocket {
   );
   try {
     socket.request(operation, { type: QUEUE_MESSAGE.config, body });
-    return socket;
   } catch (error) {
     socket.close();
     throw isRefusal(error, 'EBUSY', 'EPERM') ? queueTaken(operation, error) : error;
