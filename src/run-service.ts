@@ -16,6 +16,8 @@ import { localSocketOf } from './config/service-socket.js';
 import { DeniedLog } from './enforce/denials.js';
 import { Counts } from './kernel/counts.js';
 import { exec } from './kernel/exec.js';
+import { findKeeper, Keeper } from './kernel/keeper.js';
+import { keptSockets } from './kernel/netlink/kept-sockets.js';
 import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
 import { Faults } from './lib/faults.js';
@@ -46,6 +48,7 @@ export interface RunOptions {
 export async function runService({ config, log, former }: RunOptions): Promise<Service> {
   raisePriority(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
+  findKeeper(config.state, log);
   await layClosedFirst(config, log);
   const open = (): Promise<SharedStore> => openStore(config, log);
   const begin = (shared: SharedStore): Promise<Service> => startOrStayClosed(config, log, shared, former);
@@ -75,6 +78,7 @@ async function startOrStayClosed(
 ): Promise<Service> {
   const parts = new DisposalStack();
   try {
+    parts.use(new Keeper({ config, log }));
     const app = await buildApp({ config, log, shared, parts }, former);
     subscribe(app);
     return await start(app, buildReporting(app));
@@ -122,22 +126,7 @@ async function start(app: App, reporting: Reporting): Promise<Service> {
  * the start waits for Docker and for the tools of the kernel.
  */
 async function begin(e: App, whileWaiting: () => void): Promise<void> {
-  const {
-    begun,
-    kernel,
-    docker,
-    dns,
-    lan,
-    links,
-    hold,
-    checks,
-    sandboxes,
-    folders,
-    policies,
-    reconciler,
-    recording,
-  } = e;
-  const { log } = e;
+  const { begun, kernel, docker, dns, lan, links, hold, checks, sandboxes, folders, reconciler, log } = e;
   const { socket } = e.config.docker;
   const prepared = kernel.prepare((event, link) => {
     if (event === 'lan link') lan.linkMade();
@@ -165,7 +154,7 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   );
   begun.use(sandboxes);
   // Read before the first list begins: veths of other programs are exempt from the first pass on.
-  e.foreign.unproven(docker.view(), await kernel.links(), policies.isManaged);
+  e.foreign.unproven(docker.view(), await kernel.links(), e.policies.isManaged);
   const [isThere] = await Promise.all([
     isDockerThere(e),
     probed,
@@ -185,13 +174,14 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   await e.namespaceDns.whole(NAMESPACES_MS);
   await Promise.race([aliasesKnown(e), sleep(NAMESPACES_MS, undefined, { ref: false })]);
   await lan.applied();
+  keptSockets.closeInherited();
   lan.begin();
   begun.use(lan);
   begun.use(e.maintenance);
   begun.use(e.quotas);
-  begun.use(recording);
+  begun.use(e.recording);
   e.quotas.begin();
-  recording.begin(deniedLog);
+  e.recording.begin(deniedLog);
   e.maintenance.begin();
   await host;
 }
@@ -238,6 +228,7 @@ async function buildApi(app: App, reporting: Reporting) {
   const done = new Promise<void>((resolve) => (ended = resolve));
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => {
+    keptSockets.seal();
     stopping ??= parts.end().finally(ended);
     return stopping;
   };
@@ -267,6 +258,7 @@ async function buildApi(app: App, reporting: Reporting) {
     turns,
   });
   const teardown = async (): Promise<void> => {
+    keptSockets.end();
     await reporting.canary[Symbol.asyncDispose]();
     await trust.close();
     await reconciler.stop();

@@ -54,6 +54,7 @@ export function subscribe(app: App): void {
     }
     app.hold.settle();
     app.asks.settle();
+    app.checks.read();
     app.links.askAgain(now.vethMap.outdated);
     folders.noteAll(now.view.containers);
     namespaceDns.applied(now);

@@ -27,7 +27,7 @@ export interface AsksParts extends PlacesParts {
   /** ms, monotonic. */
   readonly now: () => number;
 }
-type Queue = Pick<PacketQueue, 'verdict' | typeof Symbol.dispose>;
+type Queue = Pick<PacketQueue, 'verdict' | typeof Symbol.dispose> & Partial<Pick<PacketQueue, 'resume'>>;
 type Receive = ConstructorParameters<typeof PacketQueue>[1];
 
 /** A request as people see it. */
@@ -88,6 +88,7 @@ export class Asks implements Disposable {
   /** The subject for which a request was last found not to be permitted. */
   readonly #checked = new WeakMap<AskRequest, Subject>();
   #queue: Queue | undefined;
+  #isReading = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: AsksParts) {
@@ -97,10 +98,10 @@ export class Asks implements Disposable {
     this.#requests.crowdedOut.subscribe((request) => this.#report(request, 'unanswered', null));
   }
 
-  /** Bind the queue. */
+  /** Bind the queue. Its packets wait until `settle` is called for the first time. */
   begin(
     open = (queue: number, receive: Receive): Queue =>
-      new PacketQueue({ queue, maxLength: QUEUE_LENGTH }, receive),
+      new PacketQueue({ queue, maxLength: QUEUE_LENGTH, isPaused: true }, receive),
   ): void {
     this.#queue = open(this.#o.shape.askQueue, (p) => this.#packet(p));
   }
@@ -197,6 +198,8 @@ export class Asks implements Disposable {
 
   /** The rules in the kernel have changed: what they permit now does not wait, and no more of containers about which no person is asked. */
   settle(): void {
+    if (!this.#isReading) this.#queue?.resume?.();
+    this.#isReading = true;
     if (this.#requests.size === 0) return;
     for (const request of this.#requests.all) {
       if (request.isDeciding) continue;

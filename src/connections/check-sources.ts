@@ -1,13 +1,25 @@
 /** What the kernel sends to the check of names: packets that wait for a verdict, and copies of each SYN. */
+import { keptSockets, memoryFile, readMemory } from '../kernel/netlink/kept-sockets.js';
+import { closeDescriptor } from '../kernel/netlink/libc.js';
 import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
+import type { Logger } from '../lib/log.js';
 import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
+import {
+  type CheckCounts,
+  type OpenFlow,
+  readSavedFlows,
+  SAVED_FORMAT,
+  type SavedFlow,
+  saveFlows,
+} from './flow-table.js';
 import type { LargeBodies } from './large-bodies.js';
 
-export type CheckQueue = Pick<PacketQueue, 'verdict' | 'stats' | typeof Symbol.dispose>;
-export type SynLog = Pick<PacketLog, 'drain' | 'losses' | typeof Symbol.dispose>;
+export type CheckQueue = Pick<PacketQueue, 'verdict' | 'stats' | 'resume' | typeof Symbol.dispose>;
+export type SynLog = Pick<PacketLog, 'drain' | 'losses' | 'isContinued' | 'resume' | typeof Symbol.dispose>;
+/** Both are paused at first. */
 export interface Sources {
   readonly queue: (proto: 'tcp' | 'udp', receive: (packet: QueuedPacket) => void) => CheckQueue;
   readonly log: (receive: (packet: LoggedPacket) => void) => SynLog;
@@ -28,8 +40,45 @@ export function kernelSources(shape: Pick<KernelConfig, 'checkQueue' | 'datagram
   } as const;
   return {
     queue: (proto, receive) =>
-      new PacketQueue({ ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING }, receive),
-    log: (receive) => new PacketLog({ ...LOG, group: checkQueue }, receive),
+      new PacketQueue(
+        { ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING, isPaused: true },
+        receive,
+      ),
+    log: (receive) => new PacketLog({ ...LOG, group: checkQueue, isPaused: true }, receive),
     bodies: new PassedBytes(marks),
   };
+}
+
+export function waitingIn(queues: readonly CheckQueue[]): Pick<CheckCounts, 'waiting' | 'queueFull'> {
+  const stats = queues.map((queue) => queue.stats());
+  const waiting = stats.reduce((sum, s) => sum + s.waiting, 0);
+  const queueFull = stats.reduce((sum, s) => sum + s.droppedQueueFull + s.droppedBufferFull, 0);
+  return { waiting, queueFull };
+}
+
+const SAVED = 'connections that are checked';
+
+/** Leaves the connections that are being checked to the next process, if one is to follow. */
+export function bequeathFlows(flows: Iterable<OpenFlow>): void {
+  if (!keptSockets.isSealed) return;
+  const fd = memoryFile(SAVED, saveFlows(flows));
+  keptSockets.keep(SAVED, SAVED_FORMAT, [fd]);
+  closeDescriptor(fd);
+}
+
+/** The connections that the process before has seen begin. None, if a SYN since then did not arrive here: its ends may be theirs. */
+export function inheritedFlows(isContinued: boolean, log: Pick<Logger, 'warn'>): readonly SavedFlow[] {
+  const [fd] = keptSockets.takeIf(SAVED, SAVED_FORMAT) ?? [];
+  if (fd === undefined) return [];
+  try {
+    return isContinued ? readSavedFlows(readMemory(fd)) : [];
+  } catch (err) {
+    log.warn(
+      { err: String(err) },
+      'connections of the process before cannot be read: they must connect again',
+    );
+    return [];
+  } finally {
+    closeDescriptor(fd);
+  }
 }

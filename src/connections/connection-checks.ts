@@ -15,24 +15,34 @@ import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
-import { type CheckQueue, kernelSources, type Sources, type SynLog } from './check-sources.js';
-import type { CheckedName, FlowState, NameJudge, Outcome, Segment } from './flow-check.js';
+import {
+  bequeathFlows,
+  type CheckQueue,
+  inheritedFlows,
+  kernelSources,
+  type Sources,
+  type SynLog,
+  waitingIn,
+} from './check-sources.js';
+import { type CheckedName, type FlowState, NO_PACKET, type Outcome, type Segment } from './flow-check.js';
 import { FlowEnd, type Resets } from './flow-end.js';
 import {
+  type BegunFlow,
   type CheckCounts,
   checkOf,
   endsOf,
   FlowTable,
   type OpenFlow,
   openFlow,
+  repeated,
   reversedEnds,
+  type SavedFlow,
 } from './flow-table.js';
 import { HttpFlow } from './http-flow.js';
 import { LargeBodies } from './large-bodies.js';
-import { judgeFor } from './name-rules.js';
 import { QuicFlow } from './quic-flow.js';
 import { doubtOfHops, readSegment, sequenceOf } from './tcp-segment.js';
-import { denialsOf, type FlowEnds, keyOfEnds, type VerifiedNames } from './verified-names.js';
+import { judgeNow, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
@@ -54,8 +64,6 @@ const LOST = 'the kernel could not report all connections: it must connect again
 const TCP = 6;
 const UDP = 17;
 const UDP_HEADER = 8;
-/** Of a copy, which does not wait in a queue. */
-const NO_PACKET = -1;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
@@ -72,6 +80,7 @@ export class ConnectionChecks implements Disposable {
   /** SYNs that could not be reported: no flow that is there is known as a whole. */
   #lost = 0;
   #resets: Resets | undefined;
+  #isReading = false;
   #timer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
 
@@ -83,13 +92,10 @@ export class ConnectionChecks implements Disposable {
   /** Packets and connections since the start; undefined when names are not checked. */
   get counts(): CheckCounts | undefined {
     if (!this.#queues) return undefined;
-    const stats = Object.values(this.#queues).map((queue) => queue.stats());
-    const waiting = stats.reduce((sum, s) => sum + s.waiting, 0);
-    const queueFull = stats.reduce((sum, s) => sum + s.droppedQueueFull + s.droppedBufferFull, 0);
-    return { ...this.#counts, waiting, queueFull };
+    return { ...this.#counts, ...waitingIn(Object.values(this.#queues)) };
   }
 
-  /** Bind the log and the queues, unless nothing is checked. */
+  /** Bind the log and the queues, unless nothing is checked. What they have waits until `read`. */
   begin(sources: Sources = kernelSources(this.#o.shape), resets?: Resets): void {
     const { names, marks } = this.#o.shape;
     if (!names.verify || !marks.check) return;
@@ -101,9 +107,29 @@ export class ConnectionChecks implements Disposable {
     this.#queues = { tcp: queue('tcp'), udp: queue('udp') };
   }
 
+  /** From now on; before, no container is known. */
+  read(): void {
+    if (this.#isReading || !this.#log || !this.#queues) return;
+    this.#isReading = true;
+    for (const saved of inheritedFlows(this.#log.isContinued, this.#o.log)) this.#goOn(saved);
+    this.#log.resume();
+    for (const queue of Object.values(this.#queues)) queue.resume();
+  }
+
+  #goOn(saved: SavedFlow): void {
+    const flow = this.#begin(saved, this.#o.applied.value?.subjects.get(saved.container));
+    if (flow) for (const outcome of repeated(flow, saved, this.#o.now())) this.#settle(flow, outcome);
+  }
+
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#idleTimer);
+    if (this.#isReading) {
+      this.#noteBegun();
+      bequeathFlows(this.#flows.all);
+    }
+    // the senders send again what waits here
+    for (const flow of [...this.#flows.all]) this.#forget(flow);
     for (const queue of Object.values(this.#queues ?? {})) queue[Symbol.dispose]();
     this.#log?.[Symbol.dispose]();
     this.#bodies?.[Symbol.dispose]();
@@ -139,11 +165,12 @@ export class ConnectionChecks implements Disposable {
     const key = keyOfEnds(ends);
     const known = this.#flows.get(key);
     const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
+    const subject = this.#subjectOf(packet.mark);
     if (isAgain && known?.start === start) return;
     if (known) this.#forget(known);
     this.#flows.early.delete(key);
     if (isAgain) this.#ends.delete(ends, undefined);
-    else if (this.#subjectOf(packet.mark)) this.#begin(ends, packet.mark, start);
+    else if (subject) this.#begin({ ends, start }, subject);
     else this.#flows.noteEarly(key, { identity: this.#identityOf(packet.mark), start, at: this.#o.now() });
   }
 
@@ -247,17 +274,16 @@ export class ConnectionChecks implements Disposable {
     if (known?.container === this.#subjectOf(packet.mark)?.id) return known;
     if (known) this.#forget(known);
     const start = this.#flows.takeEarly(keyOfEnds(ends), this.#identityOf(packet.mark), this.#o.now());
-    return this.#begin(ends, packet.mark, start);
+    return this.#begin({ ends, start }, this.#subjectOf(packet.mark));
   }
 
-  #begin(ends: FlowEnds, mark: number, start: number | undefined): OpenFlow | undefined {
-    const subject = this.#subjectOf(mark);
+  #begin({ ends, start, http }: BegunFlow, subject: Subject | undefined): OpenFlow | undefined {
     if (!subject) return undefined;
     this.#bodies?.end(keyOfEnds(ends));
-    const judge = this.#judge(subject.id, ends);
+    const judge = judgeNow(subject.id, ends, this.#o);
     const flow = openFlow(
       ends,
-      { container: subject.id, check: checkOf(ends, judge, start), start },
+      { container: subject.id, check: checkOf(ends, judge, start, http), start },
       this.#o.now(),
     );
     if (!this.#flows.add(flow).ok) {
@@ -266,17 +292,6 @@ export class ConnectionChecks implements Disposable {
     }
     this.#idleTimer ??= setTimeout(() => this.#sweepIdle(), IDLE_SWEEP_MS).unref();
     return flow;
-  }
-
-  /** By the policy at the moment of each decision. */
-  #judge(container: string, to: FlowEnds): NameJudge {
-    const now = (): NameJudge => {
-      const state = this.#o.applied.value;
-      const subject = state?.subjects.get(container);
-      const denials = denialsOf(subject, to, state?.evaluator);
-      return judgeFor(subject?.classes ?? [], to, this.#o.verified.facts, denials);
-    };
-    return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
   }
 
   #identityOf(mark: number): number {

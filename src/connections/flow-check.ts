@@ -12,6 +12,9 @@ export interface Segment {
   readonly payload: Buffer;
 }
 
+/** The id of a copy, which does not wait in a queue. */
+export const NO_PACKET = -1;
+
 /** Why a flow is refused, as flow records and `explain` name it. */
 export type RefusalReason = 'server-name' | 'no-server-name' | 'ech' | 'host' | 'not-tls' | 'quic';
 

@@ -1,10 +1,11 @@
 /** A table of the flows that are being checked by name, with bounds for each container and for all. */
+import { deserialize, serialize } from 'node:v8';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
-import type { NameJudge } from './flow-check.js';
-import { HttpFlow } from './http-flow.js';
+import { type NameJudge, NO_PACKET, type Outcome } from './flow-check.js';
+import { HttpFlow, type HttpPlace } from './http-flow.js';
 import { QuicFlow } from './quic-flow.js';
-import { TlsFlow } from './tls-flow.js';
+import { type Exchanged, TlsFlow } from './tls-flow.js';
 import { type FlowEnds, keyOfEnds } from './verified-names.js';
 
 interface WaitingPacket {
@@ -36,9 +37,10 @@ export function checkOf(
   { proto, port }: Pick<FlowEnds, 'proto' | 'port'>,
   judge: NameJudge,
   start = 0,
+  from?: HttpPlace,
 ): OpenFlow['check'] {
   if (proto === 'udp') return new QuicFlow(judge);
-  return port === HTTP_PORT ? new HttpFlow(judge, port, start) : new TlsFlow(judge, start);
+  return port === HTTP_PORT ? new HttpFlow(judge, port, start, from) : new TlsFlow(judge, start);
 }
 
 /** `now`: ms, monotonic. Each property is written out: V8 adds those behind a spread one by one, and this is done for every connection. */
@@ -67,6 +69,58 @@ export function openFlow(
     isDone: false,
     isNew: true,
   };
+}
+
+export interface BegunFlow {
+  readonly ends: FlowEnds;
+  readonly start: number | undefined;
+  readonly http?: HttpPlace;
+}
+/** A connection whose beginning was seen, for the next process. */
+export interface SavedFlow extends BegunFlow {
+  readonly container: string;
+  readonly start: number;
+  readonly tls?: Exchanged;
+}
+/** Those that were used last. Others must connect again. */
+const MOST_SAVED = 4_096;
+/** Differs when a process of another version would read it in another way. */
+export const SAVED_FORMAT = '1';
+
+export function saveFlows(flows: Iterable<OpenFlow>): Buffer {
+  const open = [...flows].filter((flow) => !flow.isDone).sort((a, b) => b.used - a.used);
+  return serialize(open.slice(0, MOST_SAVED).flatMap((flow) => savedFlow(flow) ?? []));
+}
+/** What the check of the flow says to what was sent before. It is evaluated again: the policy may have changed. */
+export function* repeated({ check }: OpenFlow, { start, tls }: SavedFlow, now: number): Generator<Outcome> {
+  if (!(check instanceof TlsFlow) || !tls) return;
+  const { client, server, serverStart = 0 } = tls;
+  const [ofClient, ofServer] = [
+    { id: NO_PACKET, from: 'client', seq: start, ack: serverStart, payload: client },
+    { id: NO_PACKET, from: 'server', seq: serverStart, ack: start, payload: server },
+  ] as const;
+  for (const segment of [ofClient, ofServer]) if (segment.payload.length > 0) yield check.take(segment, now);
+}
+
+/** Throws when it cannot be read. */
+export const readSavedFlows = (bytes: Buffer): readonly SavedFlow[] => deserialize(bytes) as SavedFlow[];
+
+function savedFlow({
+  proto,
+  source,
+  sourcePort,
+  address,
+  port,
+  container,
+  start,
+  check,
+}: OpenFlow): SavedFlow | undefined {
+  if (start === undefined || check instanceof QuicFlow) return undefined;
+  const place = check instanceof HttpFlow ? { http: check.place } : { tls: check.exchanged };
+  const { http, tls } = { http: undefined, tls: undefined, ...place };
+  if (!http && !tls) return undefined;
+  const ends = { proto, source, sourcePort, address, port };
+  return { ends, container, start, ...(http && { http }), ...(tls && { tls }) };
 }
 
 /** A SYN of a container that the applied state does not have yet: the kernel has new rules a moment before it. */

@@ -9,7 +9,7 @@ import {
   type Ruling,
   type Segment,
 } from './flow-check.js';
-import { type Framing, type RequestHead, RequestReader } from './http-requests.js';
+import { type Framing, type ReaderPlace, type RequestHead, RequestReader } from './http-requests.js';
 import { HELLO_MS } from './tls-flow.js';
 
 /** Segments that wait for others before them, or for the end of a head. */
@@ -36,6 +36,15 @@ interface HeldSegment {
   readonly id: number;
   readonly offset: number;
   readonly payload: Buffer;
+}
+/** What a flow with the same start goes on from. */
+export interface HttpPlace {
+  readonly reader: ReaderPlace;
+  readonly requests: number;
+  readonly kept: readonly Framing[];
+  readonly floor: number;
+  readonly acknowledged: number;
+  readonly serverStart?: number | undefined;
 }
 type Allowed = Extract<Ruling, { allow: true }>;
 
@@ -66,10 +75,33 @@ export class HttpFlow {
   #refusal: Refusal | undefined;
 
   /** `port`: the one that the connection goes to. `start`: the sequence number of the client's first byte. */
-  constructor(judge: NameJudge, port: number, start: number) {
+  constructor(judge: NameJudge, port: number, start: number, from?: HttpPlace) {
     this.#judge = judge;
     this.#start = start;
-    this.#reader = new RequestReader(port);
+    this.#reader = new RequestReader(port, from?.reader);
+    if (!from) return;
+    this.#next = from.reader.at;
+    this.#released = from.reader.at;
+    this.#requests = from.requests;
+    this.#keep(from.kept);
+    this.#floor = from.floor;
+    this.#acknowledged = from.acknowledged;
+    this.#serverStart = from.serverStart;
+  }
+
+  /** Undefined: something waits, or what follows depends on the server. */
+  get place(): HttpPlace | undefined {
+    const reader = this.#reader.place;
+    if (!reader || this.#refusal || this.#waiting > 0 || this.#upgrade !== 'none') return undefined;
+    const [requests, kept, floor] = [this.#requests, this.#kept, this.#floor];
+    return {
+      reader,
+      requests,
+      kept,
+      floor,
+      acknowledged: this.#acknowledged,
+      serverStart: this.#serverStart,
+    };
   }
 
   take(segment: Segment, now: number): Outcome {

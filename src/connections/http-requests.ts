@@ -32,6 +32,12 @@ type State =
   | { readonly in: 'trailers' }
   | { readonly in: 'refused' };
 
+/** Offset in the stream of the next byte, and what it belongs to. */
+export interface ReaderPlace {
+  readonly at: number;
+  readonly state: State;
+}
+
 class Refused extends Error {
   readonly why: 'not-http' | 'malformed' | 'too-large';
   constructor(why: Refused['why'], detail: string) {
@@ -58,8 +64,17 @@ export class RequestReader {
   #framing: Framing[] = [];
 
   /** `port`: the one that the connection goes to. A Host with another one is refused. */
-  constructor(port: number) {
+  constructor(port: number, from: ReaderPlace = { at: 0, state: { in: 'head' } }) {
     this.#port = port;
+    this.#at = from.at;
+    this.#state = { ...from.state };
+  }
+
+  /** For a reader that goes on from there. Undefined: within a head or a line, or what was read is refused. */
+  get place(): ReaderPlace | undefined {
+    const { in: within } = this.#state;
+    const isWhole = this.#pending.length === 0 && within !== 'refused' && within !== 'trailers';
+    return isWhole ? { at: this.#at, state: { ...this.#state } } : undefined;
   }
 
   /** Nothing of what was read so far belongs to a request that is not complete. */

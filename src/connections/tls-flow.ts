@@ -28,6 +28,12 @@ interface HeldSegment {
   readonly id: number;
   readonly end: number;
 }
+/** What both sides have sent and received so far. */
+export interface Exchanged {
+  readonly client: Buffer;
+  readonly server: Buffer;
+  readonly serverStart: number | undefined;
+}
 
 export class TlsFlow {
   readonly #judge: NameJudge;
@@ -67,6 +73,13 @@ export class TlsFlow {
   get state(): FlowState {
     if (this.#isVerified) return 'verified';
     return this.#isAnswerable ? 'requests' : 'open';
+  }
+
+  /** For a flow with the same start that goes on from there. Undefined: the check is over. */
+  get exchanged(): Exchanged | undefined {
+    if (this.#refusal || this.#isVerified) return undefined;
+    const client = this.#client.whole.subarray(0, this.#releasedTo);
+    return { client, server: this.#server.whole, serverStart: this.#serverStart };
   }
 
   /** Nothing of the client waits, and the next answer of the server ends the check if it is a ServerHello: the kernel reads that itself. */

@@ -1,11 +1,14 @@
 /** Which names connections were permitted for, so that a connection ends when its name is no longer permitted. */
 import type { DnsService } from '../dns/dns-service.js';
 import type { PublishedKeys } from '../dns/published-keys.js';
+import type { Current } from '../lib/current.js';
 import type { ThreatLook } from '../policy/threat.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
+import type { NameJudge } from './flow-check.js';
 import { judgeFor, type NameDenials, type NameFacts } from './name-rules.js';
 
 /** The ends of a connection, as its first packet has them. */
@@ -48,7 +51,7 @@ export const keyOfEnds = ({ proto, source, sourcePort, address, port }: FlowEnds
   `${proto} ${source} ${sourcePort} ${address} ${port}`;
 
 /** What the deny entries of a subject change for a connection with these ends. */
-export function denialsOf(
+function denialsOf(
   subject: Subject | undefined,
   { proto, source: src, address: dst, port: dport }: FlowEnds,
   evaluator: Pick<PolicyEvaluator, 'addressPermits'> | undefined,
@@ -117,4 +120,22 @@ export class VerifiedNames {
     const judge = judgeFor(classes, to, this.facts, denials);
     return names.every((name) => judge.request({ kind: 'name', name }).allow);
   }
+}
+
+/** A judge by the policy at the moment of each decision. */
+export function judgeNow(
+  container: string,
+  to: FlowEnds,
+  of: {
+    readonly applied: Pick<Current<AppliedState>, 'value'>;
+    readonly verified: Pick<VerifiedNames, 'facts'>;
+  },
+): NameJudge {
+  const now = (): NameJudge => {
+    const state = of.applied.value;
+    const subject = state?.subjects.get(container);
+    const denials = denialsOf(subject, to, state?.evaluator);
+    return judgeFor(subject?.classes ?? [], to, of.verified.facts, denials);
+  };
+  return { hello: (hello) => now().hello(hello), request: (host) => now().request(host) };
 }

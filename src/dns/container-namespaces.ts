@@ -123,7 +123,7 @@ export class ContainerNamespaces {
     this.#withoutRules.delete(path);
     return {
       claim: (container) => {
-        const serving = dns.attachNamespace(container, sockets);
+        const serving = dns.attachNamespace(container, path, sockets);
         return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
       },
       passOn: async () => {

@@ -1,12 +1,13 @@
 /** The sockets that containers reach: UDP and TCP, on addresses of the host or inside a container's network namespace. */
 
 import { createSocket, type Socket as PassingSocket, type RemoteInfo } from 'node:dgram';
-import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import { getSystemErrorMap } from 'node:util';
 import { DatagramSocket, Datagrams, type Sender } from '../kernel/netlink/datagram-socket.js';
-import { sizeReceiveBuffer, udpSocketFd } from '../kernel/netlink/namespace.js';
+import { keptSockets } from '../kernel/netlink/kept-sockets.js';
+import { closeDescriptor } from '../kernel/netlink/libc.js';
+import { sizeReceiveBuffer, tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Server } from '../lib/dns-server-address.js';
 import { Histogram } from '../lib/histogram.js';
 import { familyOf } from '../lib/ip.js';
@@ -73,30 +74,50 @@ export class DnsServer {
    */
   async listen(address: string, port: number, container?: string): Promise<Disposable> {
     const place = { local: { address, port }, ...(container === undefined ? {} : { container }) };
-    const tcp = this.#tcp(place);
-    let udp: DatagramSocket | undefined;
+    const key = `dns at ${address} port ${port}`;
     try {
-      udp = this.#udp(udpSocketFd({ family: familyOf(address), address, port }), place);
-      tcp.listen({ host: address, port, backlog, exclusive: true, ipv6Only: true });
-      await once(tcp, 'listening');
+      const [udpFd = -1, tcpFd = -1] = keptSockets.takeIf(key, container ?? '') ?? openBoth(address, port);
+      keptSockets.keep(key, container ?? '', [udpFd, tcpFd]);
+      const close = this.#serve(place, { udpFd, tcpFd });
+      return {
+        [Symbol.dispose]: () => {
+          keptSockets.release(key);
+          close();
+        },
+      };
     } catch (error) {
-      udp?.[Symbol.dispose]();
-      tcp.close();
+      keptSockets.release(key);
       throw new Error(`dns: cannot listen on ${address} port ${port}: ${(error as Error).message}`, {
         cause: error,
       });
     }
-    return { [Symbol.dispose]: this.#closer(udp, tcp) };
   }
 
-  /** Serve sockets inside a container's network namespace: every query there belongs to that container. */
-  attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
+  #serve(place: Place, { udpFd, tcpFd }: NamespaceSockets): () => void {
+    const tcp = this.#tcp(place);
+    const close = this.#closer(this.#udp(udpFd, place), tcp);
+    tcp.listen({ fd: tcpFd, backlog });
+    return close;
+  }
+
+  /**
+   * Serve sockets inside a container's network namespace: every query there belongs to that container. So do those in the sockets that the process
+   * before has had there, to which the rules in the namespace led until now.
+   */
+  attachNamespace(container: string, path: string, sockets: NamespaceSockets): Disposable {
     const { address, port } = DOCKERS_RESOLVER;
     const place = { local: { address, port }, container };
-    const tcp = this.#tcp(place);
-    const close = this.#closer(this.#udp(sockets.udpFd, place), tcp);
-    tcp.listen({ fd: sockets.tcpFd, backlog });
-    return { [Symbol.dispose]: close };
+    const key = `dns in ${path}`;
+    const [udpFd, tcpFd] = keptSockets.takeIf(key, container) ?? [];
+    keptSockets.keep(key, container, [sockets.udpFd, sockets.tcpFd]);
+    const all = udpFd === undefined || tcpFd === undefined ? [sockets] : [sockets, { udpFd, tcpFd }];
+    const closers = all.map((one) => this.#serve(place, one));
+    return {
+      [Symbol.dispose]: () => {
+        keptSockets.release(key);
+        for (const close of closers) close();
+      },
+    };
   }
 
   /**
@@ -270,6 +291,17 @@ export class DnsServer {
       this.#limits.leave(client);
       this.durations.observeMs(performance.now() - begun);
     }
+  }
+}
+
+function openBoth(address: string, port: number): readonly [number, number] {
+  const place = { family: familyOf(address), address, port };
+  const udp = udpSocketFd(place);
+  try {
+    return [udp, tcpListenFd({ ...place, backlog })];
+  } catch (error) {
+    closeDescriptor(udp);
+    throw error;
   }
 }
 

@@ -133,8 +133,8 @@ export class DnsService {
     return this.#server.listen(address, port, container);
   }
 
-  attachNamespace(container: string, sockets: NamespaceSockets): Disposable {
-    return this.#server.attachNamespace(container, sockets);
+  attachNamespace(container: string, path: string, sockets: NamespaceSockets): Disposable {
+    return this.#server.attachNamespace(container, path, sockets);
   }
 
   /** Docker answers the container: see DnsServer. */

@@ -281,6 +281,27 @@ function killGroup(pid: number): void {
   }
 }
 
+/**
+ * Starts a program that outlives this process, in a session of its own: its descriptor 3 is `fd`, and its standard input ends with this process.
+ * Rejects if it cannot be started.
+ */
+export async function startKeeper(file: string, args: readonly string[], fd: number) {
+  const { execa } = await programs();
+  const { child } = await startProcess(file, args, () =>
+    execa(file, [...args], {
+      reject: false,
+      detached: true,
+      cleanup: false,
+      buffer: false,
+      stdio: ['pipe', 'ignore', 'ignore', fd as 2], // the types of execa know the standard descriptors only
+      extendEnv: false,
+      env: { LC_ALL: 'C', PATH: searchPath() },
+    }),
+  );
+  child.unref();
+  return { child };
+}
+
 /** Runs and throws unless it exits 0. */
 export async function must(
   run: Exec,

@@ -8,6 +8,7 @@ import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec } from '../kernel/exec.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
+import { endKeeper } from '../kernel/keeper.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
 import { NftElements } from '../kernel/netlink/nft-codec.js';
 import { SharedIngress } from '../kernel/netlink/traffic-control.js';
@@ -194,7 +195,10 @@ export async function layClosedFirst(config: Config, log: Logger): Promise<void>
  * another service is at work in this network namespace.
  */
 export async function stayClosed(config: Config, log: Logger): Promise<void> {
-  await attempt(config, log, async () => !isServed(config));
+  await attempt(config, log, async () => {
+    endKeeper(config.state); // no process has locked the folder
+    return !isServed(config);
+  });
 }
 
 async function attempt(config: Config, log: Logger, isNeeded: () => Promise<boolean>): Promise<void> {

@@ -7,6 +7,7 @@ import { BridgePorts, releaseVeths } from '../kernel/bridge-fdb.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { RESTORE, removalEdits, restoreScript } from '../kernel/iptables-text.js';
+import { endKeeper } from '../kernel/keeper.js';
 import { PolicyRoutes, removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
 import { Addresses } from '../kernel/netlink/addresses.js';
 import { endAccounting } from '../kernel/netlink/conntrack.js';
@@ -86,6 +87,7 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
 
 /** Remove everything of Drawbridge from the kernel of this host, without the service. Returns a list of what was removed. */
 export async function teardownKernel(config: Config): Promise<readonly string[]> {
+  endKeeper(config.state);
   const removed = [
     ...(await releaseIngress()),
     ...(await teardownFormer(config)),

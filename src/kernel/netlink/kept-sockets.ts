@@ -2,6 +2,7 @@
  * Sockets that outlive this process. A unix socket, whose other end another process has open (kernel/keeper.ts), holds duplicates of their
  * descriptors (unix(7), SCM_RIGHTS): the kernel goes on to queue packets and DNS queries in them, and the next process takes them out.
  */
+import { fstatSync, readSync, writeSync } from 'node:fs';
 import koffi from 'koffi';
 import { addressOf, closeDescriptor, trySocketOption } from './libc.js';
 import { NetlinkError } from './netlink-error.js';
@@ -85,9 +86,26 @@ export function descriptorOf(pid: number, fd: number, verify: () => void): numbe
 }
 
 const MFD_CLOEXEC = 1;
-/** A file in memory, which ends with its last descriptor. */
-export const memoryFile = (name: string): number =>
-  checked(call.memfd(name, MFD_CLOEXEC), `memfd_create(${name})`);
+/** A file in memory with this content, which ends with its last descriptor. */
+export function memoryFile(name: string, content: Buffer): number {
+  const fd = checked(call.memfd(name, MFD_CLOEXEC), `memfd_create(${name})`);
+  try {
+    for (let at = 0; at < content.length; ) at += writeSync(fd, content, at);
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+export function readMemory(fd: number): Buffer {
+  const content = Buffer.alloc(fstatSync(fd).size);
+  for (let at = 0; at < content.length; ) {
+    const length = readSync(fd, content, at, content.length - at, at);
+    if (length === 0) throw new Error('the file became shorter');
+    at += length;
+  }
+  return content;
+}
 
 export interface Kept {
   /** How the sockets are configured, or a value that belongs to them. */

@@ -115,6 +115,7 @@ function started() {
           ...{ received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 },
           ...{ waiting: 0, droppedQueueFull: 0, droppedBufferFull: 0 },
         }),
+        resume: () => undefined,
         [Symbol.dispose]: () => undefined,
       };
     },
@@ -132,6 +133,8 @@ function started() {
         get losses() {
           return kernel.losses;
         },
+        isContinued: false,
+        resume: () => undefined,
         [Symbol.dispose]: () => undefined,
       };
     },

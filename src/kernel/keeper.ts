@@ -1,0 +1,157 @@
+/**
+ * A small process that has the kept sockets open while the service is away: for some seconds, or until a process that does not know it
+ * locks the state folder. It opens the way of observed containers to their own resolvers at once.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../config/config.js';
+import type { Logger } from '../lib/log.js';
+import { sharedSet } from '../ruleset/naming.js';
+import { startKeeper } from './exec.js';
+import { descriptorOf, keptSockets } from './netlink/kept-sockets.js';
+import { closeDescriptor } from './netlink/libc.js';
+
+export interface KeeperOptions {
+  /** The state folder is locked. */
+  readonly config: Pick<Config, 'state' | 'failure' | 'kernel'>;
+  readonly log: Pick<Logger, 'warn' | 'debug'>;
+}
+/** A process that is meant: its pid, and when it began, in ticks since the boot. */
+interface Identity {
+  readonly pid: number;
+  readonly began: string;
+}
+/** The sockets that the process before has kept, and the process that has them. */
+let found: { readonly fd: number; readonly keeper: Identity } | undefined;
+
+const FILE = 'keeper';
+/** Of the unix socket in the keeper. */
+const FD = 3;
+/** Tenths of a second. A start has taken over long before: systemd begins it after one second. */
+const TENTHS = 150;
+/**
+ * Standard input ends with the service. The lock is a file of its own for each process that has it. A process that takes the sockets over has
+ * opened them before it locks the folder, and another one finds the queues free before it needs them.
+ */
+const SCRIPT = `read -r _
+lock=$1; shift
+for set; do ipset flush "$set"; done
+was=$(ls -i "$lock"); i=0
+while [ $i -lt ${TENTHS} ]; do
+  now=$(ls -i "$lock")
+  [ -z "$now" ] || [ "$now" = "$was" ] || exit 0
+  sleep 0.1; i=$((i+1))
+done`;
+const RESTART_MS = 1_000;
+
+/** Field 22 of proc_pid_stat(5). Throws when the process is gone. */
+function beganAt(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}
+
+function identityIn(state: string): Identity | undefined {
+  try {
+    const { pid, began } = JSON.parse(readFileSync(join(state, FILE), 'utf8')) as Identity;
+    return Number.isInteger(pid) && beganAt(pid) === began ? { pid, began } : undefined;
+  } catch {
+    return undefined; // no file, or its process is gone
+  }
+}
+
+/**
+ * Open the sockets that the process before has kept, if there are any: before the folder is locked. Nothing is taken out of them until then, since
+ * another instance may be running.
+ */
+export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
+  const keeper = identityIn(state);
+  if (!keeper) return;
+  const verify = (): void => {
+    if (beganAt(keeper.pid) !== keeper.began) throw new Error('it has ended');
+  };
+  try {
+    found = { fd: descriptorOf(keeper.pid, FD, verify), keeper };
+  } catch (err) {
+    log.warn(
+      { err: String(err) },
+      'the sockets of the process before cannot be taken over: what waits in them is lost',
+    );
+  }
+}
+
+/** Ends a keeper that is there, and with it the sockets. */
+export function endKeeper(state: string): void {
+  if (found) closeDescriptor(found.fd);
+  found = undefined;
+  const keeper = identityIn(state);
+  if (keeper) kill(keeper);
+  rmSync(join(state, FILE), { force: true });
+}
+
+function kill({ pid, began }: Identity): void {
+  try {
+    if (beganAt(pid) === began) process.kill(pid, 'SIGKILL');
+  } catch {
+    // ENOENT, ESRCH: it has ended.
+  }
+}
+
+/** Sets whose elements mean that the service is there. With `failure: open` they also keep new containers closed, for the seconds of a restart. */
+const beatsOf = ({ failure, kernel }: KeeperOptions['config']): readonly string[] =>
+  failure === 'open' ? [] : ([4, 6] as const).map((family) => sharedSet(kernel.prefix, 'alive', family));
+
+export class Keeper implements AsyncDisposable {
+  readonly #o: KeeperOptions;
+  #child: ChildProcess | undefined;
+  #again: NodeJS.Timeout | undefined;
+  #ended = false;
+
+  /** Takes over what was kept before, and keeps for the next process. */
+  constructor(options: KeeperOptions) {
+    this.#o = options;
+    const { log } = options;
+    const former = found;
+    found = undefined;
+    const report = (err: Error): void =>
+      log.warn(
+        { err: String(err) },
+        'a socket cannot be kept: with the next restart, what waits in it is lost',
+      );
+    void this.#start(keptSockets.begin(former?.fd, report));
+    if (former) kill(former.keeper);
+  }
+
+  async #start(fd: number): Promise<void> {
+    const { config, log } = this.#o;
+    const { state } = config;
+    let why: string;
+    try {
+      const args = ['-c', SCRIPT, 'drawbridge-keeper', join(state, 'lock'), ...beatsOf(config)];
+      const { child } = await startKeeper('/bin/sh', args, fd);
+      this.#child = child;
+      const { pid } = child;
+      if (pid !== undefined) writeFileSync(join(state, FILE), JSON.stringify({ pid, began: beganAt(pid) }));
+      if (this.#ended) this.#kill();
+      why = (await child).shortMessage ?? 'it ended';
+    } catch (e) {
+      why = String(e);
+    }
+    if (this.#ended) return;
+    log.warn({ why }, 'the process that keeps sockets over a restart has ended: it is started again');
+    this.#again = setTimeout(() => void this.#start(fd), RESTART_MS).unref();
+  }
+
+  #kill(): void {
+    this.#child?.kill('SIGKILL');
+    rmSync(join(this.#o.config.state, FILE), { force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    clearTimeout(this.#again);
+    const isFollowed = keptSockets.isSealed;
+    keptSockets.end();
+    if (!isFollowed) this.#kill();
+  }
+}

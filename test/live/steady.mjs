@@ -1,0 +1,63 @@
+// A client that a restart must not disturb, in a container: what it does is done to the end or fails, and each is one line of JSON. Plain JavaScript.
+import { Resolver } from 'node:dns/promises';
+import http from 'node:http';
+import https from 'node:https';
+
+const [address, name, other, open, resolver] = process.argv.slice(2);
+/** Longer than any restart: what waits must not fail by the client's patience. */
+const PATIENCE_MS = 25_000;
+const say = (kind, began, why) => process.stdout.write(`${JSON.stringify({ kind, began, ended: Date.now(), why })}\n`);
+
+async function attempt(kind, act) {
+  const began = Date.now();
+  const why = await act().then(
+    () => null,
+    (e) => e.code ?? e.message,
+  );
+  say(kind, began, why);
+}
+const every = (ms, kind, act) => setInterval(() => void attempt(kind, act), ms);
+
+const get = (library, host, agent = false) =>
+  new Promise((resolve, reject) => {
+    const how = { host: address, path: '/', servername: host, rejectUnauthorized: false, headers: { host }, agent };
+    const request = library.get(how, (response) => {
+      response.resume();
+      response.on('end', resolve);
+      response.on('error', reject);
+    });
+    request.setTimeout(PATIENCE_MS, () => request.destroy(new Error('time-out')));
+    request.on('error', reject);
+  });
+
+let asked = 0;
+const resolve = (question) => {
+  const dns = new Resolver({ timeout: PATIENCE_MS, tries: 1 });
+  dns.setServers([resolver]);
+  return dns.resolve4(question);
+};
+
+/** A download without an end. */
+function stream() {
+  const began = Date.now();
+  const ended = (why) => say('stream', began, why);
+  http
+    .get({ host: open, path: '/stream?rate=20000', agent: false }, (response) => {
+      response.resume();
+      response.on('error', (e) => ended(e.code));
+      response.on('end', () => ended('it ended'));
+    })
+    .on('error', (e) => ended(e.code));
+}
+
+await resolve(name);
+every(200, 'tls', () => get(https, name));
+every(200, 'http', () => get(http, name));
+every(1_000, 'known name', () => resolve(name));
+every(1_000, 'new name', () => resolve(`n${asked++}.new.${name}`));
+every(300, 'wrong tls', () => get(https, other));
+every(300, 'wrong http', () => get(http, other));
+const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+every(500, 'same connection', () => get(http, name, agent));
+stream();
+process.stdout.write('"begun"\n');
