@@ -35,20 +35,23 @@ const TENTHS = 150;
  * opened them before it locks the folder, and another one finds the queues free before it needs them.
  */
 const SCRIPT = `read -r _
-lock=$1; shift
+folder=$1; lock=$1/lock; shift
 for set; do ipset flush "$set"; done
 was=$(ls -i "$lock"); i=0
 while [ $i -lt ${TENTHS} ]; do
+  [ -d "$folder" ] || exit 0
   now=$(ls -i "$lock")
   [ -z "$now" ] || [ "$now" = "$was" ] || exit 0
   sleep 0.1; i=$((i+1))
 done`;
 const RESTART_MS = 1_000;
 
-/** Field 22 of proc_pid_stat(5). Throws when the process is gone. */
+/** Field 22 of proc_pid_stat(5). Throws when the process has ended. */
 function beganAt(pid: number): string {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  if (state === 'Z' || state === 'X') throw new Error('it has ended');
+  return fields[18] ?? '';
 }
 
 function identityIn(state: string): Identity | undefined {
@@ -127,7 +130,7 @@ export class Keeper implements AsyncDisposable {
     const { state } = config;
     let why: string;
     try {
-      const args = ['-c', SCRIPT, 'drawbridge-keeper', join(state, 'lock'), ...beatsOf(config)];
+      const args = ['-c', SCRIPT, 'drawbridge-keeper', state, ...beatsOf(config)];
       const { child } = await startKeeper('/bin/sh', args, fd);
       this.#child = child;
       const { pid } = child;

@@ -1,5 +1,5 @@
 /** A restart delays what a container does with names that it may use, and loses none of it. What is denied stays denied meanwhile. */
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -14,7 +14,6 @@ const SHARED = '93.184.71.1';
 const OPEN = '93.184.71.2';
 const CLOSED = '93.184.71.9';
 const RESOLVER = '198.51.100.53';
-const ROOT = join(import.meta.dirname, '..', '..');
 const CLIENT = `${join(import.meta.dirname, 'steady.mjs')}:/steady.mjs:ro`;
 /** Kinds of the client that must succeed. */
 const PERMITTED = ['tls', 'http', 'known name', 'new name', 'same connection'] as const;
@@ -43,7 +42,11 @@ beforeAll(async () => {
   drawbridge = lab.drawbridge();
   await drawbridge.ready();
   const allow = `${NAME}, *.new.${NAME}, ${OPEN}`;
-  const client = { network: 'restart', mounts: [CLIENT], cmd: ['node', '/steady.mjs', SHARED, NAME, OTHER, OPEN, RESOLVER] };
+  const client = {
+    network: 'restart',
+    mounts: [CLIENT],
+    cmd: ['node', '/steady.mjs', SHARED, NAME, OTHER, OPEN, RESOLVER],
+  };
   enforced = await lab.start({ ...client, labels: { 'drawbridge.allow': allow } });
   observed = await lab.start({ ...client, labels: { 'drawbridge.mode': 'observe' } });
   for (const c of [enforced, observed]) await working(c);
@@ -91,7 +94,9 @@ async function lost(act: () => Promise<unknown>): Promise<readonly Done[]> {
   const hosts = new Set((await lab.web.requests()).map((r) => `${r.host} from ${r.from}`));
   console.log([...hosts]);
   expect(await sent()).toBe(0);
-  const times = PERMITTED.map((kind) => `${kind} ${Math.max(...all.filter((d) => d.kind === kind).map((d) => d.ended - d.began))}`);
+  const times = PERMITTED.map(
+    (kind) => `${kind} ${Math.max(...all.filter((d) => d.kind === kind).map((d) => d.ended - d.began))}`,
+  );
   console.log(`longest, ms: ${times.join(', ')}`);
   const ofObserved = (await done(observed)).filter(({ ended, why }) => ended > from && why !== null);
   expect(ofObserved).toEqual([]);

@@ -6,7 +6,8 @@ import https from 'node:https';
 const [address, name, other, open, resolver] = process.argv.slice(2);
 /** Longer than any restart: what waits must not fail by the client's patience. */
 const PATIENCE_MS = 25_000;
-const say = (kind, began, why) => process.stdout.write(`${JSON.stringify({ kind, began, ended: Date.now(), why })}\n`);
+const say = (kind, began, why) =>
+  process.stdout.write(`${JSON.stringify({ kind, began, ended: Date.now(), why })}\n`);
 
 async function attempt(kind, act) {
   const began = Date.now();
@@ -20,7 +21,14 @@ const every = (ms, kind, act) => setInterval(() => void attempt(kind, act), ms);
 
 const get = (library, host, agent = false) =>
   new Promise((resolve, reject) => {
-    const how = { host: address, path: '/', servername: host, rejectUnauthorized: false, headers: { host }, agent };
+    const how = {
+      host: address,
+      path: '/',
+      servername: host,
+      rejectUnauthorized: false,
+      headers: { host },
+      agent,
+    };
     const request = library.get(how, (response) => {
       response.resume();
       response.on('end', resolve);

@@ -97,7 +97,10 @@ beforeAll(async () => {
   house = new House({ upstreams: [up.endpoint] });
   house.policy.allowed.set('good.test', {});
   const place = { family: 4, address: embeddedResolver, port, namespace: ns.path } as const;
-  house.service.attachNamespace('boxed', place.namespace, { udpFd: udpSocketFd(place), tcpFd: tcpListenFd(place) });
+  house.service.attachNamespace('boxed', place.namespace, {
+    udpFd: udpSocketFd(place),
+    tcpFd: tcpListenFd(place),
+  });
   installResolverRules(ns.path, port);
 });
 afterAll(() => {

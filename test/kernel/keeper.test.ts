@@ -1,0 +1,167 @@
+/** The process that keeps sockets while the service is away: what waits in them arrives, and nothing stays behind. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { endKeeper } from '../../src/kernel/keeper.js';
+import { waitFor as until } from '../lab/process.js';
+import { makeNamespace, type Namespace } from './netlink/lab.js';
+import { udpIn } from './netlink/udp.js';
+
+const SOURCE = new URL('../../src/kernel/', import.meta.url).href;
+const PORT = 7000;
+const BEATS = ['DB-alive4', 'DB-alive6'];
+let ns: Namespace;
+let state: string;
+const services: Service[] = [];
+beforeAll(() => {
+  ns = makeNamespace('keeper');
+});
+afterAll(() => ns[Symbol.dispose]());
+afterEach(() => {
+  for (const { child } of services.splice(0)) child.kill('SIGKILL');
+  endKeeper(state);
+  rmSync(state, { recursive: true, force: true });
+});
+beforeEach(() => {
+  state = mkdtempSync(join(tmpdir(), 'drawbridge-keeper-'));
+  for (const [i, set] of BEATS.entries()) {
+    ns.run('ipset', 'create', '-exist', set, 'hash:net', 'family', i === 0 ? 'inet' : 'inet6');
+    ns.run('ipset', 'add', '-exist', set, i === 0 ? '0.0.0.0/1' : '::/1');
+  }
+});
+
+interface Service {
+  readonly child: ChildProcess;
+  readonly lines: string[];
+}
+/** A process that has a UDP socket, reports what arrives there, and ends as `stop` has it. */
+async function service(failure = 'closed'): Promise<Service> {
+  const program = `
+    const { findKeeper, Keeper } = await import('${SOURCE}keeper.ts');
+    const { keptSockets } = await import('${SOURCE}netlink/kept-sockets.ts');
+    const { receiveDatagram } = await import('${SOURCE}netlink/libc.ts');
+    const { udpSocketFd } = await import('${SOURCE}netlink/namespace.ts');
+    const { renameSync, writeFileSync } = await import('node:fs');
+    const log = { warn: (fields, text) => console.log('warned: ' + text + JSON.stringify(fields)), debug: () => undefined };
+    const state = ${JSON.stringify(state)};
+    findKeeper(state, log);
+    writeFileSync(state + '/lock.new', '');
+    renameSync(state + '/lock.new', state + '/lock');
+    const keeper = new Keeper({ config: { state, failure: '${failure}', kernel: { prefix: 'DB' } }, log });
+    const [kept] = keptSockets.take('udp')?.fds ?? [];
+    const fd = kept ?? udpSocketFd({ family: 4, address: '127.0.0.1', port: ${PORT} });
+    keptSockets.keep('udp', '', [fd]);
+    console.log(kept === undefined ? 'opened' : 'taken over');
+    const into = Buffer.alloc(100);
+    setInterval(() => {
+      const length = receiveDatagram(fd, into);
+      if (length > 0) console.log(into.toString('latin1', 0, length));
+    }, 10);
+    process.on('SIGTERM', async () => {
+      keptSockets.seal();
+      await keeper[Symbol.asyncDispose]();
+      process.exit();
+    });
+    process.on('SIGINT', async () => {
+      await keeper[Symbol.asyncDispose]();
+      process.exit();
+    });
+  `;
+  const args = [
+    `--net=${ns.path}`,
+    process.execPath,
+    '--import',
+    'tsx',
+    '--input-type=module',
+    '-e',
+    program,
+  ];
+  const child = spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const lines: string[] = [];
+  child.stdout.on('data', (data) => lines.push(...String(data).trim().split('\n')));
+  const begun = { child, lines };
+  services.push(begun);
+  await until('the process', () => lines.length > 0);
+  await until('its keeper', () => pidOf() !== undefined);
+  return begun;
+}
+async function ended({ child }: Service, signal: NodeJS.Signals): Promise<void> {
+  child.kill(signal);
+  await until('its end', () => child.exitCode !== null || child.signalCode !== null);
+}
+/** A process that has ended has no command line, also before its parent has read its status. */
+const isKeeper = (pid: number | undefined): boolean =>
+  existsSync(`/proc/${pid}/cmdline`) &&
+  readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('drawbridge-keeper');
+/** Of the keeper, while it is alive. */
+function pidOf(): number | undefined {
+  if (!existsSync(join(state, 'keeper'))) return undefined;
+  const [, pid] = /"pid":(\d+)/.exec(readFileSync(join(state, 'keeper'), 'utf8')) ?? [];
+  return isKeeper(Number(pid)) ? Number(pid) : undefined;
+}
+const isBound = (): boolean => ns.run('ss', '-Huan').includes(`127.0.0.1:${PORT}`);
+const beats = (): number => BEATS.flatMap((set) => ns.run('ipset', 'list', set).match(/\/1$/gm) ?? []).length;
+
+test.each(['SIGTERM', 'SIGKILL'] as const)(
+  '%s: what is sent meanwhile reaches the next process',
+  async (signal) => {
+    const first = await service();
+    using client = await udpIn(ns, 4, '127.0.0.1');
+    client.socket.send('one', PORT, '127.0.0.1');
+    await until('a datagram', () => first.lines.includes('one'));
+    expect(beats()).toBe(2);
+    await ended(first, signal);
+    client.socket.send('two', PORT, '127.0.0.1');
+    // queries of observed containers go where they went before
+    await until('the end of the heartbeat', () => beats() === 0);
+    const keeper = pidOf();
+    const second = await service();
+    expect(second.lines[0]).toBe('taken over');
+    await until('the datagram that has waited', () => second.lines.includes('two'));
+    expect(pidOf()).not.toBe(keeper);
+    await until('the end of the former keeper', () => !isKeeper(keeper));
+  },
+);
+
+test('a process that does not know the keeper finds the sockets closed once it has locked the folder', async () => {
+  const first = await service();
+  await ended(first, 'SIGKILL');
+  expect(isBound()).toBe(true);
+  writeFileSync(join(state, 'other'), '');
+  renameSync(join(state, 'other'), join(state, 'lock'));
+  await until('the end of the keeper', () => pidOf() === undefined && !isBound());
+});
+
+test('it ends with the service that is not followed, by a teardown, and with the folder', async () => {
+  const first = await service();
+  await ended(first, 'SIGINT');
+  await until('the end of the keeper', () => pidOf() === undefined && !isBound());
+  const second = await service();
+  await ended(second, 'SIGKILL');
+  endKeeper(state);
+  await until('the end of the keeper', () => pidOf() === undefined && !isBound());
+  const third = await service();
+  const keeper = pidOf();
+  await ended(third, 'SIGKILL');
+  rmSync(state, { recursive: true });
+  await until('the end of the keeper', () => !isBound());
+  expect(keeper).toBeDefined();
+});
+
+test('a keeper that is killed is started again', async () => {
+  const first = await service();
+  const keeper = pidOf();
+  process.kill(keeper ?? 0, 'SIGKILL');
+  await until('another keeper', () => ![undefined, keeper].includes(pidOf()));
+  await ended(first, 'SIGKILL');
+  expect((await service()).lines[0]).toBe('taken over');
+});
+
+test('with failure: open it leaves the heartbeat to its time', async () => {
+  const first = await service('open');
+  await ended(first, 'SIGKILL');
+  await until('the next process', async () => (await service('open')).lines[0] === 'taken over');
+  expect(beats()).toBe(2);
+});
