@@ -1,8 +1,12 @@
 /** The queue of packets whose names are checked: which flow each belongs to, and what becomes of it. */
+
+import { closeSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { Sources } from '../../../src/connections/check-sources.js';
 import { ConnectionChecks } from '../../../src/connections/connection-checks.js';
+import { SAVED_FORMAT } from '../../../src/connections/flow-table.js';
 import { VerifiedNames } from '../../../src/connections/verified-names.js';
+import { descriptorOf, keptSockets, memoryFile } from '../../../src/kernel/netlink/kept-sockets.js';
 import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
 import type { Stretch } from '../../../src/kernel/netlink/passed-bytes.js';
@@ -93,7 +97,8 @@ function datagramOf({ payload, hops = 64 }: Datagram): Buffer {
   return Buffer.concat([header, payload]);
 }
 
-function started() {
+/** `isContinued`: no SYN since the process before is missing. `permits`: the policy. */
+function started(isContinued = false, permits = first) {
   const verdicts: (readonly [number, string, number])[] = [];
   const refused: string[] = [];
   const deleted: number[] = [];
@@ -133,7 +138,7 @@ function started() {
         get losses() {
           return kernel.losses;
         },
-        isContinued: false,
+        isContinued,
         resume: () => undefined,
         [Symbol.dispose]: () => undefined,
       };
@@ -145,7 +150,7 @@ function started() {
     dns: { learnedNames: () => [], keys },
     threats: { blockedName: () => undefined },
   });
-  const subjects = new Map([first, second].map((m) => [m.id, m] as const));
+  const subjects = new Map([permits, second].map((m) => [m.id, m] as const));
   let state = { subjects } as unknown as AppliedState;
   let now = 0;
   const checks = new ConnectionChecks({
@@ -497,5 +502,126 @@ describe('what the server has sent', () => {
     answer(NEXT, SERVER_HELLO);
     syn({ seq: 99 });
     expect(send({ seq: 100, payload: EVIL })).toBe('refuse');
+  });
+});
+
+describe('a process that takes over', () => {
+  const failed = (error: Error): void => {
+    throw error;
+  };
+  const GONE = { ...first, classes: planClasses(entriesOf('other.example'), () => [], NAMES) };
+  /** Ends the check, and begins another one with what it has left. */
+  function follow(before: ReturnType<typeof started>, isContinued = true, permits = first) {
+    const kept = keptSockets.begin(undefined, failed);
+    const elsewhere = descriptorOf(process.pid, kept, () => undefined);
+    keptSockets.seal();
+    before.checks[Symbol.dispose]();
+    keptSockets.end();
+    keptSockets.begin(elsewhere, failed);
+    const after = started(isContinued, permits);
+    after.checks.read();
+    keptSockets.end();
+    return after;
+  }
+  function begun(): ReturnType<typeof started> {
+    const before = started();
+    before.checks.read();
+    return before;
+  }
+
+  it('knows the connections that it has not seen begin, and checks them as the first one', () => {
+    const before = begun();
+    for (const sport of [1, 2, 3, 4, 5]) before.syn({ seq: 99, sport });
+    expect(before.send({ seq: 100, sport: 5, payload: GOOD.subarray(0, 20) })).toBeUndefined();
+    const after = follow(before);
+    expect(after.send({ seq: 100, sport: 1, payload: GOOD })).toBe('release');
+    expect(after.send({ seq: 100, sport: 2, payload: EVIL })).toBe('refuse');
+    expect(after.send({ seq: 101, sport: 3, payload: GOOD })).toBeUndefined();
+    after.syn({ seq: 199, sport: 4 }); // another connection of the same ends
+    expect(after.send({ seq: 100, sport: 4, payload: GOOD })).toBe('refuse');
+    expect(after.send({ seq: 100, sport: 5, payload: GOOD })).toBe('release'); // sent again as a whole
+    expect(after.send({ seq: 100, sport: 6, payload: GOOD })).toBe('refuse');
+    expect(after.refused).toEqual(['server-name evil.example', 'not-tls', 'not-tls']);
+  });
+
+  it('knows none if a SYN may be missing, and none of the process that it does not follow', () => {
+    const before = begun();
+    before.syn({ seq: 99 });
+    expect(follow(before, false).send({ seq: 100, payload: GOOD })).toBe('refuse');
+    const other = begun();
+    other.syn({ seq: 99 });
+    other.checks[Symbol.dispose]();
+    expect(follow(begun()).send({ seq: 100, payload: GOOD })).toBe('refuse');
+  });
+
+  it('knows what was released of a connection of TLS, and evaluates it again', () => {
+    const record = Buffer.from([23, 3, 3, 0x10, 0]);
+    const sent = Buffer.concat([GOOD, record]);
+    const before = begun();
+    before.syn({ seq: 99 });
+    expect(before.send({ seq: 100, payload: sent })).toBe('release');
+    const after = follow(before);
+    expect(after.send({ seq: 100, payload: sent })).toBe('release');
+    expect(after.send({ seq: 100, payload: Buffer.concat([EVIL, record]) })).toBe('refuse');
+
+    const again = begun();
+    again.syn({ seq: 99 });
+    expect(again.send({ seq: 100, payload: sent })).toBe('release');
+    const stricter = follow(again, true, GONE);
+    expect(stricter.refused).toEqual(['server-name good.example']);
+    expect(stricter.deleted).toEqual([40_000]);
+    expect(stricter.send({ seq: 100 + sent.length, payload: record })).toBe('drop');
+  });
+
+  it('knows where a connection of HTTP is', () => {
+    const request = (host: string, more = '') =>
+      Buffer.from(`GET / HTTP/1.1\r\nHost: ${host}\r\n${more}\r\n`);
+    const good = request('good.example');
+    const upload = request('good.example', 'Content-Length: 100\r\n');
+    const to = { dport: 80 } as const;
+    const before = begun();
+    for (const sport of [1, 2, 3]) {
+      before.syn({ ...to, seq: 99, sport });
+      expect(before.send({ ...to, seq: 100, sport, payload: good })).toBe('release');
+    }
+    const at = 100 + good.length;
+    expect(before.send({ ...to, seq: at, sport: 2, payload: upload })).toBe('release');
+    // the beginning of a head waits: what follows it cannot be known
+    expect(before.send({ ...to, seq: at, sport: 3, payload: good.subarray(0, 8) })).toBeUndefined();
+    const after = follow(before);
+    expect(after.send({ ...to, seq: 100, sport: 1, payload: good })).toBe('release'); // sent again
+    expect(after.send({ ...to, seq: at, sport: 1, payload: good })).toBe('release');
+    expect(after.send({ ...to, seq: at + good.length, sport: 1, payload: request('evil.example') })).toBe(
+      'refuse',
+    );
+    const body = at + upload.length;
+    expect(after.send({ ...to, seq: body, sport: 2, payload: Buffer.alloc(100, 'GET ') })).toBe('release');
+    expect(after.send({ ...to, seq: body + 100, sport: 2, payload: request('evil.example') })).toBe('refuse');
+    expect(after.send({ ...to, seq: at, sport: 3, payload: good })).toBe('refuse');
+    // other bytes in the place of those that were released
+    const other = begun();
+    other.syn({ ...to, seq: 99 });
+    expect(other.send({ ...to, seq: 100, payload: good })).toBe('release');
+    const evil = request('evil.example');
+    expect(follow(other).send({ ...to, seq: 100, payload: evil })).toBe('refuse');
+  });
+
+  it('does without connections that cannot be read', () => {
+    const kept = keptSockets.begin(undefined, failed);
+    const elsewhere = descriptorOf(process.pid, kept, () => undefined);
+    const fd = memoryFile('broken', Buffer.from('no flows'));
+    keptSockets.keep('connections that are checked', SAVED_FORMAT, [fd]);
+    closeSync(fd);
+    keptSockets.seal();
+    keptSockets.end();
+    keptSockets.begin(elsewhere, failed);
+    const after = started(true);
+    after.checks.read();
+    keptSockets.end();
+    expect(after.warnings).toEqual([
+      'connections of the process before cannot be read: they must connect again',
+    ]);
+    after.syn({ seq: 99 });
+    expect(after.send({ seq: 100, payload: GOOD })).toBe('release');
   });
 });
