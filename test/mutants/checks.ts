@@ -22,6 +22,44 @@ const LISTED: By = {
   file: 'test/kernel/netlink/passed-bytes.test.ts',
   test: 'an ordinary segment of the client on an established flow that is in the state of requests gets the evaluated bit',
 };
+const [sources, keptSockets, keeper] = [
+  of('connections/check-sources'),
+  of('kernel/netlink/kept-sockets'),
+  of('kernel/keeper'),
+];
+const kernel = (file: string, test: string): By => ({ file: `test/kernel/${file}.test.ts`, test });
+const HANDED_OVER: readonly Mutant[] = [
+  sources(
+    'check-inherit-gap',
+    'after a restart, a connection whose SYN was lost is taken for an earlier one with the same ends',
+    ['return isContinued ? readSavedFlows(readMemory(fd)) : [];', 'return readSavedFlows(readMemory(fd));'],
+    pure(CHECKS_TEST, 'knows none if a SYN may be missing'),
+  ),
+  queue(
+    'check-inherit-policy',
+    'after a restart, a connection goes on that the policy no longer permits',
+    ['this.#o.now())) this.#settle(flow, outcome);', 'this.#o.now())) void outcome;'],
+    pure(CHECKS_TEST, 'and evaluates it again'),
+  ),
+  packetLog(
+    'check-inherit-killed',
+    'connections are taken over with a log in which SYNs may be missing',
+    ['this.isContinued = isKept && next !== undefined;', 'this.isContinued = isKept;'],
+    kernel('netlink/kept-sockets', 'a log that a process has left without a word'),
+  ),
+  keptSockets(
+    'kept-other',
+    'queries that wait in the socket of one container are answered by the policy of another one',
+    ['kept.detail === detail', 'kept.detail !== undefined'],
+    kernel('netlink/kept-sockets', 'what is of another form, is closed'),
+  ),
+  keeper(
+    'keeper-stays',
+    'an earlier version cannot start, because the keeper has its queues',
+    ['|| exit 0\n  sleep', '|| :\n  sleep'],
+    kernel('keeper', 'finds the sockets closed once it has locked the folder'),
+  ),
+];
 const RULES_TEST = 'ruleset/name-checks';
 const RELEASED = "rule([{ k: 'connmark', value: check.verified, mask: check.mask, not: true }], {";
 
@@ -321,4 +359,4 @@ const RULES: readonly Mutant[] = [
   ),
 ];
 
-export const CHECKS: readonly Mutant[] = [TABLES, QUEUE, RULES].flat();
+export const CHECKS: readonly Mutant[] = [TABLES, QUEUE, HANDED_OVER, RULES].flat();

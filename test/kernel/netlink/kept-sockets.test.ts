@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { descriptorOf, KeptSockets, keptSockets } from '../../../src/kernel/netlink/kept-sockets.js';
+import { descriptorOf, keptSockets } from '../../../src/kernel/netlink/kept-sockets.js';
 import { receiveDatagram } from '../../../src/kernel/netlink/libc.js';
 import { udpSocketFd, withNamespace } from '../../../src/kernel/netlink/namespace.js';
 import { PacketLog } from '../../../src/kernel/netlink/packet-log.js';
@@ -111,16 +111,32 @@ test('the log goes on where the process before ended, and knows what it has lost
   second.close();
 });
 
-test('a log of a process that was killed is not continued', () => {
+const openLog = (): PacketLog =>
+  withNamespace(a.path, () => new PacketLog({ group: QUEUE }, () => undefined));
+
+test('a log that a process has left without a word is not continued', () => {
   const keeper = elsewhere(keptSockets.begin(undefined, failed));
-  const open = (): PacketLog => withNamespace(a.path, () => new PacketLog({ group: QUEUE }, () => undefined));
-  const first = open();
-  const killed = new KeptSockets(); // which knows nothing of the first
-  killed.begin(keeper, failed);
-  expect(killed.take(`log group ${QUEUE}`)?.fds).toHaveLength(1);
-  expect(killed.take(`next of log group ${QUEUE}`)).toBeUndefined();
-  killed.end();
+  using _killed = openLog();
+  keptSockets.begin(keeper, failed);
+  using second = openLog();
+  expect(second.isContinued).toBe(false);
+});
+
+test('a copy that no process has read counts as lost', async () => {
+  const keeper = elsewhere(keptSockets.begin(undefined, failed));
+  using sender = await udpIn(a, 4, FROM);
+  const first = openLog();
+  sender.socket.send('one', 7000, TO);
+  await until('the first copy', () => first.stats().received === 1);
+  keptSockets.seal();
   first.close();
+  keptSockets.keep(`next of log group ${QUEUE}`, '0', []); // as if it had not read the first one
+  keptSockets.end();
+  keptSockets.begin(keeper, failed);
+  using second = openLog();
+  sender.socket.send('two', 7000, TO);
+  await until('the second copy', () => second.stats().received === 1);
+  expect(second.losses).toBe(1);
 });
 
 test('datagrams wait in a socket; what was released, and what is of another form, is closed', async () => {
