@@ -34,13 +34,13 @@ const TENTHS = 150;
  * Standard input ends with the service. The lock is a file of its own for each process that has it. A process that takes the sockets over has
  * opened them before it locks the folder, and another one finds the queues free before it needs them.
  */
-const SCRIPT = `read -r _
-folder=$1; lock=$1/lock; shift
+const SCRIPT = `folder=$1; shift
+seen() { stat -c %i.%Z "$folder/lock"; }
+was=$(seen); read -r _
 for set; do ipset flush "$set"; done
-was=$(ls -i "$lock"); i=0
-while [ $i -lt ${TENTHS} ]; do
-  [ -d "$folder" ] || exit 0
-  now=$(ls -i "$lock")
+i=0
+while [ $i -lt ${TENTHS} ] && [ -d "$folder" ]; do
+  now=$(seen)
   [ -z "$now" ] || [ "$now" = "$was" ] || exit 0
   sleep 0.1; i=$((i+1))
 done`;
