@@ -47,6 +47,7 @@ export interface ViewParts extends ContainerParts {
   readonly fleet: Fleet;
   readonly feeds: Feeds;
   readonly faults: Faults;
+  readonly lastRun: { readonly warning: string | undefined };
   readonly appliedRevision: AppliedRevision;
   readonly reconciler: Reconciler;
   readonly enforcer: EnforcementPass;
@@ -154,7 +155,7 @@ export class Views {
       connections: checks.counts ?? null,
       store: { kind: storeKind, ok, detail, unwritten: changes.unwritten.list() },
       fleet: { nodes: fleet.nodes.length, stale: fleet.stale },
-      warnings: [this.#doubt(), health.degraded].filter((w) => w !== undefined),
+      warnings: [this.#doubt(), health.degraded, this.#p.lastRun.warning].filter((w) => w !== undefined),
     };
   }
 

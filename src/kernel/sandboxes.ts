@@ -153,7 +153,13 @@ export class Sandboxes implements AsyncDisposable {
     const worker = startThread(new URL('./sandbox-thread.js', import.meta.url));
     this.#worker = worker;
     worker.unref();
-    worker.on('message', (report: SandboxReport) => this.#take(report));
+    worker.on('message', (report: SandboxReport) => {
+      try {
+        this.#take(report);
+      } catch (e) {
+        this.#unprepared(report.path, e);
+      }
+    });
     worker.on('error', (e) => {
       this.#worker = undefined;
       this.#rejectAll(e);
@@ -191,8 +197,8 @@ export class Sandboxes implements AsyncDisposable {
   }
 
   /** Mostly the sandbox was removed in the meantime. */
-  #unprepared(path: string, error: Error): void {
-    this.#log.debug({ path, err: error.message }, 'a new network namespace could not be prepared');
+  #unprepared(path: string, error: unknown): void {
+    this.#log.debug({ path, err: String(error) }, 'a new network namespace could not be prepared');
   }
 
   #rejectAll(error: Error): void {

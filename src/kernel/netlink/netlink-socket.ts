@@ -1,6 +1,7 @@
 /** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), notifications. */
 
 import { Serial } from '../../lib/async.js';
+import { contained } from '../../lib/faults.js';
 import {
   closeDescriptor,
   receiveDatagram,
@@ -9,6 +10,7 @@ import {
   type Watch,
   watchReadable,
 } from './libc.js';
+import { deliver, type Listener } from './listener.js';
 import { type NetlinkOptions, openNetlink } from './namespace.js';
 import {
   type Acknowledgement,
@@ -28,6 +30,7 @@ import {
 import { EBADF, EMSGSIZE, ENOBUFS, NetlinkError, notTaken, refusal } from './netlink-error.js';
 
 const EAGAIN = 11;
+const LISTENING = 'receive';
 const EINTR = 4;
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
@@ -61,15 +64,6 @@ interface Dump<T> extends DumpOptions<T> {
   readonly out: Outgoing;
   readonly decode: (message: NetlinkMessage) => T | undefined;
 }
-export interface Listener {
-  /** The message's body is valid during the call only. */
-  onMessage(message: NetlinkMessage): void;
-  /** The kernel dropped messages: state that was derived from them must be read again. */
-  onOverrun(): void;
-  /** Bytes that are no netlink message. */
-  onMalformed(error: string): void;
-}
-
 export class NetlinkSocket implements Disposable {
   readonly #fd: number;
   readonly #buffer: Buffer;
@@ -274,7 +268,7 @@ export class NetlinkSocket implements Disposable {
     const early = this.#early.splice(0);
     // not before the caller has what its constructor returns: its listener may use it
     queueMicrotask(() => {
-      for (const message of early) if (this.#open) listener.onMessage(message);
+      for (const message of early) if (this.#open) deliver(listener, message);
     });
   }
 
@@ -307,7 +301,10 @@ export class NetlinkSocket implements Disposable {
     if (length >= 0 && length <= this.#buffer.length) return this.#buffer.subarray(0, length);
     if (length === -EAGAIN || length === -EINTR) return 'nothing';
     if (length === -ENOBUFS) return 'overrun';
-    throw new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
+    const error = new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
+    if (operation !== LISTENING) throw error;
+    contained(error, 'a netlink socket could not be read: what it has reported counts as lost');
+    return 'overrun';
   }
 
   #readAnswer(operation: string, sequence: number, answers: NetlinkMessage[]): Acknowledgement | undefined {
@@ -390,7 +387,7 @@ export class NetlinkSocket implements Disposable {
   drain(batch: number): void {
     const listener = this.#listener;
     for (let i = 0; i < batch && listener && this.#open; i++) {
-      const data = this.#receive('receive');
+      const data = this.#receive(LISTENING);
       if (data === 'nothing') return;
       if (data === 'overrun') {
         this.#watch?.rearm(); // libuv stops watching a socket that reports an error
@@ -398,7 +395,7 @@ export class NetlinkSocket implements Disposable {
         continue;
       }
       const { messages, malformed } = parseMessages(data);
-      for (const message of messages) listener.onMessage(message);
+      for (const message of messages) deliver(listener, message);
       if (malformed !== undefined) listener.onMalformed(malformed);
     }
   }
