@@ -2,6 +2,7 @@
  * The check of names: packets that wait in a queue of the kernel until the name that their flow asks for was evaluated. It gives verdicts
  * and changes no packet. Without it, and while the queue is full, the kernel drops what would be queued.
  */
+
 import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
@@ -9,6 +10,7 @@ import type { LoggedPacket } from '../kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
+import { contained } from '../lib/faults.js';
 import { Histogram } from '../lib/histogram.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
@@ -380,8 +382,12 @@ export class ConnectionChecks implements Disposable {
     this.#timer = undefined;
     const now = this.#o.now();
     for (const flow of this.#flows.pending) {
-      const late = flow.check.expire(now);
-      if (late) this.#settle(flow, late);
+      try {
+        const late = flow.check.expire(now);
+        if (late) this.#settle(flow, late);
+      } catch (error) {
+        contained(error, 'a connection could not be ended that was checked for too long: it waits');
+      }
     }
     this.#flows.forgetDone(now);
     if (this.#flows.isBusy) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();

@@ -80,6 +80,11 @@ function attempt(finish: (outcome: Outcome) => void, work: () => void): void {
 
 function ask(socket: Socket, server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
   return new Promise((resolve) => {
+    if (wait.signal?.aborted) {
+      socket.close();
+      resolve({ kind: 'timeout' });
+      return;
+    }
     let foreign = 0;
     const { finish, timers } = ending(wait, resolve, () => {
       socket.removeAllListeners().on('error', () => undefined);
@@ -134,6 +139,7 @@ function framed(packet: Buffer): Buffer {
 
 /** Sends `packet` over a TCP connection of its own. Never rejects. */
 export function exchangeTcp(server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
+  if (wait.signal?.aborted) return Promise.resolve({ kind: 'timeout' });
   return new Promise((resolve) => {
     const socket = new TcpSocket();
     let received: Buffer = Buffer.alloc(0);

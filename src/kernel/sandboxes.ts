@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { Signal } from '../lib/current.js';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-rules.js';
@@ -157,7 +158,7 @@ export class Sandboxes implements AsyncDisposable {
       try {
         this.#take(report);
       } catch (e) {
-        this.#unprepared(report.path, e);
+        contained(e, 'a new network namespace could not be taken over: the next pass does it');
       }
     });
     worker.on('error', (e) => {
@@ -197,8 +198,8 @@ export class Sandboxes implements AsyncDisposable {
   }
 
   /** Mostly the sandbox was removed in the meantime. */
-  #unprepared(path: string, error: unknown): void {
-    this.#log.debug({ path, err: String(error) }, 'a new network namespace could not be prepared');
+  #unprepared(path: string, error: Error): void {
+    this.#log.debug({ path, err: error.message }, 'a new network namespace could not be prepared');
   }
 
   #rejectAll(error: Error): void {

@@ -229,7 +229,9 @@ export class KeyedRunner {
     this.#waiting.delete(key);
     this.#running.add(key);
     void this.#task(key)
-      .catch((error: unknown) => contained(error, `the work for ${key} has failed`))
+      .catch((error: unknown) =>
+        contained(error, 'work for one object has failed: its next change repeats it'),
+      )
       .finally(() => {
         this.#running.delete(key);
         this.#pump();
