@@ -38,11 +38,29 @@ function fromServer(server: Server, from: RemoteInfo): boolean {
   return from.port === server.port && from.address === server.address;
 }
 
+/** Ends the exchanges of one question. An AbortSignal would take a tenth of the processor time of a query. */
+export class Unneeded {
+  readonly #open = new Set<() => void>();
+  isSo = false;
+
+  end(): void {
+    this.isSo = true;
+    for (const close of this.#open) close();
+  }
+  /** `close` is called at the end, unless it is removed before. */
+  add(close: () => void): void {
+    this.#open.add(close);
+  }
+  remove(close: () => void): void {
+    this.#open.delete(close);
+  }
+}
+
 /** How long an exchange waits for its answer. */
 export interface Wait {
   readonly ms: number;
   /** Ends it before: the answer is not needed any more. */
-  readonly signal?: AbortSignal;
+  readonly unneeded?: Unneeded;
   /** By UDP: when the same packet is sent again, from the same port, ms after the first. */
   readonly repeatMs?: readonly number[];
 }
@@ -80,18 +98,19 @@ function attempt(finish: (outcome: Outcome) => void, work: () => void): void {
 
 function ask(socket: Socket, server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
   return new Promise((resolve) => {
-    if (wait.signal?.aborted) {
+    if (wait.unneeded?.isSo) {
       socket.close();
       resolve({ kind: 'timeout' });
       return;
     }
     let foreign = 0;
-    const { finish, timers } = ending(wait, resolve, () => {
+    const close = (): void => {
       socket.removeAllListeners().on('error', () => undefined);
       socket.close();
-    });
+    };
     const send = (): void =>
       attempt(finish, () => socket.send(packet, (error) => error && finish(unreachable(error))));
+    const finish = ending(wait, resolve, close, send);
     socket.on('error', (error) => finish(unreachable(error)));
     socket.on('message', (answer, from) =>
       attempt(finish, () => {
@@ -101,34 +120,46 @@ function ask(socket: Socket, server: Server, packet: Buffer, wait: Wait): Promis
       }),
     );
     // No callback of `connect`: Node calls that one with the error, too, and `send` throws where the socket is not connected.
-    socket.on('connect', () => {
-      send();
-      for (const ms of wait.repeatMs ?? []) timers.push(setTimeout(send, ms));
-    });
+    socket.on('connect', send);
     // Connected: the kernel drops what comes from elsewhere, and reports a closed port at once.
     attempt(finish, () => socket.connect(server.port, server.address));
   });
 }
 
-/** `finish` is called once: by the answer, an error, the time limit, or the signal. It closes what the exchange has open. */
+/**
+ * Returns what is called with the outcome: the answer or an error. It is called here at the time limit, and when the answer is not needed any more. It
+ * works once, and closes what the exchange has open. One timer is set at a time, because each query sets it.
+ */
 function ending(
-  { ms, signal }: Wait,
+  { ms, unneeded, repeatMs = [] }: Wait,
   resolve: (outcome: Outcome) => void,
   close: () => void,
-): { readonly finish: (outcome: Outcome) => void; readonly timers: NodeJS.Timeout[] } {
+  repeat: () => void = () => undefined,
+): (outcome: Outcome) => void {
   let isOver = false;
   const finish = (outcome: Outcome): void => {
     if (isOver) return;
     isOver = true;
-    for (const timer of timers) clearTimeout(timer);
-    signal?.removeEventListener('abort', late);
+    clearTimeout(timer);
+    unneeded?.remove(late);
     close();
     resolve(outcome);
   };
   const late = (): void => finish({ kind: 'timeout' });
-  const timers = [setTimeout(late, ms)];
-  signal?.addEventListener('abort', late);
-  return { finish, timers };
+  let repeated = 0;
+  let timer: NodeJS.Timeout;
+  const wait = (from: number): void => {
+    const next = repeatMs[repeated] ?? ms;
+    timer = setTimeout(next < ms ? again : late, Math.min(next, ms) - from);
+  };
+  const again = (): void => {
+    const at = repeatMs[repeated++] ?? ms;
+    repeat();
+    if (!isOver) wait(at);
+  };
+  wait(0);
+  unneeded?.add(late);
+  return finish;
 }
 
 function framed(packet: Buffer): Buffer {
@@ -139,11 +170,11 @@ function framed(packet: Buffer): Buffer {
 
 /** Sends `packet` over a TCP connection of its own. Never rejects. */
 export function exchangeTcp(server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
-  if (wait.signal?.aborted) return Promise.resolve({ kind: 'timeout' });
+  if (wait.unneeded?.isSo) return Promise.resolve({ kind: 'timeout' });
   return new Promise((resolve) => {
     const socket = new TcpSocket();
     let received: Buffer = Buffer.alloc(0);
-    const { finish } = ending(wait, resolve, () => socket.destroy());
+    const finish = ending(wait, resolve, () => socket.destroy());
     socket.on('connect', () => socket.write(framed(packet)));
     socket.on('error', (error) => finish(unreachable(error)));
     socket.on('close', () => finish(unreachable('connection closed without an answer')));

@@ -9,6 +9,7 @@ import {
   type Outcome,
   type Question,
   readAnswer,
+  Unneeded,
   type Wait,
 } from './exchange.js';
 import { flag, type Message } from './wire.js';
@@ -49,8 +50,7 @@ interface Asking {
   readonly question: Question;
   /** ms, monotonic. */
   readonly begun: number;
-  /** Aborts when no answer is needed any more. */
-  readonly signal: AbortSignal;
+  readonly unneeded: Unneeded;
   readonly failures: string[];
 }
 interface Try {
@@ -67,8 +67,8 @@ export class UpstreamServers {
   async ask(servers: readonly Server[], question: Question): Promise<Message> {
     const order = this.#order(servers);
     if (order.length === 0) throw new NoAnswerError('no upstream to ask: set dns.upstreams');
-    const ended = new AbortController();
-    const asking = { question, begun: performance.now(), signal: ended.signal, failures: [] };
+    const unneeded = new Unneeded();
+    const asking = { question, begun: performance.now(), unneeded, failures: [] };
     const round = new Round(order, {
       begun: asking.begun,
       ask: (one) => this.#try(one, asking),
@@ -79,7 +79,7 @@ export class UpstreamServers {
       if (answer === undefined) throw new NoAnswerError(asking.failures.join('; '));
       return answer;
     } finally {
-      ended.abort();
+      unneeded.end();
       const now = performance.now();
       for (const server of round.late(now)) this.#quirksOf(server).failedAt = now;
       if (round.answeredBy) this.#quirksOf(round.answeredBy).failedAt = Number.NEGATIVE_INFINITY;
@@ -157,9 +157,9 @@ export class UpstreamServers {
 }
 
 /** An exchange lasts as long as its question. */
-const waitOf = ({ begun, signal }: Asking): Wait => ({
+const waitOf = ({ begun, unneeded }: Asking): Wait => ({
   ms: Math.max(1, begun + QUESTION_MS - performance.now()),
-  signal,
+  unneeded,
 });
 
 interface RoundParts {

@@ -39,8 +39,8 @@ export const DNS: readonly Mutant[] = [
     id: 'unroutable-resolver',
     what: 'a query to a resolver without a route ends the service',
     file: 'src/dns/exchange.ts',
-    from: "socket.on('connect', () => {\n      send();",
-    to: "socket.on('error', () => {\n      socket.send(packet);",
+    from: "socket.on('connect', send);",
+    to: "socket.on('error', () => socket.send(packet));",
     killedBy: {
       file: 'test/kernel/dns/resolution.test.ts',
       test: 'the second answers where 255.255.255.255 cannot be asked, and each is named where none can',
