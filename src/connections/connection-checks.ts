@@ -10,7 +10,7 @@ import type { LoggedPacket } from '../kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
-import { contained } from '../lib/faults.js';
+import { guarded } from '../lib/faults.js';
 import { Histogram } from '../lib/histogram.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
@@ -305,7 +305,8 @@ export class ConnectionChecks implements Disposable {
     return value && subjectWith(this.#identityOf(mark), value);
   }
 
-  #settle(flow: OpenFlow, outcome: Outcome): void {
+  #settle(flow: OpenFlow, outcome: Outcome | undefined): void {
+    if (!outcome) return;
     const { container, proto, address, port } = flow;
     for (const { name } of outcome.allowed ?? []) {
       this.#o.verified.note(flow.key, name, flow.isNew);
@@ -381,14 +382,8 @@ export class ConnectionChecks implements Disposable {
   #sweep(): void {
     this.#timer = undefined;
     const now = this.#o.now();
-    for (const flow of this.#flows.pending) {
-      try {
-        const late = flow.check.expire(now);
-        if (late) this.#settle(flow, late);
-      } catch (error) {
-        contained(error, 'a connection could not be ended that was checked for too long: it waits');
-      }
-    }
+    for (const flow of this.#flows.pending)
+      guarded('a connection could not be ended', () => this.#settle(flow, flow.check.expire(now)));
     this.#flows.forgetDone(now);
     if (this.#flows.isBusy) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
     else optimizeEarly(false);

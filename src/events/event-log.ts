@@ -1,4 +1,4 @@
-import { contained } from '../lib/faults.js';
+import { guarded } from '../lib/faults.js';
 import type { EventData, EventKind, ServiceEvent } from './service-events.js';
 
 /** Events that are kept for readers that come again. */
@@ -33,11 +33,7 @@ export class EventLog {
     this.#kept.push(event);
     if (this.#kept.length > KEPT * 1.1) this.#kept.splice(0, this.#kept.length - KEPT);
     for (const listener of this.#listeners)
-      try {
-        listener(event);
-      } catch (error) {
-        contained(error, 'an event did not reach one of its readers');
-      }
+      guarded('an event did not reach one of its readers', () => listener(event));
   }
 
   /** Subscriptions that have not ended. */

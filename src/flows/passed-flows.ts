@@ -8,7 +8,7 @@ import { beginAccounting } from '../kernel/netlink/conntrack.js';
 import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
 import { NO_SENDER, octetsOf, type PassedFlow, type Senders } from '../kernel/netlink/flow-accounting.js';
 import { type Current, Signal } from '../lib/current.js';
-import { contained } from '../lib/faults.js';
+import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
@@ -196,11 +196,7 @@ export class PassedFlows implements AsyncDisposable {
     this.error = undefined;
     worker.unref();
     worker.on('message', (batch: PassedBatch | 'ended') => {
-      try {
-        if (batch !== 'ended') this.take(batch);
-      } catch (e) {
-        contained(e, 'connections that have passed are not recorded');
-      }
+      if (batch !== 'ended') guarded('connections are not recorded', () => this.take(batch));
     });
     worker.once('error', (e) => this.#failed(e));
     worker.once('exit', () => this.#worker === worker && this.#failed(new Error('the thread has ended')));

@@ -15,7 +15,7 @@
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
-import { contained } from './faults.js';
+import { contained, guarded } from './faults.js';
 import type { Logger } from './log.js';
 
 const ignore = (): void => undefined;
@@ -316,12 +316,7 @@ export class SharedTimer {
     this.#beat += 1;
     for (const due of all) {
       if (due.beat > this.#beat) this.#due.push(due);
-      else
-        try {
-          due.work();
-        } catch (error) {
-          contained(error, 'work that is repeated has failed');
-        }
+      else guarded('work that is repeated has failed', due.work);
     }
     if (this.#due.length === 0) this.#timer = void clearInterval(this.#timer);
   }

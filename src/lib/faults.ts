@@ -23,6 +23,15 @@ export function contained(error: unknown, what: string): void {
     });
 }
 
+/** Runs `work`, and contains what it throws. */
+export function guarded(what: string, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    contained(error, what);
+  }
+}
+
 export interface FaultsOptions {
   /** Reads the kernel again and applies the desired state; resolves when that has succeeded. */
   readonly resync: () => Promise<void>;

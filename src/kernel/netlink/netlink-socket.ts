@@ -29,9 +29,7 @@ import {
 } from './netlink-codec.js';
 import { EBADF, EMSGSIZE, ENOBUFS, NetlinkError, notTaken, refusal } from './netlink-error.js';
 
-const EAGAIN = 11;
-const LISTENING = 'receive';
-const EINTR = 4;
+const [EINTR, EAGAIN] = [4, 11];
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
 const TYPE_AT = 4;
@@ -302,7 +300,7 @@ export class NetlinkSocket implements Disposable {
     if (length === -EAGAIN || length === -EINTR) return 'nothing';
     if (length === -ENOBUFS) return 'overrun';
     const error = new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
-    if (operation !== LISTENING) throw error;
+    if (operation !== 'receive') throw error;
     contained(error, 'a netlink socket could not be read: what it has reported counts as lost');
     return 'overrun';
   }
@@ -387,7 +385,7 @@ export class NetlinkSocket implements Disposable {
   drain(batch: number): void {
     const listener = this.#listener;
     for (let i = 0; i < batch && listener && this.#open; i++) {
-      const data = this.#receive(LISTENING);
+      const data = this.#receive('receive');
       if (data === 'nothing') return;
       if (data === 'overrun') {
         this.#watch?.rearm(); // libuv stops watching a socket that reports an error
