@@ -51,6 +51,7 @@ import { AsyncSignal, Current, Signal } from './lib/current.js';
 import type { Logger } from './lib/log.js';
 import { nat64Ranges } from './lib/special-use.js';
 import { NetnsRules } from './netns-rules/netns-rules.js';
+import { LastRun } from './ops/last-run.js';
 import { formerPrefixes } from './ops/teardown.js';
 import type { ThreatLook } from './policy/threat.js';
 import type { AppliedState, CanaryPlace } from './ruleset/applied-state.js';
@@ -83,6 +84,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
 
   // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
   parts.add(() => store.close());
+  const lastRun = parts.use(new LastRun(folder, log));
   const tools = parts.use(new ToolProcess(log));
   const reader = parts.use(new ListReader());
   const listProblems = new ListProblems(log);
@@ -247,7 +249,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   const feeds = parts.use(new Feeds({ config, shared, threats, docker, kernel, log }));
   feeds.begin();
   const audit = parts.use(await Audit.open({ dir: folder, store, kind, now: Date.now, node, log }));
-  await recordStart(audit, node, former && changedKeys(former, config));
+  await recordStart(audit, node, lastRun.ended, former && changedKeys(former, config));
   parts.add(() => recordStop(audit, node));
   const containers = () => docker.view().containers;
   const changes = await Changes.open({
@@ -287,6 +289,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     parts,
     begun,
     tools,
+    lastRun,
     node,
     applied,
     shape,

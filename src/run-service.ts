@@ -21,7 +21,7 @@ import { keptSockets } from './kernel/netlink/kept-sockets.js';
 import { trimHeap } from './kernel/netlink/libc.js';
 import { DisposalStack } from './lib/async.js';
 import { steadyNow } from './lib/clock.js';
-import { Faults } from './lib/faults.js';
+import { Faults, logContained } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { Turns } from './lib/shared-read.js';
 import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';
@@ -48,6 +48,7 @@ export interface RunOptions {
  */
 export async function runService({ config, log, former }: RunOptions): Promise<Service> {
   raisePriority(log);
+  logContained(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
   findKeeper(config.state, log);
   await layClosedFirst(config, log);
@@ -237,12 +238,14 @@ async function buildApi(app: App, reporting: Reporting) {
       reconciler.trigger({ kind: 'resource' }, true);
       return reconciler.inForce(RESYNC_MS);
     },
-    exit: (code) => process.exit(code),
+    exit: (cause) => {
+      app.lastRun.fault(cause);
+      process.exit(1);
+    },
     log,
     now: () => performance.now(),
   });
-  let watched: Disposable | undefined;
-  parts.add(async () => watched?.[Symbol.dispose]());
+  parts.use(faults.watch());
   const turns = new Turns(() => reconciler.resting === undefined);
   const counts = new Counts({ exec, kernel: app.kernel, hostMode: app.hostMode }, shape.prefix, turns);
   const fleet = parts.use(new Fleet({ node, beats, log }));
@@ -299,18 +302,14 @@ async function buildApi(app: App, reporting: Reporting) {
   const { state } = config;
   const server = await buildServer({ context, log, state, authenticate, hasTokens, peerOf, onRefused });
   parts.add(() => server.close());
-  const watchFaults = (): void => {
-    watched = faults.watch();
-  };
-  return { server, views, fleet, watchFaults, stop, done, reporting };
+  return { server, views, fleet, stop, done, reporting };
 }
 
 /** Opens the API. */
 async function serve(app: App, api: Api): Promise<Service> {
-  const { server, views, fleet, watchFaults, stop, done } = api;
+  const { server, views, fleet, stop, done } = api;
   const { config, log, shared, parts, appliedRevision, docker, reconciler, tools } = app;
   const { store } = shared;
-  watchFaults();
   parts.use(views.followCounts(log));
   const localSocket = localSocketOf(config);
   const listening = parts.use(await listen(server, { address: config.api.listen, localSocket, log }));

@@ -50,6 +50,7 @@ export interface ViewParts extends ContainerParts {
   readonly fleet: Fleet;
   readonly feeds: Feeds;
   readonly faults: Faults;
+  readonly lastRun: { readonly warning: string | undefined };
   readonly appliedRevision: AppliedRevision;
   readonly reconciler: Reconciler;
   readonly enforcer: EnforcementPass;
@@ -164,6 +165,7 @@ export class Views {
       warnings: [
         this.#doubt(),
         health.degraded,
+        this.#p.lastRun.warning,
         ...renamedTexts(kept, all),
         ...this.#p.reportingFaults(),
       ].filter((w) => w !== undefined),

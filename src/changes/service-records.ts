@@ -14,10 +14,18 @@ import { AuditFile } from './audit-file.js';
 /** Records about the service itself. None of them keeps it from starting, ending or being torn down. */
 type Sink = Pick<Audit, 'recordOrWait'>;
 
-/** `changed`: the keys of the configuration that differ, where it starts because of SIGHUP. */
-export async function recordStart(audit: Sink, node: string, changed?: readonly string[]): Promise<void> {
+/**
+ * `ended`: how the run before has ended, if it was not stopped. `changed`: the keys of the configuration that differ, where it starts because of
+ * SIGHUP.
+ */
+export async function recordStart(
+  audit: Sink,
+  node: string,
+  ended: string | null,
+  changed?: readonly string[],
+): Promise<void> {
   const action = changed ? 'config.reload' : 'service.start';
-  const after = { version: VERSION, ...(changed && { changed }) };
+  const after = { version: VERSION, ...(ended !== null && { ended }), ...(changed && { changed }) };
   await audit.recordOrWait({ who: 'drawbridge', action, target: node, before: null, after, outcome: 'done' });
 }
 

@@ -2,6 +2,7 @@
  * The check of names: packets that wait in a queue of the kernel until the name that their flow asks for was evaluated. It gives verdicts
  * and changes no packet. Without it, and while the queue is full, the kernel drops what would be queued.
  */
+
 import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { type PacketHeader, parsePacket } from '../kernel/netlink/packet-header.js';
@@ -9,6 +10,7 @@ import type { LoggedPacket } from '../kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { ResetSender } from '../kernel/netlink/tcp-reset.js';
 import { type Current, Signal } from '../lib/current.js';
+import { guarded } from '../lib/faults.js';
 import { Histogram } from '../lib/histogram.js';
 import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
@@ -303,7 +305,8 @@ export class ConnectionChecks implements Disposable {
     return value && subjectWith(this.#identityOf(mark), value);
   }
 
-  #settle(flow: OpenFlow, outcome: Outcome): void {
+  #settle(flow: OpenFlow, outcome: Outcome | undefined): void {
+    if (!outcome) return;
     const { container, proto, address, port } = flow;
     for (const { name } of outcome.allowed ?? []) {
       this.#o.verified.note(flow.key, name, flow.isNew);
@@ -379,10 +382,8 @@ export class ConnectionChecks implements Disposable {
   #sweep(): void {
     this.#timer = undefined;
     const now = this.#o.now();
-    for (const flow of this.#flows.pending) {
-      const late = flow.check.expire(now);
-      if (late) this.#settle(flow, late);
-    }
+    for (const flow of this.#flows.pending)
+      guarded('a connection could not be ended', () => this.#settle(flow, flow.check.expire(now)));
     this.#flows.forgetDone(now);
     if (this.#flows.isBusy) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
     else optimizeEarly(false);

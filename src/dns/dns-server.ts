@@ -4,11 +4,12 @@ import { createSocket, type Socket as PassingSocket, type RemoteInfo } from 'nod
 import { closeSync } from 'node:fs';
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import { getSystemErrorMap } from 'node:util';
-import { DatagramSocket, Datagrams, type Sender } from '../kernel/netlink/datagram-socket.js';
+import { DatagramSocket, Datagrams, type Received, type Sender } from '../kernel/netlink/datagram-socket.js';
 import { keptSockets } from '../kernel/netlink/kept-sockets.js';
 import { closeDescriptor } from '../kernel/netlink/libc.js';
 import { sizeReceiveBuffer, tcpListenFd, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Server } from '../lib/dns-server-address.js';
+import { contained } from '../lib/faults.js';
 import { Histogram } from '../lib/histogram.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -207,8 +208,7 @@ export class DnsServer {
     const client = place.container ?? address;
     if (!this.#limits.enter(client, now.monotonic)) return;
     const query = datagrams.received(i);
-    const { container } = place;
-    const length = this.#options.pipeline.repeat({ container, address }, query, now, datagrams.next());
+    const length = this.#repeat({ container: place.container, address }, query, now);
     if (length > 0) {
       datagrams.stage(i, length);
       this.durations.observeMs(performance.now() - now.monotonic);
@@ -219,6 +219,16 @@ export class DnsServer {
     const from = { address, port: datagrams.sourcePort(i) };
     const request = { ...addressedTo(place), message, transport: 'udp', client: from } as const;
     this.#later(socket, request, datagrams.sender(i)).catch((e: unknown) => this.#failed(e));
+  }
+
+  /** The length of the reply that was kept. 0: there is none, or it cannot be read, and the query takes all steps. */
+  #repeat(client: Parameters<QueryPipeline['repeat']>[0], query: Received, now: QueryTime): number {
+    try {
+      return this.#options.pipeline.repeat(client, query, now, this.#datagrams.next());
+    } catch (error) {
+      this.#failed(error);
+      return 0;
+    }
   }
 
   async #later(socket: DatagramSocket, request: ClientRequest, sender: Sender): Promise<void> {
@@ -340,10 +350,15 @@ export function serveStream(socket: Socket, answer: (message: Buffer) => Promise
     }
   };
   const one = async (message: Buffer): Promise<void> => {
-    const reply = await answer(message);
-    waiting--;
-    if (reply !== undefined && socket.writable) socket.write(frame(reply));
-    settle();
+    try {
+      const reply = await answer(message);
+      waiting--;
+      if (reply !== undefined && socket.writable) socket.write(frame(reply));
+      settle();
+    } catch (error) {
+      contained(error, 'dns: cannot handle a query over TCP: its connection is closed');
+      socket.destroy();
+    }
   };
   const drain = (): void => {
     while (pending.length >= 2 && waiting < maxPipelined) {

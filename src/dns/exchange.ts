@@ -2,8 +2,9 @@
 
 import { randomBytes, randomInt } from 'node:crypto';
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
-import { readFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { once } from 'node:events';
+import { closeSync, readFileSync } from 'node:fs';
+import { Socket as TcpSocket } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from '../lib/ip.js';
 import { classIn, rcode } from './dns-constants.js';
@@ -16,10 +17,6 @@ import {
   readName,
   WireError,
 } from './wire.js';
-
-/** Observed containers: the query goes as it is to the resolver that was asked, the answer comes back as it is. */
-
-/** Queries that we send, and the check that an answer belongs to one of them. */
 
 /**
  * Source ports of our own queries. They lie below those that the kernel gives to sockets (ip_local_port_range): a container
@@ -41,48 +38,128 @@ function fromServer(server: Server, from: RemoteInfo): boolean {
   return from.port === server.port && from.address === server.address;
 }
 
+/** Ends the exchanges of one question. An AbortSignal would take a tenth of the processor time of a query. */
+export class Unneeded {
+  readonly #open = new Set<() => void>();
+  isSo = false;
+
+  end(): void {
+    this.isSo = true;
+    for (const close of this.#open) close();
+  }
+  /** `close` is called at the end, unless it is removed before. */
+  add(close: () => void): void {
+    this.#open.add(close);
+  }
+  remove(close: () => void): void {
+    this.#open.delete(close);
+  }
+}
+
+/** How long an exchange waits for its answer. */
+export interface Wait {
+  readonly ms: number;
+  /** Ends it before: the answer is not needed any more. */
+  readonly unneeded?: Unneeded;
+  /** By UDP: when the same packet is sent again, from the same port, ms after the first. */
+  readonly repeatMs?: readonly number[];
+}
+
 /**
- * Sends `packet` by UDP; answers from elsewhere, with another id or question are passed over.
+ * Sends `packet` by UDP; answers from elsewhere, with another id or question are passed over. Never rejects.
  *
  * @param open a bound socket, one for each exchange: where it was opened is where the packet leaves.
  */
 export async function exchangeUdp(
   server: Server,
   packet: Buffer,
-  ms: number,
+  wait: Wait,
   open: () => Promise<Socket> = () => openQuerySocket(familyOf(server.address) === 4 ? 4 : 6),
 ): Promise<Outcome> {
   try {
-    return await ask(await open(), server, packet, ms);
+    return await ask(await open(), server, packet, wait);
   } catch (e) {
-    return { kind: 'unreachable', detail: e instanceof Error ? e.message : String(e) };
+    return unreachable(e);
   }
 }
 
-function ask(socket: Socket, server: Server, packet: Buffer, ms: number): Promise<Outcome> {
+function unreachable(e: unknown): Outcome {
+  return { kind: 'unreachable', detail: e instanceof Error ? e.message : String(e) };
+}
+
+/** Runs `work`; what it throws is the outcome. Node calls it from its event loop, where an error would end the process. */
+function attempt(finish: (outcome: Outcome) => void, work: () => void): void {
+  try {
+    work();
+  } catch (e) {
+    finish(unreachable(e));
+  }
+}
+
+function ask(socket: Socket, server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
   return new Promise((resolve) => {
-    let foreign = 0;
-    const finish = (outcome: Outcome): void => {
-      clearTimeout(timer);
-      socket.removeAllListeners().on('error', () => socket.removeAllListeners());
+    if (wait.unneeded?.isSo) {
       socket.close();
-      resolve(outcome);
+      resolve({ kind: 'timeout' });
+      return;
+    }
+    let foreign = 0;
+    const close = (): void => {
+      socket.removeAllListeners().on('error', () => undefined);
+      socket.close();
     };
-    const timer = setTimeout(() => finish({ kind: 'timeout' }), ms);
-    socket.on('error', (error) => finish({ kind: 'unreachable', detail: error.message }));
-    socket.on('message', (answer, from) => {
-      const match = fromServer(server, from) ? matchAnswer(packet, answer) : 'foreign';
-      if (match === 'ours') finish({ kind: 'answer', answer });
-      else if (match === 'case') finish({ kind: 'case', answer });
-      else if (++foreign >= maxForeign) finish({ kind: 'unreachable', detail: `${foreign} forged answers` });
-    });
+    const send = (): void =>
+      attempt(finish, () => socket.send(packet, (error) => error && finish(unreachable(error))));
+    const finish = ending(wait, resolve, close, send);
+    socket.on('error', (error) => finish(unreachable(error)));
+    socket.on('message', (answer, from) =>
+      attempt(finish, () => {
+        const match = fromServer(server, from) ? matchAnswer(packet, answer) : 'foreign';
+        if (match !== 'foreign') finish({ kind: match === 'ours' ? 'answer' : 'case', answer });
+        else if (++foreign >= maxForeign) finish(unreachable(`${foreign} forged answers`));
+      }),
+    );
+    // No callback of `connect`: Node calls that one with the error, too, and `send` throws where the socket is not connected.
+    socket.on('connect', send);
     // Connected: the kernel drops what comes from elsewhere, and reports a closed port at once.
-    socket.connect(server.port, server.address, () => {
-      socket.send(packet, (error) => {
-        if (error) finish({ kind: 'unreachable', detail: error.message });
-      });
-    });
+    attempt(finish, () => socket.connect(server.port, server.address));
   });
+}
+
+/**
+ * Returns what is called with the outcome: the answer or an error. It is called here at the time limit, and when the answer is not needed any more. It
+ * works once, and closes what the exchange has open. One timer is set at a time, because each query sets it.
+ */
+function ending(
+  { ms, unneeded, repeatMs = [] }: Wait,
+  resolve: (outcome: Outcome) => void,
+  close: () => void,
+  repeat: () => void = () => undefined,
+): (outcome: Outcome) => void {
+  let isOver = false;
+  const finish = (outcome: Outcome): void => {
+    if (isOver) return;
+    isOver = true;
+    clearTimeout(timer);
+    unneeded?.remove(late);
+    close();
+    resolve(outcome);
+  };
+  const late = (): void => finish({ kind: 'timeout' });
+  let repeated = 0;
+  let timer: NodeJS.Timeout;
+  const wait = (from: number): void => {
+    const next = repeatMs[repeated] ?? ms;
+    timer = setTimeout(next < ms ? again : late, Math.min(next, ms) - from);
+  };
+  const again = (): void => {
+    const at = repeatMs[repeated++] ?? ms;
+    repeat();
+    if (!isOver) wait(at);
+  };
+  wait(0);
+  unneeded?.add(late);
+  return finish;
 }
 
 function framed(packet: Buffer): Buffer {
@@ -91,30 +168,28 @@ function framed(packet: Buffer): Buffer {
   return Buffer.concat([length, packet]);
 }
 
-/** Sends `packet` over a TCP connection of its own. */
-export function exchangeTcp(server: Server, packet: Buffer, ms: number): Promise<Outcome> {
+/** Sends `packet` over a TCP connection of its own. Never rejects. */
+export function exchangeTcp(server: Server, packet: Buffer, wait: Wait): Promise<Outcome> {
+  if (wait.unneeded?.isSo) return Promise.resolve({ kind: 'timeout' });
   return new Promise((resolve) => {
-    const socket = connect({ host: server.address, port: server.port });
+    const socket = new TcpSocket();
     let received: Buffer = Buffer.alloc(0);
-    const finish = (outcome: Outcome): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(outcome);
-    };
-    const timer = setTimeout(() => finish({ kind: 'timeout' }), ms);
+    const finish = ending(wait, resolve, () => socket.destroy());
     socket.on('connect', () => socket.write(framed(packet)));
-    socket.on('error', (error) => finish({ kind: 'unreachable', detail: error.message }));
-    socket.on('close', () => finish({ kind: 'unreachable', detail: 'connection closed without an answer' }));
-    socket.on('data', (chunk) => {
-      received = Buffer.concat([received, chunk]);
-      const size = received.length < 2 ? Number.POSITIVE_INFINITY : 2 + received.readUInt16BE(0);
-      if (received.length < size) return;
-      const answer = received.subarray(2, size);
-      const match = matchAnswer(packet, answer);
-      if (match === 'ours') finish({ kind: 'answer', answer });
-      else if (match === 'case') finish({ kind: 'case', answer });
-      else finish({ kind: 'unreachable', detail: 'answer to another question' });
-    });
+    socket.on('error', (error) => finish(unreachable(error)));
+    socket.on('close', () => finish(unreachable('connection closed without an answer')));
+    socket.on('data', (chunk) =>
+      attempt(finish, () => {
+        received = Buffer.concat([received, chunk]);
+        const size = received.length < 2 ? Number.POSITIVE_INFINITY : 2 + received.readUInt16BE(0);
+        if (received.length < size) return;
+        const answer = received.subarray(2, size);
+        const match = matchAnswer(packet, answer);
+        if (match === 'foreign') finish(unreachable('answer to another question'));
+        else finish({ kind: match === 'ours' ? 'answer' : 'case', answer });
+      }),
+    );
+    attempt(finish, () => socket.connect({ host: server.address, port: server.port }));
   });
 }
 
@@ -248,7 +323,7 @@ export function readAnswer(answer: Buffer): Message | undefined {
 }
 
 /** As long as common stub resolvers wait (resolv.conf(5), timeout). */
-const relayMs = 5000;
+const relayWait: Wait = { ms: 5000 };
 /** Each takes a socket; beyond this, queries are lost as on a busy line. */
 const maxRelays = 1000;
 let relays = 0;
@@ -262,7 +337,7 @@ export async function relay(
   query: Buffer,
   transport: 'udp' | 'tcp',
 ): Promise<Buffer | undefined> {
-  return relayed(query, (out) => (transport === 'udp' ? exchangeUdp : exchangeTcp)(server, out, relayMs));
+  return relayed(query, (out) => (transport === 'udp' ? exchangeUdp : exchangeTcp)(server, out, relayWait));
 }
 
 /** The same by UDP, from the network namespace in which `openFd` opens a bound socket. */
@@ -271,18 +346,22 @@ export async function relayFrom(
   server: Server,
   query: Buffer,
 ): Promise<Buffer | undefined> {
-  return relayed(query, (out) => exchangeUdp(server, out, relayMs, () => socketOf(openFd())));
+  return relayed(query, (out) => exchangeUdp(server, out, relayWait, () => socketOf(openFd())));
 }
 
-function socketOf(fd: number): Promise<Socket> {
+/** Takes over the descriptor of a bound socket, which is closed also when that fails. */
+async function socketOf(fd: number): Promise<Socket> {
   const socket = createSocket('udp4');
-  return new Promise((resolve, reject) => {
-    socket.once('error', reject);
-    socket.bind({ fd }, () => {
-      socket.removeAllListeners('error');
-      resolve(socket);
-    });
-  });
+  try {
+    const bound = once(socket, 'listening');
+    socket.bind({ fd });
+    await bound;
+    return socket;
+  } catch (e) {
+    socket.close();
+    closeSync(fd);
+    throw e;
+  }
 }
 
 async function relayed(

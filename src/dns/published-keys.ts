@@ -1,7 +1,8 @@
 /** Keys for encrypted hellos (ECH, RFC 9849) that the HTTPS records of names publish (RFC 9460, RFC 9848). */
 import { serviceParam } from './answer-filter.js';
 import { rcode, type as recordType } from './dns-constants.js';
-import { NoAnswerError, type Upstream } from './upstream.js';
+import type { Upstream } from './upstream.js';
+import { NoAnswerError } from './upstream-servers.js';
 import { type ResourceRecord, readName, WireError } from './wire.js';
 
 export interface PublishedKeysParts {

@@ -22,7 +22,8 @@ import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
 import type { Passthrough } from './passthrough.js';
 import type { Permission, Recorder } from './recorder.js';
 import type { Resolvers } from './resolvers.js';
-import { type Answer, NoAnswerError, type Upstream } from './upstream.js';
+import type { Answer, Upstream } from './upstream.js';
+import { NoAnswerError } from './upstream-servers.js';
 import type { ResourceRecord } from './wire.js';
 
 export interface QueryPipelineOptions {

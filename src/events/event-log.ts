@@ -1,3 +1,4 @@
+import { guarded } from '../lib/faults.js';
 import type { EventData, EventKind, ServiceEvent } from './service-events.js';
 
 /** Events that are kept for readers that come again. */
@@ -24,14 +25,15 @@ export class EventLog {
     this.#started = now();
   }
 
-  /** Number the event, keep it and call the listeners, in the order in which they subscribed. What a listener throws is thrown here. */
+  /** Number the event, keep it and call the listeners, in the order in which they subscribed. One that throws misses this event. */
   emit<K extends EventKind>(kind: K, data: EventData[K]): void {
     this.#last += 1;
     const time = new Date(this.#now()).toISOString();
     const event = { id: `${this.#started}.${this.#last}`, time, kind, data } as ServiceEvent;
     this.#kept.push(event);
     if (this.#kept.length > KEPT * 1.1) this.#kept.splice(0, this.#kept.length - KEPT);
-    for (const listener of this.#listeners) listener(event);
+    for (const listener of this.#listeners)
+      guarded('an event did not reach one of its readers', () => listener(event));
   }
 
   /** Subscriptions that have not ended. */

@@ -8,6 +8,7 @@ import { beginAccounting } from '../kernel/netlink/conntrack.js';
 import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
 import { NO_SENDER, octetsOf, type PassedFlow, type Senders } from '../kernel/netlink/flow-accounting.js';
 import { type Current, Signal } from '../lib/current.js';
+import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
@@ -195,7 +196,7 @@ export class PassedFlows implements AsyncDisposable {
     this.error = undefined;
     worker.unref();
     worker.on('message', (batch: PassedBatch | 'ended') => {
-      if (batch !== 'ended') this.take(batch);
+      if (batch !== 'ended') guarded('connections are not recorded', () => this.take(batch));
     });
     worker.once('error', (e) => this.#failed(e));
     worker.once('exit', () => this.#worker === worker && this.#failed(new Error('the thread has ended')));

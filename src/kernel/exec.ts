@@ -113,6 +113,18 @@ export function fingerprintOf(programs: readonly string[]): string {
     .join('\n');
 }
 
+/** setpriv(1) of util-linux: the kernel kills the program when this process ends, however that happens (PR_SET_PDEATHSIG). */
+const BOUND_TO_US = ['--pdeathsig', 'KILL', '--'] as const;
+/** The command line that starts a program which must not outlive this process; of busybox alone, setpriv has no such option. */
+async function boundToUs(file: string, args: readonly string[]): Promise<readonly [string, ...string[]]> {
+  hasSetpriv ??= execHere('setpriv', [...BOUND_TO_US, 'true']).then(
+    ({ code }) => code === 0,
+    () => false,
+  );
+  return (await hasSetpriv) ? ['setpriv', ...BOUND_TO_US, file, ...args] : [file, ...args];
+}
+let hasSetpriv: Promise<boolean> | undefined;
+
 /** Runs a program as a child of this process. `onStarted` is called with its pid. */
 export async function execHere(
   file: string,
@@ -240,10 +252,11 @@ export async function runHook(
   options: { readonly input: string; readonly timeoutMs: number; readonly signal: AbortSignal },
 ): Promise<HookResult> {
   const { execa } = await programs();
+  const [program, ...words] = await boundToUs(file, args);
   const ending = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
   let output = '';
   try {
-    const child = execa(file, [...args], {
+    const child = execa(program, words, {
       reject: false,
       detached: true,
       cleanup: false,
@@ -315,8 +328,8 @@ export async function must(
 }
 
 /**
- * Starts a long-lived program and passes on its lines. It stops when `signal` aborts. Resolves with the reason of its
- * end.
+ * Starts a long-lived program and passes on its lines. It stops when `signal` aborts, or this process ends. Resolves with the reason of
+ * its end.
  */
 export async function follow(
   file: string,
@@ -325,8 +338,9 @@ export async function follow(
   signal: AbortSignal,
 ): Promise<string> {
   const { execa } = await programs();
+  const [program, ...words] = await boundToUs(file, args);
   const { child } = await startProcess(file, args, () =>
-    execa(file, [...args], {
+    execa(program, words, {
       reject: false,
       stdin: 'ignore',
       buffer: false,

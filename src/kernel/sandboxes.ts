@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { Signal } from '../lib/current.js';
+import { guarded } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-rules.js';
@@ -153,7 +154,8 @@ export class Sandboxes implements AsyncDisposable {
     const worker = startThread(new URL('./sandbox-thread.js', import.meta.url));
     this.#worker = worker;
     worker.unref();
-    worker.on('message', (report: SandboxReport) => this.#take(report));
+    const untaken = 'a new network namespace could not be taken over: the next pass does it';
+    worker.on('message', (report: SandboxReport) => guarded(untaken, () => this.#take(report)));
     worker.on('error', (e) => {
       this.#worker = undefined;
       this.#rejectAll(e);

@@ -15,6 +15,7 @@
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
+import { contained, guarded } from './faults.js';
 import type { Logger } from './log.js';
 
 const ignore = (): void => undefined;
@@ -227,10 +228,14 @@ export class KeyedRunner {
   #start(key: string): void {
     this.#waiting.delete(key);
     this.#running.add(key);
-    void this.#task(key).finally(() => {
-      this.#running.delete(key);
-      this.#pump();
-    });
+    void this.#task(key)
+      .catch((error: unknown) =>
+        contained(error, 'work for one object has failed: its next change repeats it'),
+      )
+      .finally(() => {
+        this.#running.delete(key);
+        this.#pump();
+      });
   }
 }
 
@@ -309,16 +314,11 @@ export class SharedTimer {
     const all = this.#due;
     this.#due = [];
     this.#beat += 1;
-    let n = 0;
-    try {
-      for (let due = all[n++]; due; due = all[n++])
-        if (due.beat <= this.#beat) due.work();
-        else this.#due.push(due);
-    } finally {
-      // also after an error, so that other work goes on if the process does
-      for (; n < all.length; n++) this.#due.push(all[n] as Due);
-      if (this.#due.length === 0) this.#timer = void clearInterval(this.#timer);
+    for (const due of all) {
+      if (due.beat > this.#beat) this.#due.push(due);
+      else guarded('work that is repeated has failed', due.work);
     }
+    if (this.#due.length === 0) this.#timer = void clearInterval(this.#timer);
   }
 }
 

@@ -1,30 +1,51 @@
 import type { Logger } from './log.js';
 
-/** Codes of errors for a resource that this host has run out of: no fault of the program, and over when it is freed. */
-const EXHAUSTED: ReadonlySet<unknown> = new Set([
-  'EMFILE',
-  'ENFILE',
-  'ENOMEM',
-  'ENOBUFS',
-  'ENOSPC',
-  'EAGAIN',
-]);
 /** As many within a minute mean that going on leads nowhere. */
 const MOST = 100;
 const WINDOW_MS = 60_000;
 
+let containedLog: Pick<Logger, 'error'> | undefined;
+/** Errors that are contained are logged here from now on. */
+export function logContained(log: Pick<Logger, 'error'> | undefined): void {
+  containedLog = log;
+}
+
+/**
+ * Reports an error in the handling of one packet, query, message or event, of which the caller drops only that one. What a container, the network
+ * or Docker sends arrives in callbacks of the event loop, where an error would end the process. `what` names what is not done, and the
+ * log is bounded (log.ts). In a program without such a log, such as a test or a command, the error ends the process.
+ */
+export function contained(error: unknown, what: string): void {
+  if (containedLog) containedLog.error({ err: error }, what);
+  else
+    setImmediate(() => {
+      throw error;
+    });
+}
+
+/** Runs `work`, and contains what it throws. */
+export function guarded(what: string, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    contained(error, what);
+  }
+}
+
 export interface FaultsOptions {
   /** Reads the kernel again and applies the desired state; resolves when that has succeeded. */
   readonly resync: () => Promise<void>;
-  readonly exit: (code: number) => void;
+  /** Ends the process, of which `cause` is told at its next start. */
+  readonly exit: (cause: string) => void;
   readonly log: Pick<Logger, 'error' | 'info'>;
   readonly now: () => number;
 }
 
 /**
- * Handles errors that no code has caught. When descriptors, memory or disk have run out, the process goes on, is not ready
- * until a pass has read the kernel again and succeeded, and logs both. Any other error is a fault of the program, after which its
- * state is unknown: it exits, the kernel keeps enforcing, and the service manager starts it again.
+ * Handles errors that no code has caught. After a refusal by the system, such as descriptors that have run out or a socket that cannot be
+ * connected, and after a rejected promise, the work that was affected has failed alone: the process goes on, is not ready until a pass has read the
+ * kernel again and succeeded, and logs both. Any other error has left a callback of the program half-way, after which its state is unknown: it
+ * exits, the kernel keeps enforcing, and the service manager starts it again.
  */
 export class Faults {
   readonly #o: FaultsOptions;
@@ -36,32 +57,33 @@ export class Faults {
     this.#o = options;
   }
 
-  take(error: unknown): void {
+  take(error: unknown, isRejection = false): void {
     const { log, now, exit } = this.#o;
     const message = error instanceof Error ? error.message : String(error);
     this.#times = [...this.#times.filter((t) => t > now() - WINDOW_MS), now()];
-    if (!isExhaustion(error) || this.#times.length > MOST) {
+    const isMany = this.#times.length > MOST;
+    if (isMany || !(isRejection || isOfSystem(error))) {
       log.error(
         { err: error },
         'a fault that nothing handles: the service ends, and the kernel keeps enforcing',
       );
-      exit(1);
+      exit(isMany ? `${MOST} faults within a minute, the last of which was ${message}` : causeOf(error));
       return;
     }
     if (this.pending === undefined)
       log.error(
         { err: error },
-        'this host has run out of a resource: the service goes on, and is not ready until the kernel has been read again',
+        'a task has failed, and nothing has handled it: the service goes on, and is not ready until the kernel has been read again',
       );
     const isFirst = this.pending === undefined;
-    this.pending = `a task failed (${message}): free what this host has run out of (descriptors, memory or disk)`;
+    this.pending = `a task failed (${message}): if this host has run out of descriptors, memory or disk, free some`;
     if (isFirst) void this.#recover();
   }
 
   async #recover(): Promise<void> {
     try {
       await this.#o.resync();
-      this.#o.log.info({}, 'the kernel holds what it should again, after a resource had run out');
+      this.#o.log.info({}, 'the kernel holds what it should again, after a task had failed');
     } catch (e) {
       // The reconciler tries again, and reports itself that the kernel is not in sync.
       this.#o.log.error({ err: String(e) }, 'the kernel could not be brought in sync yet');
@@ -71,21 +93,36 @@ export class Faults {
 
   /** From here on this process's own last handlers lead here. */
   watch(of: NodeJS.EventEmitter = process): Disposable {
-    const take = (error: unknown): void => this.take(error);
-    of.on('uncaughtException', take);
-    of.on('unhandledRejection', take);
+    const thrown = (error: unknown): void => this.take(error);
+    const rejected = (error: unknown): void => this.take(error, true);
+    of.on('uncaughtException', thrown);
+    of.on('unhandledRejection', rejected);
     return {
       [Symbol.dispose]: () => {
-        of.off('uncaughtException', take);
-        of.off('unhandledRejection', take);
+        of.off('uncaughtException', thrown);
+        of.off('unhandledRejection', rejected);
       },
     };
   }
 }
 
-/** libuv's errors have their code as text in `code`, or, from `os`, in `info`. */
-function isExhaustion(error: unknown): boolean {
+/** The message, and where it was thrown. */
+function causeOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const [at] = /^ +at .*$/m.exec(error.stack ?? '') ?? [];
+  return `${error.name}: ${error.message}${at === undefined ? '' : `, ${at.trim()}`}`;
+}
+
+/**
+ * Errors of system calls have a number (`errno`), or, from `os`, the code in `info`; those of Node about the state of a socket or a stream have such a
+ * code. Both are thrown by calls, and have changed nothing in the program's own state.
+ */
+function isOfSystem(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  const { code, info } = error as { readonly code?: unknown; readonly info?: { readonly code?: unknown } };
-  return EXHAUSTED.has(code) || EXHAUSTED.has(info?.code);
+  const { code, errno, info } = error as Partial<Record<'code' | 'errno' | 'info', unknown>>;
+  return (
+    typeof errno === 'number' ||
+    info !== undefined ||
+    /^E(?!RR_)|^ERR_(SOCKET|STREAM|IPC|SERVER|HTTP)_/.test(String(code))
+  );
 }

@@ -290,7 +290,9 @@ class Sender implements AsyncDisposable {
     }
     const batch = outbox.events.slice(0, outbox.head);
     const { signal } = this.#ended;
-    const result = await deliver(this.#o.config, messageOf(this.#o.node, batch), signal);
+    const result = await Promise.resolve()
+      .then(() => deliver(this.#o.config, messageOf(this.#o.node, batch), signal))
+      .catch((e: unknown) => ({ ok: false, detail: String(e), hopeless: true, afterMs: 0 }) as const);
     if (result.ok) return this.#succeeded(outbox, batch.length);
     if (signal.aborted) return;
     this.#failed += 1;

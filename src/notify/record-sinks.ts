@@ -143,11 +143,16 @@ class UdpWire implements Wire {
   }
   async #connected(): Promise<UdpSocket> {
     const socket = createSocket(isIPv6(this.#host) ? 'udp6' : 'udp4').unref();
-    socket.connect(this.#port, this.#host);
-    await once(socket, 'connect');
     // An answer of ICMP is reported by the next call of send as well.
     socket.on('error', () => undefined);
-    return socket;
+    try {
+      socket.connect(this.#port, this.#host);
+      await once(socket, 'connect');
+      return socket;
+    } catch (e) {
+      socket.close();
+      throw e;
+    }
   }
 }
 

@@ -86,7 +86,15 @@ class Channel implements AsyncDisposable {
   /** Returns the pause that the server asks for. */
   async #once(signal: AbortSignal): Promise<number> {
     const { name, batch } = this.#sink;
-    const { taken, dropped, error, afterMs = 0 } = await this.#sink.send(this.#queue.slice(0, batch), signal);
+    const events = this.#queue.slice(0, batch);
+    const {
+      taken,
+      dropped,
+      error,
+      afterMs = 0,
+    } = await this.#sink
+      .send(events, signal)
+      .catch((e: unknown): Outcome => ({ taken: events.length, dropped: events.length, error: String(e) }));
     this.#queue.splice(0, taken);
     this.#dropped += dropped;
     this.#delivered += taken - dropped;

@@ -226,6 +226,7 @@ function receiver({ target: namespace }: CanaryStage, family: Family, address: s
   const udp = datagrams.socket;
   udp.on('message', (m, from) => m.equals(nonce) && udp.send(m, from.port, from.address, () => undefined));
   const tcp = createServer((socket) => void socket.on('error', () => undefined).destroy());
+  tcp.on('error', () => undefined); // what cannot be accepted has not arrived
   tcp.listen({ fd: tcpListenFd({ family, address, port: CANARY_PORT, namespace }) });
   const dispose = (): void => {
     datagrams[Symbol.dispose]();

@@ -125,7 +125,7 @@ function listen(path: string): Promise<Server> {
     const server = createServer((socket) =>
       socket.on('error', () => socket.destroy()).end(`process ${process.pid}`),
     );
-    server.once('error', reject);
+    server.on('error', reject); // also later, when a connection cannot be accepted: the lock is held without
     server.listen(path, () => resolve(server.unref()));
   });
 }

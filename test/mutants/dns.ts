@@ -25,6 +25,28 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'many-open-queries',
+    what: 'one server has several open queries for one question, any of which a forged answer may match',
+    file: 'src/dns/upstream-servers.ts',
+    from: 'order.slice(0, at.length).map((server, i)',
+    to: 'at.map((_, i) => order[i % order.length] as Server).map((server, i)',
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'takes the answer of a slow server, and asks it few times, with one port and one id',
+    },
+  },
+  {
+    id: 'unroutable-resolver',
+    what: 'a query to a resolver without a route ends the service',
+    file: 'src/dns/exchange.ts',
+    from: "socket.on('connect', send);",
+    to: "socket.on('error', () => socket.send(packet));",
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'the second answers where 255.255.255.255 cannot be asked, and each is named where none can',
+    },
+  },
+  {
     id: 'names-ahead',
     what: 'before Docker has reported it, the names of an enforced container are asked by Docker',
     file: 'src/kernel/sandbox-thread.ts',

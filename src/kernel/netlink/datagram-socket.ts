@@ -152,11 +152,11 @@ export class Datagrams {
 
   /**
    * Sends the replies that are staged. One that the kernel refuses is lost: the client sends its query again. Returns the first
-   * error number, or 0.
+   * error number, or 0. Without a socket they are dropped.
    */
-  send(fd: number): number {
+  send(fd: number | undefined): number {
     let failure = 0;
-    for (let at = 0; at < this.#staged; ) {
+    for (let at = 0; fd !== undefined && at < this.#staged; ) {
       const sent = sendDatagrams(fd, this.#out.headers, at, this.#staged - at, HEADER.size);
       if (sent < 0) failure ||= -sent;
       at += Math.max(sent, 1);
@@ -210,8 +210,12 @@ export class DatagramSocket implements Disposable {
       this.#onError(-count);
       return;
     }
-    this.#onDatagrams(count);
-    const errno = this.#open ? this.#datagrams.send(this.#fd) : 0;
-    if (errno !== 0) this.#onError(errno);
+    try {
+      this.#onDatagrams(count);
+    } finally {
+      // Replies that are staged must not be sent through another socket.
+      const errno = this.#datagrams.send(this.#open ? this.#fd : undefined);
+      if (errno !== 0) this.#onError(errno);
+    }
   }
 }

@@ -1,6 +1,7 @@
 /** The C library's calls that Node does not offer, each declared once. All are synchronous and never block, but for sendLater. */
 import { arch, endianness } from 'node:os';
 import koffi from 'koffi';
+import { contained } from '../../lib/faults.js';
 import { NetlinkError } from './netlink-error.js';
 
 // Messages are built and read as little endian; refuse a host where they would mean something else.
@@ -246,16 +247,16 @@ export interface Watch {
 /** koffi ends a watch whose handle is garbage-collected: these references keep them until they are stopped. */
 const live = new Set<Watch>();
 
-/** Calls back whenever `fd` is readable, on the event loop; the watch alone does not keep the process alive. */
+/**
+ * Calls back whenever `fd` is readable, on the event loop; the watch alone does not keep the process alive. koffi drops what its
+ * callbacks throw: it is reported, and the socket is read again when it is readable.
+ */
 export function watchReadable(fd: number, onReadable: () => void): Watch {
   const guarded = () => {
     try {
       onReadable();
     } catch (error) {
-      // koffi drops what its callbacks throw: hand it to the process as uncaught instead of losing it.
-      setImmediate(() => {
-        throw error;
-      });
+      contained(error, 'what a socket has received could not be handled');
     }
   };
   const handle = koffi.node.poll(fd, { readable: true }, guarded);

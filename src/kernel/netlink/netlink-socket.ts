@@ -1,6 +1,7 @@
 /** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), notifications. */
 
 import { Serial } from '../../lib/async.js';
+import { contained } from '../../lib/faults.js';
 import {
   closeDescriptor,
   receiveDatagram,
@@ -9,6 +10,7 @@ import {
   type Watch,
   watchReadable,
 } from './libc.js';
+import { deliver, type Listener } from './listener.js';
 import { type NetlinkOptions, openNetlink } from './namespace.js';
 import {
   type Acknowledgement,
@@ -27,8 +29,7 @@ import {
 } from './netlink-codec.js';
 import { EBADF, EMSGSIZE, ENOBUFS, NetlinkError, notTaken, refusal } from './netlink-error.js';
 
-const EAGAIN = 11;
-const EINTR = 4;
+const [EINTR, EAGAIN] = [4, 11];
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
 const TYPE_AT = 4;
@@ -61,15 +62,6 @@ interface Dump<T> extends DumpOptions<T> {
   readonly out: Outgoing;
   readonly decode: (message: NetlinkMessage) => T | undefined;
 }
-export interface Listener {
-  /** The message's body is valid during the call only. */
-  onMessage(message: NetlinkMessage): void;
-  /** The kernel dropped messages: state that was derived from them must be read again. */
-  onOverrun(): void;
-  /** Bytes that are no netlink message. */
-  onMalformed(error: string): void;
-}
-
 export class NetlinkSocket implements Disposable {
   readonly fd: number;
   readonly #buffer: Buffer;
@@ -269,7 +261,7 @@ export class NetlinkSocket implements Disposable {
     const early = this.#early.splice(0);
     // not before the caller has what its constructor returns: its listener may use it
     queueMicrotask(() => {
-      for (const message of early) if (this.#open) listener.onMessage(message);
+      for (const message of early) if (this.#open) deliver(listener, message);
     });
   }
 
@@ -302,7 +294,10 @@ export class NetlinkSocket implements Disposable {
     if (length >= 0 && length <= this.#buffer.length) return this.#buffer.subarray(0, length);
     if (length === -EAGAIN || length === -EINTR) return 'nothing';
     if (length === -ENOBUFS) return 'overrun';
-    throw new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
+    const error = new NetlinkError(operation, length > 0 ? EMSGSIZE : -length);
+    if (operation !== 'receive') throw error;
+    contained(error, 'a netlink socket could not be read: what it has reported counts as lost');
+    return 'overrun';
   }
 
   #readAnswer(operation: string, sequence: number, answers: NetlinkMessage[]): Acknowledgement | undefined {
@@ -393,7 +388,7 @@ export class NetlinkSocket implements Disposable {
         continue;
       }
       const { messages, malformed } = parseMessages(data);
-      for (const message of messages) listener.onMessage(message);
+      for (const message of messages) deliver(listener, message);
       if (malformed !== undefined) listener.onMalformed(malformed);
     }
   }

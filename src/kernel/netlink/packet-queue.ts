@@ -3,6 +3,7 @@
  * them without a listener, or when the queue or buffer is full.
  */
 import { readFileSync } from 'node:fs';
+import { contained } from '../../lib/faults.js';
 import { keptSockets } from './kept-sockets.js';
 import { inNamespace } from './namespace.js';
 import {
@@ -212,6 +213,8 @@ export class PacketQueue implements Disposable {
   readonly #counts = { received: 0, verdicts: 0, lateVerdicts: 0, malformed: 0 };
   /** The process before has bound it. What that has read and not decided is dropped with the first packet. */
   #hasEarlier: boolean;
+  /** Packets whose verdict the kernel has not taken. */
+  readonly #undecided = new Set<number>();
 
   /**
    * Binds the queue, or takes over that of the process before, and delivers its packets from now on, at most 64 datagrams a turn of the event
@@ -240,11 +243,25 @@ export class PacketQueue implements Disposable {
 
   /**
    * Decides on a packet, with a new mark if one is given. `repeat` runs the packet through the hook again from its
-   * start, with the new mark. `accept` skips all later rules, so that the packet hold never uses it.
+   * start, with the new mark. `accept` skips all later rules, so that the packet hold never uses it. Never throws: a packet whose
+   * verdict the kernel does not take, for example because it is out of memory, waits on, and is dropped with a later verdict.
    */
   verdict(id: number, verdict: keyof typeof VERDICT, mark?: number): void {
-    this.#socket.send('verdict on a queued packet', this.#verdict.of(id, verdict, mark));
+    if (!this.#send(id, verdict, mark)) return;
     this.#counts.verdicts++;
+    for (const late of this.#undecided) if (!this.#send(late, 'drop')) return;
+  }
+
+  #send(id: number, verdict: keyof typeof VERDICT, mark?: number): boolean {
+    try {
+      this.#socket.send('verdict on a queued packet', this.#verdict.of(id, verdict, mark));
+      this.#undecided.delete(id);
+      return true;
+    } catch (error) {
+      this.#undecided.add(id);
+      contained(error, 'the kernel has not taken the verdict on a packet: it is dropped');
+      return false;
+    }
   }
 
   stats(): QueueStats {
@@ -274,8 +291,13 @@ export class PacketQueue implements Disposable {
       return;
     }
     this.#counts.received++;
-    if (this.#hasEarlier) this.#dropEarlier(packet.value.id);
-    this.#onPacket(packet.value);
+    try {
+      if (this.#hasEarlier) this.#dropEarlier(packet.value.id);
+      this.#onPacket(packet.value);
+    } catch (error) {
+      contained(error, 'a queued packet could not be handled: it is dropped');
+      this.verdict(packet.value.id, 'drop');
+    }
   }
 
   /** Ids of a queue increase. */

@@ -46,6 +46,32 @@ test('a listener that throws ends the process as any uncaught error does', () =>
   expect(status).toBe(1);
 });
 
+test('in the service, a message that a listener cannot handle counts as lost, and the next ones are delivered', () => {
+  const { status, output } = run(`
+    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
+    const { Addresses } = await import('${SOURCE}addresses.ts');
+    const { logContained } = await import('${SOURCE}../../lib/faults.ts');
+    logContained({ error: ({ err }, message) => console.log(message + ': ' + err.message) });
+    const end = setTimeout(() => process.exit(3), 10_000);
+    const addresses = new Addresses({ namespace: path });
+    let seen = 0;
+    const onAddress = () => {
+      seen += 1;
+      if (seen === 1) throw new Error('from the listener');
+      console.log('the next one');
+      clearTimeout(end);
+    };
+    const onOverrun = () => {
+      console.log('lost');
+      addresses.add('lo', '203.0.113.11/32');
+    };
+    new RouteMonitor({ onOverrun, onAddress }, { namespace: path });
+    addresses.add('lo', '203.0.113.10/32');
+  `);
+  expect(output).toMatch(/from the listener\nlost\nthe next one\n/);
+  expect(status).toBe(0);
+});
+
 test('an open listener alone does not keep the process', () => {
   const { status, output } = run(`
     const { RouteMonitor } = await import('${SOURCE}../host-links.ts');

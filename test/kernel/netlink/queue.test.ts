@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
 import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
 import { PacketQueue, type QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
+import { logContained } from '../../../src/lib/faults.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { udpIn } from './udp.js';
 
@@ -94,6 +95,30 @@ test.each([
     expect(queue.stats()).toMatchObject({ verdicts: 20, waiting: 0, lateVerdicts: 0 });
   },
 );
+
+test('a packet that cannot be handled is dropped, and the next ones are handled', async () => {
+  const said: string[] = [];
+  logContained({ error: (_, message) => void said.push(message ?? '') });
+  try {
+    let first: number | undefined;
+    using queue = new PacketQueue({ queue: QUEUE, namespace: a.path }, (packet) => {
+      first ??= packet.id;
+      if (packet.id === first) throw new Error('of this packet');
+      queue.verdict(packet.id, 'repeat', 0x40);
+    });
+    using sender = await udpIn(a, 4, '192.0.2.1');
+    using receiver = await udpIn(b, 4, '192.0.2.2', 7000);
+    sender.socket.send('lost', 7000, '192.0.2.2');
+    await until('the first packet to be dropped', () => queue.stats().verdicts === 1);
+    sender.socket.send('next', 7000, '192.0.2.2');
+    await until('the next one to arrive', () => receiver.received.length > 0);
+    expect(receiver.received).toEqual(['next']);
+    expect(queue.stats().waiting).toBe(0);
+    expect(said).toEqual([expect.stringContaining('it is dropped')]);
+  } finally {
+    logContained(undefined);
+  }
+});
 
 /** Bit of a connection's mark. */
 const ENDED = 0x80;

@@ -157,7 +157,7 @@ it('a reload names the keys that changed, and none of their values', async () =>
   expect(changedKeys(before, after)).toEqual(['api.tokens', 'dns.grace', 'more']);
   const records: unknown[] = [];
   const audit = { recordOrWait: async (r: unknown) => records.push(r) > 0 };
-  await recordStart(audit, 'host', changedKeys(before, after));
+  await recordStart(audit, 'host', null, changedKeys(before, after));
   await recordTeardown(audit, 'host', 'local:bob');
   expect(records).toMatchObject([
     { action: 'config.reload', target: 'host', after: { changed: ['api.tokens', 'dns.grace', 'more'] } },
