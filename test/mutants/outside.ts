@@ -108,7 +108,7 @@ export const OUTSIDE: readonly Mutant[] = [
     file: 'src/store/redis-scripts.ts',
     from: "if (now[1] or '') ~= id then return {'moved'} end\n",
     to: '',
-    killedBy: { file: HISTORY, test: 'a Redis that was emptied takes no write of this host' },
+    killedBy: { file: HISTORY, test: 'a Redis that is another store takes no write of this host' },
   },
   {
     id: 'redis-set-back',
@@ -152,8 +152,8 @@ export const OUTSIDE: readonly Mutant[] = [
     id: 'redis-not-sent',
     what: 'a change that was not sent to Redis is reported as possibly made',
     file: 'src/store/redis-link.ts',
-    from: 'if (!isWritable(redis)) throw new NotSentError(this.#lastError);',
-    to: '',
+    from: ' && (redis.stream as Partial<Socket> | undefined)?.writable === true;',
+    to: ';',
     killedBy: { file: HISTORY, test: 'the next ones are not said to be taken: they were not sent' },
   },
   {
