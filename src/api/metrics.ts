@@ -8,7 +8,6 @@ import { DENIAL_REASONS, type Denials } from '../enforce/denials.js';
 import type { PacketHold } from '../enforce/packet-hold.js';
 import type { Recording } from '../enforce/recording.js';
 import type { EventLog } from '../events/event-log.js';
-import { FLOW_VERDICTS } from '../events/service-events.js';
 import type { KernelSets } from '../kernel/netlink/ipset.js';
 import type { Signal } from '../lib/current.js';
 import type { Histogram } from '../lib/histogram.js';

@@ -1,5 +1,4 @@
 /** Tells receivers of events: which events each gets, in which messages, and when they are delivered. */
-
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
@@ -58,7 +57,6 @@ class Recent {
 }
 
 const REPEATED_MS = 60_000;
-
 /** Which events a receiver gets. */
 export class Selection {
   readonly #config: Pick<ReceiverConfig, 'events' | 'containers'>;
