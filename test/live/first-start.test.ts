@@ -122,7 +122,7 @@ async function goesOn(what = GOES_ON): Promise<void> {
 /** A sender on Docker's bridge that is no container, as a step of a build is. */
 const BUILD = `
 set -e
-unshare -n sleep 600 & pid=$!
+setpriv --pdeathsig KILL unshare -n sleep 600 & pid=$!
 trap "kill $pid" EXIT
 own=$(readlink /proc/self/ns/net)
 for i in $(seq 100); do [ "$(readlink /proc/$pid/ns/net)" != "$own" ] && break; sleep 0.05; done
@@ -133,7 +133,7 @@ $in ip link set lo up; $in ip link set eth0 up
 $in ip address add "$1"/16 dev eth0
 $in ip route add default via "$2"
 shift 2
-$in "$@"`;
+$in setpriv --pdeathsig KILL "$@"`;
 
 beforeAll(async () => {
   lab = await Lab.up();
