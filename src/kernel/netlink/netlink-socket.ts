@@ -71,7 +71,7 @@ export interface Listener {
 }
 
 export class NetlinkSocket implements Disposable {
-  readonly #fd: number;
+  readonly fd: number;
   readonly #buffer: Buffer;
   #sequence = 0;
   #open = true;
@@ -85,11 +85,7 @@ export class NetlinkSocket implements Disposable {
   /** `open`: a descriptor of such a socket that another process has opened. */
   constructor(options: NetlinkOptions, open?: number) {
     this.#buffer = Buffer.allocUnsafeSlow(options.datagram ?? 65536);
-    this.#fd = open ?? openNetlink(options);
-  }
-
-  get fd(): number {
-    return this.#fd;
+    this.fd = open ?? openNetlink(options);
   }
 
   /** Sends a whole message that was encoded before and has no flag `ack`. Throws NetlinkError when the kernel does not take it. */
@@ -118,7 +114,7 @@ export class NetlinkSocket implements Disposable {
    */
   repeat(operation: string, message: Buffer): number {
     this.#sendAgain(operation, message, message.length);
-    const length = receiveDatagram(this.#fd, this.#buffer);
+    const length = receiveDatagram(this.fd, this.#buffer);
     // An acknowledgement is alone in its datagram (netlink_ack).
     if (
       length >= ACK_LENGTH &&
@@ -144,7 +140,7 @@ export class NetlinkSocket implements Disposable {
   ): number {
     this.#sendAgain(operation, message, length);
     for (let reads = 0; reads < MAX_READS_PER_REQUEST; reads++) {
-      const received = receiveDatagram(this.#fd, this.#buffer);
+      const received = receiveDatagram(this.fd, this.#buffer);
       if (received < 0) throw new NetlinkError(operation, -received);
       if (received > this.#buffer.length) throw new NetlinkError(operation, EMSGSIZE);
       const end = this.#readListing(received, read);
@@ -159,7 +155,7 @@ export class NetlinkSocket implements Disposable {
     this.#sequence = (this.#sequence + 1) >>> 0 || 1;
     for (let at = 0; at < length; at += align4(u32At(message, at)))
       message.writeUInt32LE(this.#sequence, at + SEQUENCE_AT);
-    const errno = sendDatagram(this.#fd, message, length);
+    const errno = sendDatagram(this.fd, message, length);
     if (errno !== 0) throw new NetlinkError(operation, errno);
   }
 
@@ -193,7 +189,7 @@ export class NetlinkSocket implements Disposable {
   /** As `transaction`, from another thread: for those that wait for an RCU grace period. Rejects with the same errors. */
   async transactionLater(operation: string, outs: readonly Outgoing[]): Promise<void> {
     const batch = this.#batch(outs);
-    if (!(await sendLater(this.#fd, batch.bytes))) throw notTaken(operation);
+    if (!(await sendLater(this.fd, batch.bytes))) throw notTaken(operation);
     this.#mustBeApplied(operation, batch);
   }
 
@@ -240,7 +236,7 @@ export class NetlinkSocket implements Disposable {
     const bytes = outs.map((out, n) =>
       encodeMessage(out.type, (out.flags ?? 0) | FLAG.request | FLAG.ack, first + n, out.body),
     );
-    if (!(await sendLater(this.#fd, Buffer.concat(bytes)))) throw notTaken(operation);
+    if (!(await sendLater(this.fd, Buffer.concat(bytes)))) throw notTaken(operation);
     return outs.map((_, n) => this.#acknowledgement(operation, first + n));
   }
 
@@ -270,7 +266,7 @@ export class NetlinkSocket implements Disposable {
   listen(listener: Listener, batch = 64): void {
     if (this.#listener !== undefined) throw new Error('netlink: this socket has a listener already');
     this.#listener = listener;
-    this.#watch = watchReadable(this.#fd, () => this.drain(batch));
+    this.#watch = watchReadable(this.fd, () => this.drain(batch));
     const early = this.#early.splice(0);
     // not before the caller has what its constructor returns: its listener may use it
     queueMicrotask(() => {
@@ -282,7 +278,7 @@ export class NetlinkSocket implements Disposable {
     if (!this.#open) return;
     this.#open = false;
     this.#watch?.stop();
-    closeDescriptor(this.#fd);
+    closeDescriptor(this.fd);
   }
 
   [Symbol.dispose](): void {
@@ -297,13 +293,13 @@ export class NetlinkSocket implements Disposable {
   }
 
   #send(operation: string, bytes: Buffer): void {
-    const errno = sendDatagram(this.#fd, bytes);
+    const errno = sendDatagram(this.fd, bytes);
     if (errno !== 0) throw new NetlinkError(operation, errno);
   }
 
   #receive(operation: string): Buffer | 'nothing' | 'overrun' {
     if (!this.#open) return 'nothing';
-    const length = receiveDatagram(this.#fd, this.#buffer);
+    const length = receiveDatagram(this.fd, this.#buffer);
     if (length >= 0 && length <= this.#buffer.length) return this.#buffer.subarray(0, length);
     if (length === -EAGAIN || length === -EINTR) return 'nothing';
     if (length === -ENOBUFS) return 'overrun';
@@ -344,7 +340,7 @@ export class NetlinkSocket implements Disposable {
       const { sequence, bytes } = this.#encode(operation, out, FLAG.request | FLAG.dump);
       decoded?.begin();
       if (!later) this.#send(operation, bytes);
-      else if (!(await sendLater(this.#fd, bytes))) throw notTaken(operation);
+      else if (!(await sendLater(this.fd, bytes))) throw notTaken(operation);
       let sliceEnds = performance.now() + SLICE_MS;
       while (!progress.done) {
         if (performance.now() > sliceEnds) {
