@@ -82,10 +82,9 @@ export class NetlinkSocket implements Disposable {
   /** Notifications that arrived while a request waited for its acknowledgement. */
   #early: NetlinkMessage[] = [];
 
-  /** `open`: a descriptor of such a socket that another process has opened. */
-  constructor(options: NetlinkOptions, open?: number) {
+  constructor(options: NetlinkOptions, openedBefore?: number) {
     this.#buffer = Buffer.allocUnsafeSlow(options.datagram ?? 65536);
-    this.fd = open ?? openNetlink(options);
+    this.fd = openedBefore ?? openNetlink(options);
   }
 
   /** Sends a whole message that was encoded before and has no flag `ack`. Throws NetlinkError when the kernel does not take it. */
