@@ -107,14 +107,14 @@ export function readMemory(fd: number): Buffer {
   return content;
 }
 
-export interface Kept {
+interface Kept {
   /** How the sockets are configured, or a value that belongs to them. */
   readonly detail: string;
   readonly fds: readonly number[];
 }
 
 /** What this process keeps for the next one, and what the process before has kept for this one. */
-export class KeptSockets {
+class KeptSockets {
   readonly #inherited = new Map<string, Kept>();
   readonly #kept = new Map<string, Kept>();
   #ends: { readonly own: number; readonly other: number } | undefined;
