@@ -29,7 +29,7 @@ const FILE = 'keeper';
 /** Of the unix socket in the keeper. */
 const FD = 3;
 /** Tenths of a second. A start has taken over long before: systemd begins it after one second. */
-const TENTHS = 150;
+const TENTHS = 300;
 /**
  * Standard input ends with the service. The lock is a file of its own for each process that has it. A process that takes the sockets over has
  * opened them before it locks the folder, and another one finds the queues free before it needs them.
