@@ -3,7 +3,7 @@
  * locks the state folder. It opens the way of observed containers to their own resolvers at once.
  */
 import type { ChildProcess } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
@@ -34,16 +34,17 @@ const TENTHS = 300;
  * Standard input ends with the service. The lock is a file of its own for each process that has it. A process that takes the sockets over has
  * opened them before it locks the folder, and another one finds the queues free before it needs them.
  */
-const SCRIPT = `folder=$1; shift
-seen() { stat -c %i.%Z "$folder/lock"; }
-was=$(seen); read -r _
-for set; do ipset flush "$set"; done
-i=0
+const WAITING = 'drawbridge-keeper-waiting';
+const WAIT = `folder=$1; was=$2; i=0
 while [ $i -lt ${TENTHS} ] && [ -d "$folder" ]; do
-  now=$(seen)
+  now=$(stat -c %i.%Z "$folder/lock")
   [ -z "$now" ] || [ "$now" = "$was" ] || exit 0
   sleep 0.1; i=$((i+1))
 done`;
+const SCRIPT = `folder=$1; wait=$2; shift 2
+was=$(stat -c %i.%Z "$folder/lock"); read -r _
+for set; do ipset flush "$set"; done
+exec /bin/sh -c "$wait" ${WAITING} "$folder" "$was"`;
 const RESTART_MS = 1_000;
 
 /** Field 22 of proc_pid_stat(5). Throws when the process has ended. */
@@ -69,7 +70,10 @@ function identityIn(state: string): Identity | undefined {
  */
 export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
   const keeper = identityIn(state);
-  if (!keeper) return;
+  if (!keeper) {
+    endOthers();
+    return;
+  }
   const verify = (): void => {
     if (beganAt(keeper.pid) !== keeper.began) throw new Error('it has ended');
   };
@@ -80,6 +84,20 @@ export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
       { err: String(err) },
       'the sockets of the process before cannot be taken over: what waits in them is lost',
     );
+  }
+}
+
+/** Those that wait in this network namespace for a service with another state folder have the queues. */
+function endOthers(): void {
+  const own = readlinkSync('/proc/self/ns/net');
+  for (const name of readdirSync('/proc')) {
+    if (!/^[1-9]/.test(name)) continue;
+    try {
+      const isWaiting = readFileSync(`/proc/${name}/cmdline`, 'latin1').split('\0').includes(WAITING);
+      if (isWaiting && readlinkSync(`/proc/${name}/ns/net`) === own) process.kill(-Number(name), 'SIGKILL');
+    } catch {
+      // It has ended.
+    }
   }
 }
 
@@ -94,7 +112,7 @@ export function endKeeper(state: string): void {
 
 function kill({ pid, began }: Identity): void {
   try {
-    if (beganAt(pid) === began) process.kill(pid, 'SIGKILL');
+    if (beganAt(pid) === began) process.kill(-pid, 'SIGKILL'); // with the command that it waits for
   } catch {
     // ENOENT, ESRCH: it has ended.
   }
@@ -130,7 +148,7 @@ export class Keeper implements AsyncDisposable {
     const { state } = config;
     let why: string;
     try {
-      const args = ['-c', SCRIPT, 'drawbridge-keeper', state, ...beatsOf(config)];
+      const args = ['-c', SCRIPT, 'drawbridge-keeper', state, WAIT, ...beatsOf(config)];
       const { child } = await startKeeper('/bin/sh', args, fd);
       this.#child = child;
       const { pid } = child;

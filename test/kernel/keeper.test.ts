@@ -150,6 +150,16 @@ test('it ends with the service that is not followed, by a teardown, and with the
   expect(keeper).toBeDefined();
 });
 
+test('a service with another state folder finds the sockets closed', async () => {
+  const first = await service();
+  await ended(first, 'SIGKILL');
+  const folder = state;
+  state = mkdtempSync(join(tmpdir(), 'drawbridge-keeper-'));
+  const second = await service();
+  expect(second.lines[0]).toBe('opened');
+  rmSync(folder, { recursive: true, force: true });
+});
+
 test('a keeper that is killed is started again', async () => {
   const first = await service();
   const keeper = pidOf();
