@@ -118,6 +118,8 @@ function handler(state: WebState): RequestListener {
   };
 }
 
+/** A client that a restart of Drawbridge delays finds its connection open. */
+const IDLE_MS = 60_000;
 const listen = (server: Server, port: number, sink: Sink): Promise<void> =>
   new Promise((resolve, reject) => {
     server.on('error', reject);
@@ -140,7 +142,7 @@ export async function startWeb(certificates: Certificates, sink: Sink): Promise<
   };
   const bare = { ...tls, ...(await certificates.pair(NO_NAME)) };
   await Promise.all([
-    ...HTTP_PORTS.map((p) => listen(createServer(handle), p, sink)),
+    ...HTTP_PORTS.map((p) => listen(createServer({ keepAliveTimeout: IDLE_MS }, handle), p, sink)),
     ...TLS_PORTS.map((p) => listen(createTlsServer(bare, handle), p, sink)),
   ]);
   return state;

@@ -39,7 +39,7 @@ const get = (library, host, agent = false) =>
   });
 
 let asked = 0;
-/** One datagram, which is not sent again: the resolver of Node gives up earlier. */
+/** As a resolver of libc asks, again after five seconds, but with more patience: the one of Node gives up earlier. */
 const resolve = (question) =>
   new Promise((resolved, reject) => {
     const id = ++asked & 0xffff;
@@ -48,6 +48,7 @@ const resolve = (question) =>
     const socket = createSocket('udp4');
     const end = (error) => {
       clearTimeout(timer);
+      clearInterval(again);
       socket.close();
       if (error) reject(error);
       else resolved();
@@ -55,9 +56,9 @@ const resolve = (question) =>
     const timer = setTimeout(() => end(new Error('time-out')), PATIENCE_MS);
     socket.on('error', end);
     socket.on('message', (m) => end((m[3] & 15) === 0 ? undefined : new Error(`answered with ${m[3] & 15}`)));
-    socket.connect(53, resolver, () =>
-      socket.send(Buffer.concat([head, ...labels, Buffer.from([0, 0, 1, 0, 1])])),
-    );
+    const message = Buffer.concat([head, ...labels, Buffer.from([0, 0, 1, 0, 1])]);
+    const again = setInterval(() => socket.send(message), 5_000);
+    socket.connect(53, resolver, () => socket.send(message));
   });
 
 /** A download without an end. */
