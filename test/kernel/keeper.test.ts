@@ -19,9 +19,9 @@ beforeAll(() => {
   ns = makeNamespace('keeper');
 });
 afterAll(() => ns[Symbol.dispose]());
-afterEach(() => {
+afterEach(async () => {
   for (const { child } of services.splice(0)) child.kill('SIGKILL');
-  endKeeper(state);
+  await endKeeper(state);
   rmSync(state, { recursive: true, force: true });
 });
 beforeEach(() => {
@@ -140,7 +140,7 @@ test('it ends with the service that is not followed, by a teardown, and with the
   await until('the end of the keeper', () => pidOf() === undefined && !isBound());
   const second = await service();
   await ended(second, 'SIGKILL');
-  endKeeper(state);
+  await endKeeper(state);
   await until('the end of the keeper', () => pidOf() === undefined && !isBound());
   const third = await service();
   const keeper = pidOf();
