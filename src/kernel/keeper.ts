@@ -69,12 +69,9 @@ function identityIn(state: string): Identity | undefined {
  * Open the sockets that the process before has kept, if there are any: before the folder is locked. Nothing is taken out of them until then, since
  * another instance may be running.
  */
-export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
+export async function findKeeper(state: string, log: Pick<Logger, 'warn'>): Promise<void> {
   const keeper = identityIn(state);
-  if (!keeper) {
-    endWaiting();
-    return;
-  }
+  if (!keeper) return ended(endWaiting());
   const verify = (): void => {
     if (beganAt(keeper.pid) !== keeper.began) throw new Error('it has ended');
   };
@@ -114,7 +111,9 @@ export async function endKeeper(state: string): Promise<void> {
   const keeper = identityIn(state);
   if (keeper) kill(keeper);
   rmSync(join(state, FILE), { force: true });
-  const pids = [...(keeper ? [keeper.pid] : []), ...endWaiting()];
+  await ended([...(keeper ? [keeper.pid] : []), ...endWaiting()]);
+}
+async function ended(pids: readonly number[]): Promise<void> {
   for (const end = Date.now() + ENDED_MS; pids.some(isAlive) && Date.now() < end; ) await sleep(5);
 }
 
