@@ -5,6 +5,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
 import { sharedSet } from '../ruleset/naming.js';
@@ -68,12 +69,9 @@ function identityIn(state: string): Identity | undefined {
  * Open the sockets that the process before has kept, if there are any: before the folder is locked. Nothing is taken out of them until then, since
  * another instance may be running.
  */
-export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
+export async function findKeeper(state: string, log: Pick<Logger, 'warn'>): Promise<void> {
   const keeper = identityIn(state);
-  if (!keeper) {
-    endOthers();
-    return;
-  }
+  if (!keeper) return ended(endWaiting());
   const verify = (): void => {
     if (beganAt(keeper.pid) !== keeper.began) throw new Error('it has ended');
   };
@@ -87,27 +85,45 @@ export function findKeeper(state: string, log: Pick<Logger, 'warn'>): void {
   }
 }
 
-/** Those that wait in this network namespace for a service with another state folder have the queues. */
-function endOthers(): void {
+/**
+ * Those that wait in this network namespace for a service, with whatever state folder, have the queues. Returns their pids.
+ */
+function endWaiting(): readonly number[] {
   const own = readlinkSync('/proc/self/ns/net');
-  for (const name of readdirSync('/proc')) {
-    if (!/^[1-9]/.test(name)) continue;
+  return readdirSync('/proc').flatMap((name) => {
+    if (!/^[1-9]/.test(name)) return [];
     try {
       const isWaiting = readFileSync(`/proc/${name}/cmdline`, 'latin1').split('\0').includes(WAITING);
-      if (isWaiting && readlinkSync(`/proc/${name}/ns/net`) === own) process.kill(-Number(name), 'SIGKILL');
+      if (!isWaiting || readlinkSync(`/proc/${name}/ns/net`) !== own) return [];
+      process.kill(-Number(name), 'SIGKILL');
+      return [Number(name)];
     } catch {
-      // It has ended.
+      return []; // it has ended
     }
-  }
+  });
 }
 
-/** Ends a keeper that is there, and with it the sockets. */
-export function endKeeper(state: string): void {
+const ENDED_MS = 1_000;
+/** Ends the keeper of a state folder, and those that wait. With them the sockets are closed: no queue is bound but by a service that runs. */
+export async function endKeeper(state: string): Promise<void> {
   if (found) closeDescriptor(found.fd);
   found = undefined;
   const keeper = identityIn(state);
   if (keeper) kill(keeper);
   rmSync(join(state, FILE), { force: true });
+  await ended([...(keeper ? [keeper.pid] : []), ...endWaiting()]);
+}
+async function ended(pids: readonly number[]): Promise<void> {
+  for (const end = Date.now() + ENDED_MS; pids.some(isAlive) && Date.now() < end; ) await sleep(5);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    beganAt(pid);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function kill({ pid, began }: Identity): void {

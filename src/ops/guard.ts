@@ -212,7 +212,7 @@ export async function layClosedFirst(config: Config, log: Logger): Promise<void>
  */
 export async function stayClosed(config: Config, log: Logger): Promise<void> {
   await attempt(config, log, async () => {
-    endKeeper(config.state); // no process has locked the folder
+    await endKeeper(config.state); // no process has locked the folder
     return !isServed(config);
   });
 }

@@ -99,7 +99,7 @@ export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined
  * configuration that was refused, `kernel.prefix` and `state` may be the defaults: then every prefix that the kernel has goes, too.
  */
 export async function teardownKernel(config: Config, isRefused = false): Promise<readonly string[]> {
-  endKeeper(config.state);
+  await endKeeper(config.state);
   const former = new Set([...formerPrefixes(config), ...(isRefused ? await installedPrefixes(exec) : [])]);
   former.delete(config.kernel.prefix);
   const removed = [

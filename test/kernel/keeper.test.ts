@@ -19,9 +19,9 @@ beforeAll(() => {
   ns = makeNamespace('keeper');
 });
 afterAll(() => ns[Symbol.dispose]());
-afterEach(() => {
+afterEach(async () => {
   for (const { child } of services.splice(0)) child.kill('SIGKILL');
-  endKeeper(state);
+  await endKeeper(state);
   rmSync(state, { recursive: true, force: true });
 });
 beforeEach(() => {
@@ -46,14 +46,13 @@ async function service(failure = 'closed'): Promise<Service> {
     const { renameSync, writeFileSync } = await import('node:fs');
     const log = { warn: (fields, text) => console.log('warned: ' + text + JSON.stringify(fields)), debug: () => undefined };
     const state = ${JSON.stringify(state)};
-    findKeeper(state, log);
+    await findKeeper(state, log);
     writeFileSync(state + '/lock.new', '');
     renameSync(state + '/lock.new', state + '/lock');
     const keeper = new Keeper({ config: { state, failure: '${failure}', kernel: { prefix: 'DB' } }, log });
     const [kept] = keptSockets.take('udp')?.fds ?? [];
     const fd = kept ?? udpSocketFd({ family: 4, address: '127.0.0.1', port: ${PORT} });
     keptSockets.keep('udp', '', [fd]);
-    console.log(kept === undefined ? 'opened' : 'taken over');
     const into = Buffer.alloc(100);
     setInterval(() => {
       const length = receiveDatagram(fd, into);
@@ -68,6 +67,7 @@ async function service(failure = 'closed'): Promise<Service> {
       await keeper[Symbol.asyncDispose]();
       process.exit();
     });
+    console.log(kept === undefined ? 'opened' : 'taken over');
   `;
   const args = [
     `--net=${ns.path}`,
@@ -120,7 +120,7 @@ test.each(['SIGTERM', 'SIGKILL'] as const)(
     const second = await service();
     expect(second.lines[0]).toBe('taken over');
     await until('the datagram that has waited', () => second.lines.includes('two'));
-    expect(pidOf()).not.toBe(keeper);
+    await until('another keeper', () => ![undefined, keeper].includes(pidOf()));
     await until('the end of the former keeper', () => !isKeeper(keeper));
   },
 );
@@ -140,7 +140,7 @@ test('it ends with the service that is not followed, by a teardown, and with the
   await until('the end of the keeper', () => pidOf() === undefined && !isBound());
   const second = await service();
   await ended(second, 'SIGKILL');
-  endKeeper(state);
+  await endKeeper(state);
   await until('the end of the keeper', () => pidOf() === undefined && !isBound());
   const third = await service();
   const keeper = pidOf();
@@ -152,7 +152,11 @@ test('it ends with the service that is not followed, by a teardown, and with the
 
 test('a service with another state folder finds the sockets closed', async () => {
   const first = await service();
+  const keeper = pidOf();
   await ended(first, 'SIGKILL');
+  await until('the keeper to wait', () =>
+    readFileSync(`/proc/${keeper}/cmdline`, 'latin1').includes('-waiting'),
+  );
   const folder = state;
   state = mkdtempSync(join(tmpdir(), 'drawbridge-keeper-'));
   const second = await service();
