@@ -80,7 +80,8 @@ it('listens as soon as the path is free', async () => {
     expect(listening.warnings()).toHaveLength(1);
     await first.close();
     vi.advanceTimersByTime(6_000);
-    for (let n = 0; n < 1_000 && listening.warnings().length > 0; n++)
+    const end = performance.now() + 20_000;
+    while (listening.warnings().length > 0 && performance.now() < end)
       await new Promise((resume) => setImmediate(resume));
     expect(listening.warnings()).toEqual([]);
   } finally {
