@@ -18,6 +18,8 @@ const OPEN = '93.184.72.2';
 const RESOLVERS = ['198.51.100.54', '198.51.100.53'] as const;
 /** The resolver that Docker gives to a container of a user-defined network. */
 const DOCKERS = '127.0.0.11';
+/** Shorter than Docker's resolver waits for its first server twice: what a fault delays for longer is lost. */
+const PATIENCE_MS = '4000';
 const CLIENT = `${join(import.meta.dirname, 'steady.mjs')}:/steady.mjs:ro`;
 const KINDS = ['tls', 'http', 'known name', 'new name', 'same connection'] as const;
 type Kind = (typeof KINDS)[number] | 'stream';
@@ -55,7 +57,7 @@ async function begin(labels: Readonly<Record<string, Readonly<Record<string, str
       .start({
         network: 'fault',
         mounts: [CLIENT],
-        cmd: ['node', '/steady.mjs', SHARED, NAME, OTHER, OPEN, DOCKERS],
+        cmd: ['node', '/steady.mjs', SHARED, NAME, OTHER, OPEN, DOCKERS, PATIENCE_MS],
         labels: own,
       })
       .then((container) => [name, container] as const);
@@ -138,7 +140,7 @@ const FAULTS: Readonly<Record<string, (lab: Lab) => Promise<unknown>>> = {
   },
   'the bridge goes down and comes back': async (lab) => {
     await host(lab, 'ip', 'link', 'set', 'fault', 'down');
-    await sleep(1_000);
+    await sleep(3_000);
     await host(lab, 'ip', 'link', 'set', 'fault', 'up');
   },
   'networks are created and removed': async (lab) => {
@@ -160,18 +162,21 @@ const FAULTS: Readonly<Record<string, (lab: Lab) => Promise<unknown>>> = {
   },
 };
 
+/** Control: on bare Docker something is lost in these. */
+const BITES = ['the first resolver is dead', 'dockerd is killed and started, with live-restore'];
+
 describe('no more is lost than on bare Docker:', () => {
   it.each(Object.keys(FAULTS))('%s', async (name) => {
     const fault = FAULTS[name] ?? expect.fail(name);
     const [without, lost] = await Promise.all([lostIn(bare, fault), lostIn(firewalled, fault)]);
     const seen = JSON.stringify({ ...without, ...lost });
+    console.log(`lost: ${seen}`);
+    if (BITES.includes(name)) expect(without.bare, name).not.toEqual({});
     for (const kind of [...KINDS, 'stream'] as const) {
       const most = without.bare?.[kind] ?? 0;
-      // one more: the fault begins a moment earlier or later between two attempts
+      // one more: the fault begins a moment earlier or later between two attempts, and a busy host is late once
       for (const container of ['enforced', 'observed'])
-        expect(lost[container]?.[kind] ?? 0, `${container} ${kind}: ${seen}`).toBeLessThanOrEqual(
-          most + (most > 0 ? 1 : 0),
-        );
+        expect(lost[container]?.[kind] ?? 0, `${container} ${kind}: ${seen}`).toBeLessThanOrEqual(most + 1);
     }
   });
 });

@@ -3,9 +3,9 @@ import { createSocket } from 'node:dgram';
 import http from 'node:http';
 import https from 'node:https';
 
-const [address, name, other, open, resolver] = process.argv.slice(2);
-/** Longer than any restart: what waits must not fail by the client's patience. */
-const PATIENCE_MS = 25_000;
+const [address, name, other, open, resolver, patience] = process.argv.slice(2);
+/** By default longer than any restart: what waits must not fail by the client's patience. */
+const PATIENCE_MS = Number(patience ?? 25_000);
 const say = (kind, began, why) =>
   process.stdout.write(`${JSON.stringify({ kind, began, ended: Date.now(), why })}\n`);
 
@@ -74,7 +74,12 @@ function stream() {
     .on('error', (e) => ended(e.code));
 }
 
-await resolve(name);
+const isResolved = () =>
+  resolve(name).then(
+    () => true,
+    () => false,
+  );
+while (!(await isResolved()));
 every(200, 'tls', () => get(https, name));
 every(200, 'http', () => get(http, name));
 every(1_000, 'known name', () => resolve(name));
