@@ -57,19 +57,25 @@ beforeAll(async () => {
   lab = await Lab.up();
   const names = { [PAY]: '93.184.76.1', [REGISTRY]: '93.184.76.2', [HOOK]: '93.184.76.3' };
   await lab.dns.set(Object.fromEntries(Object.entries(names).map(([name, a]) => [name, { A: [a] }])));
+  // The app runs before the service is first started: the kernel has nothing of it.
   drawbridge = lab.drawbridge({ config: { default: 'observe' } });
-  await drawbridge.ready();
-  // what passes before is in a gap of the record
-  await waitFor('the record to begin', async () => {
-    const { recordedUntil } = JSON.parse((await drawbridge.get('/v1/flows?limit=1')).body);
-    return recordedUntil !== null;
-  });
+  await drawbridge.stop();
+  await drawbridge.cli(['teardown', '--yes'], { check: true });
   kitchen = new Kitchen(lab, drawbridge, 'compose-observe-to-enforce');
   // Engine 28 queries resolvers from the host unless a service names one: the recipe asks for it there.
   const dns = lab.record.engine === '28' ? { dns: lab.addresses.authority4[0] } : {};
   const services = Object.entries(app).map(([name, service]) => [name, { ...service, ...dns }]);
   const project = { name: 'shop', services: Object.fromEntries(services) };
   writeFileSync(kitchen.path('compose.yaml'), JSON.stringify(project));
+  await kitchen.sh('docker compose up --detach');
+  await beginStream();
+  drawbridge.start();
+  await drawbridge.ready();
+  // what passes before is in a gap of the record
+  await waitFor('the record to begin', async () => {
+    const { recordedUntil } = JSON.parse((await drawbridge.get('/v1/flows?limit=1')).body);
+    return recordedUntil !== null;
+  });
 });
 afterAll(() => lab?.down());
 
@@ -90,6 +96,21 @@ const shown = async <T>(...args: string[]): Promise<T> =>
 const reaches = async (service: string): Promise<boolean> =>
   (await lab.exec(`shop-${service}-1`, ['nc', '-w', '3', DENIED, '80'])).code === 0;
 
+const STREAM = '/tmp/stream';
+/** One connection of the mailer, which sends a line five times a second and gets it back. */
+const beginStream = (): Promise<string> =>
+  lab.docker(
+    ...['exec', '-d', 'shop-mailer-1', 'sh', '-c'],
+    `(while :; do echo x; sleep 0.2; done) | nc ${MAIL} 25 > ${STREAM}`,
+  );
+/** It is the same connection, and moves. */
+async function streams(): Promise<void> {
+  const size = async (): Promise<number> =>
+    Number((await lab.exec('shop-mailer-1', ['stat', '-c', '%s', STREAM])).stdout);
+  const before = await size();
+  await waitFor('the stream to go on', async () => (await size()) > before + 4);
+}
+
 interface Suggested {
   readonly owner: string;
   readonly starts: number;
@@ -97,8 +118,10 @@ interface Suggested {
   readonly left: readonly { readonly entry: string; readonly action: string }[];
 }
 interface Shown {
+  readonly name: string;
   readonly compose: { readonly service: string };
   readonly mode: string;
+  readonly denied: number;
   readonly entries: readonly { readonly entry: string }[];
   readonly trialUntil: string | null;
 }
@@ -108,8 +131,10 @@ const modes = async () => (await shown<readonly Shown[]>('ps')).map(({ mode }) =
 const all = (mode: string) => SERVICES.map(() => mode);
 
 it('is observed over two starts, and each service is suggested what it needs and nothing else', async () => {
+  await streams();
   await kitchen.type('Observe');
   passed(await checks());
+  await streams();
   await kitchen.type('Start it once more');
   passed(await checks());
   await lab.exec('shop-worker-1', ['sh', '-c', get(`http://${HOOK}/`)]);
@@ -192,6 +217,10 @@ it('is enforced on trial with the suggested labels: its checks pass, and nothing
   );
   expect(missing.flat()).toEqual(expect.arrayContaining([HOOK, 'oddity.app.test', `${DENIED}:80`]));
   expect(await modes()).toEqual(all('observe'));
+  await beginStream();
+  await streams();
+  const began = new Date().toISOString();
+  const before = await shown<readonly Shown[]>('ps');
   await kitchen.type('Enforce for an hour');
   const containers = await shown<readonly Shown[]>('ps');
   expect(containers.map(({ mode, trialUntil }) => [mode, trialUntil !== null])).toEqual(
@@ -210,6 +239,24 @@ it('is enforced on trial with the suggested labels: its checks pass, and nothing
     (await drawbridge.cli(['flows', '--denied'])).stdout.includes(DENIED),
   );
   expect((await kitchen.type('Look at what is denied')).stdout).toContain(`\tdeny\t${DENIED}:80/tcp`);
+  await streams();
+  // One attempt of each service, and nothing else, was denied; nothing is missing in the record.
+  const after = await waitFor('the figures', async () => {
+    const now = await shown<readonly Shown[]>('ps');
+    return now.every(({ denied }, n) => denied > (before[n]?.denied ?? 0)) && now;
+  });
+  expect(after.map(({ name, denied }, n) => [name, denied - (before[n]?.denied ?? 0)])).toEqual(
+    before.map(({ name }) => [name, 1]),
+  );
+  const { items, dropped } = JSON.parse(
+    (await drawbridge.get(`/v1/flows?since=${began}&limit=1000`)).body,
+  ) as {
+    readonly items: readonly { readonly verdict: string; readonly address: string; readonly count: number }[];
+    readonly dropped: number;
+  };
+  const denials = items.filter(({ verdict }) => verdict !== 'allow');
+  expect([dropped, denials.filter(({ address }) => address !== DENIED)]).toEqual([0, []]);
+  expect(denials.reduce((sum, { count }) => sum + count, 0)).toBe(SERVICES.length);
 });
 
 it('stays enforced when it is confirmed, by its labels alone as well, and can go back', async () => {
@@ -217,6 +264,7 @@ it('stays enforced when it is confirmed, by its labels alone as well, and can go
   const { trialUntil } = (await shown<readonly Shown[]>('ps'))[0] ?? {};
   expect([trialUntil, ...(await modes())]).toEqual([null, ...all('enforce')]);
   await kitchen.type('Let the labels decide');
+  await streams();
   // from now on `docker compose` takes both files
   await kitchen.sh('docker compose up --detach --force-recreate');
   expect(await modes()).toEqual(all('enforce'));
