@@ -242,7 +242,7 @@ it('a flood from one container leaves room for another', async () => {
 function terminal() {
   const command = `stty cols 80 rows 24; exec ${[...program(), 'ask', '--watch'].join(' ')}`;
   const child = spawn('script', ['-qefc', command, '/dev/null'], {
-    env: { ...process.env, DRAWBRIDGE_CONFIG: drawbridge.configFile, TERM: 'xterm' },
+    env: { ...process.env, DRAWBRIDGE_CONFIG: drawbridge.configFile, TERM: 'xterm', FORCE_COLOR: '1' },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   let text = '';
