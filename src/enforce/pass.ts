@@ -297,7 +297,8 @@ export class EnforcementPass {
     this.#zones.takeOver(snapshot.hostZones);
     const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
     this.restored.emit(modesIn(snapshot, bindings, shape.marks));
-    this.#veths.takeOver(bindings, bridge.strict, hasRules ? addressesIn(bridge) : undefined);
+    const left = hasRules ? addressesIn(bridge) : undefined;
+    this.#veths.takeOver(bindings, bridge.strict, left, snapshot.isInstalled);
   }
 
   async #gather(at: Progress): Promise<void> {
@@ -344,7 +345,8 @@ export class EnforcementPass {
 
   async #apply(at: Progress): Promise<void> {
     // The bindings are those of the pass before: no address has another holder.
-    const purge = async (): Promise<void> => (at.replaced ? undefined : this.#veths.purge(at.found.vethMap));
+    const purge = async (): Promise<void> =>
+      at.replaced ? undefined : this.#veths.purge(at.found.vethMap, at.desired.bridge.strict);
     at.applied = await this.#o.kernel.apply(at.desired, purge, at.delta);
   }
 

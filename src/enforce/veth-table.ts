@@ -1,4 +1,4 @@
-import { deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
+import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
@@ -29,6 +29,8 @@ export class VethTable {
   /** Addresses that an earlier run had bound, for containers that Docker no longer has. */
   #left: ReadonlySet<string> = new Set();
   #hasStood = false;
+  /** The closed base is installed, and no rules with containers. */
+  #isClosed = false;
 
   constructor(options: VethTableOptions) {
     this.#o = options;
@@ -55,12 +57,17 @@ export class VethTable {
     this.#unattributed.add(port);
   }
 
-  /** `left`: addresses of containers that went in between. Undefined if the kernel had no rules of an earlier run. */
+  /**
+   * `left`: addresses of containers that went in between. Undefined if the kernel had no rules of an earlier run; `isClosed`: it had the
+   * closed base.
+   */
   takeOver(
     bindings: ReadonlyMap<number, Binding>,
     strict: ReadonlySet<number>,
     left: ReadonlySet<string> | undefined,
+    isClosed = false,
   ): void {
+    this.#isClosed = isClosed;
     this.#bindings = bindings;
     this.#strict = strict;
     this.#hasStood = left !== undefined;
@@ -89,11 +96,18 @@ export class VethTable {
    * A veth that gets its identity now must not inherit flows of an earlier holder of its addresses: neither those that
    * it opened nor those that it answered. Connections that are opened to the new holder now are still in their handshake,
    * or are tried again. Flows of a departed container end at once: the next holder of its address may be no container.
-   * Without earlier rules nothing is deleted here: containers ran open, and go on as their policies permit (Revocation).
+   * Without earlier rules containers ran open, and go on as their policies permit (Revocation). Behind the closed base those of enforced ones
+   * were closed: a flow from before it, perhaps of another holder of the address, must not open between the rules and the revocation.
+   * `strict`: the veths of enforced containers.
    */
-  async purge(ports: VethMap): Promise<void> {
-    if (!this.#hasStood) return;
+  async purge(ports: VethMap, strict: ReadonlySet<number>): Promise<void> {
     const { blocklist, kernel } = this.#o;
+    if (!this.#hasStood) {
+      const enforced = [...ports.bindings.values()].filter((b) => this.#isClosed && strict.has(b.ifindex));
+      const how = { keep: () => false, block: async () => undefined };
+      await deleteFlows(kernel.flows, 'orig', new Set(enforced.flatMap(addressesOf)), how);
+      return;
+    }
     const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
     const now = [...ports.bindings.values()];
     const fresh = new Set(now.filter((b) => !isSame(b, this.#bindings.get(b.ifindex))).flatMap(addressesOf));

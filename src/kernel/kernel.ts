@@ -223,7 +223,7 @@ export class Kernel implements AsyncDisposable {
     const names = namesFor(this.#shape.prefix);
     const hostNetwork = readHostNetworkRules(isOurs ? tables.get(4) : undefined, names);
     const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
-    return { bridge: elements, sets, ...(senders ?? hostNetwork) };
+    return { bridge: elements, isInstalled: isOurs, sets, ...(senders ?? hostNetwork) };
   }
   async apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     this.pastBridge.before(desired.bridge.routed4);

@@ -189,6 +189,8 @@ const ABSENT: ObservedProgram = { exists: false, rules: [] };
 /** State of earlier passes in the kernel, read when the service starts. */
 export interface KernelSnapshot extends HostNetworkRules {
   readonly bridge: BridgeDesired;
+  /** The bridge table is installed: without elements it is that of the closed base. */
+  readonly isInstalled: boolean;
   readonly sets: Observed['sets'];
 }
 

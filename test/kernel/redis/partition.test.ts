@@ -75,7 +75,7 @@ it.concurrent('a host cut off from Redis reads its last good, fails its writes i
   expect(cut.items.length).toBe(8);
   expect(cut.health.detail).toMatch(/does not answer since/);
   const failed = away.failures.get('away') ?? 0;
-  await until('writes fail at once', () => (away.failures.get('away') ?? 0) > failed + 50, 10_000);
+  await until('writes fail at once', () => (away.failures.get('away') ?? 0) > failed + 50, 30_000); // those in flight wait 10 s for their echo
   const others = near.acks;
   await until('the others go on', () => near.acks > others + 100, 30_000);
   wire(sides, 'up');

@@ -61,11 +61,11 @@ it('what it opened and what it answered, but no handshake that has just begun', 
   const { table, ports, map } = book();
   ports.takeOver(new Map(), new Set(), new Set());
   for (const f of all) table.add(f);
-  await ports.purge(map);
+  await ports.purge(map, new Set([7]));
   expect([...table]).toEqual([opening, elsewhere]);
   ports.settle(map, new Set());
   for (const f of all) table.add(f);
-  await ports.purge(map);
+  await ports.purge(map, new Set([7]));
   expect(table.size).toBe(all.length); // it is the same one
 });
 
@@ -75,7 +75,7 @@ it('what a container leaves behind ends when its veth goes, before or after a re
     const b = book();
     begin(b);
     for (const f of [from, to, published, elsewhere]) b.table.add(f);
-    await b.ports.purge(nothing);
+    await b.ports.purge(nothing, new Set());
     return [...b.table];
   };
   expect(await after(({ ports, map }) => ports.settle(map, new Set()))).toEqual([elsewhere]);
@@ -89,8 +89,18 @@ it('the first rules of all: containers were open, and their policies decide what
   const { table, ports, map } = book();
   ports.takeOver(new Map(), new Set(), undefined);
   for (const f of all) table.add(f);
-  await ports.purge(map);
+  await ports.purge(map, new Set([7]));
   expect([...table]).toEqual(all);
+});
+
+it('the first rules behind the closed base: an enforced container has no flow from before it, an observed one goes on', async () => {
+  const { table, ports, map } = book();
+  ports.takeOver(new Map(), new Set(), undefined, true);
+  for (const f of all) table.add(f);
+  await ports.purge(map, new Set());
+  expect([...table]).toEqual(all);
+  await ports.purge(map, new Set([7]));
+  expect([...table]).toEqual(all.filter((f) => f !== from));
 });
 
 it('who was free to speak until now: before any rule, or known and not enforced', () => {
@@ -116,6 +126,6 @@ it('who comes to an address may speak with whom the one before it may not; a TCP
   const tunnel = flow(OURS, OTHER, { proto: 47 });
   await bars.block([from, to, elsewhere, tcp, tunnel], { tcp: 100, others: 100 });
   expect(barred.size).toBe(5);
-  await ports.purge(map);
+  await ports.purge(map, new Set([7]));
   expect([...barred].sort()).toEqual([`${OURS},6:1,${OTHER}`, `${OTHER},17:1,10.0.0.8`]);
 });
