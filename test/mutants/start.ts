@@ -154,6 +154,17 @@ export const START: readonly Mutant[] = [
     },
   },
   {
+    id: 'open-behind-base',
+    what: 'a flow from before the guard passes between the first rules and the revocation',
+    file: 'src/enforce/veth-table.ts',
+    from: 'this.#isClosed && strict.has(b.ifindex)',
+    to: 'this.#isClosed && !strict.has(b.ifindex)',
+    killedBy: {
+      file: 'test/pure/enforce/veth-table.test.ts',
+      test: 'the first rules behind the closed base: an enforced container has no flow from before it, an observed one goes on',
+    },
+  },
+  {
     id: 'abort-listener',
     what: 'the end of a connection that has gone ends the socket that listens to its port',
     file: 'src/kernel/sockets.ts',
