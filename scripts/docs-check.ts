@@ -63,14 +63,14 @@ function commandProblem(words: readonly string[], { commands }: Facts): string |
   return wrong === undefined ? undefined : `drawbridge ${path} has no option ${wrong}`;
 }
 
-/** Files whose names begin as labels do. */
+/** Ends of file names that begin with `drawbridge.`, as labels do. */
 const FILES =
   /^(service|timer|sock|yaml|yml|sh|deb|tgz|cron|md|ts|js|log|json|svg|prom|new|previous|torn|unusable)$/;
 const METHODS = /\b(GET|PUT|POST|DELETE|PATCH) (\/(?:\{[^}]*\}|[^\s`?)"',;|{])*)/g;
 const PLACES = /^(scripts|src|docs|test|bench|schemas|allowlists)\/[\w./-]*\w$/;
 /** `dns.grace`, not `a.org`, `package.json` or `flows.db`. */
 const KEY = /^[a-z][A-Za-z0-9]*(\.[a-zA-Z][A-Za-z0-9]*)+(?<!\.(com|org|net|io|example))$/;
-/** Networks of Docker Compose, which are named after the project, and tables of nft, whose names are put together. */
+/** Networks of the Compose project, and nft tables: the source joins their names from parts. */
 const OTHERS = new Set(['drawbridge_redis', 'drawbridge_default', 'drawbridge_backstop', 'drawbridge_host']);
 
 /** Names in one line that the product does not have. */

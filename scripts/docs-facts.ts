@@ -20,7 +20,7 @@ export interface Facts {
   /** Words of each command, joined by a blank, to its long and short options. A group has none. */
   readonly commands: ReadonlyMap<string, ReadonlySet<string>>;
   readonly labels: ReadonlySet<string>;
-  /** Paths of the configuration, joined by a dot: sections and values. `*` stands for a name that a person chooses. */
+  /** Paths of sections and values of the configuration, with dots. `*` is a name that the operator chooses. */
   readonly keys: ReadonlySet<string>;
   readonly metrics: ReadonlySet<string>;
   readonly events: ReadonlySet<string>;

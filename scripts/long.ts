@@ -17,6 +17,6 @@ export const LONG: Readonly<Record<string, string>> = {
   /** Containers in a row on one address. */
   ROUNDS: '40',
   MACVLAN_RACES: '60',
-  /** Fleets whose Redis fails at any command. */
+  /** Fleets with a Redis that fails at any command. */
   FLEETS: '600',
 };

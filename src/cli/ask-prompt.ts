@@ -8,7 +8,7 @@ const READ_MS = 700;
  * can come later than `READ_MS`, by the settings of the keyboard; the next ones follow at 7 a second or faster.
  */
 const REPEAT_MS = 150;
-/** Containers whose turn is remembered: as many as there can be requests. */
+/** The number of containers of which the last turn is kept: that of the requests at most. */
 const MOST_TURNS = 256;
 
 /** A key, and the request that was on the screen when it was pressed. */

@@ -76,7 +76,7 @@ export interface BegunFlow {
   readonly start: number | undefined;
   readonly http?: HttpPlace;
 }
-/** A connection whose beginning was seen, for the next process. */
+/** A connection of which this process has read the SYN, for the next process. */
 export interface SavedFlow extends BegunFlow {
   readonly container: string;
   readonly start: number;

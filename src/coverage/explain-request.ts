@@ -163,7 +163,7 @@ export interface ExplainInput {
   readonly resolvedFor: (names: NameTarget) => readonly string[];
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
-  /** Whose an address of the networks of Docker is now; undefined: it is in none of them. */
+  /** The container that has an address in a network of Docker now. Undefined: the address is in none of them. */
   readonly whose: (address: string) => Whose | undefined;
   /** The neighbour that had the name or the address, and left a moment ago. */
   readonly former: (to: {
