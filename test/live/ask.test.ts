@@ -256,7 +256,11 @@ function terminal() {
     readable: async (bells: number): Promise<void> => {
       const isReadable = (): boolean =>
         text.split('\u0007').length - 1 === bells && /^ {2}\d+ attempts? waiting, /.test(status());
-      await waitFor(`a prompt to decide about, after ${bells} bells`, isReadable, 20_000, 20);
+      await waitFor(`a prompt to decide about, after ${bells} bells`, isReadable, 20_000, 20).catch(
+        (cause: unknown) => {
+          throw new Error(`what the terminal shows: ${JSON.stringify(text)}`, { cause });
+        },
+      );
     },
     exited: new Promise<number | null>((resolve) => child.on('close', resolve)),
     [Symbol.dispose]: () => void child.kill('SIGKILL'),
