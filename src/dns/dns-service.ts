@@ -46,8 +46,9 @@ export interface DnsDeps {
   readonly log: Logger;
   /** File of the ledger's journal. */
   readonly journal: string;
-  /** Wall clock in ms. */
+  /** ms since the epoch, by a clock that nothing sets. */
   readonly now?: () => number;
+  readonly wallClock?: () => number;
   onEvent(event: NameEvent): void;
   /** Asks a person about a name that no entry permits. */
   ask?(question: NameQuestion): AskedName;
@@ -72,9 +73,9 @@ export class DnsService {
     const { config, policy, log, original, sets, onEvent } = deps;
     const isOwn = (address: string, port: number): boolean => this.#own.has(`${address}#${port}`);
     const resolvers = new Resolvers({ ...config, isOwn, log });
-    const now = deps.now ?? Date.now;
+    const { now = Date.now, wallClock = Date.now } = deps;
     this.#now = now;
-    this.#journal = new Journal({ path: deps.journal, log });
+    this.#journal = new Journal({ path: deps.journal, wallAhead: () => wallClock() - now(), log });
     const { minTtl, maxTtl, grace } = config;
     const { ledger } = this;
     this.#recorder = new Recorder({
@@ -120,7 +121,7 @@ export class DnsService {
     this.#server = new DnsServer({ ...config, pipeline, log, wallClock: now });
     this.#journal.open(
       () => ledger.snapshot(),
-      (facts) => ledger.restore(facts, now()),
+      (facts) => ledger.restore(facts, now(), recorder.latest()),
     );
   }
 
@@ -193,9 +194,9 @@ export class DnsService {
     return this.ledger.learnedNames(container, address, this.#now());
   }
 
-  /** A live flow uses the address: it stays permitted until `until` (ms) at least, in ledger, journal and kernel. */
-  extend(container: string, address: string, until: number): Promise<void> {
-    return this.#recorder.extend(container, address, until);
+  /** A live flow uses the address: it stays permitted for a time, in ledger, journal and kernel. */
+  extend(container: string, address: string): Promise<void> {
+    return this.#recorder.extend(container, address);
   }
 
   /** Resolve a name for the container, which has not asked for it, and record its addresses if the policy permits the name. */
@@ -210,9 +211,10 @@ export class DnsService {
     this.#journal.forget(container);
   }
 
-  /** Remove expired facts; call at intervals. */
+  /** Remove expired facts, and note a change of the wall clock; call at intervals. */
   purge(): void {
     this.ledger.purge(this.#now());
+    this.#journal.keepTime();
   }
 
   /** State of the journal. */

@@ -14,6 +14,11 @@ type Line =
 
 export interface JournalOptions {
   readonly path: string;
+  /**
+   * By how much (ms) the wall clock is ahead of the clock of the facts, which no other process shares: the file has wall times. When this changes,
+   * because the clock was set or the machine was suspended, the file is written again.
+   */
+  readonly wallAhead: () => number;
   /** The journal is compacted when it has more bytes than this and more than twice its size after the last compaction. */
   readonly maxBytes?: number;
   /** The pause after a failed write, in ms. */
@@ -21,6 +26,8 @@ export interface JournalOptions {
   readonly log: Logger;
 }
 const defaultRetryMs = 5000;
+/** A smaller change of `wallAhead` (ms) is not written down: times in the file are exact to this. */
+const EXACT_MS = 1000;
 /** The version of the format. The first line contains it in a form that older versions ignore: no container has an empty name. */
 const VERSION = 1;
 
@@ -30,6 +37,8 @@ export class Journal {
   #closed = false;
   #bytes = 0;
   #floor = 0;
+  /** `wallAhead` when the file was begun. */
+  #ahead = 0;
   /** When writing began to fail, and the message of the system; undefined while it works. */
   #failure: { readonly since: number; readonly detail: string } | undefined;
   #live: () => Iterable<Fact> = () => [];
@@ -44,7 +53,8 @@ export class Journal {
    */
   open(live: () => Iterable<Fact>, restore: (facts: readonly Fact[]) => void): void {
     mkdirSync(dirname(this.#options.path), { recursive: true, mode: 0o700 });
-    restore(this.#read());
+    const ahead = this.#options.wallAhead();
+    restore(this.#read().map((fact) => shifted(fact, -ahead)));
     this.#live = live;
     this.#attempt(() => this.#compact());
   }
@@ -78,7 +88,16 @@ export class Journal {
 
   /** Writes facts that the ledger contains, before the kernel sets are changed. On a full disk DNS continues: the kernel still gets the addresses. */
   append(facts: readonly Fact[]): void {
-    if (facts.length > 0) this.#write(facts.map(lineOf).join(''));
+    if (facts.length > 0) this.#write(facts.map((fact) => lineOf(fact, this.#ahead)).join(''));
+  }
+
+  /** Write the file again if the wall clock was set since it was begun: the times in it are those of that clock. */
+  keepTime(): void {
+    if (!this.#closed && this.#isOfOtherTime()) this.#attempt(() => this.#compact());
+  }
+
+  #isOfOtherTime(): boolean {
+    return Math.abs(this.#options.wallAhead() - this.#ahead) > EXACT_MS;
   }
 
   /** Call it after the ledger has forgotten the container, because a compaction writes the facts of the ledger. */
@@ -102,7 +121,7 @@ export class Journal {
     )
       return;
     // After a failure the file may end in half a line and lacks the facts since then: write a new one.
-    const renew = this.#failure !== undefined || this.#fd === undefined;
+    const renew = this.#failure !== undefined || this.#fd === undefined || this.#isOfOtherTime();
     this.#attempt(() => {
       if (renew || this.#bytes > Math.max(this.#options.maxBytes ?? 16_777_216, 2 * this.#floor))
         this.#compact();
@@ -135,10 +154,11 @@ export class Journal {
   /** Writes all live facts to a new file that replaces the old one. */
   #compact(): void {
     const { path } = this.#options;
+    const ahead = this.#options.wallAhead();
     const fd = openSync(`${path}.new`, 'w', 0o600);
     try {
       writeAll(fd, `${JSON.stringify({ forget: '', version: VERSION })}\n`);
-      for (const chunk of chunks(this.#live())) writeAll(fd, chunk);
+      for (const chunk of chunks(this.#live(), ahead)) writeAll(fd, chunk);
       renameSync(`${path}.new`, path);
     } catch (error) {
       closeSync(fd);
@@ -148,10 +168,12 @@ export class Journal {
     this.#fd = fd;
     this.#bytes = fstatSync(fd).size;
     this.#floor = this.#bytes;
+    this.#ahead = ahead;
   }
 
   /** Ends writing for good. */
   close(): void {
+    this.keepTime();
     this.#closed = true;
     this.#release();
   }
@@ -162,13 +184,22 @@ export class Journal {
   }
 }
 
-const lineOf = (f: Fact): string =>
-  `${JSON.stringify({ c: f.container, n: f.name, a: f.address, u: f.until, s: f.shownUntil })}\n`;
+/** 0 stays 0: the address was never permitted. */
+const shifted = (fact: Fact, ms: number): Fact => ({
+  ...fact,
+  until: fact.until && fact.until + ms,
+  shownUntil: fact.shownUntil + ms,
+});
 
-function* chunks(facts: Iterable<Fact>): Generator<string> {
+function lineOf(fact: Fact, ahead: number): string {
+  const { container: c, name: n, address: a, until: u, shownUntil: s } = shifted(fact, ahead);
+  return `${JSON.stringify({ c, n, a, u, s })}\n`;
+}
+
+function* chunks(facts: Iterable<Fact>, ahead: number): Generator<string> {
   let chunk = '';
   for (const fact of facts) {
-    chunk += lineOf(fact);
+    chunk += lineOf(fact, ahead);
     if (chunk.length > 65_536) {
       yield chunk;
       chunk = '';

@@ -8,7 +8,7 @@ export interface Fact {
   /** The name that was asked, lower case; not the names of its CNAME chain. */
   readonly name: string;
   readonly address: string;
-  /** The address is permitted under this name until then (ms since the epoch); 0 when another resolver answered. */
+  /** The address is permitted under this name until then (`steadyNow`, ms); 0 when another resolver answered. */
   readonly until: number;
   /** The address is shown under this name until then; never before `until`. */
   readonly shownUntil: number;
@@ -250,8 +250,11 @@ export class Ledger {
     for (const [container, resolved] of this.#containers) yield* facts(container, resolved);
   }
 
-  restore(all: Iterable<Fact>, now: number): void {
-    for (const fact of all) if (fact.shownUntil > now) this.record(fact);
+  /** Record facts of an earlier process, none for longer than until `latest`: its clock may have been ahead. */
+  restore(all: Iterable<Fact>, now: number, latest: number): void {
+    for (const { until, shownUntil, ...of } of all)
+      if (shownUntil > now)
+        this.record({ ...of, until: Math.min(until, latest), shownUntil: Math.min(shownUntil, latest) });
   }
 }
 

@@ -21,9 +21,11 @@ export interface RecorderOptions {
   readonly minTtl: number;
   readonly maxTtl: number;
   readonly grace: number;
-  /** Wall clock, ms: the journal outlives the process. */
+  /** ms since the epoch, by a clock that nothing sets. */
   now(): number;
 }
+/** An address that a live flow uses stays permitted for so long. */
+export const EXTENSION_MS = 120_000;
 /** ipset's largest time-out, seconds (ip_set_timeout.h, IPSET_MAX_TIMEOUT). */
 const maxTimeout = 2_147_483;
 
@@ -32,7 +34,7 @@ interface Resolved {
   readonly ttl: number;
 }
 
-/** By set and address: until when the address is permitted (wall clock, ms). */
+/** By set and address: until when the address is permitted (ms, by the clock `now`). */
 export type Members = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
 /** What the ledger and the kernel have of an answer. */
@@ -41,7 +43,7 @@ export interface Permission {
   /** One for each address; undefined when there was no room for all of them. */
   readonly stamps: readonly AddressStamp[] | undefined;
   /**
-   * Until then (wall clock, ms) the answer with its remaining TTLs needs no longer record, unless it is sent with TTLs that
+   * Until then (ms, by the clock `now`) the answer with its remaining TTLs needs no longer record, unless it is sent with TTLs that
    * are too long by more than `slack` ms.
    */
   readonly freshUntil: number;
@@ -166,12 +168,19 @@ export class Recorder {
     );
   }
 
-  /** The address is in use by a live flow: it stays for another `grace` at least. */
-  async extend(container: string, address: string, until: number): Promise<void> {
-    const grown = this.#o.ledger.extend(container, address, until, this.#o.now());
+  /** The address is in use by a live flow: it stays permitted for EXTENSION_MS at least. */
+  async extend(container: string, address: string): Promise<void> {
+    const now = this.#o.now();
+    const grown = this.#o.ledger.extend(container, address, now + EXTENSION_MS, now);
     if (grown.length === 0) return;
     this.#o.journal.append(grown);
     await this.#insert(this.#membersOf(container, [address], this.setsOf(container)));
+  }
+
+  /** No answer permits an address beyond this time, and no flow that uses it. */
+  latest(): number {
+    const now = this.#o.now();
+    return Math.max(this.#until(this.#o.maxTtl, now), now + EXTENSION_MS);
   }
 
   #record(container: string, name: string, resolved: readonly Resolved[], trusted: boolean): readonly Fact[] {

@@ -3,7 +3,6 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { BEAT_MS } from '../lib/async.js';
-import { steadyNow } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
@@ -179,7 +178,6 @@ interface TtlExtenderOptions {
 }
 const EVERY_MS = 20_000;
 const AHEAD_MS = 60_000;
-const EXTENSION_MS = 120_000;
 
 /** Keeps an address permitted beyond its TTL while the container has a live flow to it. */
 export class TtlExtender implements AsyncDisposable {
@@ -201,8 +199,7 @@ export class TtlExtender implements AsyncDisposable {
     if (facts.length === 0) return;
     const busy = await this.#busy();
     for (const f of facts)
-      if (busy.has(`${f.container} ${f.address}`))
-        await this.#o.dns.extend(f.container, f.address, steadyNow() + EXTENSION_MS);
+      if (busy.has(`${f.container} ${f.address}`)) await this.#o.dns.extend(f.container, f.address);
   }
 
   /** "CONTAINER ADDRESS" of every live flow: one dump a family, whatever the number of containers. */

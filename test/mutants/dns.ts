@@ -3,6 +3,28 @@ import type { Mutant } from './mutant.js';
 
 export const DNS: readonly Mutant[] = [
   {
+    id: 'restored-latest',
+    what: 'after a start with a clock that was ahead, addresses stay permitted for as long as it was ahead',
+    file: 'src/dns/ledger.ts',
+    from: 'until: Math.min(until, latest)',
+    to: 'until',
+    killedBy: {
+      file: 'test/pure/dns/restored-names.test.ts',
+      test: 'no address is permitted for longer than by an answer of now',
+    },
+  },
+  {
+    id: 'journal-own-clock',
+    what: 'the journal has the times of a clock that the next process does not share',
+    file: 'src/dns/journal.ts',
+    from: 'fact.until && fact.until + ms',
+    to: 'fact.until',
+    killedBy: {
+      file: 'test/pure/dns/restored-names.test.ts',
+      test: 'each address has the time that it had left',
+    },
+  },
+  {
     id: 'learn-foreign',
     what: 'what a foreign resolver says to an observed container is permitted once it is enforced',
     file: 'src/dns/recorder.ts',

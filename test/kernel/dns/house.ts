@@ -153,6 +153,7 @@ export class House {
   original: ReturnType<OriginalDestination['lookup']>;
   readonly config: DnsConfig;
   now = () => Date.now();
+  wallClock = () => Date.now();
   service: DnsService;
 
   constructor(config: Partial<DnsConfig>) {
@@ -169,6 +170,7 @@ export class House {
       log: quiet,
       journal: join(this.dir, 'dns.jsonl'),
       now: () => this.now(),
+      wallClock: () => this.wallClock(),
       onEvent: (e) => void this.events.push(e),
     });
   }

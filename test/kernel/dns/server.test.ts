@@ -136,4 +136,36 @@ describe('a restart', () => {
     house.policy.allowed.set('fast.test', {});
     again[Symbol.dispose]();
   });
+
+  it.each([
+    ['ahead', 40 * 86_400_000],
+    ['behind', -900 * 86_400_000],
+    ['at 1970', -Date.now()],
+  ])(
+    'after a start with a clock %s, corrected since: none permits an address for longer or shorter',
+    async (_, ms) => {
+      const at = { address: '127.0.0.54', port: await freePair('127.0.0.54') };
+      const other = new House({ upstreams: [up.endpoint] });
+      other.policy.allowed.set('fast.test', {});
+      const left = (): number =>
+        (other.service.members('127.9.7.2').get('127.9.7.2-v4')?.get('198.51.100.1') ?? 0) - other.now();
+      other.now = () => Date.now() + ms;
+      other.service[Symbol.dispose]();
+      other.wallClock = other.now;
+      other.service = other.make();
+      await other.service.listen(at.address, at.port);
+      await ask(at, 'fast.test', { from: '127.9.7.2' });
+      const before = left();
+      expect(before).toBeGreaterThan(3_600_000);
+      other.wallClock = () => Date.now();
+      other.service.purge();
+      other.service[Symbol.dispose]();
+      other.now = () => Date.now();
+      other.service = other.make();
+      const after = left();
+      expect(after).toBeLessThanOrEqual(before + 1000);
+      expect(after).toBeGreaterThan(before - 60_000);
+      other.close();
+    },
+  );
 });

@@ -21,10 +21,10 @@ const fact = (n: number, container = 'c1'): Fact => ({
 });
 
 function open(path: string, ledger: Ledger, maxBytes = 1_000_000, log = quiet): Journal {
-  const journal = new Journal({ path, maxBytes, log });
+  const journal = new Journal({ path, maxBytes, log, wallAhead: () => 0 });
   journal.open(
     () => ledger.snapshot(),
-    (facts) => ledger.restore(facts, 0),
+    (facts) => ledger.restore(facts, 0, Number.POSITIVE_INFINITY),
   );
   return journal;
 }
@@ -79,10 +79,10 @@ describe('journal', () => {
     const ledger = new Ledger();
     symlinkSync('/dev/full', `${path}.new`);
     ledger.record(fact(1));
-    const journal = new Journal({ path, retryMs: 0, log });
+    const journal = new Journal({ path, retryMs: 0, log, wallAhead: () => 0 });
     journal.open(
       () => ledger.snapshot(),
-      (facts) => ledger.restore(facts, 0),
+      (facts) => ledger.restore(facts, 0, Number.POSITIVE_INFINITY),
     );
     tell(ledger, journal, fact(2));
     expect(journal.health().ok).toBe(false);

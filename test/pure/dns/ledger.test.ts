@@ -139,7 +139,7 @@ describe('ledger', () => {
         const ledger = new Ledger();
         for (const f of all) ledger.record(f);
         const again = new Ledger();
-        again.restore(ledger.snapshot(), now);
+        again.restore(ledger.snapshot(), now, Number.POSITIVE_INFINITY);
         expect([...again.snapshot()].map((f) => JSON.stringify(f)).sort()).toEqual(
           [...ledger.snapshot()].map((f) => JSON.stringify(f)).sort(),
         );

@@ -113,7 +113,7 @@ describe('names.journal', () => {
   const path = (): string => join(dir, 'names.journal');
   const opened = (): unknown[] => {
     const facts: unknown[] = [];
-    const journal = new Journal({ path: path(), log });
+    const journal = new Journal({ path: path(), log, wallAhead: () => 0 });
     journal.open(
       () => [],
       (read) => facts.push(...read),
