@@ -12,6 +12,7 @@ import type { KernelSets } from '../kernel/netlink/ipset.js';
 import type { Signal } from '../lib/current.js';
 import type { Histogram } from '../lib/histogram.js';
 import { VERSION } from '../lib/version.js';
+import { ageOf } from '../threats/feed-view.js';
 import type { Context } from './context.js';
 
 export interface MetricsParts {
@@ -112,13 +113,11 @@ function containers({ service }: Reading): readonly Sample[] {
   );
 }
 
-/** Seconds since a feed was last known to be current; a feed that never was is left out. */
+/** Seconds since a feed was last known to be current, +Inf if a clock was wrong; a feed that never was is left out. */
 const ages = ({ service }: Reading): readonly Sample[] =>
-  service.feeds.views().flatMap(({ name, confirmed, loaded }) => {
-    const since = confirmed ?? loaded;
-    return since === null
-      ? []
-      : [{ labels: { feed: name }, value: Math.max(0, (Date.now() - Date.parse(since)) / 1_000) }];
+  service.feeds.views().flatMap((feed) => {
+    const age = ageOf(feed, Date.now());
+    return age === undefined ? [] : [{ labels: { feed: feed.name }, value: age / 1_000 }];
   });
 
 const oneOrZero = (is: boolean): number => (is ? 1 : 0);
@@ -237,7 +236,7 @@ export const FAMILIES: readonly Family[] = [
   ),
   gauge(
     'drawbridge_feed_age_seconds',
-    'Since the version of a feed was last known to be the current one; absent for a feed that never was loaded.',
+    'Since the version of a feed was last known to be the current one; `+Inf` if a clock was wrong; absent for a feed that never was loaded.',
     ages,
     ['feed'],
   ),

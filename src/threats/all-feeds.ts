@@ -2,7 +2,6 @@
 
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
-import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { orNearest, RefusedError } from '../lib/problem.js';
 import type { SharedStore } from '../store/store-interface.js';
@@ -25,7 +24,7 @@ export const runnerOptions = (
   snapshots: new SnapshotFiles(join(config.state, 'feeds')),
   worker,
   log,
-  now: steadyNow,
+  now: Date.now,
   random: Math.random,
 });
 

@@ -121,7 +121,7 @@ export class FeedRunner {
     const now = this.#o.now();
     const missing = state.version !== null && !isVersion(state.version, this.#data);
     return missing && state.failures === 0
-      ? Math.max(allowedAt(state, this.spec), now)
+      ? Math.max(allowedAt(state, this.spec, now), now)
       : nextAttempt(state, this.spec, now, random);
   }
 
@@ -234,7 +234,7 @@ export class FeedRunner {
     const { state, revision } = await this.#item();
     await this.#adoptNewer(state);
     if (onlyDue && this.#dueAt(state, 0) > now()) return { outcome: 'not-due', state };
-    if (!accept && allowedAt(state, this.spec) > now()) return { outcome: 'too-soon', state };
+    if (!accept && allowedAt(state, this.spec, now()) > now()) return { outcome: 'too-soon', state };
     const isWhole = state.version !== null && isVersion(state.version, this.#data);
     // The size of a version from another source is no measure for the size of this one.
     const before = state.version === null ? undefined : this.#data;

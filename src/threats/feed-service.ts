@@ -74,7 +74,6 @@ export class Feeds implements AsyncDisposable {
   readonly #states = new Map<string, FeedState>();
   /** Attempts since the start, of this host or of another one of the store. */
   readonly changed = new Signal<FeedChange>();
-  readonly #since = Date.now();
   /** Feeds and labels of shared ranges that were logged. */
   readonly #loggedShared = new Set<string>();
   #protected = '';
@@ -218,10 +217,12 @@ export class Feeds implements AsyncDisposable {
 
   /** Log once when a feed fails or fails for another reason, and when it succeeds after that. */
   #stateChanged(feed: string, state: FeedState): void {
-    const before = this.#states.get(feed) ?? NEW_STATE;
+    const known = this.#states.get(feed);
+    const before = known ?? NEW_STATE;
     this.#states.set(feed, state);
     this.#logShared(feed, state);
-    if ((state.attempted ?? 0) >= this.#since) this.#report(feed, before, state);
+    // The first state is that of before the start.
+    if (known && known.attempted !== state.attempted) this.#report(feed, before, state);
     const { status, reason, remedy } = state;
     if (status === before.status && reason === before.reason) return;
     if (status === 'refused' || status === 'failed')

@@ -7,6 +7,9 @@ import { CATALOGUE, type CatalogueFeed } from './feed-catalogue.js';
 import type { FormatOptions } from './formats/collector.js';
 import { DEFAULT_GUARDS, type Guards } from './update-guards.js';
 
+/** The longest wait that one header of a server can cause. */
+export const MAX_WAIT_MS = 7 * 24 * 3600 * 1000;
+
 interface FeedAuth {
   /** Name of the header, such as "Authorization", "Auth-Key" or "X-Api-Key". */
   readonly header: string;

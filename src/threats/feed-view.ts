@@ -126,16 +126,28 @@ export function feedView({ spec, state, due, data, leftOut, spared }: FeedFacts)
 /** Age in intervals from which a feed has an alert whatever the reason. */
 const STALE = 3;
 const BAD: readonly FeedView['status'][] = ['refused', 'failed', 'left-out'];
+/** The clocks of two hosts may differ by this. A confirmation further in the future was by a wrong clock: its age is unknown. */
+const SKEW_MS = 300_000;
+
+/** How long ago the version in force was confirmed (ms): infinite if that is unknown; undefined if there is none. */
+export function ageOf(
+  { confirmed, loaded }: Pick<FeedView, 'confirmed' | 'loaded'>,
+  now: number,
+): number | undefined {
+  const since = confirmed ?? loaded;
+  if (since === null) return undefined;
+  const age = now - Date.parse(since);
+  return age < -SKEW_MS ? Number.POSITIVE_INFINITY : Math.max(0, age);
+}
 
 /** One line with the problem of the feed and the age of its version in force; undefined when there is no problem. */
 export function alertOf(feed: FeedView, now: number): string | undefined {
-  const since = feed.confirmed ?? feed.loaded;
-  const age = since === null ? undefined : now - Date.parse(since);
+  const age = ageOf(feed, now);
   const isStale = age !== undefined && age > STALE * feed.everySeconds * 1000;
   if (!BAD.includes(feed.status) && !isStale) return undefined;
   const inForce =
-    age === undefined ? 'nothing of it is in force' : `the version in force was confirmed ${ago(age)} ago`;
-  return `${feed.name}: ${feed.status}: ${feed.reason ?? 'no host fetches it'}; ${inForce}`;
+    age === undefined ? 'nothing of it is in force' : `the version in force was confirmed ${ago(age)}`;
+  return `${feed.name}: ${feed.status}: ${feed.reason ?? (age === Number.POSITIVE_INFINITY ? 'a clock was wrong' : 'no host fetches it')}; ${inForce}`;
 }
 
 function verdict(
@@ -168,6 +180,7 @@ const UNITS = [
 ] as const;
 
 function ago(ms: number): string {
+  if (ms === Number.POSITIVE_INFINITY) return 'at a time that is in the future by the clock of this host';
   const [size, unit] = UNITS.find(([size]) => ms >= size) ?? [1_000, 's'];
-  return `${Math.max(0, Math.floor(ms / size))} ${unit}`;
+  return `${Math.floor(ms / size)} ${unit} ago`;
 }

@@ -8,7 +8,7 @@ import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { buildConnector, Client, type Dispatcher, errors } from 'undici';
 import { parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import { privateRangeOf } from '../lib/special-use.js';
-import { type FetchSpec, shownUrl } from './feed-spec.js';
+import { type FetchSpec, MAX_WAIT_MS, shownUrl } from './feed-spec.js';
 
 /** Headers that the server sent with the version in use, for a conditional request. */
 export interface Validators {
@@ -335,9 +335,6 @@ async function readBody(answer: Answer, maxSize: number): Promise<Uint8Array> {
   if (!isDelimited && answer.broken()) throw cut();
   return Buffer.concat(parts);
 }
-
-/** The longest wait that one header of a server can cause. */
-const MAX_WAIT_MS = 7 * 24 * 3600 * 1000;
 
 /** Retry-After (RFC 9110 10.2.3), seconds or a date, as milliseconds from `now`; undefined when it cannot be read. */
 export function retryAfterMs(header: string | undefined, now: number): number | undefined {

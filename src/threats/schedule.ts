@@ -1,6 +1,7 @@
 /** When a feed is fetched next. Pure: the state is what the store has, so that a restart loses nothing. */
 
 import type { FeedCounts } from './feed-data.js';
+import { MAX_WAIT_MS } from './feed-spec.js';
 import type { Validators } from './fetch-http.js';
 import type { LoadReport } from './ingest.js';
 
@@ -69,12 +70,22 @@ const backoff = (failures: number, everyMs: number): number =>
   Math.min(everyMs, BACKOFF_MS * 2 ** Math.min(failures - 1, 20));
 
 /**
+ * The time of an attempt by a clock that may have been ahead. One in the future by more than `wait` counts as one of `wait` ago, because it would
+ * always be followed by another wait.
+ */
+const past = (attempted: number, now: number, wait: number): number =>
+  attempted > now + wait ? now - wait : Math.min(attempted, now);
+
+/**
  * The earliest time that the server's terms allow, for the schedule and for a user's request alike.
  * @returns milliseconds since the epoch; 0: at once.
  */
-export function allowedAt(state: FeedState, { minIntervalMs }: Intervals): number {
-  const courtesy = state.attempted === null ? 0 : state.attempted + minIntervalMs;
-  return Math.max(courtesy, state.notBefore ?? 0);
+export function allowedAt(state: FeedState, { minIntervalMs, everyMs }: Intervals, now: number): number {
+  const { attempted, notBefore } = state;
+  if (attempted === null) return 0;
+  // Both times are by one clock. No server can ask for a longer wait than MAX_WAIT_MS.
+  const isAsked = notBefore !== null && notBefore <= now + MAX_WAIT_MS && attempted <= now + everyMs;
+  return Math.max(past(attempted, now, minIntervalMs) + minIntervalMs, isAsked ? notBefore : 0);
 }
 
 /**
@@ -87,7 +98,5 @@ export function nextAttempt(state: FeedState, intervals: Intervals, now: number,
   const failed = state.failures > 0;
   const wait = failed ? backoff(state.failures, intervals.everyMs) : intervals.everyMs;
   const jitter = 1 + random * (failed ? BACKOFF_JITTER : JITTER);
-  // A clock that was set back must not stop a feed: an attempt in the future counts as one at `now`.
-  const from = Math.min(state.attempted, now);
-  return Math.max(from + wait * jitter, allowedAt({ ...state, attempted: from }, intervals));
+  return Math.max(past(state.attempted, now, wait) + wait * jitter, allowedAt(state, intervals, now));
 }

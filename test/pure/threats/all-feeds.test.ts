@@ -215,6 +215,29 @@ describe('a feed', () => {
     expect(requests).toBe(2);
   });
 
+  it('goes on once a clock that was ahead is right, also of a server that asked for a wait', async () => {
+    const right = clock;
+    clock += 365 * 24 * HOUR;
+    answer = { body: list(50) };
+    const first = host();
+    await first.runner.sync('feed');
+    clock += HOUR;
+    answer = { status: 429, headers: { 'retry-after': '600' } };
+    await first.runner.sync('feed');
+    clock = right;
+    answer = { body: list(60) };
+    const { runner } = host();
+    const feed = runner.named('feed');
+    await feed.plan();
+    clock = feed.due ?? Number.NaN;
+    expect(clock - right).toBeLessThanOrEqual(HOUR);
+    expect(await runner.sync('feed', { onlyDue: true })).toMatchObject({
+      outcome: 'attempted',
+      state: { attempted: clock, confirmed: clock, notBefore: null, version: { loadedAt: clock } },
+    });
+    await runner[Symbol.asyncDispose]();
+  });
+
   it('tells of a damaged snapshot, and fetches anew', async () => {
     answer = { body: list(50), headers: { etag: '"1"' } };
     await host('a', {}, false).runner.sync('feed');

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../../src/config/config.js';
 import { formatRange } from '../../../src/lib/ip.js';
-import { alertOf } from '../../../src/threats/feed-view.js';
+import { ageOf, alertOf } from '../../../src/threats/feed-view.js';
 import { protectedSpace, withoutSpecialUse } from '../../../src/threats/protected-space.js';
 import { feed } from '../api/double.js';
 
@@ -73,4 +73,10 @@ it('an alert says what is wrong with a feed, and how old what is in force is', (
     /nothing of it is in force$/,
   );
   expect(alertOf(feed({ status: 'never', ...none }), now)).toBeUndefined();
+  const ahead = feed({ confirmed: '2031-01-01T00:00:00.000Z' });
+  expect(alertOf(ahead, now)).toBe(
+    'bad: current: a clock was wrong; the version in force was confirmed at a time that is in the future by the clock of this host',
+  );
+  expect(ageOf(ahead, now)).toBe(Number.POSITIVE_INFINITY);
+  expect(ageOf(feed({ confirmed: new Date(now + 60_000).toISOString() }), now)).toBe(0);
 });

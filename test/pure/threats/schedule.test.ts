@@ -25,11 +25,43 @@ describe('the schedule', () => {
   it('keeps what the server asked for, whatever the interval', () => {
     const state = at({ notBefore: 1_000_000 + 5 * HOUR, failures: 1 });
     expect(nextAttempt(state, plan, 2_000_000, 0)).toBe(1_000_000 + 5 * HOUR);
-    expect(allowedAt(state, plan)).toBe(1_000_000 + 5 * HOUR);
+    expect(allowedAt(state, plan, 2_000_000)).toBe(1_000_000 + 5 * HOUR);
+    const week = at({ notBefore: 1_000_000 + 168 * HOUR, failures: 1 });
+    expect(allowedAt(week, plan, 2_000_000)).toBe(1_000_000 + 168 * HOUR);
   });
 
-  it('a clock that was set back does not silence a feed', () => {
-    expect(nextAttempt(at({ attempted: 9e12 }), plan, 2_000_000, 0)).toBe(2_000_000 + HOUR);
+  it('a clock that was ahead does not silence a feed: the first due time is one at which it is due', () => {
+    for (const ahead of [2 * HOUR, 24 * HOUR, 365 * 24 * HOUR, 9e12])
+      for (const failures of [0, 1, 9]) {
+        const attempted = 2_000_000 + ahead;
+        const state = at({ attempted, notBefore: attempted + 1, failures });
+        const due = nextAttempt(state, plan, 2_000_000, 0);
+        expect(due).toBeLessThanOrEqual(2_000_000 + HOUR);
+        expect(nextAttempt(state, plan, due, 0)).toBeLessThanOrEqual(due);
+        expect(allowedAt(state, plan, due)).toBeLessThanOrEqual(due);
+      }
+    const absurd = at({ notBefore: 9e12, failures: 1 });
+    expect(nextAttempt(absurd, plan, 2_000_000, 0)).toBe(1_000_000 + plan.minIntervalMs);
+  });
+
+  it('whatever the clock was, each due time comes within three intervals and their jitter', () => {
+    const chance = fc.double({ min: 0, max: 1, noNaN: true });
+    fc.assert(
+      fc.property(
+        fc.integer({ min: -10 * HOUR, max: 10 * HOUR }),
+        fc.nat(9),
+        chance,
+        (ahead, failures, random) => {
+          const began = 40 * HOUR;
+          const state = at({ attempted: began + ahead, failures });
+          let now = began;
+          for (let turn = 0; turn < 5 && nextAttempt(state, plan, now, 0) > now; turn++)
+            now = nextAttempt(state, plan, now, random);
+          expect(nextAttempt(state, plan, now, 0)).toBeLessThanOrEqual(now);
+          expect(now - began).toBeLessThanOrEqual(4 * 1.5 * HOUR);
+        },
+      ),
+    );
   });
 
   it('is never closer than the minimum and never later than the interval and its jitter', () => {
