@@ -78,7 +78,7 @@ class ReportingFaults {
     this.#log = log;
     const texts = faults.map(({ pointer, detail }) => `the configuration${pointer ?? ''}: ${detail}`);
     for (const { detail, ...fault } of faults)
-      log.error(fault, `the configuration is used without: ${detail}`);
+      log.error(fault, `the configuration has an error, and enforcement does not depend on it: ${detail}`);
     this.add(() => texts);
   }
 

@@ -1,10 +1,11 @@
 /** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { TSchema } from '@sinclair/typebox';
 import { Value } from '@sinclair/typebox/value';
 import { canonicalName } from '../lib/dns-name.js';
-import { isRecord, unescapePointer } from '../lib/json.js';
+import { asRecord, isRecord, listAt, unescapePointer } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseDuration, parseSize } from '../lib/units.js';
@@ -167,32 +168,59 @@ function soundPart(value: unknown, problems: readonly Problem[]): unknown {
   return { ...left, notify: left.notify.filter((_, at) => !receivers.has(at)) };
 }
 
+interface WithFaults {
+  readonly config: Config;
+  readonly faults: readonly Problem[];
+  /** What is in force, where the file is read again. */
+  readonly former: Config | undefined;
+  /** All of the file, also what is not valid. */
+  readonly raw: unknown;
+}
+
 /**
  * The sections as they are used. With an error in `api` the service listens on a unix socket of this host only, which commands find by the
- * same rule; a listener on TCP that it has had before (`former`) stays.
+ * same rule. Of what is in force (`former`) stays only what lets nothing in and sends nothing that the file does not say: a listener on TCP with
+ * those of its tokens that the file has as they were, and how long flows are kept.
  */
-function withFaults(config: Config, faults: readonly Problem[], former: Config | undefined): Config {
+function withFaults({ config, faults, former, raw }: WithFaults): Config {
   const has = (section: string): boolean =>
     faults.some(({ pointer = '' }) => pointer === `/${section}` || pointer.startsWith(`/${section}/`));
-  const kept = former ?? config;
+  const api = has('api') ? apiOf({ config, faults, former, raw }) : config.api;
+  const kept = has('flows') ? former?.flows : undefined;
+  const stays = [
+    ...(has('api') && !api.listen.startsWith(UNIX) ? [STAYS_API] : []),
+    ...(kept ? [STAYS_FLOWS] : []),
+  ];
   return {
     ...config,
-    api: has('api') ? apiOf(config, faults, former) : config.api,
-    flows: has('flows') ? kept.flows : config.flows,
-    notify: has('notify') ? kept.notify : config.notify,
-    faults,
+    api,
+    flows: kept ? { ...config.flows, keepMs: kept.keepMs, maxSizeBytes: kept.maxSizeBytes } : config.flows,
+    faults: stays,
   };
 }
 
-function apiOf(
-  { api, state }: Config,
-  faults: readonly Problem[],
-  former: Config | undefined,
-): Config['api'] {
+const STAYS_API: Problem = {
+  detail:
+    'api: the listener of before stays in force, with those of its tokens that the file has unchanged: nothing else of the section counts',
+  remedy: 'correct the errors in api, and reload',
+};
+const STAYS_FLOWS: Problem = {
+  detail: 'flows: keep and maxSize of before stay in force: their change does not count',
+  remedy: 'correct the errors in flows, and reload',
+};
+
+function apiOf({ config: { api, state }, faults, former, raw }: WithFaults): Config['api'] {
   const isListenerSound = !faults.some(({ pointer }) => pointer === '/api' || pointer === '/api/listen');
   if (isListenerSound && api.listen.startsWith(UNIX)) return { ...api, tokens: [] };
   const isOnTcp = former?.state === state && !former.api.listen.startsWith(UNIX);
-  return isOnTcp ? former.api : { listen: `${UNIX}${join(state, 'api.sock')}`, tokens: [] };
+  if (!isOnTcp) return { listen: `${UNIX}${join(state, 'api.sock')}`, tokens: [] };
+  const written = asRecord(raw)?.api;
+  const all = listAt(asRecord(written), 'tokens');
+  const isUnchanged = (token: Config['api']['tokens'][number]): boolean => {
+    const named = all.filter((other) => asRecord(other)?.name === token.name);
+    return named.length > 0 && named.every((other) => isDeepStrictEqual(other, token));
+  };
+  return { ...former.api, tokens: former.api.tokens.filter(isUnchanged) };
 }
 
 /** Problems with the schema, and problems of meaning in all parts that fit it. */
@@ -235,7 +263,7 @@ export function readConfig(sources: ConfigSources): Parsed<Config> {
 
 /**
  * The same for the service and its commands, which an error in a section of what reports does not stop: `faults` has it. `former`: what is in
- * force where such a section has an error.
+ * force, where the file is read again.
  */
 export function readForService(sources: ConfigSources, former?: Config): Parsed<Config> {
   const { value, unread, place, own } = merged(sources);
@@ -250,9 +278,10 @@ export function readForService(sources: ConfigSources, former?: Config): Parsed<
   const stops = [...own, ...found, ...more].some((problem) => !isOfReporting(problem));
   if (unread || stops || problemsOf(sound).length > 0)
     return { ok: false, problems: [...own, ...place(found)] };
-  const config = withFaults(resolve(sound as RawConfig), [...found, ...more], former);
+  const faults = [...found, ...more];
+  const config = withFaults({ config: resolve(sound as RawConfig), faults, former, raw: value });
   const others = more.map(({ detail, remedy }) => ({ detail, remedy }));
-  return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others] } };
+  return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others, ...config.faults] } };
 }
 
 function withDefaults(schema: TSchema, value: unknown): unknown {

@@ -54,16 +54,16 @@ describe('an error in a section of what reports', () => {
     ]);
   });
 
-  it('keeps what is in force when the file is read again', () => {
+  it('keeps the listener and the time of flows when the file is read again, and says so', () => {
     const tokens = [{ name: 'ci', role: 'read' as const, token: `sha256:${'0'.repeat(64)}` }];
     const former = used({
       api: { listen: '127.0.0.1:7070', tokens },
-      flows: { keep: '30d' },
+      flows: { keep: '30d', syslog: 'udp://198.51.100.1:514' },
       notify: [sound],
     });
     expect(former.faults).toEqual([]);
     const next = {
-      api: { listen: 'wrong' },
+      api: { listen: 'wrong', tokens },
       flows: { keep: 'x' },
       notify: [{ name: 'chat' }],
       default: 'enforce',
@@ -71,16 +71,56 @@ describe('an error in a section of what reports', () => {
     const now = used(next, former);
     expect(now).toMatchObject({
       api: former.api,
-      flows: former.flows,
-      notify: former.notify,
+      flows: { keepMs: former.flows.keepMs, syslog: '' },
+      notify: [],
       default: 'enforce',
     });
+    const said = now.faults.map(({ detail }) => detail).join('\n');
+    expect(said).toMatch(
+      /api: the listener of before stays in force(.|\n)*flows: keep and maxSize of before stay/,
+    );
     // Commands know the file only: they find the service where it listens.
     expect(used({ ...next, api: { listen: 'unix:/x', no: 1 } }, former).api).toEqual({
       listen: 'unix:/x',
       tokens: [],
     });
     expect(used(next, { ...former, api: { listen: 'unix:/before', tokens } }).api.listen).toBe(LOCAL);
+  });
+
+  const hash = (digit: string): string => `sha256:${digit.repeat(64)}`;
+  const ci = { name: 'ci', role: 'read', token: hash('0') };
+  it.each([
+    ['taken out', [{ name: 'other', role: 'read', token: hash('1') }]],
+    ['all taken out', []],
+    ['without the key', undefined],
+    ['no list', 7],
+    ['with another secret', [{ ...ci, token: hash('2') }]],
+    ['with another role', [{ ...ci, role: 'admin' }]],
+    ['with a secret that is not valid', [{ ...ci, token: 'sha256:1' }]],
+    ['with an unknown key', [{ ...ci, until: 'friday' }]],
+    ['twice, once with another secret', [ci, { ...ci, token: hash('2') }]],
+  ])('a token that the file has %s does not stay valid, whatever the error is', (_, tokens) => {
+    const former = used({ api: { listen: '127.0.0.1:7070', tokens: [ci] } });
+    for (const error of [{ bogus: 1 }, { listen: 'wrong' }]) {
+      const { api, faults } = used({ api: { listen: '127.0.0.1:7070', tokens, ...error } }, former);
+      expect(api).toEqual({ listen: '127.0.0.1:7070', tokens: [] });
+      expect(faults.length).toBeGreaterThan(1);
+    }
+    const kept = used({ api: { listen: 'wrong', tokens: [ci] } }, former);
+    expect(kept.api.tokens).toEqual([ci]);
+  });
+
+  it('a receiver that the file does not have any more gets nothing, nor an output of flows', () => {
+    const former = used({
+      notify: [sound, { ...sound, name: 'old' }],
+      flows: { file: '/var/log/flows.json' },
+    });
+    const { notify, flows } = used(
+      { notify: [sound, { ...sound, name: 'new', kind: 'pigeon' }], flows: { bogus: 1 } },
+      former,
+    );
+    expect(notify.map(({ name }) => name)).toEqual(['chat']);
+    expect(flows.file).toBe('');
   });
 
   it('is one, too, where a variable has it', () => {
