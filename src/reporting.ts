@@ -76,7 +76,7 @@ class ReportingFaults {
 
   constructor(faults: readonly Problem[], log: Logger) {
     this.#log = log;
-    const texts = faults.map(({ pointer, detail }) => `the configuration${pointer ?? ''}: ${detail}`);
+    const texts = faults.map(({ detail, remedy }) => `the configuration: ${detail}: ${remedy}`);
     for (const { detail, ...fault } of faults)
       log.error(fault, `the configuration has an error, and enforcement does not depend on it: ${detail}`);
     this.add(() => texts);

@@ -181,10 +181,9 @@ export class Views {
     const unproven = ready ? this.#unproven() : undefined;
     if (unproven !== undefined) return { ready: false, reason: unproven };
     const doubt = ready ? this.#doubt() : undefined;
-    return {
-      ready,
-      reason: [reason, doubt, ...this.#p.reportingFaults()].filter((w) => w !== undefined).join('; '),
-    };
+    const { length } = this.#p.reportingFaults(); // not their texts: this is read without a token
+    const unreported = length > 0 ? `${length} errors in what reports: see drawbridge status` : undefined;
+    return { ready, reason: [reason, doubt, unreported].filter((w) => w !== undefined).join('; ') };
   }
 
   /** Why the canary has not proven that the rules work. Undefined if it has, or need not. */

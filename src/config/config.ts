@@ -7,7 +7,7 @@ import { Value } from '@sinclair/typebox/value';
 import { canonicalName } from '../lib/dns-name.js';
 import { asRecord, isRecord, listAt, unescapePointer } from '../lib/json.js';
 import type { Parsed, Problem } from '../lib/problem.js';
-import { schemaProblems } from '../lib/schema-check.js';
+import { dotted, schemaProblems } from '../lib/schema-check.js';
 import { parseDuration, parseSize } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import { semanticProblems } from './config-checks.js';
@@ -148,6 +148,21 @@ export const isOfReporting = ({ pointer, detail, about }: Problem): boolean =>
     ? VARIABLE.test(about?.kind === 'setting' ? about.name : (detail.split(':')[0] ?? ''))
     : SECTION.test(pointer);
 
+/** Sections whose values, or keys in the place of a value, may be secrets: a URL of a webhook, a token. */
+const SECRETS = /^\/(api|flows|notify|store|threats)(\/|$)/;
+const PLAIN_KEY = /^[A-Za-z][A-Za-z_]{0,19}$/;
+
+/** The problem as logs and the API show it: without what may be a secret. Only `check` quotes it. */
+function reported(problem: Problem): Problem {
+  const { pointer = '' } = problem;
+  const at = pointer.lastIndexOf('/');
+  const isKey = problem.about?.kind === 'key';
+  if (!SECRETS.test(pointer) || (isKey && PLAIN_KEY.test(pointer.slice(at + 1)))) return problem;
+  const place = isKey ? pointer.slice(0, at) : pointer;
+  const what = isKey ? 'unknown key' : 'not valid (drawbridge check shows more)';
+  return { ...problem, pointer: place, detail: `${dotted(place)}: ${what}` };
+}
+
 /** The value without the key at each pointer (a broken list goes whole, so that indexes stay true). */
 function without(value: unknown, steps: readonly string[]): unknown {
   const [step, ...rest] = steps;
@@ -277,11 +292,12 @@ export function readForService(sources: ConfigSources, former?: Config): Parsed<
   );
   const stops = [...own, ...found, ...more].some((problem) => !isOfReporting(problem));
   if (unread || stops || problemsOf(sound).length > 0)
-    return { ok: false, problems: [...own, ...place(found)] };
+    return { ok: false, problems: [...own, ...place(found.map(reported))] };
   const faults = [...found, ...more];
   const config = withFaults({ config: resolve(sound as RawConfig), faults, former, raw: value });
-  const others = more.map(({ detail, remedy }) => ({ detail, remedy }));
-  return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others, ...config.faults] } };
+  const others = more.map(reported).map(({ detail, remedy }) => ({ detail, remedy }));
+  const all = [...own, ...place(found.map(reported)), ...others, ...config.faults];
+  return { ok: true, value: { ...config, faults: all } };
 }
 
 function withDefaults(schema: TSchema, value: unknown): unknown {

@@ -64,7 +64,7 @@ async function readSecrets(
     else if ('text' in read) secrets.push([bare, read.text.replace(/\r?\n$/, '')]);
     else
       problems.push({
-        detail: `${name}: cannot read ${file}`,
+        detail: `${name}: the file that it names cannot be read`,
         remedy: 'name a file that exists and that Drawbridge may read',
       });
   }

@@ -9,7 +9,7 @@ import { nearest, type Problem } from './problem.js';
 const MAX_PROBLEMS = 200;
 
 /** A pointer as people write a path: "dns.upstreams[0]". */
-const dotted = (pointer: string): string =>
+export const dotted = (pointer: string): string =>
   pointer
     .split('/')
     .slice(1)

@@ -96,7 +96,7 @@ describe('an enforced container that asks all the time', () => {
     await reloaded();
     await answered();
     expect(await warnings()).toMatch(/flows.*bogus(.|\n)*notify/);
-    expect(JSON.parse((await drawbridge.get('/readyz')).body).reason).toMatch(/flows.*bogus/);
+    expect(JSON.parse((await drawbridge.get('/readyz')).body).reason).toMatch(/2 errors in what reports/);
     expect(await overTcp('/healthz')).toEqual({ status: 200, body: '{"ok":true}' });
     for (const path of ['/readyz', '/v1/status', '/metrics', '/nothing'])
       expect(await overTcp(path)).toMatchObject({
@@ -109,11 +109,28 @@ describe('an enforced container that asks all the time', () => {
     expect((await overTcp('/v1/status', 'other')).status).toBe(401);
   });
 
+  it('gets answers after a reload with an error, at which a token that was taken out is refused', async () => {
+    const [token, secret] = ['0123456789abcdef0123456789abcdef', 'T0K3N-of-the-webhook'];
+    const listen = `127.0.0.1:${PORT}`;
+    drawbridge.configure({ api: { listen, tokens: [{ name: 'gone', role: 'read', token }] } });
+    await reloaded();
+    expect((await overTcp('/v1/status', token)).status).toBe(200);
+    const url = `https://hooks.reporting.test/${secret} x`;
+    drawbridge.configure({ api: { listen, bogus: 1 }, notify: [{ kind: 'slack', url }] });
+    await reloaded();
+    await answered();
+    expect((await overTcp('/v1/status', token)).status).toBe(401);
+    const open = await overTcp('/readyz'); // the store has a token: who has none reads this
+    expect(open).toMatchObject({ status: 200, body: expect.stringMatching(/3 errors in what reports/) });
+    expect(await warnings()).toMatch(/notify\[0\].url(.|\n)*the listener of before stays in force/);
+    expect(open.body + (await warnings()) + drawbridge.logs()).not.toContain(secret);
+  });
+
   it('gets answers after a restart with a listener that is none, or cannot listen', async () => {
     drawbridge.configure({ api: { listen: 'nowhere', bogus: 1 } });
     await drawbridge.restart();
     await answered();
-    expect(await warnings()).toMatch(/api.*(nowhere|bogus)/);
+    expect(await warnings()).toMatch(/api.listen: not valid(.|\n)*api.bogus/);
     expect((await drawbridge.cli(['status'])).stdout).toMatch(/WARNING.*api/);
     expect((await drawbridge.cli(['doctor'])).stdout).toMatch(/reporting\s+warning/);
     drawbridge.configure({ api: { listen: '192.0.2.77:7070' } }); // no address of this host

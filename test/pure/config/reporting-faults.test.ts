@@ -87,6 +87,51 @@ describe('an error in a section of what reports', () => {
     expect(used(next, { ...former, api: { listen: 'unix:/before', tokens } }).api.listen).toBe(LOCAL);
   });
 
+  it('is told without what may be a secret: a value, a key in the place of one, a text of a variable', () => {
+    const secret = 'T0K3N-of-the-webhook';
+    const url = `https://hooks.example/${secret}`;
+    for (const [value, env] of [
+      [{ notify: [{ ...sound, url: ` ${url}` }] }],
+      [{ notify: [{ ...sound, kind: url }] }],
+      [{ notify: [url] }],
+      [{ notify: [{ ...sound, [url]: null }] }],
+      [{ notify: [{ ...sound, [secret]: 1 }] }],
+      [{ notify: { [secret]: sound } }],
+      [{ api: { tokens: [secret] } }],
+      [{ api: { tokens: [{ name: `a ${secret}`, role: 'read', token: secret }] } }],
+      [{ api: { tokens: [{ name: 'a', role: 'read', token: ` ${secret}` }] } }],
+      [{ api: { tokens: [{ name: 'a', role: secret, token: 'x' }] } }],
+      [{ api: { [secret]: 1 } }],
+      [{ api: { listen: url } }],
+      [{ flows: { syslog: url } }],
+      [{ flows: { keep: secret } }],
+      [{}, { DRAWBRIDGE_API_TOKENS: secret }],
+      [{}, { DRAWBRIDGE_NOTIFY: `[{ kind: slack, url: '${url} x' }]`, DRAWBRIDGE_API_LISTEN: url }],
+    ] as const) {
+      const { faults } = used(value, undefined, env);
+      expect(faults.length, JSON.stringify(value)).toBeGreaterThan(0);
+      expect(JSON.stringify(faults)).not.toContain(secret);
+      for (const { detail, remedy } of faults)
+        expect([detail, remedy].every((text) => text.length > 5)).toBe(true);
+    }
+    // A word that was meant as a key is named.
+    expect(used({ api: { bogus: 1 } }).faults[0]?.detail).toBe('unknown key api.bogus');
+  });
+
+  it('the same where it stops the start: the password of Redis, the address of a feed', () => {
+    const secret = 'pa55-w0rd';
+    for (const value of [
+      { store: { redis: `rediss://u:${secret}@ host` } },
+      { threats: { feeds: [{ name: 'f', url: ` https://u:${secret}@feed.example` }] } },
+      { threats: { feeds: [{ name: 'f', url: 'https://feed.example', format: secret }] } },
+    ]) {
+      const parsed = read({ ...value, dns: { grace: 'often' } });
+      const texts = JSON.stringify(parsed.ok ? [] : parsed.problems);
+      expect(texts).not.toContain(secret);
+      expect(texts).toContain('often');
+    }
+  });
+
   const hash = (digit: string): string => `sha256:${digit.repeat(64)}`;
   const ci = { name: 'ci', role: 'read', token: hash('0') };
   it.each([
