@@ -7,6 +7,7 @@ import {
   type StoreRecord,
   writeStoreRecord,
 } from '../kernel/store-record.js';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { type Problem, RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -363,11 +364,12 @@ export class StoreTrust {
   }
 
   #write(): Promise<void> {
-    this.#running = this.#running.then(() => this.#writeOnce());
+    this.#running = this.#running
+      .then(() => this.#writeOnce())
+      .catch((e: unknown) => contained(e, 'the revision of the store is not noted in the kernel'));
     return this.#running;
   }
 
-  /** Never rejects. */
   async #writeOnce(): Promise<void> {
     const { store, run, prefix, log } = this.#o;
     const id = store.identity();

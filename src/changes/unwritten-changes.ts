@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf } from '../lib/problem.js';
 import type { Store } from '../store/store-interface.js';
@@ -108,7 +109,12 @@ export class UnwrittenChanges {
   }
 
   async #retry(): Promise<void> {
-    for (const key of [...this.#held.keys()]) await this.#o.serial(key, () => this.#write(key));
+    for (const key of [...this.#held.keys()])
+      await this.#o
+        .serial(key, () => this.#write(key))
+        .catch((e: unknown) =>
+          contained(e, 'a change is in force from memory only: storing it is tried again'),
+        );
     this.#timer = undefined;
     this.#arm();
   }

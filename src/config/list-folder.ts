@@ -4,6 +4,7 @@ import { readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { atNext, BEAT_MS } from '../lib/async.js';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import type { List } from '../policy/policy.js';
@@ -166,7 +167,7 @@ export interface FolderWatch extends AsyncDisposable {
 
 /**
  * Reads the folder, then follows it. `onChange` is called for every change after the first reading, one call at a time;
- * it must not throw. Only files that have changed are read again, and large ones in a thread: other files do not wait for them.
+ * where it throws, it is called again. Only files that have changed are read again, and large ones in a thread: other files do not wait for them.
  * The folder may be missing and come later. Disposing ends it; a scan that is under way is waited for.
  */
 export async function watchFolder(
@@ -252,12 +253,19 @@ class Follower implements FolderWatch {
   #run(): void {
     this.#timer?.[Symbol.dispose]();
     this.#runs += 1;
-    this.#running = this.#running.then(() => (this.#ended ? undefined : this.#check(this.#onChange)));
-    void this.#running.then(() => {
+    const run = this.#running.then(() => (this.#ended ? undefined : this.#check(this.#onChange)));
+    this.#running = run.catch(this.#failed).then(() => {
       this.#runs -= 1;
       this.#again();
     });
   }
+
+  /** The next check takes and reports all that this one may not have. */
+  readonly #failed = (error: unknown): void => {
+    this.#isChanged = true;
+    this.#last = undefined;
+    contained(error, 'changes of the folder of lists are not in force yet: it is read again');
+  };
 
   async #check(report: (state: FolderState) => void): Promise<void> {
     this.#attach();

@@ -116,9 +116,9 @@ export class HostWatch implements AsyncDisposable {
   /** Facts that cannot be read keep their last value. Docker may hang, so its answer is not awaited. */
   async #readHostFacts(known?: ReturnType<Kernel['hostRules']>): Promise<void> {
     const { applied, docker } = this.#o;
-    void this.#askDocker(known ? docker.daemonAtConnection() : docker.daemonInfo()); // the start asks it again soon
-    const bridges = new Set(applied.value?.vethMap.bridges.keys());
     try {
+      void this.#askDocker(known ? docker.daemonAtConnection() : docker.daemonInfo()); // the start asks it again soon
+      const bridges = new Set(applied.value?.vethMap.bridges.keys());
       const readFor = this.#state(bridges);
       if (this.host && readFor !== undefined && readFor === this.#readFor) {
         const { bridgeNf: _, ...before } = this.host;

@@ -2,6 +2,7 @@
 
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { guarded } from '../lib/faults.js';
 import { asRecord, recordAt, textAt } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerApi } from './docker-api.js';
@@ -192,7 +193,7 @@ export class EventStream {
       // Logged once an outage: the next attempts would only repeat it.
       if (failures === 1 && !signal.aborted)
         this.#parts.log.warn({ err: error }, 'Docker is away: trying again until it is back');
-      this.#parts.onEnd();
+      guarded('the end of the connection to Docker was not noted', this.#parts.onEnd);
       const delay = Math.min(BACKOFF_MS.first * 2 ** Math.min(failures, 10), BACKOFF_MS.max);
       // Jitter, so that several watchers of one engine do not come back in step.
       await sleep(delay * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);

@@ -4,6 +4,7 @@ import type { Contact } from '../events/service-events.js';
 import { atNext } from '../lib/async.js';
 import { steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf, refuse } from '../lib/problem.js';
 import { EndedError, startChild, ThreadClient } from '../lib/thread.js';
@@ -326,7 +327,9 @@ export class FlowStore implements AsyncDisposable {
       );
     if (!isAtOnce) this.#failure = why;
     this.#tryAt = performance.now() + (isAtOnce ? 0 : RETRY_MS);
-    await this.#process.close();
+    await this.#process
+      .close()
+      .catch((error: unknown) => contained(error, 'the process that records flows was not closed'));
   }
 
   #mayTryAtOnce(): boolean {

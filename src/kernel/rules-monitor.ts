@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { guarded } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { follow, isOwnProcess } from './exec.js';
 import { closeDescriptor, openSocket, readSocketOption } from './netlink/libc.js';
@@ -45,7 +46,11 @@ export class RulesMonitor implements AsyncDisposable {
     this.#done = this.#run(prefix, onForeign, log);
   }
 
-  async #run(prefix: string, onForeign: (what: string | undefined) => void, log: Logger): Promise<void> {
+  async #run(prefix: string, report: (what: string | undefined) => void, log: Logger): Promise<void> {
+    const onForeign = (what: string | undefined): void =>
+      guarded('a report of changed rules was not taken: the periodic check finds the change', () =>
+        report(what),
+      );
     while (!this.#stop.signal.aborted) {
       const listens = setTimeout(() => onForeign(undefined), LISTENS_MS);
       const end = await follow(

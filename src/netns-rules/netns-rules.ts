@@ -10,6 +10,7 @@ import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
 import { atNext, BEAT_MS, Newest } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -286,6 +287,15 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   async #beat(): Promise<void> {
+    try {
+      await this.#checkSpaces();
+    } catch (e) {
+      contained(e, 'rules inside network namespaces could not be installed again yet');
+    }
+    if (!this.#ended) this.begin();
+  }
+
+  async #checkSpaces(): Promise<void> {
     for (const [id, space] of [...this.#spaces]) {
       // the next pass handles a namespace that is gone
       if (!(await space.isTampered().catch(() => false))) continue;
@@ -296,7 +306,6 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       await this.applied();
       this.#o.onRepair();
     }
-    if (!this.#ended) this.begin();
   }
 }
 

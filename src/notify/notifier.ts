@@ -6,6 +6,7 @@ import { passesFilter, plainReceivers, type ReceiverConfig } from '../config/end
 import type { EventLog } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
 import { earlierNow, steadyNow } from '../lib/clock.js';
+import { contained } from '../lib/faults.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
@@ -183,14 +184,7 @@ class Sender implements AsyncDisposable {
     this.#o = options;
     this.#selection = new Selection(options.config);
     this.#pace = new Pace(options.config.digest);
-    this.#running = this.#run().catch((e: unknown) => {
-      this.#lastError = String(e);
-      const { config, log } = options;
-      log.error(
-        { receiver: config.name, err: e },
-        'no more events are sent to a receiver: an error of Drawbridge',
-      );
-    });
+    this.#running = this.#run().catch((e: unknown) => this.#broke(e, 'no more events are sent'));
   }
 
   get config(): ReceiverConfig {
@@ -228,17 +222,13 @@ class Sender implements AsyncDisposable {
     const { dropped, queued } = this.status();
     const isFailing = this.#attempts >= FAILING_TRIES;
     return [
-      ...(isFailing
-        ? [
-            `notify: ${queued} events wait for receiver ${name}: ${this.#lastError}: try drawbridge notify test ${name}`,
-          ]
-        : []),
-      ...(dropped > 0
-        ? [
-            `notify: ${dropped} events for receiver ${name} were dropped: they were too old, too many, or refused by it`,
-          ]
-        : []),
-    ];
+      isFailing
+        ? `notify: ${queued} events wait for receiver ${name}: ${this.#lastError}: try drawbridge notify test ${name}`
+        : '',
+      dropped > 0
+        ? `notify: ${dropped} events for receiver ${name} were dropped: they were too old, too many, or refused by it`
+        : '',
+    ].filter((text) => text !== '');
   }
 
   async test(): Promise<TestResult> {
@@ -266,16 +256,26 @@ class Sender implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    const { path, log } = this.#o;
-    const outbox = await Outbox.open(path, log);
+    const outbox = await Outbox.open(this.#o.path, this.#o.log);
     this.#outbox = outbox;
     for (const event of this.#early.splice(0)) this.#dropped += outbox.add(event);
-    while (!this.#ended.signal.aborted) {
-      this.#dropped += outbox.expire(earlierNow() - MAX_AGE_MS);
-      this.#isGathering = false;
-      if (outbox.size === 0) await this.#sleep();
-      else await this.#next(outbox);
-    }
+    while (!this.#ended.signal.aborted)
+      await this.#turn(outbox).catch((e: unknown) => {
+        this.#broke(e, 'events wait');
+        return this.#sleep(BACKOFF_MS.first);
+      });
+  }
+
+  #broke(error: unknown, effect: string): void {
+    this.#lastError = String(error);
+    contained(error, `an error of Drawbridge: ${effect} to receiver ${this.#o.config.name}`);
+  }
+
+  async #turn(outbox: Outbox): Promise<void> {
+    this.#dropped += outbox.expire(earlierNow() - MAX_AGE_MS);
+    this.#isGathering = false;
+    if (outbox.size === 0) await this.#sleep();
+    else await this.#next(outbox);
   }
 
   async #next(outbox: Outbox): Promise<void> {

@@ -194,13 +194,12 @@ export class Outbox implements AsyncDisposable {
   #sync(): void {
     if (this.#isDirty) return;
     this.#isDirty = true;
-    this.#syncing = this.#syncing.then(
-      () =>
-        new Promise((done) => {
-          this.#isDirty = false;
-          fdatasync(this.#fd, () => done()); // a failed write is reported by the next one
-        }),
-    );
+    this.#syncing = this.#syncing.then(() => this.#syncOnce()).catch((e: unknown) => this.#failed(e));
+  }
+
+  #syncOnce(): Promise<void> {
+    this.#isDirty = false;
+    return new Promise((done) => fdatasync(this.#fd, () => done())); // a failed write is reported by the next one
   }
 
   async #recover(): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
+import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';
@@ -308,10 +309,14 @@ class MasterWatch implements Disposable {
   }
 
   async #check(): Promise<void> {
-    const master = await this.#querySentinel();
-    if (master === undefined) this.#index++;
-    else if (this.#master !== undefined && master !== this.#master && !this.#closed) this.#onMoved();
-    this.#master = master ?? this.#master;
+    try {
+      const master = await this.#querySentinel();
+      if (master === undefined) this.#index++;
+      else if (this.#master !== undefined && master !== this.#master && !this.#closed) this.#onMoved();
+      this.#master = master ?? this.#master;
+    } catch (e) {
+      contained(e, 'a Sentinel was not asked for the master: it is asked again');
+    }
     this.#schedule();
   }
 

@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vites
 import { type FolderState, parseListFile } from '../../../src/config/list-files.js';
 import { type FolderWatch, watchFolder } from '../../../src/config/list-folder.js';
 import { ListReader } from '../../../src/config/list-reader.js';
+import { logContained } from '../../../src/lib/faults.js';
 import { Gathering } from '../../../src/policy/gathering.js';
 
 // Modules that other tests have loaded call these, too: vi.mock would reach those alone that are loaded behind it.
@@ -64,6 +65,28 @@ describe('watchFolder', () => {
     await start();
     expect(allow('a')).toEqual(['a.org']);
     expect(told).toEqual([]);
+  });
+
+  it('calls again when a call has thrown, and goes on with later changes', async () => {
+    await mkdir(folder);
+    await write('a.yaml', 'allow: [a.org]');
+    const logged: string[] = [];
+    logContained({ error: (_, message) => void logged.push(message ?? '') });
+    try {
+      let isBroken = true;
+      watching = await watchFolder(folder, reader, (state) => {
+        if (isBroken) throw new Error('an error of the callback');
+        told.push(state);
+      });
+      await write('a.yaml', 'allow: [b.org]');
+      await soon(() => expect(logged.join()).toContain('folder of lists are not in force yet'));
+      isBroken = false;
+      await soon(() => expect(told.at(-1)?.lists.get('a')?.allow[0]?.canonical).toBe('b.org'));
+      await write('a.yaml', 'allow: [c.org]');
+      await soon(() => expect(told.at(-1)?.lists.get('a')?.allow[0]?.canonical).toBe('c.org'));
+    } finally {
+      logContained(undefined);
+    }
   });
 
   it('takes a saved file within a second', async () => {

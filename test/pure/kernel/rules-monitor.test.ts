@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { concerns, RulesMonitor } from '../../../src/kernel/rules-monitor.js';
+import { logContained } from '../../../src/lib/faults.js';
 
 describe('which lines of nft monitor concern rules of ours', () => {
   it.each([
@@ -45,13 +46,21 @@ describe('nft monitor itself', () => {
     script: string,
     times: number,
     isCounted: (call: Call) => boolean = () => true,
+    then: () => void = nothing,
   ): Promise<readonly Call[]> {
     const tools = mkdtempSync(join(tmpdir(), 'drawbridge-nft-'));
     writeFileSync(join(tools, 'nft'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
     vi.stubEnv('PATH', `${tools}:${process.env.PATH}`);
     const called: Call[] = [];
     try {
-      await using _ = new RulesMonitor('DB', (what) => called.push(what), log);
+      await using _ = new RulesMonitor(
+        'DB',
+        (what) => {
+          called.push(what);
+          then();
+        },
+        log,
+      );
       const counted = (): Call[] => called.filter(isCounted);
       await vi.waitFor(() => expect(counted().length).toBeGreaterThanOrEqual(times), 20_000);
       return counted().slice(0, times);
@@ -65,6 +74,20 @@ describe('nft monitor itself', () => {
     // on a busy host its end may be noticed after it was taken to listen
     const isEnd = (call: Call): boolean => call !== undefined;
     expect(await calls('exit 1', 2, isEnd)).toEqual([ENDED, ENDED]);
+  }, 30_000);
+
+  it('is started again after each end, whatever is thrown where that is reported', async () => {
+    const logged: unknown[] = [];
+    logContained({ error: (facts) => void logged.push(facts) });
+    try {
+      const thrown = (): void => {
+        throw new Error('an error of the callback');
+      };
+      expect(await calls('exit 1', 3, (call) => call !== undefined, thrown)).toHaveLength(3);
+      expect(logged.length).toBeGreaterThanOrEqual(3);
+    } finally {
+      logContained(undefined);
+    }
   }, 30_000);
 
   it('one that listens is reported once, and after it has ended it is again', async () => {
