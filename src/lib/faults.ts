@@ -50,6 +50,10 @@ export interface FaultsOptions {
 export class Faults {
   readonly #o: FaultsOptions;
   #times: readonly number[] = [];
+  /** Errors so far. */
+  #taken = 0;
+  /** Messages that were logged since a pass has succeeded. */
+  readonly #logged = new Set<string>();
   /** The last such error; undefined when a pass has succeeded since. */
   pending: string | undefined;
 
@@ -70,24 +74,34 @@ export class Faults {
       exit(isMany ? `${MOST} faults within a minute, the last of which was ${message}` : causeOf(error));
       return;
     }
-    if (this.pending === undefined)
+    if (!this.#logged.has(message))
       log.error(
         { err: error },
         'a task has failed, and nothing has handled it: the service goes on, and is not ready until the kernel has been read again',
       );
+    this.#logged.add(message);
+    this.#taken += 1;
     const isFirst = this.pending === undefined;
     this.pending = `a task failed (${message}): if this host has run out of descriptors, memory or disk, free some`;
     if (isFirst) void this.#recover();
   }
 
+  /** A task that fails meanwhile may have changed what has been read: the kernel is read again. So many at most end the service (`take`). */
   async #recover(): Promise<void> {
-    try {
-      await this.#o.resync();
-      this.#o.log.info({}, 'the kernel holds what it should again, after a task had failed');
-    } catch (e) {
-      // The reconciler tries again, and reports itself that the kernel is not in sync.
-      this.#o.log.error({ err: String(e) }, 'the kernel could not be brought in sync yet');
-    }
+    const { resync, log } = this.#o;
+    let taken: number;
+    do {
+      taken = this.#taken;
+      try {
+        await resync();
+        if (this.#taken === taken)
+          log.info({}, 'the kernel holds what it should again, after a task had failed');
+      } catch (e) {
+        // The reconciler tries again, and reports itself that the kernel is not in sync.
+        log.error({ err: String(e) }, 'the kernel could not be brought in sync yet');
+      }
+    } while (this.#taken !== taken);
+    this.#logged.clear();
     this.pending = undefined;
   }
 

@@ -22,11 +22,31 @@ it('a resource that has run out ends nothing: the service is not ready until a f
   expect(exits).toEqual([]);
   expect(faults.pending).toMatch(/descriptors/);
   expect(resync).toHaveBeenCalledTimes(1);
-  expect(said).toHaveLength(1);
+  expect(said).toHaveLength(2);
+  hold();
+  await vi.waitFor(() => expect(resync).toHaveBeenCalledTimes(2));
   hold();
   await vi.waitFor(() => expect(faults.pending).toBeUndefined());
   faults.take(exhausted());
-  expect(resync).toHaveBeenCalledTimes(2);
+  expect(resync).toHaveBeenCalledTimes(3);
+});
+
+it('a fault during the recovery is logged, and recovered from before the service is ready', async () => {
+  const { faults, resync, said, hold } = made();
+  const rejected = (message: string): void => faults.take(new Error(message), true);
+  rejected('first');
+  for (const round of [1, 2, 3]) {
+    await vi.waitFor(() => expect(resync).toHaveBeenCalledTimes(round));
+    for (let times = 0; times < 5; times++) rejected(`in round ${round}`);
+    hold();
+    expect(faults.pending).toContain(`in round ${round}`);
+  }
+  await vi.waitFor(() => expect(resync).toHaveBeenCalledTimes(4));
+  expect(faults.pending).toContain('in round 3');
+  expect(said).toHaveLength(4);
+  hold();
+  await vi.waitFor(() => expect(faults.pending).toBeUndefined());
+  expect(resync).toHaveBeenCalledTimes(4);
 });
 
 it('a fault of the program ends it, and so do a hundred of any kind within a minute', () => {
