@@ -190,6 +190,7 @@ export class FailedLogins implements Disposable {
   #filledAt: number;
   #timer: NodeJS.Timeout | undefined;
 
+  /** `now`: ms, by a clock that nothing sets. */
   constructor(audit: Pick<Audit, 'record'>, log: Logger, now: () => number) {
     this.#audit = audit;
     this.#log = log;
@@ -237,7 +238,7 @@ export class FailedLogins implements Disposable {
 
   #record(target: string, addresses: number, { requests, reasons, from }: Count): void {
     this.#allowance--;
-    const since = new Date(from).toISOString();
+    const since = new Date(Date.now() - (this.#now() - from)).toISOString();
     const after = { requests, reasons: [...reasons], since, ...(addresses > 1 && { addresses }) };
     this.#audit
       .record({ who: 'unknown', action: 'auth.fail', target, before: null, after, outcome: 'done' })

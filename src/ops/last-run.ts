@@ -1,7 +1,8 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import { writeStateFile } from '../store/state-file.js';
 
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 /** Of a cause in the file. */
@@ -21,7 +22,7 @@ export class LastRun implements Disposable {
   constructor(state: string, log: Pick<Logger, 'warn' | 'debug'>) {
     this.#file = join(state, 'running.json');
     this.#log = log;
-    this.#own = { started: new Date().toISOString(), boot: textOf(BOOT_ID).trim() };
+    this.#own = { started: new Date().toISOString(), boot: textOf(BOOT_ID)?.trim() ?? '' };
     this.ended = endOf(textOf(this.#file), this.#own.boot);
     if (this.ended !== null) log.warn({ ended: this.ended }, 'the service was not stopped before this start');
     this.#write(this.#own);
@@ -43,25 +44,27 @@ export class LastRun implements Disposable {
 
   #write(content: object): void {
     try {
-      writeFileSync(this.#file, `${JSON.stringify(content)}\n`, { mode: 0o600 });
+      writeStateFile(this.#file, content);
     } catch (e) {
       this.#log.debug({ err: String(e) }, 'the next start is not told how this run has ended');
     }
   }
 }
 
-function textOf(file: string): string {
+/** Undefined if there is no such file; empty if it cannot be read. */
+function textOf(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8');
-  } catch {
-    return '';
+  } catch (e) {
+    return (e as NodeJS.ErrnoException).code === 'ENOENT' ? undefined : '';
   }
 }
 
 /** The content of the file of a run that has ended, in words. */
-function endOf(text: string, boot: string): string | null {
-  if (text === '') return null;
+function endOf(text: string | undefined, boot: string): string | null {
+  if (text === undefined) return null;
   const run = parsed(text);
+  if (typeof run.started !== 'string') return 'why it ended is not known, because running.json is damaged';
   const fault = isRecord(run.fault) ? run.fault : undefined;
   if (fault) return `a fault ended it at ${String(fault.at)}: ${String(fault.cause)}`;
   const since = `it had run since ${String(run.started)}`;
@@ -74,6 +77,6 @@ function parsed(text: string): Readonly<Record<string, unknown>> {
     const found: unknown = JSON.parse(text);
     return isRecord(found) ? found : {};
   } catch {
-    return {}; // the host lost power while it was written
+    return {};
   }
 }

@@ -146,6 +146,19 @@ it('failed authentications are one record for each address and minute, and a flo
   expect(records.reduce((sum, r) => sum + r.after.requests, 0)).toBe(requests);
 });
 
+it('failed authentications are recorded with the time by the wall clock, whatever the clock was at the start', () => {
+  vi.useFakeTimers({ now: Date.UTC(2026, 5, 1), toFake: ['Date', 'setTimeout', 'clearTimeout'] });
+  let steady = 5_000; // the clock was at 1970
+  const records: { after: { since: string } }[] = [];
+  const record = async (r: unknown): Promise<void> => void records.push(r as never);
+  const failed = new FailedLogins({ record }, log, () => steady);
+  failed.seen({ address: 'a', reason: 'no token' });
+  steady += 60_000;
+  vi.advanceTimersByTime(60_000);
+  failed[Symbol.dispose]();
+  expect(records.map((r) => r.after.since)).toEqual(['2026-06-01T00:00:00.000Z']);
+});
+
 it('a reload names the keys that changed, and none of their values', async () => {
   const before = { api: { listen: 'a', tokens: [{ token: 'secret-1' }] }, dns: { grace: 1 }, same: 1 };
   const after = {

@@ -1,4 +1,12 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -40,8 +48,23 @@ it('the next start tells a kill from a restart of the host', () => {
   expect(new LastRun(state, log).ended).toMatch(/^the host was started again or lost power/);
 });
 
-it('a file that is cut short and a folder that cannot be written keep no service from its start', () => {
-  writeFileSync(file(), '{"started":');
-  expect(new LastRun(state, log).ended).toContain('the host was started again or lost power');
+it.each(['', '{"started":', '{}', 'null', '\0\0\0'])('a file with %j is no stop: it is damaged', (text) => {
+  writeFileSync(file(), text);
+  expect(new LastRun(state, log).ended).toBe('why it ended is not known, because running.json is damaged');
+  expect(new LastRun(state, log).ended).toMatch(/^it was killed/);
+});
+
+it('one that cannot be read is no stop either, and a full disk leaves what it had', () => {
+  mkdirSync(file());
+  expect(new LastRun(state, log).ended).toContain('damaged');
+  rmSync(file(), { recursive: true });
+  const run = new LastRun(state, log);
+  symlinkSync('/dev/full', `${file()}.tmp`);
+  run.fault('a fault that the disk does not take');
+  rmSync(`${file()}.tmp`);
+  expect(new LastRun(state, log).ended).toMatch(/^it was killed/);
+});
+
+it('a folder that cannot be written keeps no service from its start', () => {
   expect(new LastRun(join(state, 'missing'), log).ended).toBeNull();
 });
