@@ -96,7 +96,9 @@ describe('an enforced container that asks all the time', () => {
     await reloaded();
     await answered();
     expect(await warnings()).toMatch(/flows.*bogus(.|\n)*notify/);
-    expect(JSON.parse((await drawbridge.get('/readyz')).body).reason).toMatch(/2 errors in what reports/);
+    expect(JSON.parse((await drawbridge.get('/readyz')).body).reason).toMatch(
+      /\d errors in what reports: see drawbridge status/,
+    );
     expect(await overTcp('/healthz')).toEqual({ status: 200, body: '{"ok":true}' });
     for (const path of ['/readyz', '/v1/status', '/metrics', '/nothing'])
       expect(await overTcp(path)).toMatchObject({
@@ -121,7 +123,7 @@ describe('an enforced container that asks all the time', () => {
     await answered();
     expect((await overTcp('/v1/status', token)).status).toBe(401);
     const open = await overTcp('/readyz'); // the store has a token: who has none reads this
-    expect(open).toMatchObject({ status: 200, body: expect.stringMatching(/3 errors in what reports/) });
+    expect(open).toMatchObject({ status: 200, body: expect.stringMatching(/\d errors in what reports/) });
     expect(await warnings()).toMatch(/notify\[0\].url(.|\n)*the listener of before stays in force/);
     expect(open.body + (await warnings()) + drawbridge.logs()).not.toContain(secret);
   });
@@ -130,7 +132,7 @@ describe('an enforced container that asks all the time', () => {
     drawbridge.configure({ api: { listen: 'nowhere', bogus: 1 } });
     await drawbridge.restart();
     await answered();
-    expect(await warnings()).toMatch(/api.listen: not valid(.|\n)*api.bogus/);
+    expect(await warnings()).toMatch(/api.bogus(.|\n)*api.listen: not valid/);
     expect((await drawbridge.cli(['status'])).stdout).toMatch(/WARNING.*api/);
     expect((await drawbridge.cli(['doctor'])).stdout).toMatch(/reporting\s+warning/);
     drawbridge.configure({ api: { listen: '192.0.2.77:7070' } }); // no address of this host
