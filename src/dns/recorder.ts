@@ -25,7 +25,7 @@ export interface RecorderOptions {
   now(): number;
 }
 /** An address that a live flow uses stays permitted for so long. */
-export const EXTENSION_MS = 120_000;
+const EXTENSION_MS = 120_000;
 /** ipset's largest time-out, seconds (ip_set_timeout.h, IPSET_MAX_TIMEOUT). */
 const maxTimeout = 2_147_483;
 
