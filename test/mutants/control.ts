@@ -14,6 +14,39 @@ export const CONTROL: readonly Mutant[] = [
     },
   },
   {
+    id: 'reload-keeps-token',
+    what: 'a token that was taken out of the file stays valid after a reload with an error in its section',
+    file: 'src/config/config.ts',
+    from: 'former.api.tokens.filter(isUnchanged)',
+    to: 'former.api.tokens.filter((token) => isUnchanged(token) || true)',
+    killedBy: {
+      file: 'test/pure/config/reporting-faults.test.ts',
+      test: 'a token that the file has taken out does not stay valid, whatever the error is',
+    },
+  },
+  {
+    id: 'attempt-in-the-future',
+    what: 'a feed that was fetched while the clock was ahead is never fetched again',
+    file: 'src/threats/schedule.ts',
+    from: 'attempted > now + wait ? now - wait : Math.min(attempted, now)',
+    to: 'Math.min(attempted, now)',
+    killedBy: {
+      file: 'test/pure/threats/schedule.test.ts',
+      test: 'a clock that was ahead does not silence a feed',
+    },
+  },
+  {
+    id: 'secret-in-error',
+    what: 'the text of an error quotes the value of a key that may be a secret',
+    file: 'src/config/config.ts',
+    from: 'if (!SECRETS.test(pointer) || (isKey',
+    to: 'if (pointer !== undefined || (isKey',
+    killedBy: {
+      file: 'test/pure/config/reporting-faults.test.ts',
+      test: 'is told without what may be a secret',
+    },
+  },
+  {
     id: 'ended-by-wall-clock',
     what: 'a grant that only a wrong wall clock has ended is deleted for good',
     file: 'src/changes/stored-state.ts',
