@@ -16,8 +16,6 @@ import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Text
 import { ConfigSchema, type RawConfig } from './schema.js';
 import { UNIX } from './service-socket.js';
 
-/** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
-
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'canary' | 'notify'> {
   readonly dns: Pick<RawConfig['dns'], 'upstreams' | 'zones'> & {
@@ -35,7 +33,7 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'c
     readonly maxSizeBytes: number;
   };
   readonly notify: readonly ReceiverConfig[];
-  /** Errors in the sections of what reports (reporting-faults.ts), which the service shows. */
+  /** Errors in the sections of what reports (`isOfReporting`), which the service shows. */
   readonly faults: readonly Problem[];
 }
 
@@ -139,13 +137,11 @@ function placed(
  * shows the error.
  */
 const SECTION = /^\/(api|flows|notify)(\/|$)/;
-const VARIABLE = /DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
+const VARIABLE = /^DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
 
 /** Of the configuration, or of a variable that sets a key of these sections. */
-export const isOfReporting = ({ pointer, detail, about }: Problem): boolean =>
-  pointer === undefined
-    ? VARIABLE.test(about?.kind === 'setting' ? about.name : (detail.split(':')[0] ?? ''))
-    : SECTION.test(pointer);
+export const isOfReporting = ({ pointer, about }: Problem): boolean =>
+  pointer === undefined ? about?.kind === 'name' && VARIABLE.test(about.name) : SECTION.test(pointer);
 
 /** The value without the key at each pointer (a broken list goes whole, so that indexes stay true). */
 function without(value: unknown, steps: readonly string[]): unknown {
@@ -255,6 +251,7 @@ export function readForService(sources: ConfigSources, former?: Config): Parsed<
   return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others] } };
 }
 
+/** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
 function withDefaults(schema: TSchema, value: unknown): unknown {
   const given = value === undefined ? structuredClone(schema.default) : value;
   if (schema.type === 'array' && Array.isArray(given))
