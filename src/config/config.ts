@@ -1,4 +1,4 @@
-/** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
+/** The configuration in force: flag > environment > file > default. Pure; load.ts reads the sources. */
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { TSchema } from '@sinclair/typebox';
@@ -153,7 +153,7 @@ function without(value: unknown, steps: readonly string[]): unknown {
   return rest.length > 0 && isRecord(inner) ? { ...others, [key]: without(inner, rest) } : others;
 }
 
-/** The value without what these problems are about: of receivers those with a problem only, so that the others still report. */
+/** The value without what has these problems; of receivers, those that have one: the others still report. */
 function soundPart(value: unknown, problems: readonly Problem[]): unknown {
   const steps = problems.map(({ pointer = '' }) => pointer.split('/').slice(1));
   const receivers = new Set(steps.flatMap(([section, at]) => (section === 'notify' ? [Number(at)] : [])));
@@ -222,7 +222,7 @@ function merged(sources: ConfigSources) {
   return { value, unread, place, own: [...yaml.problems, ...env.problems, ...flags.problems] };
 }
 
-/** Merges, fills in defaults and checks. All problems at once, each with file, line, column or source, and remedy. */
+/** Merges, fills in defaults and checks. Each problem has its file, line, column or source, and a remedy. */
 export function readConfig(sources: ConfigSources): Parsed<Config> {
   const { value, unread, place, own } = merged(sources);
   const problems = unread ? own : [...own, ...place(problemsOf(value))];
@@ -251,7 +251,7 @@ export function readForService(sources: ConfigSources, former?: Config): Parsed<
   return { ok: true, value: { ...config, faults: [...own, ...place(found), ...others] } };
 }
 
-/** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
+/** Fills in the defaults of a schema. A value of another kind than that of its key stays, and the check refuses it. */
 function withDefaults(schema: TSchema, value: unknown): unknown {
   const given = value === undefined ? structuredClone(schema.default) : value;
   if (schema.type === 'array' && Array.isArray(given))

@@ -29,19 +29,19 @@ const WRITE_MS = 1_000;
 const PRUNE_MS = 60_000;
 /** From one failure to the next attempt. */
 const RETRY_MS = 10_000;
-/** A damaged file is replaced at once, and a process that ended is started again at once, so many times a minute. */
+/** A damaged file is replaced, and a process that has ended is started again, at once, so many times a minute. */
 const AT_ONCE = { times: 4, ms: 60_000 } as const;
 /** A process that ends by itself so many times within this time, with one file, has it from the file. */
 const MOST_ENDS = { times: 2, ms: 600_000 } as const;
 /** No job takes so long. A disk that does not answer may, which is no damage of the file. */
 const HANG_MS = 60_000;
-/** A read is tried again where the process has ended, or the file was replaced: with the same file, and with a new one. */
+/** Of a read, where the process has ended or the file was replaced: with the same file, and with a new one. */
 const TRIES = 3;
 
 /** Of the process, which sends the name of an error with it. */
 const isDamage = (e: unknown): boolean => e instanceof Error && e.name === 'UnusableFlowsError';
 
-/** The process has ended, while a job waited or before. One that hangs may do so again: it is not started again at once. */
+/** The process has ended, while a job waited or before. One that hangs may do so again, and is not such an end. */
 const isEnd = (e: unknown): boolean =>
   e instanceof EndedError ? e.how !== 'hang' : e instanceof Error && e.name === 'NotOpenError';
 /** Neither this service nor the kernel, which had no memory left, has ended it. */

@@ -341,7 +341,7 @@ function revisionOf({ verdicts, revision }: Committed, i: number): number {
   return typeof verdict === 'number' ? verdict : revision;
 }
 
-/** A replica that was only too old is not worth a log line; a change that was acknowledged and is undone is an error. */
+/** A replica that was only too old is not logged; a change that was acknowledged and is undone is an error. */
 function logPlan(log: Logger, { relation }: Survey, plan: ResyncPlan): void {
   if (relation === 'behind' || relation === 'delta') return;
   const { restore, remove, drop, overruled } = plan;
