@@ -8,7 +8,7 @@ import { Committer } from './commit.js';
 import { type ContainerChangeOptions, ContainerChanges, EmergencyChanges } from './container-changes.js';
 import { type ListChangeOptions, ListChanges } from './list-changes.js';
 import { type ModeChangeOptions, ModeChanges } from './mode-changes.js';
-import { ChangesState, type CurrentChanges, grantKey, pauseKey } from './stored-state.js';
+import { ChangesState, type CurrentChanges } from './stored-state.js';
 import { type TokenChangeOptions, TokenChanges } from './token-changes.js';
 import { TransferChanges } from './transfer-changes.js';
 import type { UnwrittenChanges } from './unwritten-changes.js';
@@ -56,6 +56,8 @@ export class Changes {
   /** What is in force and could not be stored. */
   readonly unwritten: UnwrittenChanges;
   readonly #moment: NextMoment;
+  /** What had ended when a moment was last due. What is still there, as that of a host which is gone, is not waited for again. */
+  #ended: ReadonlySet<string> = new Set();
   readonly #subscription: Disposable;
 
   private constructor(options: ChangesOptions, state: ChangesState) {
@@ -122,7 +124,7 @@ export class Changes {
     this.#moment = new NextMoment(
       () => options.now(),
       () => void this.#due(),
-      () => state.hasEnded(options.now()),
+      () => state.lasting(options.now()).some((one) => one.left === 0 && !this.#ended.has(one.id)),
     );
   }
 
@@ -155,20 +157,12 @@ export class Changes {
     ];
     const entries = lists.flatMap(expiriesOf);
     const now = this.#o.now();
-    const spans = [
-      ...[...this.#state.grants.values()].map(({ value }) => [grantKey(value.id), value] as const),
-      ...[...this.#state.pauses.values()].map(({ value }) => [pauseKey(value.owner), value] as const),
-    ].filter(([, { expires }]) => expires !== undefined);
-    const { deadlines } = this.#state;
-    const remaining = [
-      ...spans.map(([key, span]) => deadlines.remaining(key, span, now)),
-      ...[...this.#state.modes.keys()].flatMap((owner) => this.#state.trialLeft(owner, now) ?? []),
-    ];
-    const byMonotonic = remaining.map((left) => {
+    const lasting = this.#state.lasting(now);
+    const byMonotonic = lasting
+      .filter(({ id, left }) => left > 0 || !this.#ended.has(id))
       // A part of a millisecond is a wait, too. One that is over and still there is looked at again.
-      return new Date(now + (Math.ceil(left) || STEP_MS)).toISOString();
-    });
-    this.#moment.arm([...spans.map(([, { expires }]) => expires), ...byMonotonic, ...entries]);
+      .map(({ left }) => new Date(now + (Math.ceil(left) || STEP_MS)).toISOString());
+    this.#moment.arm([...lasting.map(({ expires }) => expires), ...byMonotonic, ...entries]);
   }
 
   /** Timed grants and pauses die with their container: call it when containers are destroyed, and after the first full list. */
@@ -206,6 +200,8 @@ export class Changes {
 
   /** A moment has come: what it ends counts no longer, whether or not the store can be written. */
   async #due(): Promise<void> {
+    const lasting = this.#state.lasting(this.#o.now());
+    this.#ended = new Set(lasting.filter(({ left }) => left === 0).map(({ id }) => id));
     this.#changed();
     await this.forget(() => false);
   }

@@ -254,24 +254,22 @@ export class StoreTrust {
     return this.#record && { id: this.#record.id, revision: this.#record.revision };
   }
 
-  /** A person takes the store as it is. */
+  /** A person takes the store as it is. Passes compare as before until it is taken over: a failure has changed nothing. */
   async accept(): Promise<void> {
     const { store, onChange, log } = this.#o;
     this.checkAcceptable();
-    const [doubt, record] = [this.#doubt, this.#record];
-    this.#doubt = undefined;
-    this.#isSettled = true;
-    this.#record = undefined;
     try {
       if (store.replacement?.()) await store.takeOver?.();
     } catch (e) {
-      [this.#doubt, this.#record] = [doubt, record];
       throw new RefusedError({
         kind: 'not-in-force',
         detail: `the store was not taken over: ${e instanceof Error ? e.message : String(e)}`,
         remedy: 'try again when drawbridge status shows which store it is',
       });
     }
+    this.#doubt = undefined;
+    this.#isSettled = true;
+    this.#record = undefined;
     log.warn({ revision: store.revision() }, 'the store was accepted as it is');
     onChange();
     await this.#write();
@@ -372,19 +370,23 @@ export class StoreTrust {
 
   async #writeOnce(): Promise<void> {
     const { store, run, prefix, log } = this.#o;
+    // A store that was exchanged since the last pass must not become the one that the kernel remembers.
+    this.#compare();
     const id = store.identity();
     const isUnknown = id === '' || (this.#doubt && !this.#record);
     if (this.#isClosed || isUnknown) return;
-    const base = this.#doubt && this.#record ? this.#record : { id, revision: store.revision() };
+    const known = this.#record;
+    const base = this.#doubt && known ? known : { id, revision: store.revision() };
     // A pause that is not applied hides the mode that was in the kernel, as before.
-    const isPaused = this.#flags.isPaused || (this.#doubt !== undefined && this.#record?.isPaused === true);
+    const isPaused = this.#flags.isPaused || (this.#doubt !== undefined && known?.isPaused === true);
     const record: StoreRecord = { ...base, isLockdown: this.#flags.isLockdown, isPaused };
     const text = formatRecord(record);
     if (text === this.#written) return;
     try {
       await writeStoreRecord(run, prefix, record);
       this.#written = text;
-      this.#record = record;
+      // Not over what a person has accepted meanwhile, nor over a store that was found.
+      if (this.#record === known) this.#record = record;
       this.#hasFailed = false;
     } catch (e) {
       if (!this.#hasFailed)

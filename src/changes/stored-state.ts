@@ -109,6 +109,14 @@ export const LOCKDOWN_KEY = 'lockdown/all';
 const KINDS = ['list', 'grant', 'mode', 'pause', 'lockdown', 'token', 'sync'] as const;
 type Kind = (typeof KINDS)[number];
 
+interface Lasting {
+  /** The key and the revision. */
+  readonly id: string;
+  /** RFC 3339; undefined: the wall clock does not end it. */
+  readonly expires: string | undefined;
+  readonly left: number;
+}
+
 interface Revised<T> {
   readonly value: T;
   readonly revision: number;
@@ -200,7 +208,10 @@ export class ChangesState {
     this.#version += 1;
     const known = this.#revisions.delete(key);
     this.#forget(kind, name);
-    if (value === undefined) return known;
+    if (value === undefined) {
+      this.deadlines.forget(key);
+      return known;
+    }
     this.#revisions.set(key, revision);
     this.#set(kind, name, value, revision);
     return true;
@@ -214,6 +225,7 @@ export class ChangesState {
     this.#version += 1;
     this.#forget(kind, name);
     if (value !== undefined) this.#set(kind, name, value, revision);
+    else if (revision === 0) this.deadlines.forget(key);
   }
 
   async #applyLate(key: string, name: string, value: object, revision: number): Promise<void> {
@@ -262,14 +274,24 @@ export class ChangesState {
     return trial && this.deadlines.remaining(modeKey(owner), trial, now);
   }
 
-  /** Some grant, pause or trial has ended, and has not been taken out yet. */
-  hasEnded(now: number): boolean {
-    const ended = (key: string, span: Grant | Pause): boolean => this.deadlines.hasPassed(key, span, now);
-    return (
-      [...this.grants.values()].some((g) => ended(grantKey(g.value.id), g.value)) ||
-      [...this.pauses.values()].some((p) => ended(pauseKey(p.value.owner), p.value)) ||
-      [...this.modes.keys()].some((owner) => this.trialLeft(owner, now) === 0)
-    );
+  /** Grants, pauses and trials that last a time, and what remains of it (ms); 0: it has ended, and is not taken out yet. */
+  lasting(now: number): readonly Lasting[] {
+    const { grants, pauses, modes, deadlines } = this;
+    const spans = [
+      ...[...grants.values()].map(({ value, revision }) => ({ key: grantKey(value.id), value, revision })),
+      ...[...pauses.values()].map(({ value, revision }) => ({ key: pauseKey(value.owner), value, revision })),
+    ].filter(({ value }) => value.expires !== undefined);
+    return [
+      ...spans.map(({ key, value, revision }) => ({
+        id: `${key} ${revision}`,
+        expires: value.expires,
+        left: deadlines.remaining(key, value, now),
+      })),
+      ...[...modes].flatMap(([owner, { revision }]) => {
+        const left = this.trialLeft(owner, now);
+        return left === undefined ? [] : [{ id: `${modeKey(owner)} ${revision}`, expires: undefined, left }];
+      }),
+    ];
   }
 
   /** 0: the store does not hold the key. */
@@ -277,8 +299,8 @@ export class ChangesState {
     return this.#revisions.get(key) ?? 0;
   }
 
+  /** Its end by the monotonic clock stays: a later revision of the same span, as after a lost history of Redis, lasts no longer. */
   #forget(kind: Kind, name: string): void {
-    this.deadlines.forget(`${kind}/${name}`);
     if (kind === 'lockdown') this.lockdown = undefined;
     else this.#mapOf(kind).delete(name);
   }

@@ -1,4 +1,4 @@
-/** The configuration in force, from its sources: flag > environment > file > default. Pure; load reads the sources. */
+/** The configuration in force: flag > environment > file > default. Pure; load.ts reads the sources. */
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -17,8 +17,6 @@ import { fromEnvironment, fromFlags, overlay, type Setting, settingOf, type Text
 import { ConfigSchema, type RawConfig } from './schema.js';
 import { UNIX } from './service-socket.js';
 
-/** Fills in the defaults of a schema. A value of another kind than its key's is left as it is, for the check to refuse. */
-
 /** The file's keys; durations in milliseconds, sizes in bytes, zone names canonical. */
 export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'canary' | 'notify'> {
   readonly dns: Pick<RawConfig['dns'], 'upstreams' | 'zones'> & {
@@ -36,7 +34,7 @@ export interface Config extends Omit<RawConfig, 'dns' | 'threats' | 'flows' | 'c
     readonly maxSizeBytes: number;
   };
   readonly notify: readonly ReceiverConfig[];
-  /** Errors in the sections of what reports (reporting-faults.ts), which the service shows. */
+  /** Errors in the sections of what reports (`isOfReporting`), which the service shows. */
   readonly faults: readonly Problem[];
 }
 
@@ -140,13 +138,11 @@ function placed(
  * shows the error.
  */
 const SECTION = /^\/(api|flows|notify)(\/|$)/;
-const VARIABLE = /DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
+const VARIABLE = /^DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
 
 /** Of the configuration, or of a variable that sets a key of these sections. */
-export const isOfReporting = ({ pointer, detail, about }: Problem): boolean =>
-  pointer === undefined
-    ? VARIABLE.test(about?.kind === 'setting' ? about.name : (detail.split(':')[0] ?? ''))
-    : SECTION.test(pointer);
+export const isOfReporting = ({ pointer, about }: Problem): boolean =>
+  pointer === undefined ? about?.kind === 'name' && VARIABLE.test(about.name) : SECTION.test(pointer);
 
 /** Sections whose values, or keys in the place of a value, may be secrets: a URL of a webhook, a token. */
 const SECRETS = /^\/(api|flows|notify|store|threats)(\/|$)/;
@@ -173,7 +169,7 @@ function without(value: unknown, steps: readonly string[]): unknown {
   return rest.length > 0 && isRecord(inner) ? { ...others, [key]: without(inner, rest) } : others;
 }
 
-/** The value without what these problems are about: of receivers those with a problem only, so that the others still report. */
+/** The value without what has these problems; of receivers, those that have one: the others still report. */
 function soundPart(value: unknown, problems: readonly Problem[]): unknown {
   const steps = problems.map(({ pointer = '' }) => pointer.split('/').slice(1));
   const receivers = new Set(steps.flatMap(([section, at]) => (section === 'notify' ? [Number(at)] : [])));
@@ -269,7 +265,7 @@ function merged(sources: ConfigSources) {
   return { value, unread, place, own: [...yaml.problems, ...env.problems, ...flags.problems] };
 }
 
-/** Merges, fills in defaults and checks. All problems at once, each with file, line, column or source, and remedy. */
+/** Merges, fills in defaults and checks. Each problem has its file, line, column or source, and a remedy. */
 export function readConfig(sources: ConfigSources): Parsed<Config> {
   const { value, unread, place, own } = merged(sources);
   const problems = unread ? own : [...own, ...place(problemsOf(value))];
@@ -300,6 +296,7 @@ export function readForService(sources: ConfigSources, former?: Config): Parsed<
   return { ok: true, value: { ...config, faults: all } };
 }
 
+/** Fills in the defaults of a schema. A value of another kind than that of its key stays, and the check refuses it. */
 function withDefaults(schema: TSchema, value: unknown): unknown {
   const given = value === undefined ? structuredClone(schema.default) : value;
   if (schema.type === 'array' && Array.isArray(given))

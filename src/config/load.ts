@@ -59,13 +59,15 @@ async function readSecrets(
   for (const [name, file] of Object.entries(env).filter(([key]) => isFileVariable(key))) {
     const bare = name.slice(0, -'_FILE'.length);
     const read = await readText(file);
+    const about = { kind: 'name', name: bare } as const;
     if (bare in env)
-      problems.push({ detail: `${bare} and ${name} are both set`, remedy: 'unset one of the two' });
+      problems.push({ detail: `${bare} and ${name} are both set`, remedy: 'unset one of the two', about });
     else if ('text' in read) secrets.push([bare, read.text.replace(/\r?\n$/, '')]);
     else
       problems.push({
         detail: `${name}: the file that it names cannot be read`,
         remedy: 'name a file that exists and that Drawbridge may read',
+        about,
       });
   }
   return { env: Object.fromEntries([...plain, ...secrets]), problems, secrets: new Map(secrets) };

@@ -72,7 +72,12 @@ function read(
   for (const [name, text] of Object.entries(names)) {
     const leaf = known.get(name);
     if (leaf) settings.push({ path: leaf.path, value: typed(leaf.schema, text), from: label(name) });
-    else problems.push({ detail: `unknown key ${label(name)}`, remedy });
+    else
+      problems.push({
+        detail: `unknown key ${label(name)}`,
+        remedy,
+        about: { kind: 'name', name: label(name) },
+      });
   }
   return { settings, problems };
 }

@@ -29,7 +29,7 @@ CREATE INDEX flow_destination ON flow (destination, time);
 CREATE INDEX flow_time ON flow (time);
 `;
 
-/** Containers by id, also those that are gone. Earlier versions read and write the file without this table. */
+/** Containers by id, also those that are gone. Earlier versions use the file without this table. */
 const RUNS =
   'CREATE TABLE IF NOT EXISTS run (container TEXT PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID; CREATE INDEX IF NOT EXISTS run_name ON run (name)';
 
@@ -52,7 +52,10 @@ export const isDamage = (e: unknown): boolean =>
   e instanceof UnusableFlowsError ||
   (e instanceof Error && 'rawCode' in e && DAMAGE.has(Number(e.rawCode) & 0xff));
 
-/** SQLite opens a file of a later format for reading only, which looks like a read-only disk: the versions of its format are at 18 and 19. */
+/**
+ * SQLite opens a file of a later format for reading only, which looks like a read-only disk. The bytes at 18 and 19 have
+ * the version of the format (https://sqlite.org/fileformat2.html).
+ */
 function checkFormat(file: string): void {
   const header = Buffer.alloc(20);
   let fd: number;
@@ -201,7 +204,7 @@ export class FlowFile {
   }
 }
 
-/** Where more destinations fit than this, the rows are read in their order instead of those of each destination. */
+/** Where more destinations fit than this, rows are read in their order instead of those of each destination. */
 const FEW = 5_000;
 
 /** Pages of flows, newest first: a query of a million rows takes some ms. */

@@ -97,8 +97,9 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
     return null;
   },
   write: ({ flows, lost, now }) => {
+    const into = opened();
     leaveSpace();
-    return opened().write(flows, lost, now);
+    return into.write(flows, lost, now);
   },
   begun: (time) => {
     opened().begun(time);

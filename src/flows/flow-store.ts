@@ -20,6 +20,8 @@ export interface FlowStoreOptions {
   readonly log: Logger;
   /** ms since the epoch. */
   readonly now: () => number;
+  /** Default: a process of its own. */
+  readonly start?: typeof startChild;
 }
 /** Flows that wait to be written, after those with the same ends were added up. */
 const MOST_WAITING = 20_000;
@@ -28,23 +30,24 @@ const WRITE_MS = 1_000;
 const PRUNE_MS = 60_000;
 /** From one failure to the next attempt. */
 const RETRY_MS = 10_000;
-/** A damaged file is replaced at once, and a process that ended is started again at once, so many times a minute. */
+/** A damaged file is replaced, and a process that has ended is started again, at once, so many times a minute. */
 const AT_ONCE = { times: 4, ms: 60_000 } as const;
-/** A process that ends by itself, or is stuck, so many times with one file has it from the file. */
-const MOST_ENDS = 2;
-/** No job takes so long, but a database that has a loop may. */
+/** A process that ends by itself so many times within this time, with one file, has it from the file. */
+const MOST_ENDS = { times: 2, ms: 600_000 } as const;
+/** No job takes so long. A disk that does not answer may, which is no damage of the file. */
 const HANG_MS = 60_000;
-/** A read is tried again where the process has ended, or the file was replaced: with the same file, and with a new one. */
+/** Of a read, where the process has ended or the file was replaced: with the same file, and with a new one. */
 const TRIES = 3;
 
 /** Of the process, which sends the name of an error with it. */
 const isDamage = (e: unknown): boolean => e instanceof Error && e.name === 'UnusableFlowsError';
 
-/** The process has ended, while a job waited or before. */
+/** The process has ended, while a job waited or before. One that hangs may do so again, and is not such an end. */
 const isEnd = (e: unknown): boolean =>
-  e instanceof EndedError || (e instanceof Error && e.name === 'NotOpenError');
+  e instanceof EndedError ? e.how !== 'hang' : e instanceof Error && e.name === 'NotOpenError';
 /** Neither this service nor the kernel, which had no memory left, has ended it. */
-const isOwnEnd = (e: unknown): boolean => e instanceof EndedError && e.isFault && !/SIGKILL/.test(e.message);
+const isOwnEnd = (e: unknown): boolean =>
+  e instanceof EndedError && e.how === 'end' && !/SIGKILL/.test(e.message);
 
 /** A SeenFlow that is still being added to. */
 type Waiting = { -readonly [K in keyof SeenFlow]: SeenFlow[K] } & { last: number };
@@ -59,12 +62,7 @@ export class FlowStore implements AsyncDisposable {
   readonly #o: FlowStoreOptions;
   /** The file was replaced: nothing is in it. */
   readonly begunAgain = new Signal();
-  readonly #process = new ThreadClient<FlowJobs>({
-    script: new URL('./flow-process.js', import.meta.url),
-    name: 'the process for flows',
-    start: startChild,
-    hangMs: HANG_MS,
-  });
+  readonly #process: ThreadClient<FlowJobs>;
   #waiting = new Map<string, Waiting>();
   #starts: StartedContainer[] = [];
   /** Lost, and not yet counted on disk. */
@@ -77,14 +75,17 @@ export class FlowStore implements AsyncDisposable {
   #isOpen = false;
   /** Counts how often the file was given up. */
   #givenUp = 0;
-  #wasOpen = false;
+  /** The first attempt to open the file (ms since the epoch). Until #hasBegun, nothing is recorded that passed since the run before. */
+  #startedAt: number | undefined;
+  /** When the first read of what passes began has been on disk. */
+  #hasBegun = false;
   #failure: string | undefined;
   /** Why the file cannot be used, until it is replaced. */
   #damage: string | undefined;
   /** Of the last one that was replaced. */
   #replaced: { readonly why: string; readonly at: number } | undefined;
-  /** Ends of the process by itself, with this file. */
-  #ends = 0;
+  /** Ends of the process by itself, with this file, by the monotonic clock. */
+  #ends: number[] = [];
   /** Of the monotonic clock. */
   #tryAt = 0;
   #atOnce = { since: Number.NEGATIVE_INFINITY, times: 0 };
@@ -96,6 +97,12 @@ export class FlowStore implements AsyncDisposable {
 
   constructor(options: FlowStoreOptions) {
     this.#o = options;
+    this.#process = new ThreadClient({
+      script: new URL('./flow-process.js', import.meta.url),
+      name: 'the process for flows',
+      start: options.start ?? startChild,
+      hangMs: HANG_MS,
+    });
   }
 
   /** Until then flows wait in memory. */
@@ -202,6 +209,7 @@ export class FlowStore implements AsyncDisposable {
   async #read<T>(job: () => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       await this.#flush();
+      if (!this.#isOpen && this.#failure === undefined && tries < TRIES && !this.#stopped) continue;
       if (!this.#isOpen)
         this.#refuse(
           this.#failure ?? 'the service is starting or ending',
@@ -211,7 +219,7 @@ export class FlowStore implements AsyncDisposable {
       try {
         return await job();
       } catch (e) {
-        const isOver = isEnd(e) || isDamage(e);
+        const isOver = e instanceof EndedError || isEnd(e) || isDamage(e);
         if (!isOver || tries >= TRIES || this.#stopped) this.#refuse(detailOf(e), 'try again in a moment');
         // Others may have met the same, and opened the file again by now.
         this.#writing = this.#writing.then(() => (before === this.#givenUp ? this.#fail(e) : undefined));
@@ -243,8 +251,11 @@ export class FlowStore implements AsyncDisposable {
     this.#waiting = new Map();
     this.#lost = 0;
     try {
-      if (this.#begun !== undefined) await this.#process.run('begun', this.#begun);
-      this.#begun = undefined;
+      if (this.#begun !== undefined) {
+        await this.#process.run('begun', this.#begun);
+        this.#begun = undefined;
+        this.#hasBegun = true;
+      }
       if (starts.length > 0)
         await this.#process.run('started', { containers: starts, now, earlier: this.#earlier(now) });
       starts = [];
@@ -280,13 +291,15 @@ export class FlowStore implements AsyncDisposable {
     const { folder, keepMs, maxSizeBytes } = this.#o;
     const file = this.#file;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    for (const isStart of [!this.#wasOpen, false]) {
+    this.#startedAt ??= now;
+    // A file that is damaged is replaced at once.
+    for (let tries = 0; tries < 2; tries++) {
       const why = this.#damage;
+      const isStart = !this.#hasBegun && why === undefined;
+      const options = { file, keepMs, maxSizeBytes, isStart, now: isStart ? this.#startedAt : now };
       try {
-        const options = { file, keepMs, maxSizeBytes, now, isStart, setAside: why !== undefined };
-        await this.#process.run('open', options);
+        await this.#process.run('open', { ...options, setAside: why !== undefined });
         this.#isOpen = true;
-        this.#wasOpen = true;
         if (why !== undefined) this.#begunAgain(why, now);
         return true;
       } catch (e) {
@@ -304,7 +317,7 @@ export class FlowStore implements AsyncDisposable {
       'the database of flows cannot be used: it is kept under another name, and recording begins again now',
     );
     this.#damage = undefined;
-    this.#ends = 0;
+    this.#ends = [];
     this.#replaced = { why, at: now };
     this.begunAgain.emit();
   }
@@ -319,7 +332,7 @@ export class FlowStore implements AsyncDisposable {
     if (isDamage(e)) this.#damage ??= why;
     else if (isEnd(e)) {
       log.warn({ err: why }, 'the process that records flows has ended: it is started again');
-      if (isOwnEnd(e) && ++this.#ends >= MOST_ENDS) this.#damage ??= `${why}, ${this.#ends} times`;
+      if (isOwnEnd(e)) this.#endedByItself(why);
     } else if (this.#failure === undefined)
       log.warn(
         { folder, err: why },
@@ -330,6 +343,12 @@ export class FlowStore implements AsyncDisposable {
     await this.#process
       .close()
       .catch((error: unknown) => contained(error, 'the process that records flows was not closed'));
+  }
+
+  #endedByItself(why: string): void {
+    const now = performance.now();
+    this.#ends = [...this.#ends.filter((at) => now - at < MOST_ENDS.ms), now];
+    if (this.#ends.length >= MOST_ENDS.times) this.#damage ??= `${why}, ${this.#ends.length} times`;
   }
 
   #mayTryAtOnce(): boolean {

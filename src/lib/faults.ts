@@ -128,8 +128,9 @@ function causeOf(error: unknown): string {
 }
 
 /**
- * Errors of system calls have a number (`errno`), or, from `os`, the code in `info`; those of Node about the state of a socket or a stream have such a
- * code. Both are thrown by calls, and have changed nothing in the program's own state.
+ * Whether a call has failed, and has changed nothing in the state of the program. An error of a system call has `errno`,
+ * a code such as EPIPE, or (from node:os) `info`. An error of Node about a socket, a stream or the like has a code that
+ * begins with ERR_ and that word.
  */
 function isOfSystem(error: unknown): boolean {
   if (!(error instanceof Error)) return false;

@@ -11,8 +11,13 @@ export interface Problem {
   /** What the problem is about, for code that places or shortens it. It is not shown: see `shownProblem`. */
   readonly about?: ProblemSubject;
 }
-/** A key of a map itself and not its value; or the setting that has the value: a variable of the environment, or a flag. */
-export type ProblemSubject = { readonly kind: 'key' } | { readonly kind: 'setting'; readonly name: string };
+/**
+ * A key of a map itself and not its value; a variable of the environment or a flag itself (`name`); or the setting that has the value, which is
+ * such a variable or flag.
+ */
+export type ProblemSubject =
+  | { readonly kind: 'key' }
+  | { readonly kind: 'name' | 'setting'; readonly name: string };
 
 /** The problem as the API and `--json` show it. */
 export function shownProblem({ about: _, ...shown }: Problem): Problem {

@@ -47,14 +47,13 @@ interface Peer {
   unref(): void;
   terminate(): Promise<unknown>;
 }
-/** The thread has ended before it answered. */
+/** The thread has ended before it answered: by itself, because nothing was answered for `hangMs`, or because the client closed it. */
 export class EndedError extends Error {
-  /** It ended by itself, or had to be ended. */
-  readonly isFault: boolean;
+  readonly how: 'end' | 'hang' | 'close';
 
-  constructor(message: string, isFault: boolean) {
+  constructor(message: string, how: EndedError['how']) {
     super(message);
-    this.isFault = isFault;
+    this.how = how;
   }
 }
 /** After a pause of the service itself, answers that have arrived are read first. */
@@ -88,9 +87,9 @@ export class ThreadClient<
   }
 
   /** Ends the thread; what still waits is rejected. The next call starts another. */
-  async close(why = 'was closed', isFault = false): Promise<void> {
+  async close(why = 'was closed', how: EndedError['how'] = 'close'): Promise<void> {
     const peer = this.#peer;
-    this.#fail(new EndedError(`${this.#options.name} ${why}`, isFault));
+    this.#fail(new EndedError(`${this.#options.name} ${why}`, how));
     await peer?.terminate();
   }
 
@@ -124,13 +123,13 @@ export class ThreadClient<
     clearTimeout(this.#hang);
     const { hangMs } = this.#options;
     if (hangMs === undefined || this.#waiting.size === 0) return;
-    const end = (): void => void this.close(`did not answer for ${hangMs / 1_000} s`, true);
+    const end = (): void => void this.close(`did not answer for ${hangMs / 1_000} s`, 'hang');
     this.#hang = setTimeout(() => (this.#hang = setTimeout(end, RECHECK_MS).unref()), hangMs).unref();
   }
 
   /** A thread that was closed reports its end later, when another may run already. */
   #ended(peer: Peer, why: string): void {
-    if (this.#peer === peer) this.#fail(new EndedError(why, true));
+    if (this.#peer === peer) this.#fail(new EndedError(why, 'end'));
   }
 
   #fail(error: Error): void {

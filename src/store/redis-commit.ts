@@ -35,9 +35,10 @@ const NONCE_BYTES = 9;
 const NEW_ID_BYTES = 12;
 
 /**
- * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined, with nothing written, when the history
- * of Redis lacks this position (it was emptied, exchanged or set back), or continues it when a lost history is restored. Throws StoreError `away`, `write` (refused, nothing was
- * changed) or `unknown`.
+ * Writes one batch, all of it or nothing, and waits until it is durable. Returns undefined, with nothing written, when
+ * the history of Redis lacks the position `known` (Redis was emptied, exchanged or set back); with `restoring`, which
+ * names the position that a survey found, when Redis has gone on since. Throws StoreError `away`, `write` (refused,
+ * nothing was changed) or `unknown`.
  */
 export async function commit(
   link: RedisLink,
@@ -113,7 +114,7 @@ function verdictOf(write: RedisWrite, verdict: string): number | undefined | Ref
   return fenceError(write.key, write.fence ?? { lease: '', token: 0 });
 }
 
-/** What became of a write: its revision, undefined for a deletion of a key that does not exist, and the batch that made it. */
+/** The batch that made a write, and the revision; undefined for a deletion of a key that does not exist. */
 interface Written {
   readonly revision: number | undefined;
   readonly mark: Mark;
@@ -123,7 +124,7 @@ interface Waiting extends RedisWrite {
   reject(e: unknown): void;
 }
 const BATCH_LIMITS = { writes: 200, characters: 16 * 1024 * 1024 };
-/** The time in ms in which a Redis that was emptied or set back must be healed, so that a write can be made after all. */
+/** In this time (ms) a Redis that was emptied or set back must be healed, so that a write can be made after all. */
 const HEAL_MS = 5_000;
 const RETRY_MS = 50;
 
@@ -190,7 +191,7 @@ export class RedisWriter {
   }
 }
 
-/** A value that was restored unchanged has another revision: a write that expects the value expects this revision now. */
+/** A value that was restored unchanged has another revision, which a write that expects the value expects now. */
 function expected(
   { key, ifRevision }: RedisWrite,
   seen: Stored | undefined,

@@ -87,6 +87,8 @@ export interface ResyncPlan {
   readonly adopt: readonly string[];
   /** Removed from the replica, because Redis does not have them. */
   readonly drop: readonly string[];
+  /** Those of `touch`, `adopt` and `drop` which undo a write or a deletion that this host has seen and Redis lost. */
+  readonly overruled: readonly string[];
 }
 
 /** The copy of a host. */
@@ -147,5 +149,11 @@ export function planResync(local: Local, survey: Facts, hasLost: boolean): Resyn
   for (const [key, { revision }] of items)
     if (!index.has(key))
       (revision > common && isLater(key, gone.get(key) ?? 0) ? plan.restore : plan.drop).push(key);
-  return plan;
+  const isOverruled = (key: string): boolean => {
+    const revision = items.get(key)?.revision ?? lineage.gone.get(key) ?? 0;
+    const own = originHere(local, key);
+    return revision > common && own !== originThere(survey, key) && !there.has(batchOf(own));
+  };
+  const others = hasLost ? [...plan.adopt, ...plan.touch, ...plan.drop] : [];
+  return { ...plan, overruled: others.filter(isOverruled).sort() };
 }

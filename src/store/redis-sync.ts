@@ -341,11 +341,16 @@ function revisionOf({ verdicts, revision }: Committed, i: number): number {
   return typeof verdict === 'number' ? verdict : revision;
 }
 
-/** A replica that was only too old is not worth a log line. */
+/** A replica that was only too old is not logged; a change that was acknowledged and is undone is an error. */
 function logPlan(log: Logger, { relation }: Survey, plan: ResyncPlan): void {
   if (relation === 'behind' || relation === 'delta') return;
-  const { restore, remove, touch, drop } = plan;
-  log.warn({ restored: [...restore, ...remove], overruled: touch, dropped: drop }, RESYNCED[relation]);
+  const { restore, remove, drop, overruled } = plan;
+  log.warn({ restored: [...restore, ...remove], dropped: drop }, RESYNCED[relation]);
+  if (overruled.length > 0)
+    log.error(
+      { overruled },
+      'these changes were acknowledged and lost, and other hosts have changed the same since: what they wrote counts. Check it, and change it again if need be',
+    );
 }
 
 const REPLACED = 'the local copy was replaced, and is kept as state/redis/replica.before';

@@ -7,9 +7,9 @@ interface RemedyText {
 }
 
 /**
- * An error of the store; the message ends with the remedy. `newer`: a file was written by a newer version. `away`: the shared
- * store does not answer, or is not the one that this host knows, and nothing was written. `unknown`: the shared store received the write and did not confirm it, so
- * that it may be stored.
+ * An error of the store; the message ends with the remedy. `newer`: a file was written by a newer version. `away`: the
+ * shared store does not answer, or is not the one that this host knows, and nothing was written. `unknown`: the shared
+ * store received the write and did not confirm it, so that it may be stored.
  */
 export class StoreError extends RemedyError {
   readonly code: 'locked' | 'corrupt' | 'newer' | 'write' | 'value' | 'closed' | 'away' | 'unknown';
@@ -66,9 +66,13 @@ const STORE_REMEDY =
   'drawbridge store check shows what can be read; then put back a backup of the state folder, or run ' +
   'drawbridge store restore --previous, or drawbridge store start-empty';
 const NEWER_REMEDY =
-  'run the version of drawbridge that wrote it, or put back a backup from before the upgrade, or run drawbridge store start-empty';
+  'run the version of drawbridge that wrote it, or put back a backup from before the upgrade, or run ' +
+  'drawbridge store start-empty';
 
-/** Errors that the operator can repair while the service waits. A path that is not a folder, or a wrong URL, is an error of the configuration. */
+/**
+ * Errors that the operator can repair while the service waits. A path that is not a folder, or a wrong URL, is an error
+ * of the configuration.
+ */
 const OF_THE_SYSTEM: Readonly<Record<string, string>> = {
   EROFS: 'mount its file system writable (a file system with errors is mounted read-only: see dmesg)',
   EACCES: 'give root the right to write there',

@@ -155,16 +155,46 @@ describe('releases', () => {
     expect(readdirSync(at('usr/lib/drawbridge')).filter((n) => n.startsWith('.'))).toEqual([]);
   });
 
-  it('a Node that another user may replace is refused', () => {
+  /** A program that notes its user in a file, and ends with this command. */
+  function planted(file: string, end: string): () => string | undefined {
+    const marker = join(dir, 'ran');
+    mkdirSync(join(file, '..'), { recursive: true });
+    writeFileSync(file, `#!/bin/sh\nid -u >>${marker}\n${end}\n`, { mode: 0o755 });
+    return () => (existsSync(marker) ? readFileSync(marker, 'utf8') : undefined);
+  }
+
+  it('a Node that another user may replace is refused, and not run once', () => {
     const bin = join(dir, 'bin');
-    mkdirSync(bin, { mode: 0o777 });
+    const ran = planted(join(bin, 'node'), 'exit 0');
     chmodSync(bin, 0o777);
-    cpSync(process.execPath, join(bin, 'node'), { dereference: true });
     const env = { PATH: `${bin}:/usr/sbin:/usr/bin:/sbin:/bin` };
     expect(() => run(join(ROOT, 'scripts/install'), [release('1.0.0')], env)).toThrow(
       /another user than root/,
     );
-    expect(existsSync(dest)).toBe(false);
+    expect([ran(), existsSync(dest)]).toEqual([undefined, false]);
+  });
+
+  it('git, which runs programs that a repository names, reads a checkout as the user of sudo', () => {
+    const checkout = join(dir, 'checkout');
+    mkdirSync(join(checkout, 'scripts'), { recursive: true });
+    cpSync(join(ROOT, 'scripts/pack'), join(checkout, 'scripts/pack'));
+    const signs = 'cat >/dev/null; echo "[GNUPG:] SIG_CREATED " >&2; echo "-----BEGIN PGP SIGNATURE-----"';
+    const ran = planted(join(checkout, '.git/gpg'), signs);
+    const git = (...args: string[]): string => run('git', ['-C', checkout, ...args]);
+    git('init', '-q');
+    git('config', 'gpg.program', join(checkout, '.git/gpg'));
+    git('config', 'log.showSignature', 'true');
+    git('-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-q', '-S', '--allow-empty', '-m', 'signed');
+    const nobody = 65534;
+    chmodSync(dir, 0o777);
+    rmSync(join(dir, 'ran'));
+    run('chown', ['-R', String(nobody), checkout]);
+    const env = { SUDO_UID: String(nobody), SUDO_GID: String(nobody) };
+    // There is nothing else to pack.
+    expect(() => run(join(checkout, 'scripts/pack'), [join(dir, 'release.tgz')], env)).toThrow(
+      /package\.json/,
+    );
+    expect(ran()).toBe(`${nobody}\n`);
   });
 
   describe('without a Node that it can use, the command that mends it is printed:', () => {
@@ -222,6 +252,20 @@ describe('releases', () => {
       const [, copy = ''] = /^ {2}sudo (install .*)$/m.exec(text) ?? [];
       expect(copy).toBe(`install -o root -g root -m 755 ${join(bin, 'node')} /usr/local/bin/node`);
       expect(refusal({ PATH: tools ?? '' }, archive)).toMatch(/Node is missing/);
+    });
+
+    it('the newest one of a version manager is offered by its path, and never run', () => {
+      const home = join(dir, 'home');
+      const nvm = (version: string): string => join(home, '.nvm/versions/node', version, 'bin/node');
+      const ran = planted(nvm('v20.18.3'), 'exit 0');
+      const env = path();
+      rmSync(join(env.PATH ?? '', 'getent'));
+      writeFileSync(join(env.PATH ?? '', 'getent'), `#!/bin/sh\necho x:x:1:1:x:${home}:x\n`, { mode: 0o755 });
+      const archive = release('1.0.0');
+      expect(refusal(env, archive)).not.toContain('copy the one of your own');
+      for (const version of ['v20.19.0', 'v22.9.0', 'v22.10.1']) planted(nvm(version), 'exit 0');
+      expect(refusal(env, archive)).toContain(`install -o root -g root -m 755 ${nvm('v22.10.1')} /usr/local`);
+      expect(ran()).toBeUndefined();
     });
   });
 

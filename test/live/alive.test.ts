@@ -7,13 +7,15 @@ import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
-import { ROUNDS, refusalsOf, refuseCalls } from './refused-calls.js';
+import { RARE, REFUSED_CALLS, ROUNDS, refusalsOf, refuseCalls } from './refused-calls.js';
 
 const SUFFIX = 'n.alive.test';
 const SLOW = 's.alive.test';
 const ADDRESS = '93.184.1.1';
 /** Where the clients send a datagram with each attempt, which only the observed one may. */
 const DENIED = { enforced: '93.184.9.9', observed: '93.184.9.8' };
+/** Permitted by a list that is saved last. */
+const LATER = '93.184.1.9';
 const GOOD = '198.51.100.53';
 /** Addresses behind a route that refuses them. */
 const UNROUTABLE = { v4: '203.0.113.77', v6: '2001:db8:dead::53' };
@@ -209,9 +211,17 @@ it(`system calls that fail end nothing, each with each error (SEED=${SEED})`, as
     for (const [what, n] of counts) totals.set(what, (totals.get(what) ?? 0) + n);
     await alive(`after round ${round} of seed ${SEED}: ${refusals.join(' ')}`);
   }
+  console.log(`refused: ${[...totals].map(([what, n]) => `${what} ${n}`).join(', ')}`);
+  // Without a refusal the rounds would show nothing.
+  const refused = new Set([...totals.keys()].map((what) => what.split(' ')[0]));
+  expect(refused).toEqual(new Set([...REFUSED_CALLS, ...(refused.has(RARE) ? [RARE] : [])]));
+  // What watches files and changes rules goes on.
+  const tries = () => enforced.probe('http', `http://${LATER}/`, '--timeout', 1_000);
+  expect((await tries()).ok).toBe(false);
+  d.writeList('later.yaml', `match: { name: enforced }\nallow: ["${LATER}:80"]\n`);
+  await waitFor('a list that was saved to be in force', async () => (await tries()).ok);
   expect(await lab.sniffer.count({ dst: DENIED.enforced })).toBe(0);
   expect(await lab.sniffer.count({ dst: DENIED.observed })).toBeGreaterThan(0); // the same program, which may send there
-  console.log(`refused: ${[...totals].map(([what, n]) => `${what} ${n}`).join(', ')}`);
 });
 
 it('a killed service leaves no process behind, and its next start tells how it ended', async () => {

@@ -149,6 +149,9 @@ const REFUSALS = {
   listen: ['EADDRINUSE', 'EOPNOTSUPP'],
   shutdown: ['ENOTCONN', 'EINVAL'],
 } as const;
+/** Only many datagrams at once are sent by it. */
+export const RARE = 'sendmmsg';
+export const REFUSED_CALLS = Object.keys(REFUSALS).filter((call) => call !== RARE);
 export const ROUNDS = Math.max(...Object.values(REFUSALS).map((all) => all.length));
 
 /** One refusal for each call: every n-th call of it fails while this is open, from a first one on. */

@@ -61,13 +61,27 @@ const resolve = (question) =>
     socket.connect(53, resolver, () => socket.send(message));
   });
 
-/** A download without an end. */
+/** A download without an end: a line for each second in which some of it came, and one when it ends. Then another one begins. */
 function stream() {
   const began = Date.now();
-  const ended = (why) => say('stream', began, why);
+  let hasCome = false;
+  let isOver = false;
+  const timer = setInterval(() => {
+    if (hasCome) say('stream', Date.now() - 1_000, null);
+    hasCome = false;
+  }, 1_000);
+  const ended = (why) => {
+    if (isOver) return;
+    isOver = true;
+    clearInterval(timer);
+    say('stream', began, why);
+    setTimeout(stream, 1_000);
+  };
   http
     .get({ host: open, path: '/stream?rate=20000', agent: false }, (response) => {
-      response.resume();
+      response.on('data', () => {
+        hasCome = true;
+      });
       response.on('error', (e) => ended(e.code));
       response.on('end', () => ended('it ended'));
     })

@@ -106,11 +106,13 @@ it('what was changed in Redis meanwhile stands against what only a lonely host s
   const [a, b] = [await host(), await host()];
   await a.store.put('list/x', 0);
   await a.store.put('list/z', 0);
+  await a.store.put('token/revoked', 0);
   await redis.kill();
   cpSync(aof(), `${aof()}.old`, { recursive: true });
   await redis.start();
   await until('a writes', () => a.store.put('list/x', 'lonely').catch(() => undefined));
   await a.store.put('list/y', 'lonely');
+  await a.store.delete('token/revoked');
   await b.stop();
   await a.stop();
   await redis.kill();
@@ -119,14 +121,19 @@ it('what was changed in Redis meanwhile stands against what only a lonely host s
   await redis.start();
   const c = await host();
   await c.store.put('list/x', 'majority');
+  await c.store.put('token/revoked', 'majority');
   await a.start();
   const all = new Map([
     ['list/x', 'majority'],
     ['list/y', 'lonely'],
     ['list/z', 0],
+    ['token/revoked', 'majority'],
   ] as [string, unknown][]);
   await inStep(a, all);
   await inStep(c, all);
+  // What was acknowledged, and is undone, is reported; what was restored is not undone.
+  const errors = a.said.filter(({ level }) => level === 'error');
+  expect(errors.map(({ o }) => o)).toEqual([{ overruled: ['list/x', 'token/revoked'] }]);
   expectGrowing(c);
 });
 

@@ -275,6 +275,56 @@ describe('grants and modes', () => {
     expect((await audits()).at(-1)).toMatchObject({ who: 'expiry', action: 'grant.remove' });
   });
 
+  it('last no longer because the store has written them again, with the clock set back', async () => {
+    await changes.containers.grant('web', 'a.org', 600_000, 'ann');
+    await changes.emergency.pause('db', 600_000, 'ann');
+    passed += 400_000; // and the wall clock is set back by as much
+    for (const { key, value } of [...(await store.list('grant/')), ...(await store.list('pause/'))])
+      await store.put(key, value);
+    const inForce = (): number => changes.current().grants.length + changes.current().pauses.length;
+    expect(inForce()).toBe(2);
+    passed += 200_000;
+    expect(inForce()).toBe(0);
+    // Another one under the same key has its own time.
+    now += 1;
+    await changes.emergency.pause('db', 600_000, 'ann');
+    expect(inForce()).toBe(1);
+  });
+
+  it('of a host that is gone cause no pass after their end, and go a day later', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const wait = async (ms: number): Promise<void> => {
+      for (const end = now + ms; now < end; ) {
+        now += 10_000;
+        passed += 10_000;
+        await vi.advanceTimersByTimeAsync(10_000);
+      }
+    };
+    const created = new Date(now).toISOString();
+    const expires = new Date(now + 600_000).toISOString();
+    const grant = { id: 'x', entry: 'a.org', owner: 'id:x', by: 'ann', node: 'gone', created, expires };
+    await store.put('grant/x', grant);
+    // While another one lasts, the time is checked all the same.
+    await changes.containers.grant('web', 'b.org', 2 * 86_400_000, 'ann');
+    await wait(620_000);
+    expect(changes.current().grants).toHaveLength(1);
+    const before = compiled;
+    await wait(3_600_000);
+    expect([compiled - before, (await store.keys('grant/')).length]).toEqual([0, 2]);
+    // Ended by the monotonic clock alone: it is due once.
+    await changes.emergency.pause('db', 600_000, 'ann');
+    now -= 600_000;
+    const since = compiled;
+    passed += 600_000;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(compiled).toBeGreaterThan(since);
+    vi.useRealTimers();
+    await vi.waitFor(async () => expect(await store.keys('pause/')).toEqual([]));
+    now += 86_400_000;
+    await changes.forget(() => false);
+    expect(await store.keys('grant/')).toHaveLength(1);
+  });
+
   it('of a time die with the container, open-ended ones stay', async () => {
     await changes.containers.grant('web', 'a.org', 600_000, 'ann');
     const open = await changes.containers.grant('web', 'b.org', undefined, 'ann');

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { StoreTrust } from '../../../src/changes/store-trust.js';
 import type { Overrides } from '../../../src/enforce/policies.js';
 import type { Exec } from '../../../src/kernel/exec.js';
@@ -24,11 +24,14 @@ let sets: Map<string, string>;
 let warned: string[];
 let store: { id: string; revision: number; ok: boolean };
 let inForce: ReadonlyMap<string, Mode> | undefined;
+/** The kernel takes a record only after this. */
+let write: (() => Promise<void>) | undefined;
 beforeEach(() => {
   sets = new Map();
   warned = [];
   store = { id: 'one', revision: 7, ok: true };
   inForce = undefined;
+  write = undefined;
 });
 
 const members = async (set: string) => {
@@ -37,6 +40,7 @@ const members = async (set: string) => {
 };
 const run: Exec = async (_file, _args, { input = '' } = {}) => {
   const [, set = '', comment = ''] = /^add (\S+) .*comment "([^"]*)"/m.exec(input) ?? [];
+  await write?.();
   sets.set(set, comment);
   return { code: 0, stdout: '', stderr: '' };
 };
@@ -45,12 +49,16 @@ const opened: StoreTrust[] = [];
 afterEach(async () => {
   for (const trust of opened.splice(0)) await trust.close();
 });
-async function open(over: { isShared?: boolean; former?: string[] } = {}): Promise<StoreTrust> {
+async function open(
+  over: { isShared?: boolean; former?: string[]; takeOver?: () => Promise<void> } = {},
+): Promise<StoreTrust> {
+  const { takeOver } = over;
   const trust = await StoreTrust.open({
     store: {
       identity: () => store.id,
       revision: () => store.revision,
       health: () => ({ ok: store.ok, detail: '' }),
+      ...(takeOver && { takeOver, replacement: () => ({ id: 'two', revision: 3 }) }),
     },
     isShared: false,
     sets: { members },
@@ -140,6 +148,82 @@ it('acceptance by a person ends it, and the record is the store that was accepte
     expect(record()).toEqual({ id: 'one', revision: 7, isLockdown: false, isPaused: false }),
   );
   expect(() => trust.checkAcceptable()).toThrow('nothing to accept');
+});
+
+describe('while another store is taken over', () => {
+  const known = { id: 'one', revision: 7, isLockdown: true, isPaused: false };
+  const REMEMBERED = { mode: 'enforce', grants: [], isLockdown: true };
+  const grant = { id: 'old', entry: 'a.org', owner: 'id:c' } as unknown as Grant;
+  /** What a pass makes of a store with a grant and without a lockdown. */
+  const pass = (trust: StoreTrust) => {
+    const { grants, lockdown } = trust.said(said({ grants: [grant] }), () => 3);
+    return { mode: modeOf(trust), grants, isLockdown: lockdown !== undefined };
+  };
+  let end: { resolve: () => void; reject: (e: Error) => void };
+  /** A copy that is older than what the kernel remembers, while Redis holds another store. */
+  async function accepting(): Promise<{ trust: StoreTrust; accepted: Promise<void> }> {
+    sets.set('DB-record', formatRecord(known));
+    store = { id: 'one', revision: 6, ok: false };
+    const takeOver = (): Promise<void> =>
+      new Promise((resolve, reject) => {
+        end = { resolve, reject };
+      });
+    const trust = await open({ isShared: true, takeOver });
+    const accepted = trust.accept();
+    accepted.catch(nothing);
+    return { trust, accepted };
+  }
+
+  it('a pass is no looser, also after its content has come', async () => {
+    const { trust, accepted } = await accepting();
+    expect(pass(trust)).toEqual(REMEMBERED);
+    store = { id: 'two', revision: 3, ok: true };
+    expect(pass(trust)).toEqual(REMEMBERED);
+    await vi.waitFor(() => expect(record()).toEqual({ ...known, found: { id: 'two', revision: 3 } }));
+    end.resolve();
+    await accepted;
+    expect(pass(trust)).toEqual({ mode: 'observe', grants: [grant], isLockdown: false });
+    await vi.waitFor(() => expect(record()).toEqual({ ...known, id: 'two', revision: 3, isLockdown: false }));
+  });
+
+  it('a failure has changed nothing, and the acceptance can be repeated', async () => {
+    const { trust, accepted } = await accepting();
+    end.reject(new Error('Redis went away'));
+    await expect(accepted).rejects.toThrow('the store was not taken over: Redis went away');
+    expect(pass(trust)).toEqual(REMEMBERED);
+    expect((await open({ isShared: true })).doubt).toBeDefined();
+    const again = trust.accept();
+    store = { id: 'two', revision: 3, ok: true };
+    end.resolve();
+    await again;
+    expect(trust.doubt).toBeUndefined();
+  });
+
+  it('a record that was being written then does not replace the accepted store', async () => {
+    const { trust, accepted } = await accepting();
+    const writes: (() => void)[] = [];
+    write = () => new Promise((resolve) => writes.push(resolve));
+    store = { id: 'two', revision: 3, ok: true };
+    pass(trust);
+    await vi.waitFor(() => expect(writes).toHaveLength(1));
+    end.resolve();
+    await vi.waitFor(() => expect(trust.doubt).toBeUndefined());
+    write = undefined;
+    writes[0]?.();
+    await accepted;
+    expect(pass(trust)).toMatchObject({ mode: 'observe', grants: [grant] });
+    expect(record()).toMatchObject({ id: 'two', revision: 3 });
+  });
+});
+
+it('a store that was exchanged before a pass has compared it is not noted as the one that the kernel remembers', async () => {
+  const known = { id: 'one', revision: 7, isLockdown: false, isPaused: false };
+  sets.set('DB-record', formatRecord(known));
+  const trust = await open({ isShared: true });
+  store = { id: 'two', revision: 30, ok: true };
+  trust.changed();
+  await vi.waitFor(() => expect(record()).toEqual({ ...known, found: { id: 'two', revision: 30 } }));
+  expect(modeOf(trust)).toBe('enforce');
 });
 
 it('Redis that answers late is believed when it has come, one that comes back older is not', async () => {

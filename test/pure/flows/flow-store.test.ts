@@ -1,9 +1,11 @@
+import { EventEmitter } from 'node:events';
 import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { SeenFlow } from '../../../src/flows/flow-record.js';
-import { FlowStore } from '../../../src/flows/flow-store.js';
+import { FlowStore, type FlowStoreOptions } from '../../../src/flows/flow-store.js';
+import { startChild } from '../../../src/lib/thread.js';
 
 let folder: string;
 let stores: FlowStore[] = [];
@@ -17,13 +19,14 @@ afterEach(async () => {
   stores = [];
   rmSync(folder, { recursive: true });
 });
-function made(inside = folder, now: () => number = Date.now): FlowStore {
+function made(inside = folder, now = Date.now, start?: FlowStoreOptions['start']): FlowStore {
   const store = new FlowStore({
     folder: inside,
     keepMs: 86_400_000,
     maxSizeBytes: 1e8,
     log: log as never,
     now,
+    ...(start && { start }),
   });
   stores.push(store);
   return store;
@@ -125,6 +128,110 @@ describe('the store of flows', () => {
     const { rows, since } = await store.facts();
     expect(rows).toBe(100);
     expect(since).toBeLessThanOrEqual(Date.now());
+  });
+
+  describe('when its process', () => {
+    type Process = ReturnType<typeof startChild>;
+    let processes: Process[];
+    /** The monotonic clock is this much ahead. */
+    let ahead: number;
+    beforeEach(() => {
+      processes = [];
+      ahead = 0;
+      const { now } = performance;
+      vi.spyOn(performance, 'now').mockImplementation(() => now.call(performance) + ahead);
+    });
+    afterEach(() => vi.restoreAllMocks());
+    const start = (script: URL): Process => {
+      const one = startChild(script);
+      processes.push(one);
+      return one;
+    };
+    /** With its next job. */
+    function ends(): void {
+      const last = processes.at(-1) as Process & EventEmitter;
+      last.postMessage = () => {
+        last.emit('error', new Error('SIGSEGV'));
+        void last.terminate();
+      };
+    }
+    const isReplaced = (): boolean => readdirSync(folder).includes('flows.db.unusable');
+
+    it('hangs, the file is kept, however often, and recording goes on when it answers', async () => {
+      const before = made();
+      before.begin();
+      before.add(flow());
+      await before.facts();
+      await before[Symbol.asyncDispose]();
+      const silent = (): Process =>
+        Object.assign(new EventEmitter(), {
+          postMessage: vi.fn(),
+          ref: () => undefined,
+          unref: () => undefined,
+          terminate: async () => undefined,
+        });
+      let hangs = 3;
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+      try {
+        const store = made(folder, Date.now, (script) => (hangs-- > 0 ? silent() : start(script)));
+        store.add(flow({ address: '93.184.84.2' }));
+        for (let n = 0; n < 3; n++) {
+          const reading = store.facts();
+          reading.catch(() => undefined);
+          await vi.advanceTimersByTimeAsync(62_000);
+          await expect(reading).rejects.toThrow(/did not answer for 60 s/);
+          // It is reported, and not tried again at once.
+          expect(store.failure).toContain('did not answer');
+          await expect(store.facts()).rejects.toThrow(/did not answer/);
+          ahead += 11_000;
+        }
+        expect(await store.facts()).toMatchObject({ rows: 2 });
+        expect(store.failure).toBeUndefined();
+      } finally {
+        vi.useRealTimers();
+      }
+      expect(isReplaced()).toBe(false);
+    });
+
+    it('ends by itself seldom, the file is kept; often, it is replaced', async () => {
+      const store = made(folder, Date.now, start);
+      store.add(flow());
+      expect(await store.facts()).toMatchObject({ rows: 1 });
+      for (let n = 0; n < 2; n++) {
+        ends();
+        expect(await store.facts()).toMatchObject({ rows: 1 });
+        ahead += 601_000;
+      }
+      expect([isReplaced(), processes.length]).toEqual([false, 3]);
+      ends();
+      expect(await store.facts()).toMatchObject({ rows: 1 });
+      ends();
+      expect(await store.facts()).toMatchObject({ rows: 0 });
+      expect(isReplaced()).toBe(true);
+    });
+
+    it('has ended while it had nothing to do, it is started again at once', async () => {
+      const store = made(folder, Date.now, start);
+      await store.facts();
+      await processes[0]?.terminate();
+      expect(await store.facts()).toMatchObject({ rows: 0 });
+      expect(store.failure).toBeUndefined();
+    });
+
+    it('is started again before what passes is read, the gap is from the start on', async () => {
+      let now = Date.now();
+      const began = now;
+      const store = made(folder, () => now, start);
+      await store.facts();
+      now += 5_000;
+      await store.facts();
+      ends();
+      now += 5_000;
+      await store.facts();
+      now += 5_000;
+      store.completeUntil(now);
+      expect((await store.facts()).gaps).toMatchObject([{ from: began, to: now }]);
+    });
   });
 
   it('reports a folder that it cannot write once, and rejects readers with the reason', async () => {

@@ -183,7 +183,7 @@ describe('the reunion of a host and Redis', () => {
           { host: short, marks: marks.slice(more.length) },
           { host: long, marks },
         ];
-        for (const { host, marks } of isShorterFirst ? hosts : hosts.reverse()) {
+        for (const [i, { host, marks }] of (isShorterFirst ? hosts : hosts.reverse()).entries()) {
           const survey = {
             common: shared.revision,
             index: indexOf(redis),
@@ -191,7 +191,11 @@ describe('the reunion of a host and Redis', () => {
             origins,
             marks: marksOf(redis, 'r', shared.revision),
           };
-          const done = healed(redis, host, planResync(localOf(host, marks), survey, true), marks);
+          const plan = planResync(localOf(host, marks), survey, true);
+          const isOverruled = (key: string): boolean =>
+            changed(key, shared, host) && changed(key, shared, redis) && json(redis, key) !== json(host, key);
+          if (i === 0) expect([...plan.overruled].sort()).toEqual(KEYS.filter(isOverruled));
+          const done = healed(redis, host, plan, marks);
           redis = done.past;
           for (const [key, origin] of done.origins) origins.set(key, origin);
         }
