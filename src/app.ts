@@ -26,6 +26,7 @@ import { NamespaceDns } from './dns/namespace-dns.js';
 import { SandboxFolders } from './dns/sandbox-folders.js';
 import { DockerWatch } from './docker/watch.js';
 import { Classifier } from './enforce/classify.js';
+import { ConnectionResets } from './enforce/connection-ends.js';
 import { Denials } from './enforce/denials.js';
 import { Health } from './enforce/health.js';
 import { HostMode } from './enforce/host-cgroups.js';
@@ -205,10 +206,12 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   });
   const foreign = new ForeignBridges();
   const verified = new VerifiedNames({ marks, dns, threats: threats.look });
+  const resets = new ConnectionResets({ applied, kernel, namespaces, run: exec, log });
   const pass = new EnforcementPass({
     shape,
     applied,
     kernel,
+    reset: resets.reset,
     blocklist,
     docker,
     policies,

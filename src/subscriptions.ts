@@ -2,7 +2,6 @@
 import type { App } from './app.js';
 import { nameConflicts } from './changes/current-overrides.js';
 import { mayRemoveContainers } from './docker/docker-events.js';
-import { resetConnections } from './enforce/connection-ends.js';
 import { containersToRecheck } from './enforce/learned-sets.js';
 import { UNATTRIBUTED_ID } from './ruleset/desired-state.js';
 
@@ -47,8 +46,6 @@ export function subscribe(app: App): void {
   });
   app.trustChanged.subscribe(() => reconciler.trigger({ kind: 'store' }));
   app.quotas.changed.subscribe(() => reconciler.trigger({ kind: 'quota' }));
-  // revocation → sockets of containers
-  app.blocklist.ending.subscribe((flows) => resetConnections(app, flows));
   // pass → trust, held packets, links, namespaces, DNS
   pass.restored.subscribe((modes) => trust.takeOver(modes));
   pass.installed.subscribe((now) => {

@@ -1,66 +1,93 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ContainerNamespaces } from '../dns/container-namespaces.js';
+import type { Exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { NetlinkError } from '../kernel/netlink/netlink-error.js';
-import { TcpSockets } from '../kernel/sockets.js';
+import { resetSockets } from '../kernel/sockets.js';
+import { eachOf } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { holdersOf } from './bind-veths.js';
 
-interface Parts {
+interface ConnectionResetsOptions {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly namespaces: Pick<ContainerNamespaces, 'pathOf'>;
+  readonly run: Exec;
   readonly log: Pick<Logger, 'debug'>;
 }
 
 const TCP = 6;
-/** Sockets that are ended before other tasks have their turn. */
-const AT_ONCE = 100;
+/** The block and the deletion of the flows wait no longer than this (ms). */
+const BUDGET_MS = 100;
+/** Processes that run next to each other. */
+const AT_ONCE = 4;
 
 /**
- * Reset TCP connections at the socket of the container, while their packets still pass: then both sides know, also one that never sends.
- * Where there is no such socket (in a namespace inside of that of the container), or the kernel cannot end one, each side gets a reset when it
- * sends next.
+ * Resets TCP connections at the socket of the container, while their packets still pass: then both sides know, also one that never sends.
+ * Where there is no such socket (in a namespace inside of that of the container), the kernel cannot end one, or time is over, each side
+ * gets a reset when it sends next.
+ *
+ * The kernel waits for the lock of a socket, which its program keeps while it sends from memory that is not there yet (of a file system that
+ * does not answer). Such a wait cannot be interrupted, so that each namespace has a process of its own for it, and one at a time.
  */
-export async function resetConnections(parts: Parts, flows: readonly Flow[]): Promise<void> {
-  const byPlace = new Map<string | undefined, Flow[]>();
-  const placeOf = placesIn(parts);
-  for (const flow of flows) {
-    const place = flow.proto === TCP ? placeOf(flow.orig.src) : 'unknown';
-    if (place === 'unknown') continue;
-    const same = byPlace.get(place.path);
-    if (same) same.push(flow);
-    else byPlace.set(place.path, [flow]);
+export class ConnectionResets {
+  readonly #o: ConnectionResetsOptions;
+  /** Paths of the namespaces in which a process has not ended. */
+  readonly #busy = new Set<string | undefined>();
+
+  constructor(options: ConnectionResetsOptions) {
+    this.#o = options;
   }
-  for (const [path, ofPlace] of byPlace) await resetIn(path, ofPlace, parts.log);
-}
 
-type Place = { readonly path: string | undefined } | 'unknown';
-
-/** The network namespace of an address; without a path it is that of the host. */
-function placesIn({ applied: { value }, kernel, namespaces }: Parts): (address: string) => Place {
-  const owners = value && holdersOf(value.subjects.values(), value.vethMap.bindings);
-  const hosts = kernel.hostAddresses();
-  return (address) => {
-    const owner = owners?.get(address);
-    const path = owner && namespaces.pathOf(owner.id);
-    if (path !== undefined) return { path };
-    return !owner && hosts.has(address) ? { path: undefined } : 'unknown';
+  /** `orig.src` of each flow is the endpoint of the container. Never rejects. */
+  readonly reset = async (flows: readonly Flow[]): Promise<void> => {
+    const byPlace = this.#byPlace(flows.filter(isOpen));
+    if (byPlace.size === 0) return;
+    let isOver = false;
+    const resets = eachOf([...byPlace], AT_ONCE, async ([path, ofPlace]) => {
+      if (!isOver && !this.#busy.has(path)) await this.#resetIn(path, ofPlace);
+    });
+    await Promise.race([resets, sleep(BUDGET_MS, undefined, { ref: false })]);
+    isOver = true;
   };
-}
 
-async function resetIn(path: string | undefined, flows: readonly Flow[], log: Parts['log']): Promise<void> {
-  try {
-    using sockets = new TcpSockets(path);
-    for (const [i, { family, orig }] of flows.entries()) {
-      if (i % AT_ONCE === AT_ONCE - 1) await new Promise((resume) => setImmediate(resume));
-      const { src, dst, sport = 0, dport = 0 } = orig;
-      sockets.abort({ family, src, sport, dst, dport });
+  /** By network namespace; without a path it is that of the host. */
+  #byPlace(flows: readonly Flow[]): ReadonlyMap<string | undefined, readonly Flow[]> {
+    const { applied, kernel, namespaces } = this.#o;
+    const owners =
+      applied.value && holdersOf(applied.value.subjects.values(), applied.value.vethMap.bindings);
+    const hosts = kernel.hostAddresses();
+    const byPlace = new Map<string | undefined, Flow[]>();
+    for (const flow of flows) {
+      const owner = owners?.get(flow.orig.src);
+      const path = owner && namespaces.pathOf(owner.id);
+      if (path === undefined && (owner || !hosts.has(flow.orig.src))) continue;
+      const same = byPlace.get(path);
+      if (same) same.push(flow);
+      else byPlace.set(path, [flow]);
     }
-  } catch (e) {
-    if (!(e instanceof NetlinkError) && !(e instanceof Error && 'syscall' in e)) throw e;
-    log.debug({ path, err: e.message }, 'connections end with the next packet of each side');
+    return byPlace;
+  }
+
+  async #resetIn(path: string | undefined, flows: readonly Flow[]): Promise<void> {
+    const { run, log } = this.#o;
+    this.#busy.add(path);
+    try {
+      await resetSockets(
+        run,
+        path,
+        flows.map((f) => f.orig),
+      );
+    } catch (e) {
+      log.debug({ path, err: String(e) }, 'connections end with the next packet of each side');
+    } finally {
+      this.#busy.delete(path);
+    }
   }
 }
+
+/** No other flow has a socket of an open connection: a handshake that is not over is refused when it is repeated. */
+const isOpen = ({ proto, tcp }: Flow): boolean =>
+  proto === TCP && tcp?.handshake !== true && tcp?.closed !== true;

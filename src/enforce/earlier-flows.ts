@@ -19,6 +19,8 @@ import { holdersOf } from './bind-veths.js';
 
 interface Options {
   readonly kernel: Kernel;
+  /** Resets connections at the sockets of containers, as far as that is possible at once. */
+  readonly reset: (flows: readonly Flow[]) => Promise<void>;
   readonly blocklist: FlowBlocklist;
   readonly log: Logger;
 }
@@ -37,8 +39,11 @@ export async function deleteReversedFlows(
   state: AppliedState,
   members: readonly Subject[],
 ): Promise<readonly DeletedFlow[]> {
-  const block = (flows: readonly Flow[]): Promise<void> =>
-    o.blocklist.end(flows.map(reversed), BLOCK_SECONDS);
+  const block = async (flows: readonly Flow[]): Promise<void> => {
+    const theirs = flows.map(reversed);
+    await o.reset(theirs);
+    await o.blocklist.block(theirs, BLOCK_SECONDS);
+  };
   return [...(await ofPorts(o, state, members, block)), ...(await ofHosts(o, state, members, block))];
 }
 

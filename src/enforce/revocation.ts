@@ -69,6 +69,8 @@ class DelayedRecheck {
 export interface RevocationOptions {
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
+  /** Resets connections at the sockets of containers, as far as that is possible at once. `orig.src` is the endpoint of the container. */
+  readonly reset: (flows: readonly Flow[]) => Promise<void>;
   readonly blocklist: FlowBlocklist;
   readonly verified: Pick<VerifiedNames, 'permits' | 'knows'>;
   readonly dns: Pick<DnsService, 'learn'>;
@@ -295,7 +297,11 @@ export class Revocation {
     return cut.map((flow) => ({ flow, owner: ownerOf(flow)?.id ?? '' }));
   }
 
-  readonly #block = (cut: readonly Flow[]): Promise<void> => this.#o.blocklist.end(cut, BLOCK_SECONDS);
+  /** Resets pass as long as the flow is there, and come first. */
+  readonly #block = async (cut: readonly Flow[]): Promise<void> => {
+    await this.#o.reset(cut);
+    await this.#o.blocklist.block(cut, BLOCK_SECONDS);
+  };
 }
 
 const signatures = new WeakMap<Subject, string>();

@@ -1,4 +1,3 @@
-import { AsyncSignal } from '../lib/current.js';
 import type { Flow } from '../ruleset/flow.js';
 import { sharedSet } from '../ruleset/naming.js';
 import type { Kernel } from './kernel.js';
@@ -134,8 +133,6 @@ interface Block {
 
 /** A timed ipset of pairs of endpoints that must not open a flow to each other. */
 export class FlowBlocklist {
-  /** Flows that will be deleted: packets of their connections still pass. `orig.src` is the endpoint of the container. */
-  readonly ending = new AsyncSignal<readonly Flow[]>();
   readonly #kernel: Pick<Kernel, 'addToBlocklist' | 'removeFromBlocklist'>;
   readonly #prefix: string;
   readonly #now: () => number;
@@ -154,12 +151,6 @@ export class FlowBlocklist {
     this.#kernel = kernel;
     this.#prefix = prefix;
     this.#now = now;
-  }
-
-  /** Call it before flows are deleted because no entry permits them any more. */
-  async end(flows: readonly Flow[], times: BlockTimes): Promise<void> {
-    await this.ending.emit(flows);
-    await this.block(flows, times);
   }
 
   /** Keeps packets of the other side from re-creating these flows for this long. */

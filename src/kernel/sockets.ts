@@ -3,9 +3,6 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PROTOCOL_NUMBERS, withoutMapping } from '../lib/ip.js';
 import { type Exec, must } from './exec.js';
-import { AF_INET, AF_INET6, addressBytes } from './netlink/netlink-codec.js';
-import { isRefusal } from './netlink/netlink-error.js';
-import { NetlinkSocket } from './netlink/netlink-socket.js';
 
 /** An endpoint as ss(8) prints it: address, scope and port. */
 const END = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+|\*))(?:%\S+?)?:(\d+|\*)$/;
@@ -162,68 +159,37 @@ export function configuredRoot(text: string): string | undefined {
 
 const absolute = (root: string): string | undefined => (root.startsWith('/') ? root : undefined);
 
-/** Types of messages (sock_diag.h), and places in them (inet_diag.h). */
-const [BY_FAMILY, DESTROY] = [20, 21];
-const TCP = 6;
-const TCP_LISTEN = 10;
-/** struct inet_diag_req_v2: its length, the place of its struct inet_diag_sockid, and in that the places of addresses and of the cookie. */
-const REQUEST = { length: 56, id: 8 } as const;
-const ID = { sport: 0, dport: 2, src: 4, dst: 20, cookie: 40, end: 48 } as const;
-/** struct inet_diag_msg: family, state, timer, retransmissions, then the struct inet_diag_sockid of the socket. */
-const ANSWER = { state: 1, id: 4 } as const;
-
-/** The ends of a connection, as its socket here has them. */
-export interface SocketTuple {
-  readonly family: 4 | 6;
+/** The ends of a TCP connection, as its socket has them. */
+interface SocketTuple {
   readonly src: string;
-  readonly sport: number;
+  readonly sport?: number;
   readonly dst: string;
-  readonly dport: number;
+  readonly dport?: number;
 }
 
-/** Ends TCP sockets of a network namespace: of this path, or the own one. */
-export class TcpSockets implements Disposable {
-  readonly #diag: NetlinkSocket;
+/** The kernel compares each socket of the namespace with each connection, and takes no more than 64 KiB of comparisons. */
+const MOST_RESETS = 500;
+/** The kernel waits for the lock of a socket without an end, and a program can keep that lock: this command never counts as hanging. */
+const RESET_TIMEOUT_MS = 86_400_000;
 
-  constructor(namespace?: string) {
-    this.#diag = new NetlinkSocket({ protocol: 'diag', ...(namespace === undefined ? {} : { namespace }) });
-  }
-
-  /**
-   * The kernel sends a reset to the other side, and the program gets ECONNABORTED. Returns false when there is no such socket. Throws
-   * NetlinkError: EOPNOTSUPP where the kernel has no CONFIG_INET_DIAG_DESTROY.
-   */
-  abort(tuple: SocketTuple): boolean {
-    const operation = `abort the connection to ${tuple.dst}`;
-    const request = requestOf(tuple);
-    try {
-      // Where the connection has ended, the kernel finds a socket that listens to its port (inet_diag_find_one_icsk).
-      const [found] = this.#diag.request(operation, { type: BY_FAMILY, body: request });
-      if (!found || found.body[ANSWER.state] === TCP_LISTEN) return false;
-      found.body.copy(request, REQUEST.id + ID.cookie, ANSWER.id + ID.cookie, ANSWER.id + ID.end);
-      this.#diag.request(operation, { type: DESTROY, body: request });
-      return true;
-    } catch (error) {
-      if (isRefusal(error, 'ENOENT')) return false;
-      throw error;
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.#diag.close();
-  }
+/**
+ * Reset TCP connections at their sockets, in the network namespace of this path or in the own one: the kernel sends a reset to the other side,
+ * and the program gets ECONNABORTED. Sockets that listen stay, and those of TIME_WAIT, which older kernels cannot end. Does nothing where
+ * the kernel has no CONFIG_INET_DIAG_DESTROY. Throws KernelError.
+ */
+export async function resetSockets(
+  run: Exec,
+  namespace: string | undefined,
+  connections: readonly SocketTuple[],
+): Promise<void> {
+  const filter = connections
+    .slice(0, MOST_RESETS)
+    .map(({ src, sport = 0, dst, dport = 0 }) => `( src ${endText(src, sport)} dst ${endText(dst, dport)} )`);
+  const ss = ['ss', '-H', '-n', '-t', '-K', '-F', '-', 'state', 'connected', 'exclude', 'time-wait'];
+  const [file = 'ss', ...args] =
+    namespace === undefined ? ss : ['nsenter', `--net=${namespace}`, '--', ...ss];
+  await must(run, file, args, { input: `${filter.join('\nor ')}\n`, timeoutMs: RESET_TIMEOUT_MS });
 }
 
-function requestOf({ family, src, sport, dst, dport }: SocketTuple): Buffer {
-  const request = Buffer.alloc(REQUEST.length);
-  request.writeUInt8(family === 4 ? AF_INET : AF_INET6, 0);
-  request.writeUInt8(TCP, 1);
-  request.writeUInt32LE(0xffffffff, 4); // sockets in any state
-  const id = request.subarray(REQUEST.id);
-  id.writeUInt16BE(sport, ID.sport);
-  id.writeUInt16BE(dport, ID.dport);
-  addressBytes(src)?.copy(id, ID.src);
-  addressBytes(dst)?.copy(id, ID.dst);
-  id.fill(0xff, ID.cookie, ID.end); // INET_DIAG_NOCOOKIE
-  return request;
-}
+const endText = (address: string, port: number): string =>
+  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;

@@ -20,8 +20,8 @@ export interface Flow {
   readonly reply: Tuple;
   readonly mark: number;
   readonly status: { readonly [S in 'seenReply' | 'assured' | 'confirmed' | 'srcNat' | 'dstNat']: boolean };
-  /** Of TCP. handshake: SYN_SENT or SYN_RECV. pickedUp: conntrack saw its middle first. */
-  readonly tcp?: { readonly handshake: boolean; readonly pickedUp: boolean };
+  /** Of TCP. handshake: SYN_SENT or SYN_RECV. closed: TIME_WAIT or CLOSE. pickedUp: conntrack saw its middle first. */
+  readonly tcp?: { readonly handshake: boolean; readonly closed: boolean; readonly pickedUp: boolean };
   /** Seconds until it expires; absent for flows in hardware or being torn down. */
   readonly timeout?: number;
   /**

@@ -165,14 +165,25 @@ export const START: readonly Mutant[] = [
     },
   },
   {
-    id: 'abort-listener',
-    what: 'the end of a connection that has gone ends the socket that listens to its port',
-    file: 'src/kernel/sockets.ts',
-    from: '!found || found.body[ANSWER.state] === TCP_LISTEN',
-    to: '!found',
+    id: 'reset-without-end',
+    what: 'a program that keeps the lock of its socket holds up the revocation',
+    file: 'src/enforce/connection-ends.ts',
+    from: 'await Promise.race([resets, sleep(BUDGET_MS, undefined, { ref: false })]);',
+    to: 'await resets;',
     killedBy: {
-      file: 'test/kernel/netlink/socket-diag.test.ts',
-      test: 'another one, and the listener, stay',
+      file: 'test/pure/enforce/connection-ends.test.ts',
+      test: 'a process that does not end holds up nothing',
+    },
+  },
+  {
+    id: 'reset-again',
+    what: 'each revocation adds a process to those that wait for the lock of a socket',
+    file: 'src/enforce/connection-ends.ts',
+    from: '!isOver && !this.#busy.has(path)',
+    to: '!isOver',
+    killedBy: {
+      file: 'test/pure/enforce/connection-ends.test.ts',
+      test: 'no other one is started in its namespace',
     },
   },
 ];

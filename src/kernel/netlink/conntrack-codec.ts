@@ -45,6 +45,8 @@ export const PROTO = { number: 1, sport: 2, dport: 3, icmpId: 4, icmpv6Id: 7 } a
 const PROTOINFO = { tcp: 1, tcpState: 1, tcpFlagsOrig: 4, tcpFlagsReply: 5 } as const;
 /** enum tcp_conntrack: a handshake that is under way. */
 const HANDSHAKE = { first: 1, last: 2 } as const;
+/** The same of a connection that both sides have closed, or one has reset. */
+const CLOSED = { first: 7, last: 8 } as const;
 /** IP_CT_TCP_FLAG_BE_LIBERAL: set in both directions of a connection whose first packet was no SYN (tcp_new). */
 const LIBERAL = 8;
 /** enum ip_conntrack_status. */
@@ -101,6 +103,7 @@ function decodeTcp(data: Buffer | undefined): Pick<Flow, 'tcp'> | undefined {
   return {
     tcp: {
       handshake: state >= HANDSHAKE.first && state <= HANDSHAKE.last,
+      closed: state >= CLOSED.first && state <= CLOSED.last,
       pickedUp: isLiberal(PROTOINFO.tcpFlagsOrig) && isLiberal(PROTOINFO.tcpFlagsReply),
     },
   };

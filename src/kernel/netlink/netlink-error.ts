@@ -20,8 +20,11 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 /** The symbolic name (ENOENT) and the text of a positive error number. An unknown number gets a name such as E999. */
 function nameOf(errno: number): readonly [string, string] {
-  return getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
+  errors ??= getSystemErrorMap();
+  return errors.get(-errno) ?? [`E${errno}`, `error ${errno}`];
 }
+/** Node makes it again for each call (0.1 ms), and the deletion of many flows meets many that have gone. */
+let errors: ReturnType<typeof getSystemErrorMap> | undefined;
 
 /**
  * A refusal by the kernel. The message has the operation, the reason and the remedy. `code` is the symbolic name, such

@@ -237,16 +237,16 @@ test.each(FAMILIES)(
       const flow = await tcp(7000);
       return flow?.status.assured && flow;
     });
-    expect(open.tcp).toEqual({ handshake: false, pickedUp: false });
+    expect(open.tcp).toEqual({ handshake: false, closed: false, pickedUp: false });
     const half = await until('half of one', async () => {
       const flow = await tcp(7001);
       return flow?.status.seenReply && flow;
     });
-    expect(half.tcp).toEqual({ handshake: true, pickedUp: false });
+    expect(half.tcp).toEqual({ handshake: true, closed: false, pickedUp: false });
     expect(flows.delete(open)).toBe(true);
     const again = await until('its next packet', async () =>
       (await flows.flows(family)).find((f) => f.proto === 6 && [f.orig.dport, f.orig.sport].includes(7000)),
     );
-    expect(again.tcp).toEqual({ handshake: false, pickedUp: true });
+    expect(again.tcp).toEqual({ handshake: false, closed: false, pickedUp: true });
   },
 );

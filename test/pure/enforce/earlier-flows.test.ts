@@ -84,6 +84,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    reset: async () => undefined,
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
     verified: { permits: () => true, knows: () => false },
     dns: { learn: async () => undefined },

@@ -158,6 +158,7 @@ function house() {
     applied: current,
     shape,
     kernel,
+    reset: async () => undefined,
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => now),
     threats: { has: () => false, repair: nothing },
     docker: { view },

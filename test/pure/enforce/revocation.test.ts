@@ -59,6 +59,7 @@ function revoker(learn: (id: string, name: string) => Promise<void> = async () =
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
+    reset: async () => undefined,
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
     verified: { permits: () => true, knows: () => false },
     dns: { learn },
@@ -205,8 +206,8 @@ it('an answer that opened a flow while no rule stood: it ends, unless it may be 
     reply: { src: SOURCE, dst: src, sport: dport, dport: 5000 },
     ...(tcp === undefined ? {} : { tcp }),
   });
-  const seen = { handshake: false, pickedUp: false };
-  const middle = { handshake: false, pickedUp: true };
+  const seen = { handshake: false, closed: false, pickedUp: false };
+  const middle = { handshake: false, closed: false, pickedUp: true };
   const ends = [
     inbound('192.0.2.1', 40_000),
     inbound('192.0.2.1', 40_000, seen),

@@ -52,8 +52,8 @@ function book() {
 const from = flow(OURS, OTHER);
 const to = flow(OTHER, OURS);
 const published = flow('', '', DNATED);
-const opening = flow(OTHER, OURS, { proto: 6, tcp: { handshake: true, pickedUp: false } });
-const stands = flow(OTHER, OURS, { proto: 6, tcp: { handshake: false, pickedUp: false } });
+const opening = flow(OTHER, OURS, { proto: 6, tcp: { handshake: true, closed: false, pickedUp: false } });
+const stands = flow(OTHER, OURS, { proto: 6, tcp: { handshake: false, closed: false, pickedUp: false } });
 const elsewhere = flow(OTHER, '10.0.0.8');
 const all = [from, to, published, opening, stands, elsewhere];
 
