@@ -69,6 +69,12 @@ export class Identities {
   }
 }
 
+/** Rules with containers, the closed base, or neither (also a part of the rules): then containers were open. */
+export function foundIn({ bridge, hostMarks, isInstalled }: KernelSnapshot): 'rules' | 'base' | 'nothing' {
+  const hasContainers = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
+  return isInstalled ? (hasContainers ? 'rules' : 'base') : 'nothing';
+}
+
 /**
  * Restore the container of each veth from the kernel after a restart, with its identity, so that no packet meets the chain
  * of another container while the first pass runs.

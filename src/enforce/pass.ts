@@ -17,7 +17,7 @@ import { vethsOf } from './bind-veths.js';
 import { ConntrackZones } from './conntrack-zones.js';
 import { purgeReusedIdentities } from './earlier-flows.js';
 import type { HostCgroupTable } from './host-cgroups.js';
-import { addressesIn, Identities, modesIn, restoreBindings } from './identities.js';
+import { addressesIn, foundIn, Identities, modesIn, restoreBindings } from './identities.js';
 import { refillSets, syncAll } from './learned-sets.js';
 import { describeTrigger, isOnlyChanges, type Pass, type Surroundings } from './pass-trigger.js';
 import type { Policies } from './policies.js';
@@ -75,8 +75,6 @@ class Progress {
   sets: KernelSnapshot['sets'] | undefined;
   /** Bindings of the pass before; undefined in the first one. */
   known: ReadonlyMap<number, Binding> | undefined;
-  newlyHeld!: ReadonlySet<string>;
-  wasOpen!: boolean;
   /** Rules were missing, in this pass or in one since the last recheck that succeeded. */
   repaired!: boolean;
   state!: AppliedState;
@@ -105,6 +103,8 @@ export class EnforcementPass {
   readonly #zones: ConntrackZones;
   readonly #recompiler = new Recompiler();
   #recheck: ReadonlySet<string> = new Set();
+  /** As the first reading found it: a pass that fails leaves a part of its own rules. */
+  #found: ReturnType<typeof foundIn> | undefined;
   /** What the last pass has found, when every step of it has succeeded. */
   #surroundings: Surroundings | undefined;
 
@@ -167,7 +167,7 @@ export class EnforcementPass {
     },
     {
       name: 'publish the state',
-      why: 'From here on held packets, DNS and the API decide by the rules that the kernel has. Nothing may be awaited between the rules and this. Newly enforced containers are found by the bindings of the pass before.',
+      why: 'From here on held packets, DNS and the API decide by the rules that the kernel has. Nothing may be awaited between the rules and this. Newly enforced containers are found by the bindings of the pass before, and their flows stay due if any later step fails.',
       run: (at) => {
         this.#publish(at);
       },
@@ -216,8 +216,8 @@ export class EnforcementPass {
     {
       name: 'delete flows that are no longer permitted',
       why: 'Only after the rules and the sets are in the kernel: before that the next packet would create the flow again.',
-      run: ({ state, known, again, newlyHeld, wasOpen, pass, replaced }) =>
-        this.#revocation.run(state, { known, again, newlyHeld, wasOpen, replaced, later: pass.later }),
+      run: ({ state, known, again, pass, replaced }) =>
+        this.#revocation.run(state, { known, again, replaced, later: pass.later }),
     },
     {
       name: 'check conntrack zones',
@@ -288,8 +288,9 @@ export class EnforcementPass {
   async #restore(at: Progress): Promise<void> {
     const { kernel, hostMode, shape } = this.#o;
     const snapshot = await kernel.readSnapshot();
-    const { bridge, hostMarks } = snapshot;
-    const hasRules = bridge.id4.size + bridge.id6.size + bridge.loose.size + hostMarks.size > 0;
+    const { bridge } = snapshot;
+    this.#found ??= foundIn(snapshot);
+    const hasRules = this.#found === 'rules';
     at.isOver = at.docker.listings === 0 && hasRules;
     if (at.isOver) return;
     at.sets = snapshot.sets;
@@ -298,7 +299,7 @@ export class EnforcementPass {
     const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
     this.restored.emit(modesIn(snapshot, bindings, shape.marks));
     const left = hasRules ? addressesIn(bridge) : undefined;
-    this.#veths.takeOver(bindings, bridge.strict, left, snapshot.isInstalled);
+    this.#veths.takeOver(bindings, hasRules ? bridge.strict : new Set(), left, this.#found === 'base');
   }
 
   async #gather(at: Progress): Promise<void> {
@@ -355,8 +356,7 @@ export class EnforcementPass {
     this.#o.hostMode.senders.setInstalled(found.hosts.net.gates);
     at.repaired = this.#revocation.owed;
     at.known = this.#o.applied.value && this.#veths.bindings;
-    at.wasOpen = !this.#veths.hasStood;
-    at.newlyHeld = this.#veths.newlyHeld(at.replaced ?? input.subjects);
+    this.#revocation.owe(this.#veths.newlyHeld(at.replaced ?? input.subjects), !this.#veths.hasStood);
     this.#veths.settle(found.vethMap, desired.bridge.strict);
     at.state = {
       ...found,

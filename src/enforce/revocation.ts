@@ -14,7 +14,7 @@ import type { ClassPlan } from '../ruleset/classes.js';
 import { mayBeDenied } from '../ruleset/deny-plan.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { type Flow, isDns } from '../ruleset/flow.js';
-import { identityMark, markOf } from '../ruleset/marks.js';
+import { type CheckMarks, identityMark, markOf } from '../ruleset/marks.js';
 import { holdersOf } from './bind-veths.js';
 import { deleteReversedFlows, learnNames, sortUnmarkedFlows } from './earlier-flows.js';
 import { type DelayedTrigger, isDue, type Pass } from './pass-trigger.js';
@@ -90,10 +90,6 @@ interface Since extends Pick<Pass, 'later'> {
   readonly known: ReadonlyMap<number, Binding> | undefined;
   /** Members that count as changed. */
   readonly again: ReadonlySet<string>;
-  /** Enforced now, and free to speak until now. */
-  readonly newlyHeld: ReadonlySet<string>;
-  /** No rules were installed before this pass: containers were open, and the mark of a flow shows nothing about it. */
-  readonly wasOpen?: boolean;
   /** The only subjects that differ from those of the last run; undefined: perhaps any. */
   readonly replaced?: readonly Subject[] | undefined;
 }
@@ -108,7 +104,7 @@ export class Revocation {
   /** Rules were missing. */
   readonly #tampered = new DelayedRecheck('recheck after repair');
   readonly #newlyEnforced = new DelayedRecheck('recheck newly enforced');
-  /** Until a run has succeeded. */
+  /** No rules were installed before: containers were open, and the mark of a flow shows nothing about it. Until a run has succeeded. */
   #wasOpen = false;
 
   constructor(options: RevocationOptions) {
@@ -121,6 +117,11 @@ export class Revocation {
   }
   get owed(): boolean {
     return this.#tampered.owed;
+  }
+  /** `newlyHeld`: enforced now, and free to speak until now. */
+  owe(newlyHeld: ReadonlySet<string>, wasOpen: boolean): void {
+    this.#newlyEnforced.owe(newlyHeld);
+    this.#wasOpen ||= wasOpen;
   }
 
   /** Note why this pass comes. */
@@ -145,15 +146,10 @@ export class Revocation {
    * Delete forbidden flows of the subjects with a changed policy; of all, when rules were missing. Subjects that are new in
    * this pass have none: their veths were purged, and a host-network container had no mark before.
    */
-  async run(
-    state: AppliedState,
-    { known, again, newlyHeld, wasOpen, replaced, later }: Since,
-  ): Promise<void> {
-    this.#wasOpen ||= wasOpen === true;
+  async run(state: AppliedState, { known, again, replaced, later }: Since): Promise<void> {
     const isFresh = (m: Subject): boolean =>
       known !== undefined && (m.host ? !this.#seen.has(m.id) : !m.veths.some((p) => known.has(p.ifindex)));
     const all = this.#tampered.due().has(EVERYONE);
-    this.#newlyEnforced.owe(newlyHeld);
     const held = this.#newlyEnforced.due();
     const only = all || held.size > 0 ? undefined : replaced;
     const members = only ?? [...state.subjects.values()];
@@ -240,11 +236,17 @@ export class Revocation {
   #keeps(state: AppliedState, owner: Subject | undefined, found: Flow): boolean {
     if (owner === undefined) return true;
     const { check } = this.#o.shape.marks;
-    const isStale = this.#wasOpen && check !== undefined && (found.mark & check.mask) !== 0;
+    const isStale = this.#wasOpen && check !== undefined && this.#hasEarlierState(found, check);
     const flow = isStale ? { ...found, mark: (found.mark & ~check.mask) >>> 0 } : found;
     if (!this.#permits(state, owner, flow)) return this.#awaitsAnswer(owner, flow);
     if (isStale) this.#o.kernel.flows.mark(flow, 0, check.mask);
     return true;
+  }
+
+  /** The state of its check is from before the rules of this run: it opened earlier, and the name that it has asked for is not known. */
+  #hasEarlierState(flow: Flow, { mask, open }: CheckMarks): boolean {
+    const state = (flow.mark & mask) >>> 0;
+    return state !== 0 && state !== open && !this.#o.verified.knows(flow);
   }
 
   /** Whether the policy permits the flow, and the names that it has asked for. */

@@ -1,4 +1,4 @@
-import { deleteFlows, deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
+import { deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
@@ -102,11 +102,11 @@ export class VethTable {
    */
   async purge(ports: VethMap, strict: ReadonlySet<number>): Promise<void> {
     const { blocklist, kernel } = this.#o;
+    const deleteOf = (addresses: readonly string[]): Promise<void> =>
+      deleteFlowsOfAddresses(kernel.flows, new Set(addresses), (f) => f.tcp?.handshake === true);
     if (!this.#hasStood) {
       const enforced = [...ports.bindings.values()].filter((b) => this.#isClosed && strict.has(b.ifindex));
-      const how = { keep: () => false, block: async () => undefined };
-      await deleteFlows(kernel.flows, 'orig', new Set(enforced.flatMap(addressesOf)), how);
-      return;
+      return deleteOf(enforced.flatMap(addressesOf));
     }
     const isSame = (a: Binding, b: Binding | undefined): boolean => a.container === b?.container;
     const now = [...ports.bindings.values()];
@@ -115,11 +115,7 @@ export class VethTable {
     const before = [...this.#bindings.values()].flatMap(addressesOf);
     const left = [...before, ...this.#left].filter((a) => !stays.has(a));
     await blocklist.lift(fresh);
-    await deleteFlowsOfAddresses(
-      kernel.flows,
-      new Set([...fresh, ...left]),
-      (f) => f.tcp?.handshake === true,
-    );
+    await deleteOf([...fresh, ...left]);
   }
 
   /** Containers that these rules enforce, and that the installed rules do not. */

@@ -216,14 +216,15 @@ export class Kernel implements AsyncDisposable {
 
   /** The state that earlier runs left in the kernel. It is empty if marks had another layout then. */
   async readSnapshot(): Promise<KernelSnapshot> {
-    const { bridge, tables, identity, sets } = await this.#plane.read();
+    const { bridge, backstop, tables, identity, sets } = await this.#plane.read();
     this.pastBridge.note(tables);
     const isOurs = hasOurLayout(this.#shape, bridge);
     const elements = isOurs ? bridge.elements : EMPTY_BRIDGE;
     const names = namesFor(this.#shape.prefix);
     const hostNetwork = readHostNetworkRules(isOurs ? tables.get(4) : undefined, names);
     const senders = readSenders(isOurs ? identity : undefined, (name) => this.cgroups.pathOf(name));
-    return { bridge: elements, isInstalled: isOurs, sets, ...(senders ?? hostNetwork) };
+    const isInstalled = backstop.rules.length > 0;
+    return { bridge: elements, isInstalled, sets, ...(senders ?? hostNetwork) };
   }
   async apply(desired: DesiredState, beforeBinding: () => Promise<void>, delta?: Delta): Promise<Applied> {
     this.pastBridge.before(desired.bridge.routed4);

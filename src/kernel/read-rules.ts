@@ -189,7 +189,7 @@ const ABSENT: ObservedProgram = { exists: false, rules: [] };
 /** State of earlier passes in the kernel, read when the service starts. */
 export interface KernelSnapshot extends HostNetworkRules {
   readonly bridge: BridgeDesired;
-  /** The bridge table is installed: without elements it is that of the closed base. */
+  /** All rules are installed, because the backstop is the last one (`planSteps`): without elements those of the closed base, or of marks in another layout. */
   readonly isInstalled: boolean;
   readonly sets: Observed['sets'];
 }

@@ -17,7 +17,7 @@ import { INGRESS_BLOCK } from '../kernel/past-bridge.js';
 import type { Observed } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
+import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { compile } from '../ruleset/compile.js';
 import { closedBase, type DesiredState, type HostNet, type KernelConfig } from '../ruleset/desired-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
@@ -181,10 +181,10 @@ function stands(base: DesiredState, observed: Observed): boolean {
   });
 }
 
-/** Some state of Drawbridge is installed in this network namespace, under any prefix: the bridge table has none. */
-function hasBridgeTable(): boolean {
+/** All rules are installed in this network namespace, under any prefix: the table of the backstop, which comes last, has none. */
+function hasRules(): boolean {
   using elements = new NftElements();
-  return elements.hasTable('bridge', BRIDGE_TABLE);
+  return elements.hasTable('inet', BACKSTOP_TABLE.replace('inet ', ''));
 }
 
 /** Docker may hang: installing the base waits no longer than this. */
@@ -198,7 +198,7 @@ const START_ASK_MS = 500;
  */
 export async function layClosedFirst(config: Config, log: Logger): Promise<void> {
   await attempt(config, log, async () => {
-    if (hasBridgeTable()) return false;
+    if (hasRules()) return false;
     if (!(await hasContainers(config))) return true;
     log.info({}, 'containers run without rules: they stay open until the policies are in force');
     for (const note of await noteBefore(config)) log.warn({}, note);

@@ -34,7 +34,7 @@ export interface Marks {
 }
 
 /** Values of the two bits. 0: the flow is not checked. */
-interface CheckMarks {
+export interface CheckMarks {
   readonly mask: number;
   /** The bit that `open` and `requests` have: packets of the flow are queued. */
   readonly queued: number;

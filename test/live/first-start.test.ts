@@ -66,7 +66,7 @@ const GOES_ON: Readonly<Record<string, readonly string[]>> = {
   off: ['stream=93.184.1.5:19', 'new=93.184.1.6:80', 'dns=seen.test'],
   host: ['stream=93.184.1.7:19', 'new=93.184.1.8:80', 'dns=seen.test'],
   address: ['stream=93.184.2.1:19', 'echo=93.184.2.1:7777', 'new=93.184.2.1:80'],
-  name: ['stream=93.184.3.1:19', 'dns=stream.test'],
+  name: ['stream=93.184.3.1:19', 'new=web.test:80', 'dns=stream.test'],
   build: ['stream=93.184.1.10:19', 'new=93.184.1.11:80'],
   internet: ['stream=192.0.2.2:7001'],
   'this-host': ['stream=127.0.0.1:7001'],

@@ -25,7 +25,7 @@ export const BINDING: readonly Mutant[] = [
     file: 'src/ruleset/constant-chains.ts',
     from: "    rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),\n",
     to: '',
-    also: [{ file: 'src/enforce/veth-table.ts', from: 'new Set([...fresh, ...left])', to: 'fresh' }],
+    also: [{ file: 'src/enforce/veth-table.ts', from: '[...fresh, ...left]', to: '[...fresh]' }],
     killedBy: { file: 'test/attacks/heirs.test.ts', test: 'answers are 1.5 s late' },
   },
   {
@@ -56,8 +56,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'departed-flows-stay',
     what: 'the flows of a container that has gone stay',
     file: 'src/enforce/veth-table.ts',
-    from: 'new Set([...fresh, ...left])',
-    to: 'fresh',
+    from: '[...fresh, ...left]',
+    to: '[...fresh]',
     killedBy: pure('enforce/veth-table', 'what a container leaves behind ends when its veth goes'),
   },
   {

@@ -165,6 +165,28 @@ export const START: readonly Mutant[] = [
     },
   },
   {
+    id: 'open-forgotten',
+    what: 'a start that found a part of the rules takes them for complete: flows from before them stay',
+    file: 'src/enforce/identities.ts',
+    from: 'return isInstalled ?',
+    to: 'return isInstalled || hasContainers ?',
+    killedBy: {
+      file: 'test/pure/enforce/pass.test.ts',
+      test: 'the next start knows it from the kernel, which has not all rules',
+    },
+  },
+  {
+    id: 'open-forgotten-again',
+    what: 'the pass after one that failed takes the rules of that one for those of an earlier run',
+    file: 'src/enforce/pass.ts',
+    from: 'this.#found ??= foundIn',
+    to: 'this.#found = foundIn',
+    killedBy: {
+      file: 'test/pure/enforce/pass.test.ts',
+      test: 'behind all rules: the next pass knows that the host was open',
+    },
+  },
+  {
     id: 'reset-without-end',
     what: 'a program that keeps the lock of its socket holds up the revocation',
     file: 'src/enforce/connection-ends.ts',

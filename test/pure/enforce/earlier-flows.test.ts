@@ -96,7 +96,7 @@ it('the first run deletes and blocks the forbidden ones, and marks the others, b
     hosts: { late: new Set([m.id]) },
     evaluator: judge,
   } as unknown as AppliedState;
-  await revocation.run(state, { known: new Map(), again: new Set(), newlyHeld: new Set(), later: nothing });
+  await revocation.run(state, { known: new Map(), again: new Set(), later: nothing });
   expect([...table]).toEqual([good]);
   expect(marked).toEqual([good]);
   expect(blocked).toEqual([`${HOST},6:40002,${BAD}`]);

@@ -15,7 +15,9 @@ import type { Lockdown, Policy } from '../../../src/policy/policy.js';
 import type { AppliedState, HostLink } from '../../../src/ruleset/applied-state.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
 import type { ReservedPort } from '../../../src/ruleset/reserved-ports.js';
+import { BARE_FLOW } from '../bare-flow.js';
 import { entriesOf, shape, withOwnMaps } from '../ruleset/sample.js';
 
 const nothing = (): void => undefined;
@@ -88,6 +90,11 @@ function house() {
   let refill: readonly string[] = [];
   let listings = 0;
   let last: DockerView | undefined;
+  let snapshot = { bridge: EMPTY_BRIDGE, isInstalled: false };
+  /** What the next apply has written before it fails. */
+  let failing: ((desired: DesiredState) => typeof snapshot) | undefined;
+  let isLearning = true;
+  const table = new Set<Flow>();
   const view = (): DockerView => {
     last ??= viewNow();
     return last;
@@ -111,7 +118,7 @@ function house() {
       return linkReports;
     },
     readSnapshot: async () => ({
-      bridge: EMPTY_BRIDGE,
+      ...snapshot,
       hostMarks: new Map(),
       hostGates: [],
       hostZones: new Set(),
@@ -125,6 +132,12 @@ function house() {
     },
     apply: async (desired: DesiredState, before: () => Promise<void>) => {
       await before();
+      const written = failing?.(desired);
+      failing = undefined;
+      if (written) {
+        snapshot = written;
+        throw new Error('nft has failed');
+      }
       applied.push(desired);
       return { changed: true, refill, repaired: false };
     },
@@ -133,12 +146,12 @@ function house() {
     },
     invalidate: nothing,
     flows: {
-      flows: async () => {
+      flows: async (family: 4 | 6) => {
         read.flows += 1;
-        return [];
+        return [...table].filter((f) => f.family === family);
       },
-      flowsAmong: async () => [],
-      delete: () => true,
+      flowsAmong: async () => [...table],
+      delete: (f: Flow) => table.delete(f),
       mark: () => true,
     },
     sockets: async () => [],
@@ -201,7 +214,9 @@ function house() {
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
     now: () => now,
     verified: { permits: () => true, knows: () => false },
-    installInNamespaces: async () => undefined,
+    installInNamespaces: async () => {
+      if (!isLearning) throw new Error('a namespace has failed');
+    },
   });
   const pass = async (...numbers: number[]): Promise<DesiredState> => {
     present = numbers;
@@ -226,6 +241,18 @@ function house() {
     plannedFor,
     pass,
     passOfChanges,
+    table,
+    /** What the rules of an earlier run are. */
+    found: (is: typeof snapshot) => {
+      snapshot = is;
+    },
+    fails: (written: typeof failing) => {
+      failing = written;
+    },
+    /** Whether the step behind the published state fails. */
+    works: (is: boolean) => {
+      isLearning = is;
+    },
     /** The next passes create these sets. */
     creates: (sets: readonly string[]) => {
       refill = sets;
@@ -280,6 +307,51 @@ function house() {
     },
   };
 }
+describe('a first start that fails on its way', () => {
+  /** By a datagram of the container, which answers nothing: conntrack saw what came from outside first. */
+  const reversed: Flow = {
+    ...BARE_FLOW,
+    family: 4,
+    proto: 17,
+    mark: 0,
+    orig: { src: '93.184.1.1', dst: '172.18.0.1', sport: 19, dport: 4000 },
+    reply: { src: '172.18.0.1', dst: '93.184.1.1', sport: 4000, dport: 19 },
+  };
+
+  it.each([
+    ['behind the identities of the veths', false],
+    ['behind all rules', true],
+  ])('%s: the next pass knows that the host was open', async (_, isInstalled) => {
+    const { pass, fails, table } = house();
+    table.add(reversed);
+    fails(({ bridge }) => ({ bridge, isInstalled }));
+    await expect(pass(1)).rejects.toThrow('nft has failed');
+    expect(table.size).toBe(1);
+    await pass(1);
+    expect(table.size).toBe(0);
+  });
+
+  it('by the process: the next start knows it from the kernel, which has not all rules', async () => {
+    const { bridge } = await house().pass(1);
+    const { pass, found, table } = house();
+    found({ bridge, isInstalled: false });
+    table.add(reversed);
+    await pass(1);
+    expect(table.size).toBe(0);
+  });
+
+  it('between the rules and the revocation: its flows are due', async () => {
+    const { pass, works, table } = house();
+    table.add(reversed);
+    works(false);
+    await expect(pass(1)).rejects.toThrow('a namespace has failed');
+    expect(table.size).toBe(1);
+    works(true);
+    await pass(1);
+    expect(table.size).toBe(0);
+  });
+});
+
 const hasChain = (state: DesiredState, n: number): boolean =>
   state.tables.some((t) => t.chains.has(`DB-c-${idOf(n).slice(0, 12)}`));
 const chainOf = (state: DesiredState, n: number): unknown =>

@@ -33,6 +33,9 @@ function revoker(learn: (id: string, name: string) => Promise<void> = async () =
   const marked: Flow[] = [];
   const resolved = new Set<string>();
   const barred: string[] = [];
+  /** With the number of blocked pairs, and whether the flow was there. */
+  const reset: (readonly [Flow, number, boolean])[] = [];
+  const knownNames = new Set<Flow>();
   let broken = false;
   let isFull = false;
   const kernel = {
@@ -59,9 +62,11 @@ function revoker(learn: (id: string, name: string) => Promise<void> = async () =
     shape,
     kernel,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
-    reset: async () => undefined,
+    reset: async (flows) => {
+      reset.push(...flows.map((f) => [f, barred.length, table.has(f)] as const));
+    },
     blocklist: new FlowBlocklist(kernel, shape.prefix, () => 0),
-    verified: { permits: () => true, knows: () => false },
+    verified: { permits: () => true, knows: (f) => knownNames.has(f) },
     dns: { learn },
   });
   const port = { mac: '02:00:00:00:00:01', bridge: 'br-test' };
@@ -101,6 +106,8 @@ function revoker(learn: (id: string, name: string) => Promise<void> = async () =
     marked,
     resolved,
     barred,
+    reset,
+    knownNames,
     revocation,
     fills: () => {
       isFull = true;
@@ -108,14 +115,14 @@ function revoker(learn: (id: string, name: string) => Promise<void> = async () =
     breaks: (is: boolean) => {
       broken = is;
     },
-    run: (newlyHeld: ReadonlySet<string> = new Set(), wasOpen = false) =>
-      revocation.run(state, {
+    run: (newlyHeld: ReadonlySet<string> = new Set(), wasOpen = false) => {
+      revocation.owe(newlyHeld, wasOpen);
+      return revocation.run(state, {
         known: wasOpen ? undefined : known,
         again: new Set(),
-        newlyHeld,
-        wasOpen,
         later: (trigger) => void due.push(trigger),
-      }),
+      });
+    },
   };
 }
 
@@ -298,6 +305,25 @@ it('the first rules of all: a mark from before shows nothing, and goes from what
   table.add(forbidden);
   await run();
   expect([...table]).toEqual([permitted, forbidden]); // its mark is one of these rules
+});
+
+it('the first rules of all: a connection that opened since then goes on, checked or not', async () => {
+  const { table, run, knownNames } = revoker();
+  const isOpen = to('192.0.2.1', { mark: shape.marks.check?.open ?? 0 });
+  const checked = to('192.0.2.2', { mark: CHECK });
+  knownNames.add(checked);
+  for (const f of [isOpen, checked, to('192.0.2.3', { mark: CHECK })]) table.add(f);
+  await run(new Set(), true);
+  expect([...table]).toEqual([isOpen, checked]);
+});
+
+it('a connection is reset while its flow is there, and nothing of it is blocked', async () => {
+  const { table, run, reset, barred } = revoker();
+  const forbidden = to('192.0.2.1');
+  table.add(forbidden);
+  await run();
+  expect(reset).toEqual([[forbidden, 0, true]]);
+  expect([table.size, barred.length]).toEqual([0, 1]);
 });
 
 it('the first rules of all: names are resolved for what only they may permit, by exact names for its port', async () => {

@@ -4,6 +4,7 @@ import { applyPlan, type Plan, planSteps } from '../../../src/kernel/apply.js';
 import { expectedAfter } from '../../../src/kernel/dataplane.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { hasNoRules, type Observed } from '../../../src/kernel/read-rules.js';
+import { BACKSTOP_TABLE } from '../../../src/ruleset/backstop-table.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { input, member, shape } from '../ruleset/sample.js';
 
@@ -48,6 +49,9 @@ it('at a start on a host without rules the marks come first: no packet of a cont
   const isBridge = (of: Plan): boolean =>
     of.stages[0]?.some((s) => s.tool === 'nft' && /table bridge drawbridge/.test(s.script)) ?? false;
   expect(isBridge(planSteps(shape, desired, NOTHING, hasNoRules(NOTHING)))).toBe(true);
+  const openFirst = planSteps(shape, desired, NOTHING, true).stages;
+  const lastRules = openFirst.findLast((all) => all.some(({ tool }) => tool !== 'ipset')) ?? [];
+  expect(lastRules.map((s) => /table (inet \w+)/.exec(s.script)?.[1])).toEqual([BACKSTOP_TABLE]); // it shows that all are installed
   const ours = new Map([['DOCKER-USER', [{ text: '', hash: 'x' }]]]);
   const closed = { ...NOTHING, tables: new Map([[4, new Map([['filter', ours]])]]) } as Observed;
   for (const left of [closed, { ...NOTHING, backstop: { ...NOTHING.backstop, rules: ['drop'] } }])
