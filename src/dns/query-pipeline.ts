@@ -183,9 +183,10 @@ export class QueryPipeline {
     const { policy, upstream, recorder, log } = this.#o;
     const flags = { dnssecOk: false, checkingDisabled: false, authenticData: false };
     const query = { id: 0, name, asked: name, type, class: classIn, recursionDesired: true, ...flags };
+    if (decide(policy, container, query).kind !== 'forward') return;
     try {
       const { records } = await upstream.resolve({ name, type, ...flags }, container);
-      const action = decide(policy, container, query);
+      const action = decide(policy, container, query); // it may have changed while we waited
       if (action.kind !== 'forward') return;
       if (threatAlias(policy, query, records) ?? deniedAlias(policy, container, query, records)) return;
       const rules = recorder.rules(container, name, action.decision);

@@ -1,5 +1,5 @@
 /** The process that keeps sockets while the service is away: what waits in them arrives, and nothing stays behind. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -178,4 +178,16 @@ test('with failure: open it leaves the heartbeat to its time', async () => {
   await ended(first, 'SIGKILL');
   await until('the next process', async () => (await service('open')).lines[0] === 'taken over');
   expect(beats()).toBe(2);
+});
+
+test('the file of a process that is over, on a read-only disk, ends no work of the caller', async () => {
+  execFileSync('mount', ['-t', 'tmpfs', 'none', state]);
+  try {
+    writeFileSync(join(state, 'keeper'), JSON.stringify({ pid: process.pid, began: 'another' }));
+    execFileSync('mount', ['-o', 'remount,ro', state]);
+    await endKeeper(state);
+    expect(existsSync(join(state, 'keeper'))).toBe(true);
+  } finally {
+    execFileSync('umount', [state]);
+  }
 });

@@ -5,6 +5,7 @@ import { decide } from '../../../src/dns/decide.js';
 
 import { classIn, rcode, type } from '../../../src/dns/dns-constants.js';
 import type { NameDecision } from '../../../src/dns/names-policy.js';
+import { QueryPipeline, type QueryPipelineOptions } from '../../../src/dns/query-pipeline.js';
 import { nameToWire, type ResourceRecord, reverseAddress } from '../../../src/dns/wire.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { publicRanges } from '../../../src/lib/special-use.js';
@@ -58,6 +59,23 @@ const query = (name: string, number: number = type.A, klass = classIn): Query =>
   checkingDisabled: false,
 });
 const of = (name: string, number?: number, klass?: number) => decide(policy, 'c', query(name, number, klass));
+
+it('a name that is denied is not resolved for open connections, nor asked of any server', async () => {
+  const asked: string[] = [];
+  const pipeline = new QueryPipeline({
+    policy,
+    upstream: {
+      resolve: async ({ name }: { readonly name: string }) => {
+        asked.push(name);
+        throw new Error('no answer');
+      },
+    },
+    log: { debug: () => undefined },
+  } as unknown as QueryPipelineOptions);
+  for (const name of ['other.example', 'bad.example', 'api.github.com'])
+    await pipeline.learn('c', name, type.A);
+  expect(asked).toEqual(['api.github.com']);
+});
 
 describe('a person may be asked', () => {
   const mayBeAsked = (name: string, reason?: string): boolean => {
