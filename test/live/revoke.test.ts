@@ -1,10 +1,12 @@
 /** In force when the answer comes, and cut when it is taken away: live flows in both directions and families. */
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { end, startDaemon, waitFor } from '../lab/process.js';
 import { Flows } from './flows.js';
 
 const PEER4 = '93.184.50.1';
@@ -198,4 +200,44 @@ describe('other ways to take away', () => {
     expect(await reach(flows.container, PEER4)).toMatchObject({ code: 'ECONNREFUSED' });
     await flows.container.remove();
   });
+});
+
+/** A namespace inside of that of a container, which masquerades it, with a stream from $1. */
+const NESTED = `
+set -e
+setpriv --pdeathsig KILL unshare -n sleep 600 & pid=$!
+trap "kill $pid" EXIT
+own=$(readlink /proc/self/ns/net)
+for i in $(seq 100); do [ "$(readlink /proc/$pid/ns/net)" != "$own" ] && break; sleep 0.05; done
+ip link add nested0 type veth peer name eth0 netns $pid
+ip address add 10.99.0.1/24 dev nested0
+ip link set nested0 up
+sysctl -qw net.ipv4.ip_forward=1
+nft 'table ip nested { chain post { type nat hook postrouting priority 100; ip saddr 10.99.0.2 masquerade; }; }'
+in="nsenter --net=/proc/$pid/ns/net --"
+$in ip link set lo up
+$in ip address add 10.99.0.2/24 dev eth0
+$in ip link set eth0 up
+$in ip route add default via 10.99.0.1
+$in setpriv --pdeathsig KILL bash -c "exec 3<>/dev/tcp/$1/19; cat <&3 >/dev/null"`;
+
+it('a TCP connection whose socket cannot be reset: the other side goes on, and no packet leaves', async () => {
+  const at = '93.184.52.1';
+  const c = await lab.start({ name: 'nested', network: 'plain', labels: ENFORCED });
+  const { id } = await grant('nested', `${at}:19`);
+  const inside = ['nsenter', `--net=/proc/${await c.pid()}/ns/net`, '--'];
+  const log = join(lab.dir, 'nested.log');
+  const client = startDaemon([...inside, 'bash', '-c', NESTED, 'nested', at], log, process.env);
+  try {
+    const arrives = async (): Promise<number> => lab.sniffer.count({ direction: 'in', src: at });
+    await waitFor('the stream to run', async () => (await arrives()) > 5, 30_000);
+    expect(await lab.sniffer.count({ direction: 'out', dst: at })).toBeGreaterThan(0);
+    await api('DELETE', `/v1/containers/nested/grants/${id}`);
+    await lab.sniffer.clear();
+    // it sends every 100 ms, and repeats what is not acknowledged
+    await waitFor('the other side to go on', async () => (await arrives()) >= 3, 30_000);
+    expect(await lab.sniffer.count({ direction: 'out', dst: at })).toBe(0);
+  } finally {
+    await end(client, 2_000);
+  }
 });

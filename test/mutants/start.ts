@@ -187,6 +187,17 @@ export const START: readonly Mutant[] = [
     },
   },
   {
+    id: 'forbidden-flows-stay',
+    what: 'flows that are no longer permitted are blocked, but not deleted',
+    file: 'src/kernel/delete-flows.ts',
+    from: 'for (const flow of unwanted) table.delete(flow);',
+    to: 'await Promise.resolve();',
+    killedBy: {
+      file: 'test/live/revoke.test.ts',
+      test: 'a TCP connection whose socket cannot be reset: the other side goes on, and no packet leaves',
+    },
+  },
+  {
     id: 'reset-without-end',
     what: 'a program that keeps the lock of its socket holds up the revocation',
     file: 'src/enforce/connection-ends.ts',
