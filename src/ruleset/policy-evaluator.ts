@@ -208,7 +208,8 @@ export class PolicyEvaluator {
 
   /**
    * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, but for connections of
-   * observed ones, and those whose name would be checked now must have been checked. `place`: where the flow is; in the namespace of a container, names are not checked.
+   * observed ones, and those whose name would be checked now must have been checked. `place`: where the flow is; in the namespace of a
+   * container, names are not checked.
    */
   keeps(member: Subject, flow: Flow, place: 'host' | 'namespace' = 'host'): boolean {
     if (this.#isClosed(member, flow)) return false;
