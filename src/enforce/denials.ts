@@ -120,6 +120,8 @@ const PASSED: readonly string[] = ['would', 'near', 'seen'];
 const OF_OWN_RULES: readonly string[] = ['deny', 'would', 'connections', 'quota'];
 /** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
 const NEAR = 'near';
+/** From the middle of a connection to a neighbour that conntrack does not have: it shows not which side has opened it, and is no attempt to record. */
+const LATER = 'later';
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
 const PAIR_MS = 2_000;
 const MAX_PAIRS = 4_096;
@@ -155,6 +157,10 @@ export class Denials {
     const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
     const now = this.#now();
     if (!p.elsewhere && !PASSED.includes(word)) this.#o.recording.refused.arrived(now);
+    if (word === LATER) {
+      this.totals.other++;
+      return;
+    }
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');
     const container = this.#containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined || container === CANARY_ID) return;

@@ -40,6 +40,7 @@ export function constantChains(
     [names.near, nearChain(shape, names, family)],
     // a refusal would go to the forged source
     [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
+    [names.later, denyChain(shape, names, 'later')],
     [names.hold, holdChain(shape, names, family)],
     [names.ask, askChain(shape, names)],
     [names.error, errorChain(names, family)],
@@ -119,7 +120,7 @@ function openingChain(
         { k: 'mark', value: marks.enforced, mask: marks.enforced },
         { k: 'set', set: sharedSet(names.prefix, 'own', family), dir: 'dst' },
       ],
-      resetting(shape),
+      { k: 'goto', chain: names.later },
     ),
     rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
       k: 'jump',

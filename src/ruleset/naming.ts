@@ -39,6 +39,7 @@ export interface Names {
   readonly near: string;
   /** Logs and drops packets of neighbours with a source that is bound to no container. */
   readonly forged: string;
+  readonly later: string;
   /** Packets of managed bridges without an identity: the bridge table was emptied or deleted. */
   readonly from: string;
   readonly unmarked: string;
@@ -127,6 +128,7 @@ function makeNames(prefix: string): Names {
     middle: n('MIDDLE'),
     near: n('NEAR'),
     forged: n('FORGED'),
+    later: n('LATER'),
     from: n('FROM'),
     unmarked: n('UNMARKED'),
     dispatch: n('D'),
@@ -189,8 +191,8 @@ export function handedTo(prefix: string, chain: string): HandedTo | undefined {
 }
 /** Chains of `filter` that log a packet, within a limit, and refuse it. */
 export function refusingChains(prefix: string): readonly string[] {
-  const { no, flood, many, quota, forged, threatNo, threatDrop } = namesFor(prefix);
-  return [no, flood, many, quota, forged, threatNo, threatDrop];
+  const { no, flood, many, quota, forged, later, threatNo, threatDrop } = namesFor(prefix);
+  return [no, flood, many, quota, forged, later, threatNo, threatDrop];
 }
 
 const CLASS_HASH = 6;

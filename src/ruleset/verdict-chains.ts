@@ -8,7 +8,7 @@ const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
 /** The reason in the NFLOG prefix of a packet, after the kernel prefix and a colon. */
-type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'flood' | 'connections' | 'quota';
+type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'later' | 'flood' | 'connections' | 'quota';
 
 export const logRule = (shape: KernelConfig, names: Names, limit: string, word: LogWord): Rule =>
   rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {

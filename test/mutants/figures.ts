@@ -26,8 +26,8 @@ export const FIGURES: readonly Mutant[] = [
     id: 'figures-flood-log',
     what: 'what a flood loses is missing nowhere',
     file: NAMING,
-    from: 'return [no, flood, many, quota, forged, threatNo, threatDrop];',
-    to: 'return [no, many, quota, forged, threatNo, threatDrop];',
+    from: 'return [no, flood, many, quota, forged, later, threatNo, threatDrop];',
+    to: 'return [no, many, quota, forged, later, threatNo, threatDrop];',
     killedBy: counted('the chains that log and refuse are those whose counters are compared'),
   },
   {

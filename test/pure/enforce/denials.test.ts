@@ -111,6 +111,12 @@ it('a packet that a watched feed lists is counted where it passes or is refused,
   expect(seen.map((e) => e.hasPassed)).toEqual([true, undefined]);
 });
 
+it('a packet of a connection that may be of either side is counted, and recorded as no attempt', () => {
+  const { denials, seen, packet, copies } = make();
+  packet('later', true);
+  expect([seen, copies, denials.totals.other]).toEqual([[], ['refused'], 1]);
+});
+
 describe('a denied packet of TCP that begins no connection', () => {
   const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
   it.each([

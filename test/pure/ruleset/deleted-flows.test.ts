@@ -50,9 +50,10 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
     const [segment, opening] = [packet, { ...packet, syn: true }].map((p) =>
       trace(filter, 'DB-FORWARD', p, isNeighbour),
     );
-    expect(segment?.steps.at(-1)?.chain).toBe('DB-OPEN');
+    expect(segment?.steps.at(-1)?.chain).toBe('DB-LATER');
+    expect(segment?.steps.some(({ rule }) => rule.then.k === 'nflog')).toBe(true);
     expect(segment?.verdict).toBe('reject');
-    expect(opening?.steps.at(-1)?.chain).not.toBe('DB-OPEN');
+    expect(opening?.steps.map(({ chain }) => chain)).not.toContain('DB-LATER');
   });
 
   it('from elsewhere, to whomever: a threat that only feeds of destinations list may not come back', () => {
