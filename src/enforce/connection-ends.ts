@@ -42,16 +42,22 @@ export class ConnectionResets {
   }
 
   /** `orig.src` of each flow is the endpoint of the container. Never rejects. */
-  readonly reset = async (flows: readonly Flow[]): Promise<void> => {
-    const byPlace = this.#byPlace(flows.filter(isOpen));
-    if (byPlace.size === 0) return;
+  readonly reset = (flows: readonly Flow[]): Promise<void> =>
+    this.#reset(flows.filter(isOpen)).catch(this.#note);
+
+  readonly #note = (e: unknown): void =>
+    this.#o.log.debug({ err: String(e) }, 'connections end with the next packet of each side');
+
+  async #reset(flows: readonly Flow[]): Promise<void> {
+    if (flows.length === 0) return;
+    const byPlace = this.#byPlace(flows);
     let isOver = false;
     const resets = eachOf([...byPlace], AT_ONCE, async ([path, ofPlace]) => {
       if (!isOver && !this.#busy.has(path)) await this.#resetIn(path, ofPlace);
     });
     await Promise.race([resets, sleep(BUDGET_MS, undefined, { ref: false })]);
     isOver = true;
-  };
+  }
 
   /** By network namespace; without a path it is that of the host. */
   #byPlace(flows: readonly Flow[]): ReadonlyMap<string | undefined, readonly Flow[]> {
@@ -72,19 +78,10 @@ export class ConnectionResets {
   }
 
   async #resetIn(path: string | undefined, flows: readonly Flow[]): Promise<void> {
-    const { run, log } = this.#o;
     this.#busy.add(path);
-    try {
-      await resetSockets(
-        run,
-        path,
-        flows.map((f) => f.orig),
-      );
-    } catch (e) {
-      log.debug({ path, err: String(e) }, 'connections end with the next packet of each side');
-    } finally {
-      this.#busy.delete(path);
-    }
+    const connections = flows.map((f) => f.orig);
+    await resetSockets(this.#o.run, path, connections).catch(this.#note);
+    this.#busy.delete(path);
   }
 }
 

@@ -16,7 +16,8 @@ const state = {
   },
 } as unknown as AppliedState;
 
-function resetting(hanging: readonly string[] = []) {
+const pathOfMember = (id: string): string => `/netns/${members.findIndex((m) => m.id === id)}`;
+function resetting(hanging: readonly string[] = [], pathOf = pathOfMember) {
   const started: { readonly in: string; readonly filter: readonly string[] }[] = [];
   const run: Exec = (file, args, options) => {
     const place = file === 'ss' ? 'host' : (args[0] ?? '');
@@ -27,7 +28,7 @@ function resetting(hanging: readonly string[] = []) {
   const resets = new ConnectionResets({
     applied: { value: state },
     kernel: { hostAddresses: () => new Set(['192.0.2.2']) },
-    namespaces: { pathOf: (id) => `/netns/${members.findIndex((m) => m.id === id)}` },
+    namespaces: { pathOf },
     run,
     log: { debug: () => undefined },
   });
@@ -72,6 +73,14 @@ it('many entries without a connection start no process, and of many connections 
   expect(started).toEqual([]);
   await reset(many.map((n) => flow(addressOf(0), n)));
   expect(started.map((s) => s.filter.length)).toEqual([500]);
+});
+
+it('a namespace that cannot be found holds up nothing', async () => {
+  const { started, reset } = resetting([], () => {
+    throw new Error('no file descriptor is left');
+  });
+  await reset([flow(addressOf(0), 1)]);
+  expect(started).toEqual([]);
 });
 
 it('a process that does not end holds up nothing, and no other one is started in its namespace', async () => {
