@@ -297,7 +297,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     applied,
     shape,
     kernel,
-    blocklist,
     docker,
     threats,
     policies,

@@ -355,6 +355,19 @@ describe('on a host', () => {
     await isOn();
   });
 
+  it('a start takes the rules for installed while the backstop is, which comes last', async () => {
+    const isInstalled = async (): Promise<boolean> => {
+      kernel.invalidate();
+      return (await kernel.readSnapshot()).isInstalled;
+    };
+    expect(await isInstalled()).toBe(true);
+    host.ns.run('nft', 'delete', 'table', 'inet', 'drawbridge_backstop');
+    expect(await isInstalled()).toBe(false);
+    await kernel.apply(desired, async () => undefined);
+    expect(await isInstalled()).toBe(true);
+    await check();
+  });
+
   it('a veth to which packets are on their way waits for its discipline, which would lose them, however long', async () => {
     await kernel[Symbol.asyncDispose]();
     await release();
