@@ -89,7 +89,7 @@ export const START: readonly Mutant[] = [
     id: 'doubt-record',
     what: 'the second start after the state vanished believes the new store',
     file: 'src/changes/store-trust.ts',
-    from: 'this.#doubt && this.#record ? this.#record :',
+    from: 'this.#doubt && known ? known :',
     to: '',
     killedBy: { file: TRUST, test: 'another store loosens nothing' },
   },
