@@ -235,7 +235,7 @@ describe('a damaged database of flows', () => {
     }
   }, 300_000);
 
-  it('is replaced where a text in any column is not UTF-8, also in those of numbers', async () => {
+  it('is replaced where a text in a column is not UTF-8, also in one of numbers', async () => {
     const tables = rows("SELECT name FROM sqlite_master WHERE type = 'table'").map(([name]) => String(name));
     const columns = tables.flatMap((table) =>
       rows(`SELECT name, type FROM pragma_table_info('${table}') WHERE name <> 'id'`).map(
@@ -243,10 +243,18 @@ describe('a damaged database of flows', () => {
       ),
     );
     expect(columns.length).toBeGreaterThan(40);
-    for (const { table, column, isText } of columns) {
+    // One of texts and one of numbers of each table, other ones in each run: the library ends the process at each.
+    const seed = Number(process.env.SEED ?? Date.now() % 1e6);
+    const random = new Random(seed);
+    const kindOf = ({ table, isText }: (typeof columns)[number]): string => `${table} ${isText}`;
+    const tried = [...new Set(columns.map(kindOf))].flatMap((kind) => {
+      const of = columns.filter((column) => kindOf(column) === kind);
+      return of[random.below(of.length)] ?? [];
+    });
+    for (const { table, column, isText } of tried) {
       const set = `UPDATE OR REPLACE "${table}" SET "${column}" = CAST(X'ff41fe' AS TEXT)`;
       const { ends } = await survives(base, (file) => sql(file, set)).catch((e: unknown) =>
-        Promise.reject(new Error(`${table}.${column}: ${String(e)}`)),
+        Promise.reject(new Error(`SEED=${seed}, ${table}.${column}: ${String(e)}`)),
       );
       // The library aborts where it expects a number.
       if (isText) expect({ table, column, ends }).toEqual({ table, column, ends: 0 });
