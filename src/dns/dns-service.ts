@@ -67,6 +67,7 @@ export class DnsService {
   readonly #own = new Set<string>();
   readonly #kept: KeptReplies;
   readonly #pipeline: QueryPipeline;
+  readonly #upstream: Upstream;
 
   /** Reads the journal; throws when it cannot be read, or an upstream is no address. */
   constructor(deps: DnsDeps) {
@@ -93,6 +94,7 @@ export class DnsService {
     const shares = new ClientLimits(upstreamShare);
     const isListed = (name: string): boolean => policy.threats.blockedName(name) !== undefined;
     const upstream = new Upstream({ ...config, resolvers, shares, stopsAt: isListed });
+    this.#upstream = upstream;
     this.keys = new PublishedKeys({ upstream, isListed, now: () => performance.now() });
     const recorder = this.#recorder;
     const passthrough = new Passthrough({
@@ -211,9 +213,11 @@ export class DnsService {
     this.#journal.forget(container);
   }
 
-  /** Remove expired facts, and note a change of the wall clock; call at intervals. */
+  /** Remove what has expired, and note a change of the wall clock; call at intervals. */
   purge(): void {
     this.ledger.purge(this.#now());
+    this.#upstream.purge(performance.now());
+    this.#kept.purge(performance.now());
     this.#journal.keepTime();
   }
 

@@ -16,7 +16,7 @@ import type { Received, ReplySpace } from '../kernel/netlink/datagram-socket.js'
 import type { ReplyBasis, Revision } from './client-query.js';
 import type { AddressStamp } from './ledger.js';
 import type { NameEvent } from './names-policy.js';
-import { ttlOffsets } from './wire.js';
+import { ownBytes, ttlOffsets } from './wire.js';
 
 /** ms. */
 const MAX_AGE = 300_000;
@@ -89,7 +89,7 @@ export class KeptReplies {
     if (seconds <= 0) return;
     const weight = WEIGHT.entry + bytes.length + permission.stamps.length * WEIGHT.address;
     const kept: KeptReply = {
-      bytes: Buffer.from(bytes),
+      bytes: ownBytes(bytes),
       age: 0,
       ttls,
       madeAt: basis.madeAt,
@@ -131,6 +131,12 @@ export class KeptReplies {
     }
     write(kept, query, now, into);
     return kept;
+  }
+
+  /** Forget the replies whose time is over; `now` is monotonic. */
+  purge(now: number): void {
+    for (const replies of this.#byContainer.values())
+      for (const [key, kept] of replies.byQuery) if (kept.freshUntil <= now) this.#drop(replies, key, kept);
   }
 
   /** The container is gone. */

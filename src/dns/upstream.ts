@@ -106,12 +106,15 @@ export class Upstream {
 
   async #fetch(q: Question, servers: readonly Server[], key: string): Promise<Link> {
     const message = await this.#asked.ask(servers, q);
-    const found = linkOf(message, q);
-    const seconds = Math.min(lifetime(found), this.#options.maxTtl);
     const now = performance.now();
-    const link: Link = { ...found, freshUntil: now + seconds * 1000 };
-    if (seconds > 0) this.#cache.set(key, { link, at: now }, now + seconds * 1000, weight(link, key));
+    const link = linkOf(message, q, now, this.#options.maxTtl);
+    if (link.freshUntil > now) this.#cache.set(key, { link, at: now }, link.freshUntil, weight(link, key));
     return link;
+  }
+
+  /** Forget the answers whose time is over; `now` is monotonic. */
+  purge(now: number): void {
+    this.#cache.purge(now);
   }
 }
 
@@ -120,15 +123,18 @@ function keyOf(q: Question, route: Route): string {
   return `${q.name}/${q.type}/${bits}/${route.servers.map((s) => s.key).join(',')}`;
 }
 
-function linkOf(message: Message, q: Question): Omit<Link, 'freshUntil'> {
+function linkOf(message: Message, q: Question, now: number, maxTtl: number): Link {
   const chain = followChain(q.name, q.type, message.answers);
-  const negative = !chain.complete;
+  const code = message.flags & 0x0f;
+  const authorities = chain.complete ? [] : message.authorities.filter((r) => isProof(r.type));
+  const seconds = Math.min(lifetime({ rcode: code, chain, authorities }), maxTtl);
   return {
-    rcode: message.flags & 0x0f,
+    rcode: code,
     records: chain.records,
-    authorities: negative ? message.authorities.filter((r) => isProof(r.type)) : [],
+    authorities,
     authentic: (message.flags & flag.AD) !== 0,
     chain,
+    freshUntil: now + seconds * 1000,
   };
 }
 
@@ -144,18 +150,19 @@ function isFinal(link: Pick<Link, 'rcode' | 'chain' | 'authorities'>): boolean {
 }
 
 /** Seconds that the answer may be kept (RFC 2181 5.2, RFC 2308 5); 0: not at all. */
-function lifetime(link: Omit<Link, 'freshUntil'>): number {
+function lifetime(link: Pick<Link, 'rcode' | 'chain' | 'authorities'>): number {
   if (link.rcode !== rcode.NOERROR && link.rcode !== rcode.NXDOMAIN) return 0;
-  const ttls = link.records.map((r) => r.ttl);
+  const ttls = link.chain.records.map((r) => r.ttl);
   if (link.chain.complete || !isFinal(link)) return Math.min(...ttls);
   const soa = link.authorities.find((r) => r.type === type.SOA && r.data.length >= 22);
   if (soa === undefined) return 0;
   return Math.min(soa.ttl, soa.data.readUInt32BE(soa.data.length - 4), negativeMaxTtl, ...ttls);
 }
 
+/** The bytes that an answer takes, as measured: most are V8's objects, and the C heap's share of each buffer. */
 function weight(link: Link, key: string): number {
   const all = [...link.records, ...link.authorities];
-  return 300 + key.length * 2 + all.reduce((sum, r) => sum + 200 + r.name.length + r.data.length, 0);
+  return 1000 + key.length * 2 + all.reduce((sum, r) => sum + 220 + r.name.length + r.data.length, 0);
 }
 
 function aged({ link, at }: Kept, now: number): Link {
@@ -204,6 +211,15 @@ export class Cache<T> {
     for (const [oldest, entry] of this.#entries) {
       if (this.#bytes <= this.#maxBytes) break;
       this.#entries.delete(oldest);
+      this.#bytes -= entry.bytes;
+    }
+  }
+
+  /** Forget what has expired: nothing else would, unless it is looked up again or the cache is full. */
+  purge(now: number): void {
+    for (const [key, entry] of this.#entries) {
+      if (entry.expires > now) continue;
+      this.#entries.delete(key);
       this.#bytes -= entry.bytes;
     }
   }

@@ -239,6 +239,9 @@ export const flag = {
 } as const;
 export const headerBytes = 12;
 
+/** A copy in memory of its own. Node cuts small buffers from pieces of 8 KiB, and one that is kept keeps its whole piece. */
+export const ownBytes = (bytes: Uint8Array): Buffer => Buffer.from(new Uint8Array(bytes).buffer);
+
 function expandData(msg: Buffer, number: number, start: number, end: number): Buffer {
   const layout = nameLayout.get(number) ?? (number === type.NAPTR ? naptrLayout(msg, start, end) : undefined);
   if (layout === undefined) return msg.subarray(start, end);
@@ -253,7 +256,7 @@ function expandData(msg: Buffer, number: number, start: number, end: number): Bu
   }
   if (end - at !== layout.rest) throw new WireError('rdata that does not end where its type says');
   parts.push(msg.subarray(at, end));
-  return Buffer.concat(parts);
+  return ownBytes(Buffer.concat(parts));
 }
 
 /** NAPTR (RFC 3403): order, preference and three strings come before the name. */

@@ -119,6 +119,22 @@ describe('a kept reply', () => {
     expect(decodeMessage(ask(900) ?? Buffer.alloc(0)).answers.map((r) => r.ttl)).toEqual([60, 61]);
   });
 
+  it('is forgotten with its time, also if nobody asks again', () => {
+    keep();
+    kept.purge(at(0).monotonic);
+    expect(ask(0)).toBeDefined();
+    kept.purge(at(60_000).monotonic);
+    expect(ask(0)).toBeUndefined();
+  });
+
+  it('keeps its own bytes only, not the piece of memory that they were cut from', () => {
+    keep();
+    const space = { bytes: Buffer.alloc(1300), at: 0 };
+    const { bytes } =
+      kept.answer('c', { bytes: query(1), start: 0, end: query(1).length }, revision, at(0), space) ?? {};
+    expect(bytes?.buffer.byteLength).toBe(reply(1).length);
+  });
+
   it.each([
     ['another type', query(1, { type: 'AAAA' })],
     ['another spelling', query(1, { name: 'Hot.test' })],

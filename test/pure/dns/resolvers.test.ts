@@ -1,11 +1,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ClientLimits } from '../../../src/dns/query-limits.js';
 import { Resolvers } from '../../../src/dns/resolvers.js';
 import { Cache } from '../../../src/dns/upstream.js';
+import { UpstreamServers } from '../../../src/dns/upstream-servers.js';
 import { parseResolvConf, parseServer } from '../../../src/lib/dns-server-address.js';
+import { House } from '../../kernel/dns/house.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -95,6 +97,35 @@ describe('cache', () => {
     cache.set('huge', 4, 10, 101);
     expect(cache.get('huge', 0)).toBeUndefined();
     expect(cache.bytes).toBe(40);
+  });
+
+  it('gives back what has expired, with the other answers of the service', async () => {
+    const set = vi.spyOn(Cache.prototype, 'set');
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(0);
+    const ask = vi.spyOn(UpstreamServers.prototype, 'ask').mockImplementation(async (_, { name, type }) => {
+      const data = Buffer.from([198, 51, 100, 7]);
+      const answers = type === 1 ? [{ name, type, class: 1, ttl: name === 'long.test' ? 60 : 1, data }] : [];
+      return { id: 1, flags: 0x8180, questions: [], answers, authorities: [], additionals: [] };
+    });
+    const house = new House({ upstreams: ['192.0.2.1'] });
+    onTestFinished(() => {
+      house.close();
+      for (const spy of [set, clock, ask]) spy.mockRestore();
+    });
+    for (const name of ['short.test', 'other.test', 'long.test']) {
+      house.policy.allowed.set(name, {});
+      await house.service.learn('c', name);
+    }
+    const [cache] = set.mock.contexts as Cache<unknown>[];
+    const [weight = 0, , longest = 0] = set.mock.calls.map(([, , , bytes]) => bytes);
+    house.service.purge();
+    expect(cache?.bytes).toBeGreaterThan(longest + weight);
+    clock.mockReturnValue(1_000);
+    house.service.purge();
+    expect(cache?.bytes).toBe(longest);
+    clock.mockReturnValue(60_000);
+    house.service.purge();
+    expect(cache?.bytes).toBe(0);
   });
 });
 

@@ -89,6 +89,11 @@ describe('messages', () => {
     expect(decodeMessage(ours)).toEqual(message);
   });
 
+  it('has names inside records in memory of their own, which a record that is cached keeps', () => {
+    const [cname] = decodeMessage(encode({ type: 'response', answers })).answers;
+    expect(cname?.data.buffer.byteLength).toBe(cname?.data.length);
+  });
+
   it('never throws anything but WireError, on any bytes', () => {
     fc.assert(
       fc.property(fc.oneof(bytes, almostMessage), (b) => throwsOnlyWireError(() => decodeMessage(b))),
