@@ -373,7 +373,10 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
 /** Reports that the functions which a start needs are compiled: the launcher keeps V8's code of them (scripts/launcher.cjs). */
 const AT_REST = channel('drawbridge:at rest');
 
-/** Give back what the start has left: nothing else would, until the load of days has filled the heap once more. It takes 40 to 100 ms. */
+/**
+ * Give back what the start has left, in 40 to 100 ms. V8 would need a minute for most of it, and keeps 7 MiB. Once is enough: what a burst
+ * has left V8 gives back by itself within minutes, but for some 12 MiB of the C heap (bench/bursts.ts).
+ */
 async function releaseMemory(log: Logger): Promise<void> {
   // first: V8 accepts code that was made with the flags of a start only, and a collection removes that of functions which are not used any more
   AT_REST.publish(undefined);

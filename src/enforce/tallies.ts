@@ -78,6 +78,8 @@ interface Tally {
   readonly entries: Map<string, EntryTally>;
 }
 const NOTHING: ContainerTally = { allowed: 0, denied: 0, entries: new Map() };
+/** Entries of one container with counts, also those that no list has any more. The one that was met longest ago is forgotten. */
+const MOST_ENTRIES = 10_000;
 const NO_ENTRY: EntryTally = { count: 0, packets: 0, bytes: 0 };
 
 /** Totals of each container, by id, over changes of its rules and restarts of the service and of the host. */
@@ -106,12 +108,15 @@ export class Tallies {
     else tally.denied += count;
     if (entry === null) return;
     const before = tally.entries.get(entry) ?? NO_ENTRY;
+    tally.entries.delete(entry);
     tally.entries.set(entry, {
       // The connection is counted without the deny entry that an observed container has met.
       count: before.count + (verdict === 'would-deny' ? 1 : count),
       packets: before.packets + packets,
       bytes: before.bytes + bytes,
     });
+    const [oldest] = tally.entries.keys();
+    if (tally.entries.size > MOST_ENTRIES && oldest !== undefined) tally.entries.delete(oldest);
   }
 
   /** Attempts that were counted and not recorded. */

@@ -31,6 +31,16 @@ describe('connections and attempts', () => {
     });
   });
 
+  it('are kept of so many entries: one that was met longest ago is forgotten', () => {
+    const tallies = new Tallies();
+    for (let n = 0; n < 10_000; n++) tallies.add({ ...seen, verdict: 'allow', entry: `n${n}.org` });
+    tallies.add({ ...seen, verdict: 'allow', entry: 'n0.org' });
+    tallies.add({ ...seen, verdict: 'allow', entry: 'new.org' });
+    const { allowed, entries } = tallies.of('c');
+    expect([entries.size, entries.has('n1.org'), allowed]).toEqual([10_000, false, 10_002]);
+    expect([entries.get('n0.org')?.count, entries.get('new.org')?.count]).toEqual([2, 1]);
+  });
+
   it('outlive the service, and end with the container', () => {
     const tallies = new Tallies();
     tallies.add({ ...seen, verdict: 'allow', entry: 'a.org' });
