@@ -374,7 +374,7 @@ async function threatsFirst(feeds: Feeds, log: Logger): Promise<void> {
 const AT_REST = channel('drawbridge:at rest');
 
 /**
- * Give back what the start has left, in 40 to 100 ms. V8 would need a minute for most of it, and keeps 7 MiB. Once is enough: what a burst
+ * Give back what the start has left, in 40 to 100 ms. V8 would need a minute for most of it, and keeps 6 MiB. Once is enough: what a burst
  * has left V8 gives back by itself within minutes, but for some 12 MiB of the C heap (bench/bursts.ts).
  */
 async function releaseMemory(log: Logger): Promise<void> {
