@@ -1,6 +1,6 @@
 /** The requests that a person may decide, and what waits for them, within bounds. Pure, but for the time that is passed in. */
 import { createHash, randomBytes } from 'node:crypto';
-import { Signal } from '../lib/current.js';
+import { putNewest, Signal } from '../lib/current.js';
 
 /** What a container wants to reach, and what is granted if a person allows it. */
 export interface AskedPlace {
@@ -169,9 +169,7 @@ export class AskRequests {
     const key = keyOf(request.place);
     const now = this.#now();
     for (const [known, until] of this.#denied) if (until <= now) this.#denied.delete(known);
-    if (this.#denied.size >= BOUNDS.denials) this.#denied.delete(this.#denied.keys().next().value ?? '');
-    this.#denied.delete(key);
-    this.#denied.set(key, now + BOUNDS.deniedMs);
+    putNewest(this.#denied, key, now + BOUNDS.deniedMs, BOUNDS.denials);
     this.finish(request, 'denied');
   }
 

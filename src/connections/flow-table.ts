@@ -2,6 +2,7 @@
 import { deserialize, serialize } from 'node:v8';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
+import { putNewest } from '../lib/current.js';
 import { type NameJudge, NO_PACKET, type Outcome } from './flow-check.js';
 import { HttpFlow, type HttpPlace } from './http-flow.js';
 import { QuicFlow } from './quic-flow.js';
@@ -181,9 +182,7 @@ export class FlowTable {
   }
 
   noteEarly(key: string, syn: EarlySyn): void {
-    const [oldest] = this.early.keys();
-    if (this.early.size >= MOST_EARLY && oldest !== undefined) this.early.delete(oldest);
-    this.early.set(key, syn);
+    putNewest(this.early, key, syn, MOST_EARLY);
   }
   /** The start of a connection that this identity has begun early; undefined: it has not. */
   takeEarly(key: string, identity: number, now: number): number | undefined {

@@ -1,4 +1,6 @@
 /** Keys for encrypted hellos (ECH, RFC 9849) that the HTTPS records of names publish (RFC 9460, RFC 9848). */
+
+import { putNewest } from '../lib/current.js';
 import { serviceParam } from './answer-filter.js';
 import { rcode, type as recordType } from './dns-constants.js';
 import type { Upstream } from './upstream.js';
@@ -62,11 +64,9 @@ export class PublishedKeys {
       ids.set(id, now + ACCEPTED_MS);
     }
     for (const [id, until] of ids) if (until <= now || ids.size > MAX_IDS) ids.delete(id);
-    this.#known.delete(name);
     const isAnswered = found !== undefined;
-    this.#known.set(name, { ids, isAnswered, freshUntil: now + (isAnswered ? FRESH_MS : RETRY_MS) });
-    const [oldest] = this.#known.keys();
-    if (this.#known.size > MAX_NAMES && oldest !== undefined) this.#known.delete(oldest);
+    const freshUntil = now + (isAnswered ? FRESH_MS : RETRY_MS);
+    putNewest(this.#known, name, { ids, isAnswered, freshUntil }, MAX_NAMES);
   }
 
   /** Undefined: no resolver has answered. */

@@ -1,14 +1,11 @@
 import { formatAddress, parseAddress } from '../lib/ip.js';
 import { classIn, type NameLayout, nameLayout, type } from './dns-constants.js';
 
-/** Addresses inside records. */
-
 /**
  * DNS messages as records with raw, uncompressed rdata. A filter must carry every type unharmed, unknown ones and odd
  * bytes in labels included, which a codec that turns rdata into objects and labels into UTF-8 cannot.
  */
 
-/** Messages to bytes, with compressed names and a bound on the size (RFC 1035 4.1). */
 /**
  * Domain names on the wire (RFC 1035 4.1.4) and as text. Text is lossless: a byte that is no letter, digit, '-' or '_'
  * is written \DDD, so that a dot inside a label can never be taken for a border between labels. The root is ''.

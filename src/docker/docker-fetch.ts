@@ -1,6 +1,7 @@
 /** Requests from the engine what the state needs, and enters the answers into the state. */
 
 import { eachOf, KeyedRunner } from '../lib/async.js';
+import { putNewest } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { NetworkFacts } from '../policy/container.js';
 import { type Answer, type DockerApi, DockerError } from './docker-api.js';
@@ -306,10 +307,7 @@ export class Fetcher {
 
   #known(imageId: string): boolean {
     const labels = this.#images.get(imageId);
-    if (labels) {
-      this.#images.delete(imageId);
-      this.#images.set(imageId, labels);
-    }
+    if (labels) putNewest(this.#images, imageId, labels, MAX_IMAGES);
     return labels !== undefined;
   }
 
@@ -326,10 +324,8 @@ export class Fetcher {
     const labels = json === undefined ? undefined : readImageLabels(json);
     if (!labels) return;
     this.#unanswered.delete(id);
-    this.#images.set(id, labels);
+    putNewest(this.#images, id, labels, MAX_IMAGES);
     this.imageChanges += 1;
-    const oldest = this.#images.keys().next();
-    if (this.#images.size > MAX_IMAGES && !oldest.done) this.#images.delete(oldest.value);
     this.#parts.publish({ changed: true, wants: [] }, { kind: 'inspect', object: 'image', id });
   }
 

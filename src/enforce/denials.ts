@@ -3,7 +3,7 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
-import type { Current } from '../lib/current.js';
+import { type Current, putNewest } from '../lib/current.js';
 import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
@@ -280,9 +280,7 @@ export class Denials {
       known.types.add(e.type);
       return true;
     }
-    this.#asked.delete(key);
-    this.#asked.set(key, { time: now, types: new Set([e.type]) });
-    if (this.#asked.size > MAX_PAIRS) this.#asked.delete(this.#asked.keys().next().value ?? '');
+    putNewest(this.#asked, key, { time: now, types: new Set([e.type]) }, MAX_PAIRS);
     return false;
   }
 

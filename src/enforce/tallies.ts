@@ -1,6 +1,7 @@
 /** What is counted of each container: connections that passed, attempts that did not, and those that each entry has decided. */
 import type { Contact } from '../events/service-events.js';
 import type { RuleCount } from '../kernel/counts.js';
+import { putNewest } from '../lib/current.js';
 
 /** Connections, or attempts, that were recorded together. */
 interface Seen extends Pick<Contact, 'verdict' | 'entry'> {
@@ -108,15 +109,10 @@ export class Tallies {
     else tally.denied += count;
     if (entry === null) return;
     const before = tally.entries.get(entry) ?? NO_ENTRY;
-    tally.entries.delete(entry);
-    tally.entries.set(entry, {
-      // The connection is counted without the deny entry that an observed container has met.
-      count: before.count + (verdict === 'would-deny' ? 1 : count),
-      packets: before.packets + packets,
-      bytes: before.bytes + bytes,
-    });
-    const [oldest] = tally.entries.keys();
-    if (tally.entries.size > MOST_ENTRIES && oldest !== undefined) tally.entries.delete(oldest);
+    // The connection is counted without the deny entry that an observed container has met.
+    const added = before.count + (verdict === 'would-deny' ? 1 : count);
+    const sum = { count: added, packets: before.packets + packets, bytes: before.bytes + bytes };
+    putNewest(tally.entries, entry, sum, MOST_ENTRIES);
   }
 
   /** Attempts that were counted and not recorded. */

@@ -7,7 +7,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { beginAccounting } from '../kernel/netlink/conntrack.js';
 import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
 import { NO_SENDER, octetsOf, type PassedFlow, type Senders } from '../kernel/netlink/flow-accounting.js';
-import { type Current, Signal } from '../lib/current.js';
+import { type Current, putNewest, Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -344,10 +344,7 @@ export class PassedFlows implements AsyncDisposable {
     const checked = this.#o.verified.namesOf(ends);
     const names = checked.length > 0 ? checked : this.#named.get(key);
     if (!names) return resolved();
-    this.#named.delete(key);
-    this.#named.set(key, names);
-    const [oldest] = this.#named.keys();
-    if (this.#named.size > MOST_NAMED && oldest !== undefined) this.#named.delete(oldest);
+    putNewest(this.#named, key, names, MOST_NAMED);
     return names;
   }
 

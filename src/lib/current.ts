@@ -49,3 +49,14 @@ export class AsyncSignal<T> {
     return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
   }
 }
+
+/** Put an entry behind all others, as a Map keeps the order of insertion; of more than `most` entries the first one is forgotten. */
+export function putNewest<K, V>(map: Map<K, V>, key: K, value: V, most: number): void {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size <= most) return;
+  for (const oldest of map.keys()) {
+    map.delete(oldest);
+    return;
+  }
+}

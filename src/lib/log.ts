@@ -1,6 +1,7 @@
 import { constants, fstatSync, openSync, type Stats, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type DestinationStream, pino, stdSerializers } from 'pino';
+import { putNewest } from './current.js';
 
 /** The file, pipe, terminal or socket of the log, written without ever blocking or ending the service. */
 
@@ -313,10 +314,7 @@ class Buckets {
     const { burst, everyMs } = this.#allowance;
     const full = Math.max(this.#full.get(key) ?? now, now) + everyMs;
     if (full - now > burst * everyMs) return false;
-    this.#full.delete(key);
-    this.#full.set(key, full);
-    const [oldest] = this.#full.keys();
-    if (this.#full.size > MAX_BUCKETS && oldest !== undefined) this.#full.delete(oldest);
+    putNewest(this.#full, key, full, MAX_BUCKETS);
     return true;
   }
 }

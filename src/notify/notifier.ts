@@ -6,6 +6,7 @@ import { passesFilter, plainReceivers, type ReceiverConfig } from '../config/end
 import type { EventLog } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
 import { earlierNow, steadyNow } from '../lib/clock.js';
+import { putNewest } from '../lib/current.js';
 import { contained } from '../lib/faults.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Logger } from '../lib/log.js';
@@ -49,10 +50,7 @@ class Recent {
   has(key: string, now: number, ms: number): boolean {
     const time = this.#times.get(key);
     if (time !== undefined && now - time < ms) return true;
-    this.#times.delete(key);
-    this.#times.set(key, now);
-    const [oldest] = this.#times.keys();
-    if (this.#times.size > this.#most && oldest !== undefined) this.#times.delete(oldest);
+    putNewest(this.#times, key, now, this.#most);
     return false;
   }
 }
