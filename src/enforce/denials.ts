@@ -238,7 +238,7 @@ export class Denials {
       proto,
       address,
       port,
-      name: refusal.name || name || null,
+      name: shownName(refusal.name || name),
       reason,
       ...this.#listedBy(isThreat ? refusal.name || name : undefined),
     });
@@ -312,6 +312,9 @@ const decidedBy = (denial: PolicyEntry | undefined, hit: ThreatHit | undefined):
   ...(denial && 'list' in denial.source ? { list: denial.source.list } : {}),
   ...(hit ? { feed: hit.feed } : {}),
 });
+
+/** `container:NAME` in a record is a neighbour by its address: no client can write itself one into the hello. */
+const shownName = (text: string): string | null => (text.startsWith('container:') ? null : text || null);
 
 const traced = (proto: string): TracePacket['proto'] =>
   proto === 'tcp' || proto === 'udp' || proto === 'icmp'

@@ -1,3 +1,4 @@
+import { canonicalName } from '../lib/dns-name.js';
 import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
@@ -47,11 +48,11 @@ export function destinationOf(sent: Sent, around: Surroundings): Sighting {
 }
 
 /** The entry for a name that leads to the host, to a neighbour or to another private address. */
-export const privateName = (name: string): string | null => entryOf(name, 0, 'tcp', ' private');
+export const privateName = (name: string): string | null => nameEntry(name, 0, 'tcp', ' private');
 
 /** A name that was asked for and not connected to, as far as it is known. */
 export const askedName = (name: string): Sighting => ({
-  entry: entryOf(name, 0, 'tcp'),
+  entry: nameEntry(name, 0, 'tcp'),
   kind: 'name',
   name,
   resolved: name,
@@ -145,10 +146,9 @@ function elsewhere(sent: Sent, around: Surroundings): Sighting {
     return { entry: null, kind: 'address', name: null, ...placeOf(sent) };
   const isWeb = proto === 'tcp' && WEB.includes(port);
   const flags = isPrivate(address) ? ' private' : '';
-  const named = name === undefined ? null : entryOf(name, isWeb ? 0 : port, proto, flags);
+  const named = name === undefined ? null : nameEntry(name, isWeb ? 0 : port, proto, flags);
   if (name !== undefined && named !== null) return { entry: named, kind: 'name', name, ...placeOf(sent) };
-  const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
-  return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
+  return { entry: addressEntry(address, port, proto), kind: 'address', name: null, ...placeOf(sent) };
 }
 
 /**
@@ -190,8 +190,20 @@ const placeOf = ({
   proto,
 });
 
-/** Canonical; null: such a destination has no entry. */
-function entryOf(target: string, port: number, proto: string, flags = ''): string | null {
+/**
+ * The entry for a name that a container has resolved or asked for; null: there is none. The container chooses the text: `any`, `host`, an
+ * address and whatever else the grammar of entries reads as another destination is no name.
+ */
+export function nameEntry(name: string, port: number, proto: string, flags = ''): string | null {
+  const known = canonicalName(name);
+  return known.ok ? entryOf(known.value, port, proto, flags) : null;
+}
+
+export const addressEntry = (address: string, port: number, proto: string): string | null =>
+  entryOf(parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address, port, proto);
+
+/** Canonical; null: such a destination has no entry. `target`: of the host's own knowledge, never the text of a container. */
+export function entryOf(target: string, port: number, proto: string, flags = ''): string | null {
   const word = /^\d+$/.test(proto) ? `ip-${proto}` : proto;
   const suffix = proto === 'tcp' ? '' : `/${word}`;
   const parsed = parseEntry(`${target}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);

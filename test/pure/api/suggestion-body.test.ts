@@ -79,10 +79,30 @@ it('a neighbour that is not there now, and needed no entry, needs none', async (
   expect([texts(found).join(), left(found)]).toEqual([expect.not.stringMatching('worker'), '']);
 });
 
-it('a neighbour that is gone is named as the container resolved it', async () => {
-  const row = seen('x.org:6379', { name: 'cache', address: ADDRESS });
-  expect(texts(await ask(facts, [row]))).toContain('container:cache:6379');
+it('what has left is not named as the container resolved it', async () => {
+  for (const container of [facts, 'gone']) {
+    const found = await ask(container, [seen('x.org:6379', { name: 'vault', address: ADDRESS })]);
+    expect(texts(found).join()).not.toMatch(/vault|172/);
+    expect(left(found)).toMatch(/it is not known which container had this address/);
+  }
 });
+
+it.each(['any', 'host', '10.0.0.9', 'container\\058db'])(
+  'a name %s of a container is no other destination, in whatever record it is',
+  async (name) => {
+    const rows = [
+      seen('x.org:443', { name }),
+      seen('x.org:8443', { name, address: '93.184.1.1' }),
+      seen('x.org:443', { name, address: '10.0.0.5' }),
+      seen('x.org/dns', { name }),
+      seen('93.184.1.1:22'),
+    ];
+    for (const container of [facts, 'gone'])
+      expect(
+        texts(await ask(container, rows)).filter((e) => /any|host|10\.0\.0\.9|container/.test(e)),
+      ).toEqual([]);
+  },
+);
 
 it('a former address of a neighbour that needed no entry needs none', async () => {
   const found = await ask(facts, [seen(`${ADDRESS}:6379`, { reason: FREE_NEIGHBOUR })]);

@@ -149,3 +149,11 @@ it('mayReach is what the chain says of neighbours: eastWest, networks, entries b
     reaches('172.18.5.1', 'tcp', 9000),
   ]).toEqual([false, false, false, false]);
 });
+
+it('a name that a client has written into its hello is no neighbour in the record', () => {
+  const { denials, seen } = make();
+  const to = { container: 'c', proto: 'tcp', address: '93.184.1.1', port: 443, name: '' } as const;
+  for (const name of ['container:db', 'a.org'])
+    denials.checked({ ...to, refusal: { reason: 'server-name', name, detail: 'no host name' } });
+  expect(seen.map((e) => e.name)).toEqual([null, 'a.org']);
+});
