@@ -165,9 +165,9 @@ function restText(suggestions: readonly Suggestion[], indent: string): string {
   return `${part('Left out, and no entry is offered:', left)}${part('Not used, to be removed:', gone)}`;
 }
 
-/** `# ENTRY   # why`: without the first "#" it is an entry with a comment. */
+/** `# ENTRY   # why`: without the first "#" it is an entry with a comment, which in a label has neither "," nor "!" (policy/labels.ts). */
 const openLine = ({ comments }: Line, shown: string, indent: string): string =>
-  `${indent}# ${shown}   # ${oneLine(comments.join('; '))}\n`;
+  `${indent}# ${shown}   # ${oneLine(comments.join('; ')).replaceAll(',', ';').replaceAll('!', '')}\n`;
 
 function listText(of: string, suggestions: readonly Suggestion[]): string {
   const lines = [...merged(suggestions, listsOf), ...merged(suggestions, entriesOf)];
