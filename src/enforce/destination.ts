@@ -1,9 +1,8 @@
 import { canonicalName } from '../lib/dns-name.js';
-import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
+import { parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
-import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
-import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import { addressesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
 
 /** How a destination is named in an entry. */
 export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
@@ -84,19 +83,6 @@ function atNeighbour(sent: Sent, { view, self }: Surroundings): Sighting | undef
   return { entry, kind: 'neighbour', name, ...placeOf(sent) };
 }
 
-/** The compose service, which survives recreation, unless a container of another service answers to that name as well. */
-function neighbourName(view: DockerView, self: ContainerFacts, c: ContainerFacts): string {
-  const service = ownLabel(c, COMPOSE_SERVICE);
-  if (service === undefined) return c.name;
-  const own = new Set(
-    [...view.containers.values()]
-      .filter((other) => ownerKey(other) === ownerKey(c))
-      .flatMap((other) => other.endpoints.flatMap((e) => addressesOn(other, e.networkId))),
-  );
-  const named = resolveContainer(view, self, service).map((r) => formatAddress(r.family, r.lo));
-  return named.every((address) => own.has(address)) ? service : c.name;
-}
-
 /** A container on another network: it was reached by a port of the host that Docker forwards there. */
 function behindHost(sent: Sent, { view }: Surroundings): Sighting | undefined {
   const by = publisher(
@@ -161,9 +147,11 @@ export function whose(
   address: string,
 ): 'self' | 'nobody' | { readonly neighbour: string } | undefined {
   if (self.endpoints.some((e) => isAt(e, address))) return 'self';
+  const client = { id: self.id, networks: self.endpoints.map((e) => e.networkId) };
   for (const { networkId } of self.endpoints)
     for (const c of neighboursOn(view, self, networkId))
-      if (addressesOn(c, networkId).includes(address)) return { neighbour: neighbourName(view, self, c) };
+      if (addressesOn(c, networkId).includes(address))
+        return { neighbour: neighbourName(c, rivalsOf(view, c), client) };
   if (!isInDocker(view, address)) return undefined;
   const isTaken = [...view.containers.values()].some((c) => c.endpoints.some((e) => isAt(e, address)));
   return isTaken ? undefined : 'nobody';

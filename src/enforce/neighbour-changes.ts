@@ -1,7 +1,7 @@
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import { addressesOn, namesOn, neighboursOn } from '../policy/neighbours.js';
-import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import { addressesOn, namesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
 
@@ -11,7 +11,7 @@ export interface FormerPlace {
   readonly name: string;
   readonly owner: string;
   readonly networkId: string;
-  /** As an entry names it: container:NAME. */
+  /** As an entry of the client names it: container:NAME. */
   readonly label: string;
   /** As neighbours resolve it, lower case. */
   readonly names: ReadonlySet<string>;
@@ -20,6 +20,12 @@ export interface FormerPlace {
   readonly freeFor: ReadonlySet<string>;
   /** When it left (ms since the epoch). */
   readonly left: number;
+}
+
+interface Former extends Omit<FormerPlace, 'label'> {
+  readonly facts: ContainerFacts;
+  /** When it left. */
+  readonly rivals: readonly ContainerFacts[];
 }
 
 /** Compose stops a container, removes it and starts its replacement: meanwhile its name and its address are nobody's. */
@@ -35,7 +41,7 @@ export class NeighbourChanges {
   #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
   #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
   /** The one that left first is first. */
-  #former: FormerPlace[] = [];
+  #former: Former[] = [];
   /** When an address began to belong to a container, by network and address. */
   readonly #joined = new Map<string, number>();
 
@@ -55,12 +61,12 @@ export class NeighbourChanges {
     for (const c of before.containers.values()) {
       const after = view.containers.get(c.id);
       if (after && hasSamePlaces(after, c)) continue;
+      const of = { container: c.id, name: c.name, owner: ownerKey(c), facts: c, rivals: rivalsOf(before, c) };
       for (const { networkId } of c.endpoints) {
         const addresses = addressesOn(c, networkId);
         if (after && addressesOn(after, networkId).join() === addresses.join()) continue;
         const names = namesOn(before, c, networkId);
         const freeFor = this.#freeFor(before, c, networkId, addresses);
-        const of = { container: c.id, name: c.name, owner: ownerKey(c), label: labelOf(c) };
         this.#former.push({ ...of, networkId, names, addresses, freeFor, left: now });
       }
     }
@@ -78,9 +84,9 @@ export class NeighbourChanges {
   }
 
   /** The neighbour of this container that had the name or the address, and left a moment ago. */
-  justLeft(id: string, had: (place: FormerPlace) => boolean): FormerPlace | undefined {
+  justLeft(id: string, had: (place: Omit<FormerPlace, 'label'>) => boolean): FormerPlace | undefined {
     const now = this.#now();
-    return this.#formerOf(id).find((p) => now - p.left < AWAY_MS && had(p));
+    return this.#formerOf(id, (p) => now - p.left < AWAY_MS && had(p))[0];
   }
 
   /** A neighbour of this container got the address a moment ago: the rules for it may not be installed yet. */
@@ -100,25 +106,27 @@ export class NeighbourChanges {
 
   /** `container:NAME` of the neighbour that had the address at a time (ms since the epoch); undefined: none is known. */
   neighbourAt(id: string, address: string, time: number): string | undefined {
-    const former = this.#formerOf(id).filter((p) => p.addresses.includes(address));
+    const former = this.#formerOf(id, (p) => p.addresses.includes(address));
     const then = former.filter((p) => p.left >= time).at(-1);
     const last = former[0];
     if (then) return `container:${then.label}`;
-    for (const network of this.#networksOf(id)) {
+    const networks = this.#networksOf(id);
+    for (const network of networks) {
       const key = placeKey(network, address);
       const c = this.#places().get(key);
       if (!c || c.id === id) continue;
       const isLater = (this.#joined.get(key) ?? 0) > time;
-      return `container:${isLater && last ? last.label : labelOf(c)}`;
+      if (isLater && last) break;
+      return `container:${neighbourName(c, this.#view ? rivalsOf(this.#view, c) : [], { id, networks })}`;
     }
     return last && `container:${last.label}`;
   }
 
   /** An address was that of a neighbour that this container reached without an entry, until a moment before that time. */
   wasFree(id: string, address: string, time: number): boolean {
-    return this.#formerOf(id).some(
-      (p) => p.addresses.includes(address) && p.freeFor.has(id) && time - p.left < AWAY_MS,
-    );
+    const isFree = (p: Former): boolean =>
+      p.addresses.includes(address) && p.freeFor.has(id) && time - p.left < AWAY_MS;
+    return this.#formerOf(id, isFree).length > 0;
   }
 
   /** A container that is gone. */
@@ -152,9 +160,12 @@ export class NeighbourChanges {
   }
 
   /** The one that left last is first. */
-  #formerOf(id: string): readonly FormerPlace[] {
+  #formerOf(id: string, had: (place: Former) => boolean): readonly FormerPlace[] {
     const networks = this.#networksOf(id);
-    return this.#former.filter((p) => p.container !== id && networks.includes(p.networkId)).reverse();
+    return this.#former
+      .filter((p) => p.container !== id && networks.includes(p.networkId) && had(p))
+      .map((p) => ({ ...p, label: neighbourName(p.facts, p.rivals, { id, networks }) }))
+      .reverse();
   }
 
   /** Also of a container that is gone. */
@@ -175,7 +186,6 @@ const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: Conta
     return other?.networkId === networkId && other.ip4 === ip4 && other.ip6 === ip6;
   });
 
-const labelOf = (c: ContainerFacts): string => ownLabel(c, COMPOSE_SERVICE) ?? c.name;
 /** An id of a network has no space in it. */
 const placeKey = (networkId: string, address: string): string => `${networkId} ${address}`;
 

@@ -15,7 +15,8 @@ import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { resolveContainer } from '../policy/neighbours.js';
+import { addressesOn, answeringTo, resolveContainer } from '../policy/neighbours.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour } from '../ruleset/policy-evaluator.js';
 import { namesOf, type Place } from './needs.js';
@@ -77,13 +78,21 @@ function placeOfNeighbour(
   { proto, port, reason }: SeenDestination,
   neighbour: string,
 ): Place {
-  const now = holder ? resolveContainer(parts.docker.view(), holder, neighbour) : [];
+  const view = parts.docker.view();
+  const now = holder ? resolveContainer(view, holder, neighbour) : [];
   const isFree = ({ family, lo }: (typeof now)[number]): boolean =>
     member !== undefined && isNeighbour(member, formatAddress(family, lo));
-  const entry = entryOf(`container:${neighbour}`, port, proto);
-  const free = now.length > 0 ? now.some(isFree) : reason === FREE_NEIGHBOUR;
-  return { entry, kind: 'neighbour', name: neighbour, free, warning: null };
+  const free = now.length > 0 ? now.every(isFree) : reason === FREE_NEIGHBOUR;
+  const place = { kind: 'neighbour', name: neighbour, free } as const;
+  const networks = holder?.endpoints.map((e) => e.networkId);
+  const isNear = (c: ContainerFacts): boolean =>
+    c.id !== holder?.id && (networks?.some((n) => addressesOn(c, n).length > 0) ?? true);
+  if (new Set(answeringTo(view, neighbour).filter(isNear).map(ownerKey)).size > 1)
+    return { ...place, entry: null, warning: SEVERAL_CONTAINERS };
+  return { ...place, entry: entryOf(`container:${neighbour}`, port, proto), warning: null };
 }
+const SEVERAL_CONTAINERS =
+  'containers of several projects have this name now: write container:NAME:PORT, with the name of the one that is meant';
 
 function placed({ entry, kind, name }: Pick<Place, 'entry' | 'kind' | 'name'>, address: string): Place {
   const parsed = entry === null ? undefined : parseEntry(entry);

@@ -17,6 +17,14 @@ export const NAMES: readonly Mutant[] = [
     killedBy: pure('enforce/destination', 'does not exist for'),
   },
   {
+    id: 'neighbour-of-two-projects',
+    what: 'an entry for a service is suggested that permits the service of another project as well',
+    file: 'src/policy/neighbours.ts',
+    from: 'return isNear ? c.name :',
+    to: 'return false ? c.name :',
+    killedBy: pure('enforce/neighbour-changes', 'where a service of another project has that name'),
+  },
+  {
     id: 'neighbour-by-hello',
     what: 'a client writes itself a neighbour into the record, by the name in its hello',
     file: 'src/enforce/denials.ts',

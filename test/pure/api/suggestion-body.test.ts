@@ -22,9 +22,14 @@ const facts = {
 
 const neighbour = (id: string, ip4: string): ContainerFacts =>
   ({ ...facts, id, name: id, labels: {}, endpoints: [{ networkId: 'front', ip4, dnsNames: [] }] }) as never;
-const containers = new Map(
-  [facts, neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4')].map((c) => [c.id, c]),
-);
+/** Of a service that two projects have. */
+const cache = (project: string, ip4: string): ContainerFacts => ({
+  ...neighbour(`${project}-cache-1`, ip4),
+  labels: { 'com.docker.compose.project': project, 'com.docker.compose.service': 'cache' },
+});
+const neighbours = [neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4')];
+const caches = [cache('shop', '172.18.0.4'), cache('other', '172.18.0.5')];
+const containers = new Map([facts, ...neighbours, ...caches].map((c) => [c.id, c]));
 
 /** `described`: what the recording finds for each address. */
 function partsOf(
@@ -65,6 +70,18 @@ it('a container that exists: neighbours by their service, free ones, and address
   expect(texts(found).join()).not.toMatch(/free|172/);
   expect(found.notes.join()).toMatch(/container:free: permitted without an entry/);
   expect(left(found)).toMatch(/^172\.18\.0\.9:6379\/tcp it is not known which container had this address/);
+});
+
+it('a service that two projects have is offered to neither, and is not free where one of them is', async () => {
+  for (const container of [facts, 'gone']) {
+    const found = await ask(container, [toNeighbour('cache', '172.18.0.5')]);
+    expect(texts(found).join()).not.toMatch(/cache/);
+    expect(left(found)).toMatch(/^container:cache:80\/tcp containers of several projects have this name now/);
+    expect(found.notes.join()).not.toMatch(/permitted without an entry/);
+    expect(texts(await ask(container, [toNeighbour('other-cache-1', '172.18.0.5')]))).toContain(
+      'container:other-cache-1:80',
+    );
+  }
 });
 
 it('not the neighbour that has the address by now', async () => {

@@ -6,11 +6,11 @@ import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 
 const NET = 'n1';
-const facts = (id: string, service: string, ip4: string, networkId = NET): ContainerFacts =>
+const facts = (id: string, service: string, ip4: string, networkId = NET, project = 'shop'): ContainerFacts =>
   ({
     id,
-    name: `shop-${service}-1`,
-    labels: { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': service },
+    name: `${project}-${service}-1`,
+    labels: { 'com.docker.compose.project': project, 'com.docker.compose.service': service },
     imageLabels: {},
     endpoints: ip4 === '' ? [] : [{ networkId, mac: '', ip4, dnsNames: [service] }],
   }) as unknown as ContainerFacts;
@@ -142,6 +142,26 @@ describe('an address', () => {
     expect(changes.neighbourAt('app', '172.31.1.7', clock.now)).toBe('container:db');
     expect(changes.neighbourAt('n1', '172.31.1.2', clock.now)).toBe('container:db');
     expect(changes.neighbourAt('app', '93.184.1.1', clock.now)).toBeUndefined();
+  });
+
+  it('is that of its service, and of the container itself where a service of another project has that name', () => {
+    const { clock, changes, view, app } = bench();
+    const [db, other] = [facts('db1', 'db', '172.31.1.2'), facts('db9', 'db', '172.31.1.8', NET, 'other')];
+    const at = (id: string, address: string) => changes.neighbourAt(id, address, clock.now);
+    view(app, db, other);
+    expect([at('app', '172.31.1.2'), at('app', '172.31.1.8')]).toEqual([
+      'container:shop-db-1',
+      'container:other-db-1',
+    ]);
+    // a container does not resolve itself
+    expect([at('db9', '172.31.1.2'), at('db1', '172.31.1.8')]).toEqual(['container:db', 'container:db']);
+    view(app, other);
+    clock.now += 1_000;
+    expect(at('app', '172.31.1.8')).toBe('container:db');
+    expect(changes.neighbourAt('app', '172.31.1.2', clock.now - 1_000)).toBe('container:shop-db-1');
+    expect(changes.justLeft('app', () => true)?.label).toBe('shop-db-1');
+    view(app, facts('db9', 'db', '10.0.0.8', 'n2', 'other'), db);
+    expect(at('app', '172.31.1.2')).toBe('container:db');
   });
 
   it('was free for those whose neighbour it was, until a moment after it left', () => {
