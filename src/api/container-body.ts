@@ -214,10 +214,10 @@ export interface SuggestionRequest {
   readonly now: number;
 }
 
-/** What the container was seen to use, as a policy. `mode`: of containers without labels. */
+/** What the container was seen to use, as a policy. */
 export async function suggestionBody(
   parts: ContainerParts,
-  { lists, mode }: Pick<Overrides, 'lists'> & { readonly mode: Mode },
+  { lists }: Pick<Overrides, 'lists'>,
   { container, record, options, now }: SuggestionRequest,
 ): Promise<Suggestion> {
   const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
@@ -227,7 +227,8 @@ export async function suggestionBody(
     record,
     places: placesOf(parts, member, facts?.holder, record.seen),
     policy: facts && presentPolicy(facts),
-    mode: facts?.policy.mode ?? mode,
+    // A pause ends, and the labels of a container that is gone are not known: neither shows that the service is observed.
+    mode: facts && facts.policy.modeFrom !== 'pause' ? facts.policy.mode : 'enforce',
     lists,
     notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
     now,

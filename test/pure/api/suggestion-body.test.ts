@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { type ContainerParts, suggestionBody } from '../../../src/api/container-body.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../../../src/flows/flow-record.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { entriesOf, member } from '../ruleset/sample.js';
+import { entriesOf, member, shape } from '../ruleset/sample.js';
 import { NOW, SHIPPED, seen, texts } from '../suggest/sample.js';
 
 const ADDRESS = '172.18.0.9';
@@ -34,11 +34,14 @@ const containers = new Map([facts, ...neighbours, ...caches].map((c) => [c.id, c
 /** `described`: what the recording finds for each address. */
 function partsOf(
   described: Readonly<Record<string, { kind: string; entry: string | null }>>,
+  policy: object = {},
 ): ContainerParts {
-  const m = { ...member(7, 'a.org', 'enforce'), neighbours: ['172.18.0.4'] };
+  const plain = member(7, 'a.org', 'enforce');
+  const m = { ...plain, policy: { ...plain.policy, ...policy }, neighbours: ['172.18.0.4'] };
   const parts = {
     applied: { value: { subjects: new Map([[m.id, m]]) } },
-    docker: { view: () => ({ containers, networks }) },
+    docker: { view: () => ({ containers, networks }), resolver: async () => undefined },
+    shape,
     policies: { isManaged: () => true, policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
     recording: {
       describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
@@ -47,10 +50,15 @@ function partsOf(
   };
   return parts as unknown as ContainerParts;
 }
-const ask = (container: ContainerFacts | string, all: readonly SeenDestination[], described = {}) =>
+const ask = (
+  container: ContainerFacts | string,
+  all: readonly SeenDestination[],
+  described = {},
+  policy: object = {},
+) =>
   suggestionBody(
-    partsOf(described),
-    { lists: SHIPPED, mode: 'observe' },
+    partsOf(described, policy),
+    { lists: SHIPPED },
     {
       container,
       record: { owner: 'name:web', since: 1, gaps: [], starts: 1, dropped: 0, seen: all },
@@ -148,4 +156,14 @@ it('a container that is gone: names and public addresses, not what had a private
   expect(texts(found)).toEqual(['93.184.1.1:22', 'b.org', 'c.org private']);
   expect(left(found)).toMatch(/^10\.0\.0\.5:5432\/tcp it is not known which container had this address/);
   expect(found.notes.join()).toMatch(/gone does not exist now/);
+});
+
+it('is observed only if it exists and is not paused: nothing else shows that no label enforces it', async () => {
+  const modeOf = async (container: ContainerFacts | string, policy = {}) =>
+    (await ask(container, [], {}, policy)).mode;
+  expect([
+    await modeOf(facts, { mode: 'observe', modeFrom: 'default' }),
+    await modeOf(facts, { mode: 'observe', modeFrom: 'pause' }),
+    await modeOf('gone', { mode: 'observe', modeFrom: 'default' }),
+  ]).toEqual(['observe', 'enforce', 'enforce']);
 });
