@@ -22,6 +22,7 @@ export interface FormerPlace {
   readonly left: number;
 }
 
+type PlaceOfOwner = Pick<FormerPlace, 'networkId' | 'owner' | 'left'>;
 interface Former extends Omit<FormerPlace, 'label'> {
   readonly facts: ContainerFacts;
   /** When it left. */
@@ -92,9 +93,10 @@ export class NeighbourChanges {
   /** A neighbour of this container got the address a moment ago: the rules for it may not be installed yet. */
   hasJustJoined(id: string, address: string): boolean {
     const now = this.#now();
-    return this.#networksOf(id).some(
-      (network) => now - (this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY) < AWAY_MS,
-    );
+    return this.#networksOf(id).some((network) => {
+      const key = placeKey(network, address);
+      return this.#places().has(key) && now - (this.#joined.get(key) ?? Number.NEGATIVE_INFINITY) < AWAY_MS;
+    });
   }
 
   /** The containers of the same service, or of the same name, that are on that network now. */
@@ -122,11 +124,27 @@ export class NeighbourChanges {
     return last && `container:${last.label}`;
   }
 
-  /** An address was that of a neighbour that this container reached without an entry, until a moment before that time. */
+  /**
+   * An address was that of a neighbour that this container reached without an entry, until a moment before that time, and no container of
+   * another owner had got it by then.
+   */
   wasFree(id: string, address: string, time: number): boolean {
     const isFree = (p: Former): boolean =>
-      p.addresses.includes(address) && p.freeFor.has(id) && time - p.left < AWAY_MS;
+      p.addresses.includes(address) &&
+      p.freeFor.has(id) &&
+      time - p.left < AWAY_MS &&
+      !this.isTaken(p, address, time);
     return this.#formerOf(id, isFree).length > 0;
+  }
+
+  /** A container of another owner got the address of the former neighbour, and had it at that time. */
+  isTaken({ networkId, owner, left }: PlaceOfOwner, address: string, time: number): boolean {
+    const key = placeKey(networkId, address);
+    const joined = this.#joined.get(key);
+    if (joined === undefined || joined < left || joined > time) return false;
+    const c = this.#places().get(key);
+    const last = this.#former.findLast((p) => p.networkId === networkId && p.addresses.includes(address));
+    return (c ? ownerKey(c) : last?.owner) !== owner;
   }
 
   /** A container that is gone. */
@@ -190,7 +208,7 @@ const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: Conta
 const placeKey = (networkId: string, address: string): string => `${networkId} ${address}`;
 
 export interface HeldParts {
-  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'returned'>;
+  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'isTaken' | 'returned'>;
   readonly subject: (container: string) => Subject | undefined;
   /** Suffixes that a resolver of the container adds to names. */
   readonly searchDomains: (container: string) => readonly string[];
@@ -239,10 +257,10 @@ export class HeldDenials<T extends Denied> {
     if (isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
     const { container, address } = event;
     const names = this.#namesIn(event);
-    const place = this.#o.changes.justLeft(container, (p) =>
-      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address),
-    );
     const isNew = event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address);
+    const had = (p: Pick<FormerPlace, 'names' | 'addresses'>): boolean =>
+      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address);
+    const place = isNew ? undefined : this.#o.changes.justLeft(container, had);
     if (!place && !isNew) return false;
     const until = (place?.left ?? this.#o.now()) + AWAY_MS;
     this.#held.add({ event, place, until, tell });
@@ -284,7 +302,8 @@ export class HeldDenials<T extends Denied> {
     const subject = this.#o.subject(event.container);
     const reaches = (address: string): boolean =>
       subject !== undefined && mayReach(subject, { dst: address, proto: event.proto, dport: event.port });
-    if (!place) return reaches(event.address);
+    const isTaken = place && this.#o.changes.isTaken(place, event.address, this.#o.now());
+    if (!place || isTaken) return reaches(event.address);
     const back = this.#o.changes.returned(place);
     if (event.proto === 'dns') return back.length > 0;
     const family = parseAddress(event.address)?.family;

@@ -19,7 +19,12 @@ function make(reaches = false, names: readonly string[] = []) {
       value: { subjects: new Map([['c', subject]]) } as unknown as AppliedState,
     },
     names: { containerAt: () => 'c', searchDomains: () => [] },
-    changes: { justLeft: () => undefined, hasJustJoined: () => false, returned: () => [] },
+    changes: {
+      justLeft: () => undefined,
+      hasJustJoined: () => false,
+      isTaken: () => false,
+      returned: () => [],
+    },
     dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {

@@ -100,6 +100,37 @@ describe('a neighbour that is being recreated', () => {
     expect(told).toHaveLength(1);
   });
 
+  it.each([true, false])(
+    'and another container has its address: what is denied there is told (known then: %s)',
+    (isKnown) => {
+      const { clock, view, held, told, deny, app, free } = bench();
+      const vault = facts('v1', 'vault', '172.31.1.2', NET, 'other');
+      view(app);
+      free.clear();
+      if (isKnown) view(app, vault);
+      deny({ address: '172.31.1.2' });
+      view(app, vault, facts('db2', 'db', '172.31.1.7'));
+      free.add('172.31.1.7');
+      held.check();
+      clock.now += AWAY_MS;
+      held.check();
+      expect(told).toMatchObject([{ address: '172.31.1.2', verdict: 'would-deny' }]);
+    },
+  );
+
+  it('and comes back where it was, when another container has had the address meanwhile: nothing is told', () => {
+    const { clock, view, held, told, deny, app } = bench();
+    view(app);
+    view(app, facts('v1', 'vault', '172.31.1.2', NET, 'other'));
+    view(app);
+    deny({ address: '172.31.1.2' });
+    view(app, facts('db2', 'db', '172.31.1.2'));
+    held.check();
+    clock.now += AWAY_MS;
+    held.check();
+    expect(told).toEqual([]);
+  });
+
   it('a new address that the rules do not have yet waits, too', () => {
     const { view, held, told, deny, app, free } = bench();
     view(app);
@@ -170,6 +201,23 @@ describe('an address', () => {
     expect(changes.wasFree('app', '172.31.1.2', clock.now + 1_000)).toBe(true);
     expect(changes.wasFree('app', '172.31.1.3', clock.now)).toBe(false);
     expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
+  });
+
+  it('was free no longer when a container of another owner had it', () => {
+    const { clock, changes, view, app, free } = bench();
+    const at = (ms: number) => changes.wasFree('app', '172.31.1.2', clock.now + ms);
+    view(app);
+    clock.now += 1_000;
+    view(app, facts('db2', 'db', '172.31.1.2'));
+    expect(at(1)).toBe(true);
+    view(app);
+    clock.now += 1_000;
+    free.clear();
+    view(app, facts('v1', 'vault', '172.31.1.2', NET, 'other'));
+    expect([at(-1), at(0), at(1_000)]).toEqual([true, false, false]);
+    clock.now += 1_000;
+    view(app);
+    expect([at(-1_001), at(0)]).toEqual([true, false]);
   });
 
   it('and of a container that is gone its name is known, and where it was', () => {
