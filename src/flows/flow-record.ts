@@ -100,11 +100,9 @@ export interface FlowFacts {
   readonly since: number;
   /** Times since then in which nothing was recorded, oldest first. */
   readonly gaps: readonly FlowGap[];
-  /** Flows that are in no record. */
+  /** Flows that are in no record, and destinations that were forgotten because there were too many. */
   readonly dropped: number;
   readonly rows: number;
   readonly destinations: number;
-  /** Destinations that were forgotten because there were too many. */
-  readonly forgotten: number;
   readonly bytes: number;
 }
