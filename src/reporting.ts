@@ -63,6 +63,8 @@ export function buildReporting(app: App) {
       });
     }),
   );
+  // It ends before all that records and sends denials.
+  parts.use(app.denials);
   const { asks } = app;
   const asksPending = (): number => asks.pending;
   const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });

@@ -129,7 +129,7 @@ const MAX_PAIRS = 4_096;
 const UNKNOWN_FEED = 'a threat feed lists it';
 
 /** Denials as they happen, and their totals. Each denial has the name that the container resolved. */
-export class Denials {
+export class Denials implements Disposable {
   /** Denials since the start. What a rule denied counts as far as the kernel has logged it. */
   readonly totals = Object.fromEntries(DENIAL_REASONS.map((r) => [r, 0])) as Record<DenialReason, number>;
   readonly #o: DenialsParts;
@@ -293,6 +293,11 @@ export class Denials {
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
     this.#o.recording.retain(containers);
+  }
+
+  /** Tell what waits. Call it while the listeners can still record it. */
+  [Symbol.dispose](): void {
+    this.#held.end();
   }
 
   #add(e: DenialEvent): void {

@@ -246,6 +246,7 @@ export class HeldDenials<T extends Denied> {
   readonly #o: HeldParts;
   readonly #held = new Set<Held<T>>();
   #timer: NodeJS.Timeout | undefined;
+  #isEnded = false;
 
   constructor(parts: HeldParts) {
     this.#o = parts;
@@ -254,7 +255,7 @@ export class HeldDenials<T extends Denied> {
   /** False: it is to be told now. */
   take(event: T, tell: (event: T) => void): boolean {
     const isNews = event.verdict !== 'deny' && event.verdict !== 'would-deny';
-    if (isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
+    if (this.#isEnded || isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
     const { container, address } = event;
     const names = this.#namesIn(event);
     const isNew = event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address);
@@ -273,13 +274,20 @@ export class HeldDenials<T extends Denied> {
     const now = this.#o.now();
     for (const held of this.#held) {
       const isBack = this.#isBack(held);
-      if (!isBack && now < held.until) continue;
+      if (!isBack && now < held.until && !this.#isEnded) continue;
       this.#held.delete(held);
       if (isBack) continue;
       const { event, place, tell } = held;
       const left = place && `; ${place.label} left this network at ${new Date(place.left).toISOString()}`;
       tell({ ...event, reason: `${event.reason}${left ?? ''}` });
     }
+  }
+
+  /** Tell all now: nothing checks them any more. Later ones are told at once. */
+  end(): void {
+    this.#isEnded = true;
+    clearTimeout(this.#timer);
+    this.check();
   }
 
   #tick(): void {

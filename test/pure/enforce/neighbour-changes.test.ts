@@ -131,6 +131,17 @@ describe('a neighbour that is being recreated', () => {
     expect(told).toEqual([]);
   });
 
+  it('when the service ends: what waits is told, and nothing waits from then on', () => {
+    const { clock, view, held, told, deny, app } = bench();
+    view(app);
+    deny(dns('db'));
+    clock.now += 1_000;
+    held.end();
+    expect(told).toMatchObject([{ name: 'db', time: '1970-01-01T00:16:40.000Z' }]);
+    deny({ address: '172.31.1.2' });
+    expect(told).toHaveLength(2);
+  });
+
   it('a new address that the rules do not have yet waits, too', () => {
     const { view, held, told, deny, app, free } = bench();
     view(app);
