@@ -44,6 +44,7 @@ export function buildReporting(app: App) {
   const canary = canaryOf(app, events);
   const passed = reportPassed(app, { events, flows, record });
   const faults = new ReportingFaults(config.faults, log);
+  faults.add(() => (passed.warning === undefined ? [] : [passed.warning]));
   const records = parts.use(
     faults.orWithout('what records events (flows.file, flows.syslog, OTEL_…)', (isWithout) => {
       const flows = isWithout ? { ...config.flows, file: '', syslog: '' } : config.flows;
@@ -132,6 +133,7 @@ function reportPassed(
     }
   });
   passed.missed.subscribe((count) => flows.lose(count));
+  passed.interrupted.subscribe((gap) => flows.interrupted(gap));
   passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
   return passed;
 }

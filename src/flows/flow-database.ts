@@ -98,6 +98,18 @@ export class FlowDatabase {
     if (extended === 0) this.#addGap({ from: now, to: time, reason: STARTED });
   }
 
+  /** Note a time in which what passes was not read. It may continue the one before. */
+  interrupted(gap: FlowGap): void {
+    const { from, to, reason } = gap;
+    const continued = this.#file.run(
+      'UPDATE gap SET "to" = ? WHERE "to" = ? AND reason = ?',
+      to,
+      from,
+      reason,
+    );
+    if (continued === 0) this.#addGap(gap);
+  }
+
   /** Write flows, and that recording went on until `now`. A flow of an unknown container still counts. */
   write(flows: readonly SeenFlow[], lost: number, now: number): Written {
     return this.#write(() => {

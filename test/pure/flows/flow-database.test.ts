@@ -245,6 +245,17 @@ describe('flows on disk', () => {
     expect(statSync(join(folder, 'flows.db')).size).toBeLessThan(4_000_000);
   });
 
+  it('has one gap for a time in which nothing was read, whatever parts of it are reported', () => {
+    const db = database();
+    const reason = 'not read';
+    for (const from of [1, 2, 5])
+      db.interrupted({ from: START + from * 1_000, to: START + from * 1_000 + 1_000, reason });
+    expect(db.facts().gaps.map(({ from, to }) => [from - START, to - START])).toEqual([
+      [1_000, 3_000],
+      [5_000, 6_000],
+    ]);
+  });
+
   it('forgets destinations of the owner that has the most when there are too many, and counts them as lost', () => {
     const db = database({ mostDestinations: 100 });
     const few = Array.from({ length: 10 }, (_, n) =>
