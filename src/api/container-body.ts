@@ -2,7 +2,7 @@ import { allFindings, type CoverageParts, coverageInput } from '../coverage/cove
 import { explain } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { whose } from '../enforce/destination.js';
+import { holderOf } from '../enforce/destination.js';
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
@@ -177,7 +177,7 @@ export function explainBody(
     resolvedFor: (names) => parts.dns.addressesFor(id, names),
     emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
-    whose: (address) => (self ? whose(state.view, self, address) : undefined),
+    holderOf: (address) => (self ? holderOf(state.view, self, address) : undefined),
     former: ({ name, address }) =>
       parts.neighbours.justLeft(id, (p) =>
         name === undefined ? p.addresses.includes(address ?? '') : p.names.has(name.toLowerCase()),

@@ -3,12 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { AskBody, AskDecidedBody, AskDecisionBody } from '../api/ask-routes.js';
 import { type ApiClient, ApiError } from '../api/client.js';
-import { parseDuration } from '../lib/units.js';
+import { counted, parseDuration } from '../lib/units.js';
 import { type Pressed, Prompt } from './ask-prompt.js';
 import { agrees, answerTo, mustBeAskable, type Registry, type Session } from './command.js';
 import { fail, problemText, wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 interface AllowOptions {
   readonly once?: true;

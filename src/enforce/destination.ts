@@ -76,7 +76,7 @@ const fits = (published: string, address: string): boolean =>
   ['', '0.0.0.0', '::', address].includes(published);
 
 function atNeighbour(sent: Sent, { view, self }: Surroundings): Sighting | undefined {
-  const found = whose(view, self, sent.address);
+  const found = holderOf(view, self, sent.address);
   if (typeof found !== 'object') return undefined;
   const name = found.neighbour;
   const entry = entryOf(`container:${name}`, sent.port, sent.proto);
@@ -128,7 +128,7 @@ function elsewhere(sent: Sent, around: Surroundings): Sighting {
   const { isPrivate, view, self } = around;
   const [name] = sent.names;
   const { address, port, proto } = sent;
-  if (whose(view, self, address) !== undefined)
+  if (holderOf(view, self, address) !== undefined)
     return { entry: null, kind: 'address', name: null, ...placeOf(sent) };
   const isWeb = proto === 'tcp' && WEB.includes(port);
   const flags = isPrivate(address) ? ' private' : '';
@@ -137,15 +137,10 @@ function elsewhere(sent: Sent, around: Surroundings): Sighting {
   return { entry: addressEntry(address, port, proto), kind: 'address', name: null, ...placeOf(sent) };
 }
 
-/**
- * Whose an address is now: the container's own, that of a neighbour, or, in a network of Docker, nobody's: the next container that gets it
- * may be any other. A subnet of macvlan is that of the LAN, where devices are no containers.
- */
-export function whose(
-  view: DockerView,
-  self: ContainerFacts,
-  address: string,
-): 'self' | 'nobody' | { readonly neighbour: string } | undefined {
+/** The container that has an address; none: it is in a network of Docker, and the next container that gets it may be any. */
+export type AddressHolder = 'self' | 'none' | { readonly neighbour: string };
+/** A subnet of macvlan is that of the LAN, where devices are no containers. Undefined: it is in no network of the container. */
+export function holderOf(view: DockerView, self: ContainerFacts, address: string): AddressHolder | undefined {
   if (self.endpoints.some((e) => isAt(e, address))) return 'self';
   const client = { id: self.id, networks: self.endpoints.map((e) => e.networkId) };
   for (const { networkId } of self.endpoints)
@@ -154,7 +149,7 @@ export function whose(
         return { neighbour: neighbourName(c, rivalsOf(view, c), client) };
   if (!isInDocker(view, address)) return undefined;
   const isTaken = [...view.containers.values()].some((c) => c.endpoints.some((e) => isAt(e, address)));
-  return isTaken ? undefined : 'nobody';
+  return isTaken ? undefined : 'none';
 }
 
 /** In the subnet of a bridge network. */

@@ -29,7 +29,7 @@ interface Former extends Omit<FormerPlace, 'label'> {
   readonly rivals: readonly ContainerFacts[];
 }
 
-/** Compose stops a container, removes it and starts its replacement: meanwhile its name and its address are nobody's. */
+/** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
 export const AWAY_MS = 10_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
