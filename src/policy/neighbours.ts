@@ -1,7 +1,7 @@
 import type { Range } from '../lib/ip.js';
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from './container.js';
-import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel, STACK_NAMESPACE } from './own-labels.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, keysOf, ownLabel, STACK_NAMESPACE } from './own-labels.js';
 
 const projectOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_PROJECT);
 const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_SERVICE);
@@ -109,7 +109,8 @@ export interface NeighbourClient {
 export function rivalsOf(view: Pick<DockerView, 'containers'>, c: ContainerFacts): readonly ContainerFacts[] {
   const service = serviceOf(c);
   const named = service === undefined ? [] : answeringTo(view, service);
-  return named.length < 2 ? [] : named.filter((other) => ownerKey(other) !== ownerKey(c));
+  const ownerOf = (of: ContainerFacts): string | undefined => keysOf(of).keys[0];
+  return named.length < 2 ? [] : named.filter((other) => ownerOf(other) !== ownerOf(c));
 }
 
 /** How entries of a client name a neighbour: by its compose service, which survives recreation, unless one of its rivals is on a network of the client. */
