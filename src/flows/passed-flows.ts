@@ -24,8 +24,7 @@ import {
 } from '../ruleset/desired-state.js';
 import { HOST_RESOLVERS } from '../ruleset/host-net.js';
 import { identityMark, UNATTRIBUTED } from '../ruleset/marks.js';
-import { findPermit, type Permit } from './flow-permit.js';
-import type { FlowGap } from './flow-record.js';
+import { type FlowGap, findPermit, type Permit } from './flow-record.js';
 import type { PassedBatch, PassedRequest } from './passed-thread.js';
 
 /** Connections of one container to one destination, within a second; `verdict`: 'would-deny' where only the mode lets it pass. */

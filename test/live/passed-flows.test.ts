@@ -226,3 +226,17 @@ it('a name that reads as another destination is suggested as the address that it
   const { entries } = JSON.parse(stdout) as { readonly entries: readonly { readonly entry: string }[] };
   expect(entries.map(({ entry }) => entry)).toEqual([`${lie}:${PORT}/tcp+udp`]);
 });
+
+it('a denial that waits for a neighbour which may come back is recorded when the service ends', async () => {
+  await lab.docker('rm', '-f', 'server');
+  await waitFor(
+    'the neighbour to be gone',
+    async () => !/^server\b/m.test((await drawbridge.cli(['ps'], { check: true })).stdout),
+  );
+  await lab.exec('liar', ['nslookup', 'server']);
+  await drawbridge.restart();
+  await waitFor('the denial', async () => {
+    await read();
+    return records.some((e) => e.container === 'liar' && e.proto === 'dns' && e.name === 'server');
+  });
+});
