@@ -149,11 +149,9 @@ export class FlowStore implements AsyncDisposable {
     this.#recordedUntil = time;
   }
 
-  /** Connections were not read in this time. It may continue the one before. */
+  /** Connections were not read in this time, which may continue the one before. */
   interrupted(gap: FlowGap): void {
-    const last = this.#gaps.at(-1);
-    if (last?.to === gap.from) this.#gaps[this.#gaps.length - 1] = { ...gap, from: last.from };
-    else this.#gaps.push(gap);
+    this.#gaps.push(gap);
   }
 
   /** All connections until then are recorded (ms since the epoch); undefined: not known. */
