@@ -159,6 +159,7 @@ export class PassedFlows implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isEnding = true;
     clearTimeout(this.#restart);
+    this.#interrupt(this.#now());
     for (const subscription of this.#subscriptions) subscription[Symbol.dispose]();
     const worker = this.#worker;
     if (!worker) return;
@@ -209,12 +210,13 @@ export class PassedFlows implements AsyncDisposable {
 
   #failed(e: unknown): void {
     this.#worker = undefined;
+    if (this.#isEnding) return;
     const why = e instanceof Error ? e.message : String(e);
     this.warning = `connections are not recorded: ${why}`;
     this.#missed = 0;
     this.#unreadFrom ??= this.#until;
     this.#interrupt(this.#now());
-    if (this.#isEnding || this.#restart) return;
+    if (this.#restart) return;
     this.#o.log.error(
       { err: why },
       'connections are not recorded: the thread that reads them is started again',

@@ -255,8 +255,8 @@ it('warns while the thread has ended, and has a gap from the last read until the
     }
     const thread = Object.assign(new EventEmitter(), {
       unref: () => undefined,
-      postMessage: () => undefined,
-      terminate: async () => 0,
+      postMessage: ({ end }: { end?: true }) => end && thread.emit('message', 'ended'),
+      terminate: async () => thread.emit('exit', 0),
     });
     threads.push(thread);
     return thread as never;
@@ -284,6 +284,10 @@ it('warns while the thread has ended, and has a gap from the last read until the
       [1_000_000, 1_010_000],
       [1_010_000, 1_021_000],
     ]);
+    // the end of the service is no failure: its next start has the gap
+    clock.now += 30_000;
+    await passed[Symbol.asyncDispose]();
+    expect([passed.warning, gaps.length]).toEqual([undefined, 3]);
   } finally {
     vi.useRealTimers();
   }
