@@ -3154,7 +3154,7 @@ export interface operations {
                             readonly enough: boolean;
                             readonly text: string;
                         };
-                        /** @description in force now; of a container that is gone, the default of the host */
+                        /** @description in force now; enforce while it is paused, and of a container that is gone */
                         readonly mode: "enforce" | "observe" | "off";
                         /** @description all that it used is left out: decide about that first */
                         readonly reachesNothing: boolean;
@@ -3260,7 +3260,7 @@ export interface operations {
                                 readonly enough: boolean;
                                 readonly text: string;
                             };
-                            /** @description in force now; of a container that is gone, the default of the host */
+                            /** @description in force now; enforce while it is paused, and of a container that is gone */
                             readonly mode: "enforce" | "observe" | "off";
                             /** @description all that it used is left out: decide about that first */
                             readonly reachesNothing: boolean;

@@ -44,6 +44,7 @@ export function buildReporting(app: App) {
   const canary = canaryOf(app, events);
   const passed = reportPassed(app, { events, flows, record });
   const faults = new ReportingFaults(config.faults, log);
+  faults.add(() => (passed.warning === undefined ? [] : [passed.warning]));
   const records = parts.use(
     faults.orWithout('what records events (flows.file, flows.syslog, OTEL_…)', (isWithout) => {
       const flows = isWithout ? { ...config.flows, file: '', syslog: '' } : config.flows;
@@ -63,6 +64,8 @@ export function buildReporting(app: App) {
       });
     }),
   );
+  // It ends before all that records and sends denials.
+  parts.use(app.denials);
   const { asks } = app;
   const asksPending = (): number => asks.pending;
   const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
@@ -130,6 +133,7 @@ function reportPassed(
     }
   });
   passed.missed.subscribe((count) => flows.lose(count));
+  passed.interrupted.subscribe((gap) => flows.interrupted(gap));
   passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
   return passed;
 }

@@ -2,7 +2,7 @@ import { allFindings, type CoverageParts, coverageInput } from '../coverage/cove
 import { explain } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { whose } from '../enforce/destination.js';
+import { holderOf } from '../enforce/destination.js';
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
@@ -177,7 +177,7 @@ export function explainBody(
     resolvedFor: (names) => parts.dns.addressesFor(id, names),
     emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
     hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
-    whose: (address) => (self ? whose(state.view, self, address) : undefined),
+    holderOf: (address) => (self ? holderOf(state.view, self, address) : undefined),
     former: ({ name, address }) =>
       parts.neighbours.justLeft(id, (p) =>
         name === undefined ? p.addresses.includes(address ?? '') : p.names.has(name.toLowerCase()),
@@ -214,10 +214,10 @@ export interface SuggestionRequest {
   readonly now: number;
 }
 
-/** What the container was seen to use, as a policy. `mode`: of containers without labels. */
+/** What the container was seen to use, as a policy. */
 export async function suggestionBody(
   parts: ContainerParts,
-  { lists, mode }: Pick<Overrides, 'lists'> & { readonly mode: Mode },
+  { lists }: Pick<Overrides, 'lists'>,
   { container, record, options, now }: SuggestionRequest,
 ): Promise<Suggestion> {
   const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
@@ -227,7 +227,8 @@ export async function suggestionBody(
     record,
     places: placesOf(parts, member, facts?.holder, record.seen),
     policy: facts && presentPolicy(facts),
-    mode: facts?.policy.mode ?? mode,
+    // A pause ends, and the labels of a container that is gone are not known: neither shows that the service is observed.
+    mode: facts && facts.policy.modeFrom !== 'pause' ? facts.policy.mode : 'enforce',
     lists,
     notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
     now,

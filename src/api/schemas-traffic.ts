@@ -318,7 +318,10 @@ export const SuggestionSchema = Type.Object(
       },
       closed,
     ),
-    mode: { ...Mode, description: 'in force now; of a container that is gone, the default of the host' },
+    mode: {
+      ...Mode,
+      description: 'in force now; enforce while it is paused, and of a container that is gone',
+    },
     reachesNothing: Type.Boolean({ description: 'all that it used is left out: decide about that first' }),
     entries: Type.Array(
       Type.Object(

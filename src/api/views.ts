@@ -243,7 +243,7 @@ export class Views {
 
   /** What a container was seen to use, as a policy. Nothing is changed. */
   suggestion(request: SuggestionRequest): Promise<Suggestion> {
-    return suggestionBody(this.#p, { ...this.#p.overrides(), mode: this.#p.config.default }, request);
+    return suggestionBody(this.#p, this.#p.overrides(), request);
   }
 
   async plan(): Promise<readonly string[]> {

@@ -1,5 +1,6 @@
 import type { NamesPolicy } from '../dns/names-policy.js';
 import type { ResolverFacts } from '../docker/resolv-conf.js';
+import { askedName } from '../enforce/destination.js';
 import type { Recording } from '../enforce/recording.js';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { Current } from '../lib/current.js';
@@ -42,8 +43,9 @@ export class AskedPlaces {
 
   /** A query for a name that no entry permits. Undefined: no person is asked about it. */
   ofName(subject: Subject, name: string): AskedPlace | undefined {
-    if (REVERSE.test(name) || metadataName(name) !== undefined) return undefined;
-    return placeOf(subject, { name, address: null, port: 0, proto: 'dns' }, name);
+    const { entry } = askedName(name);
+    if (entry === null || REVERSE.test(name) || metadataName(name) !== undefined) return undefined;
+    return placeOf(subject, { name, address: null, port: 0, proto: 'dns' }, entry);
   }
 
   /** How long a client of this container waits for a name. */

@@ -3,12 +3,13 @@ import type { ApiClient } from '../api/client.js';
 import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
 import type { Problem } from '../lib/problem.js';
+import { counted } from '../lib/units.js';
 import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
 import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
 import { CommandFailure, wrongUsage } from './failure.js';
 import { containersOf, containersOfProject, keptOwner, withContainer } from './named-containers.js';
-import { counted, modeReason, type Output } from './output.js';
+import { modeReason, type Output } from './output.js';
 
 /** What `mode` sets; confirm: a trial becomes a mode without end. */
 export const MODES = ['enforce', 'observe', 'off', 'auto', 'confirm'] as const;

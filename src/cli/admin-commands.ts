@@ -4,11 +4,12 @@ import type { AuditBody } from '../api/schemas.js';
 import type { NodeBody, TokenBody } from '../api/schemas-fleet.js';
 import type { AuditVerdict } from '../changes/audit-verify.js';
 import { isRecord } from '../lib/json.js';
+import { counted } from '../lib/units.js';
 import { ROLES, type Role } from '../policy/token.js';
 import { type Registry, type Session, timeBefore, timeFromNow } from './command.js';
 import { wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 const DEFAULT_LIMIT = 50;
 const MOST = 999;

@@ -3,12 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { AskBody, AskDecidedBody, AskDecisionBody } from '../api/ask-routes.js';
 import { type ApiClient, ApiError } from '../api/client.js';
-import { parseDuration } from '../lib/units.js';
+import { counted, parseDuration } from '../lib/units.js';
 import { type Pressed, Prompt } from './ask-prompt.js';
-import { agrees, answerTo, type Registry, type Session } from './command.js';
+import { agrees, answerTo, mustBeAskable, type Registry, type Session } from './command.js';
 import { fail, problemText, wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 interface AllowOptions {
   readonly once?: true;
@@ -40,7 +40,7 @@ export function askCommand(program: Command, registry: Registry): void {
         'in place of an id: the oldest request for which a client waits now; it is printed before',
       ],
       ['--container <name>', 'with --oldest: of this container only'],
-      ['--yes', 'with --oldest: do not ask on a terminal'],
+      ['--yes', 'with --oldest: do not ask on a terminal; needed with --json'],
       ['--once', 'for one minute: enough for what waits now'],
       ['--for <duration>', 'how long, as in 10m'],
       ['--always <list>', 'for good: into this list of the store, which the container uses'],
@@ -57,9 +57,12 @@ export function askCommand(program: Command, registry: Registry): void {
       if ((id === undefined) !== (options.oldest ?? false))
         wrongUsage('an id or --oldest is needed, and one of them only', 'see drawbridge ask for the ids');
       if (id !== undefined) return decide(session, id, decision);
+      // What would be allowed is neither printed nor asked about.
+      if (session.out.isJson)
+        mustBeAskable(session, { yes: options.yes === true, command: 'ask allow --oldest' });
       const oldest = await oldestOf(client, options.container);
       if (!session.out.isJson) session.out.line(`${oldest.id}: ${plain(oldest.container)} ${wish(oldest)}`);
-      const isAsked = session.host.canAsk && !session.out.isJson && !options.yes;
+      const isAsked = session.host.canAsk && !options.yes;
       if (isAsked && !(await agrees(session, 'allow it?'))) return 1;
       return decideAbout(session, oldest, decision);
     },

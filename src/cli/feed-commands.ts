@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 import type { NotifyTestBody, OutputBody } from '../api/event-routes.js';
 import type { FeedBody, ThreatBody } from '../api/schemas-traffic.js';
+import { counted } from '../lib/units.js';
 import type { Registry, Session } from './command.js';
 import { isNotRunning, wrongUsage } from './failure.js';
 import type { CatalogueEntry, FeedAttempt, SyncedFeed } from './host.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 const NONE =
   'no feeds are configured: drawbridge feeds catalogue lists public ones, threats.feeds of the configuration takes them';

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
-import { parseDuration } from '../lib/units.js';
+import { counted, parseDuration } from '../lib/units.js';
 import {
   notesText,
   nothingText,
@@ -15,7 +15,7 @@ import {
 import { type Registry, type Session, timeBefore } from './command.js';
 import { wrongUsage } from './failure.js';
 import { oneOf, PROJECT_OPTION, withContainer } from './named-containers.js';
-import { counted, destinationText, type Output } from './output.js';
+import { destinationText, type Output } from './output.js';
 
 interface Options {
   readonly project?: string;

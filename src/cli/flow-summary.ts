@@ -2,8 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ApiClient, ApiError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
+import { counted } from '../lib/units.js';
 import { suggestionText } from '../suggest/suggestion-text.js';
-import { counted, destinationText, sizeText } from './output.js';
+import { destinationText, sizeText } from './output.js';
 
 export interface FlowSummary {
   /** As the command line has it. */

@@ -11,6 +11,7 @@ import type { ListBody } from '../api/schemas.js';
 import { checkFiles } from '../config/check-files.js';
 import { isListFile, listNameOf, nameClashes } from '../config/list-files.js';
 import type { Problem } from '../lib/problem.js';
+import { counted } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import { listFromObject } from '../policy/list-parse.js';
 import { suggestionText } from '../suggest/suggestion-text.js';
@@ -18,7 +19,7 @@ import { entriesOf } from './access-commands.js';
 import { answerTo, consents, mustBeAskable, type Registry, type Session } from './command.js';
 import { CommandFailure, fail, failureOf, problemText, wrongUsage } from './failure.js';
 import { suggestionsOf } from './flow-commands.js';
-import { counted } from './output.js';
+
 import { printPlan } from './store-commands.js';
 
 interface CreateOptions {

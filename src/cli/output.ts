@@ -1,4 +1,5 @@
 import { styleText } from 'node:util';
+import { counted } from '../lib/units.js';
 import type { Host } from './host.js';
 
 /** Spaces between two columns. */
@@ -250,10 +251,6 @@ export function sizeText(bytes: number): string {
   for (; value >= 1000 && unit < SIZES.length - 1; unit++) value /= 1000;
   return `${Number(value.toFixed(value < 10 ? 1 : 0))} ${SIZES[unit]}`;
 }
-
-/** "1 change", "2 changes". */
-export const counted = (n: number, noun: string, plural = `${noun}s`): string =>
-  `${n} ${n === 1 ? noun : plural}`;
 
 /** Words in lines of at most `width` columns; what is longer than a line is broken. */
 function wrapped(text: string, width: number): readonly string[] {

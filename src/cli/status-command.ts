@@ -2,9 +2,10 @@ import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { Status } from '../api/schemas.js';
 import type { ClosedStatus } from '../api/schemas-fleet.js';
+import { counted } from '../lib/units.js';
 import { type Registry, WATCH_OPTION, watch } from './command.js';
 import type { KeptOwner } from './named-containers.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 export function statusCommand(program: Command, registry: Registry): void {
   registry.add<[], { readonly watch?: true }>(program, {

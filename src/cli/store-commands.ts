@@ -5,12 +5,13 @@ import { stringify } from 'yaml';
 import { ApiError } from '../api/client.js';
 import type { PlanBody } from '../api/schemas-fleet.js';
 import type { Config } from '../config/config.js';
+import { counted } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import type { StoreInspection } from '../store/store-recovery.js';
 import { type Registry, recordAlone, type Session } from './command.js';
 import { CommandFailure, fail } from './failure.js';
 import type { AloneRecord } from './host.js';
-import { counted, type Output } from './output.js';
+import type { Output } from './output.js';
 
 const YES: readonly [string, string] = [
   '--yes',

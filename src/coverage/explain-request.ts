@@ -1,4 +1,5 @@
 import type { NameDecision } from '../dns/names-policy.js';
+import type { AddressHolder } from '../enforce/destination.js';
 import type { FormerPlace } from '../enforce/neighbour-changes.js';
 import type { NameMatch } from '../lib/dns-name.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
@@ -42,13 +43,14 @@ export function remedyOf(input: ExplainInput, address = addressOf(input.dest)): 
     );
   const isHost = address !== undefined && input.evaluator.isHost(address);
   if (isDnsPort(dest)) return dnsRemedy(input, isHost);
-  const whose = dest.target.kind === 'address' && address !== undefined ? input.whose(address) : undefined;
-  if (whose === 'self') return only(`this is an address of ${name} itself: nothing needs to be permitted`);
-  if (whose === 'nobody')
+  const holder =
+    dest.target.kind === 'address' && address !== undefined ? input.holderOf(address) : undefined;
+  if (holder === 'self') return only(`this is an address of ${name} itself: nothing needs to be permitted`);
+  if (holder === 'none')
     return only(
       'no container has this address now, and the next one that gets it may be any other: permit the container that is meant, as container:NAME:PORT',
     );
-  const entry = isHost ? hostEntry(dest) : whose ? neighbourEntry(dest, whose.neighbour) : input.to;
+  const entry = isHost ? hostEntry(dest) : holder ? neighbourEntry(dest, holder.neighbour) : input.to;
   return against ? permitInList(against.list, entry) : permit(name, entry);
 }
 
@@ -164,7 +166,7 @@ export interface ExplainInput {
   readonly hostAddress: string | undefined;
   readonly neighbours: (name: string) => readonly string[];
   /** The container that has an address in a network of Docker now. Undefined: the address is in none of them. */
-  readonly whose: (address: string) => Whose | undefined;
+  readonly holderOf: (address: string) => AddressHolder | undefined;
   /** The neighbour that had the name or the address, and left a moment ago. */
   readonly former: (to: {
     readonly name?: string;
@@ -174,7 +176,6 @@ export interface ExplainInput {
   readonly emergency?: { readonly lockdown?: Lockdown | undefined; readonly pause?: Pause | undefined };
 }
 
-type Whose = 'self' | 'nobody' | { readonly neighbour: string };
 type NameTarget = { readonly match: NameMatch; readonly name: string };
 
 export type View = Omit<ExplainView, 'container' | 'to' | 'feed' | 'lasting' | 'warning' | 'coverage'> &

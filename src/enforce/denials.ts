@@ -129,7 +129,7 @@ const MAX_PAIRS = 4_096;
 const UNKNOWN_FEED = 'a threat feed lists it';
 
 /** Denials as they happen, and their totals. Each denial has the name that the container resolved. */
-export class Denials {
+export class Denials implements Disposable {
   /** Denials since the start. What a rule denied counts as far as the kernel has logged it. */
   readonly totals = Object.fromEntries(DENIAL_REASONS.map((r) => [r, 0])) as Record<DenialReason, number>;
   readonly #o: DenialsParts;
@@ -238,7 +238,7 @@ export class Denials {
       proto,
       address,
       port,
-      name: refusal.name || name || null,
+      name: shownName(refusal.name || name),
       reason,
       ...this.#listedBy(isThreat ? refusal.name || name : undefined),
     });
@@ -293,6 +293,11 @@ export class Denials {
     this.#o.recording.retain(containers);
   }
 
+  /** Tell what waits. Call it while the listeners can still record it. */
+  [Symbol.dispose](): void {
+    this.#held.end();
+  }
+
   #add(e: DenialEvent): void {
     for (const listener of this.#listeners) listener(e);
   }
@@ -310,6 +315,9 @@ const decidedBy = (denial: PolicyEntry | undefined, hit: ThreatHit | undefined):
   ...(denial && 'list' in denial.source ? { list: denial.source.list } : {}),
   ...(hit ? { feed: hit.feed } : {}),
 });
+
+/** `container:NAME` in a record is a neighbour by its address: no client can write itself one into the hello. */
+const shownName = (text: string): string | null => (text.startsWith('container:') ? null : text || null);
 
 const traced = (proto: string): TracePacket['proto'] =>
   proto === 'tcp' || proto === 'udp' || proto === 'icmp'

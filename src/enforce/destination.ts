@@ -1,8 +1,8 @@
-import { formatAddress, parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
+import { canonicalName } from '../lib/dns-name.js';
+import { parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
-import { addressesOn, neighboursOn, resolveContainer } from '../policy/neighbours.js';
-import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import { addressesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
 
 /** How a destination is named in an entry. */
 export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
@@ -47,11 +47,11 @@ export function destinationOf(sent: Sent, around: Surroundings): Sighting {
 }
 
 /** The entry for a name that leads to the host, to a neighbour or to another private address. */
-export const privateName = (name: string): string | null => entryOf(name, 0, 'tcp', ' private');
+export const privateName = (name: string): string | null => nameEntry(name, 0, 'tcp', ' private');
 
 /** A name that was asked for and not connected to, as far as it is known. */
 export const askedName = (name: string): Sighting => ({
-  entry: entryOf(name, 0, 'tcp'),
+  entry: nameEntry(name, 0, 'tcp'),
   kind: 'name',
   name,
   resolved: name,
@@ -76,24 +76,11 @@ const fits = (published: string, address: string): boolean =>
   ['', '0.0.0.0', '::', address].includes(published);
 
 function atNeighbour(sent: Sent, { view, self }: Surroundings): Sighting | undefined {
-  const found = whose(view, self, sent.address);
+  const found = holderOf(view, self, sent.address);
   if (typeof found !== 'object') return undefined;
   const name = found.neighbour;
   const entry = entryOf(`container:${name}`, sent.port, sent.proto);
   return { entry, kind: 'neighbour', name, ...placeOf(sent) };
-}
-
-/** The compose service, which survives recreation, unless a container of another service answers to that name as well. */
-function neighbourName(view: DockerView, self: ContainerFacts, c: ContainerFacts): string {
-  const service = ownLabel(c, COMPOSE_SERVICE);
-  if (service === undefined) return c.name;
-  const own = new Set(
-    [...view.containers.values()]
-      .filter((other) => ownerKey(other) === ownerKey(c))
-      .flatMap((other) => other.endpoints.flatMap((e) => addressesOn(other, e.networkId))),
-  );
-  const named = resolveContainer(view, self, service).map((r) => formatAddress(r.family, r.lo));
-  return named.every((address) => own.has(address)) ? service : c.name;
 }
 
 /** A container on another network: it was reached by a port of the host that Docker forwards there. */
@@ -141,32 +128,28 @@ function elsewhere(sent: Sent, around: Surroundings): Sighting {
   const { isPrivate, view, self } = around;
   const [name] = sent.names;
   const { address, port, proto } = sent;
-  if (whose(view, self, address) !== undefined)
+  if (holderOf(view, self, address) !== undefined)
     return { entry: null, kind: 'address', name: null, ...placeOf(sent) };
   const isWeb = proto === 'tcp' && WEB.includes(port);
   const flags = isPrivate(address) ? ' private' : '';
-  const named = name === undefined ? null : entryOf(name, isWeb ? 0 : port, proto, flags);
+  const named = name === undefined ? null : nameEntry(name, isWeb ? 0 : port, proto, flags);
   if (name !== undefined && named !== null) return { entry: named, kind: 'name', name, ...placeOf(sent) };
-  const text = parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address;
-  return { entry: entryOf(text, port, proto), kind: 'address', name: null, ...placeOf(sent) };
+  return { entry: addressEntry(address, port, proto), kind: 'address', name: null, ...placeOf(sent) };
 }
 
-/**
- * Whose an address is now: the container's own, that of a neighbour, or, in a network of Docker, nobody's: the next container that gets it
- * may be any other. A subnet of macvlan is that of the LAN, where devices are no containers.
- */
-export function whose(
-  view: DockerView,
-  self: ContainerFacts,
-  address: string,
-): 'self' | 'nobody' | { readonly neighbour: string } | undefined {
+/** The container that has an address; none: it is in a network of Docker, and the next container that gets it may be any. */
+export type AddressHolder = 'self' | 'none' | { readonly neighbour: string };
+/** A subnet of macvlan is that of the LAN, where devices are no containers. Undefined: it is in no network of the container. */
+export function holderOf(view: DockerView, self: ContainerFacts, address: string): AddressHolder | undefined {
   if (self.endpoints.some((e) => isAt(e, address))) return 'self';
+  const client = { id: self.id, networks: self.endpoints.map((e) => e.networkId) };
   for (const { networkId } of self.endpoints)
     for (const c of neighboursOn(view, self, networkId))
-      if (addressesOn(c, networkId).includes(address)) return { neighbour: neighbourName(view, self, c) };
+      if (addressesOn(c, networkId).includes(address))
+        return { neighbour: neighbourName(c, rivalsOf(view, c), client) };
   if (!isInDocker(view, address)) return undefined;
   const isTaken = [...view.containers.values()].some((c) => c.endpoints.some((e) => isAt(e, address)));
-  return isTaken ? undefined : 'nobody';
+  return isTaken ? undefined : 'none';
 }
 
 /** In the subnet of a bridge network. */
@@ -190,8 +173,20 @@ const placeOf = ({
   proto,
 });
 
-/** Canonical; null: such a destination has no entry. */
-function entryOf(target: string, port: number, proto: string, flags = ''): string | null {
+/**
+ * The entry for a name that a container has resolved or asked for; null: there is none. The container chooses the text: `any`, `host`, an
+ * address and whatever else the grammar of entries reads as another destination is no name.
+ */
+export function nameEntry(name: string, port: number, proto: string, flags = ''): string | null {
+  const known = canonicalName(name);
+  return known.ok ? entryOf(known.value, port, proto, flags) : null;
+}
+
+export const addressEntry = (address: string, port: number, proto: string): string | null =>
+  entryOf(parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address, port, proto);
+
+/** Canonical; null: such a destination has no entry. `target`: of the host's own knowledge, never the text of a container. */
+export function entryOf(target: string, port: number, proto: string, flags = ''): string | null {
   const word = /^\d+$/.test(proto) ? `ip-${proto}` : proto;
   const suffix = proto === 'tcp' ? '' : `/${word}`;
   const parsed = parseEntry(`${target}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);

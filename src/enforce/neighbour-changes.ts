@@ -1,7 +1,7 @@
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import { addressesOn, namesOn, neighboursOn } from '../policy/neighbours.js';
-import { COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import { addressesOn, namesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
 
@@ -11,7 +11,7 @@ export interface FormerPlace {
   readonly name: string;
   readonly owner: string;
   readonly networkId: string;
-  /** As an entry names it: container:NAME. */
+  /** As an entry of the client names it: container:NAME. */
   readonly label: string;
   /** As neighbours resolve it, lower case. */
   readonly names: ReadonlySet<string>;
@@ -22,7 +22,14 @@ export interface FormerPlace {
   readonly left: number;
 }
 
-/** Compose stops a container, removes it and starts its replacement: meanwhile its name and its address are nobody's. */
+type PlaceOfOwner = Pick<FormerPlace, 'networkId' | 'owner' | 'left'>;
+interface Former extends Omit<FormerPlace, 'label'> {
+  readonly facts: ContainerFacts;
+  /** When it left. */
+  readonly rivals: readonly ContainerFacts[];
+}
+
+/** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
 export const AWAY_MS = 10_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
@@ -35,7 +42,7 @@ export class NeighbourChanges {
   #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
   #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
   /** The one that left first is first. */
-  #former: FormerPlace[] = [];
+  #former: Former[] = [];
   /** When an address began to belong to a container, by network and address. */
   readonly #joined = new Map<string, number>();
 
@@ -55,12 +62,12 @@ export class NeighbourChanges {
     for (const c of before.containers.values()) {
       const after = view.containers.get(c.id);
       if (after && hasSamePlaces(after, c)) continue;
+      const of = { container: c.id, name: c.name, owner: ownerKey(c), facts: c, rivals: rivalsOf(before, c) };
       for (const { networkId } of c.endpoints) {
         const addresses = addressesOn(c, networkId);
         if (after && addressesOn(after, networkId).join() === addresses.join()) continue;
         const names = namesOn(before, c, networkId);
         const freeFor = this.#freeFor(before, c, networkId, addresses);
-        const of = { container: c.id, name: c.name, owner: ownerKey(c), label: labelOf(c) };
         this.#former.push({ ...of, networkId, names, addresses, freeFor, left: now });
       }
     }
@@ -78,17 +85,18 @@ export class NeighbourChanges {
   }
 
   /** The neighbour of this container that had the name or the address, and left a moment ago. */
-  justLeft(id: string, had: (place: FormerPlace) => boolean): FormerPlace | undefined {
+  justLeft(id: string, had: (place: Omit<FormerPlace, 'label'>) => boolean): FormerPlace | undefined {
     const now = this.#now();
-    return this.#formerOf(id).find((p) => now - p.left < AWAY_MS && had(p));
+    return this.#formerOf(id, (p) => now - p.left < AWAY_MS && had(p))[0];
   }
 
   /** A neighbour of this container got the address a moment ago: the rules for it may not be installed yet. */
   hasJustJoined(id: string, address: string): boolean {
     const now = this.#now();
-    return this.#networksOf(id).some(
-      (network) => now - (this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY) < AWAY_MS,
-    );
+    return this.#networksOf(id).some((network) => {
+      const key = placeKey(network, address);
+      return this.#places().has(key) && now - (this.#joined.get(key) ?? Number.NEGATIVE_INFINITY) < AWAY_MS;
+    });
   }
 
   /** The containers of the same service, or of the same name, that are on that network now. */
@@ -100,25 +108,43 @@ export class NeighbourChanges {
 
   /** `container:NAME` of the neighbour that had the address at a time (ms since the epoch); undefined: none is known. */
   neighbourAt(id: string, address: string, time: number): string | undefined {
-    const former = this.#formerOf(id).filter((p) => p.addresses.includes(address));
+    const former = this.#formerOf(id, (p) => p.addresses.includes(address));
     const then = former.filter((p) => p.left >= time).at(-1);
     const last = former[0];
     if (then) return `container:${then.label}`;
-    for (const network of this.#networksOf(id)) {
+    const networks = this.#networksOf(id);
+    for (const network of networks) {
       const key = placeKey(network, address);
       const c = this.#places().get(key);
       if (!c || c.id === id) continue;
       const isLater = (this.#joined.get(key) ?? 0) > time;
-      return `container:${isLater && last ? last.label : labelOf(c)}`;
+      if (isLater && last) break;
+      return `container:${neighbourName(c, this.#view ? rivalsOf(this.#view, c) : [], { id, networks })}`;
     }
     return last && `container:${last.label}`;
   }
 
-  /** An address was that of a neighbour that this container reached without an entry, until a moment before that time. */
+  /**
+   * An address was that of a neighbour that this container reached without an entry, until a moment before that time, and no container of
+   * another owner had got it by then.
+   */
   wasFree(id: string, address: string, time: number): boolean {
-    return this.#formerOf(id).some(
-      (p) => p.addresses.includes(address) && p.freeFor.has(id) && time - p.left < AWAY_MS,
-    );
+    const isFree = (p: Former): boolean =>
+      p.addresses.includes(address) &&
+      p.freeFor.has(id) &&
+      time - p.left < AWAY_MS &&
+      !this.isTaken(p, address, time);
+    return this.#formerOf(id, isFree).length > 0;
+  }
+
+  /** A container of another owner got the address of the former neighbour, and had it at that time. */
+  isTaken({ networkId, owner, left }: PlaceOfOwner, address: string, time: number): boolean {
+    const key = placeKey(networkId, address);
+    const joined = this.#joined.get(key);
+    if (joined === undefined || joined < left || joined > time) return false;
+    const c = this.#places().get(key);
+    const last = this.#former.findLast((p) => p.networkId === networkId && p.addresses.includes(address));
+    return (c ? ownerKey(c) : last?.owner) !== owner;
   }
 
   /** A container that is gone. */
@@ -152,9 +178,12 @@ export class NeighbourChanges {
   }
 
   /** The one that left last is first. */
-  #formerOf(id: string): readonly FormerPlace[] {
+  #formerOf(id: string, had: (place: Former) => boolean): readonly FormerPlace[] {
     const networks = this.#networksOf(id);
-    return this.#former.filter((p) => p.container !== id && networks.includes(p.networkId)).reverse();
+    return this.#former
+      .filter((p) => p.container !== id && networks.includes(p.networkId) && had(p))
+      .map((p) => ({ ...p, label: neighbourName(p.facts, p.rivals, { id, networks }) }))
+      .reverse();
   }
 
   /** Also of a container that is gone. */
@@ -175,12 +204,11 @@ const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: Conta
     return other?.networkId === networkId && other.ip4 === ip4 && other.ip6 === ip6;
   });
 
-const labelOf = (c: ContainerFacts): string => ownLabel(c, COMPOSE_SERVICE) ?? c.name;
 /** An id of a network has no space in it. */
 const placeKey = (networkId: string, address: string): string => `${networkId} ${address}`;
 
 export interface HeldParts {
-  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'returned'>;
+  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'isTaken' | 'returned'>;
   readonly subject: (container: string) => Subject | undefined;
   /** Suffixes that a resolver of the container adds to names. */
   readonly searchDomains: (container: string) => readonly string[];
@@ -218,6 +246,7 @@ export class HeldDenials<T extends Denied> {
   readonly #o: HeldParts;
   readonly #held = new Set<Held<T>>();
   #timer: NodeJS.Timeout | undefined;
+  #isEnded = false;
 
   constructor(parts: HeldParts) {
     this.#o = parts;
@@ -226,13 +255,13 @@ export class HeldDenials<T extends Denied> {
   /** False: it is to be told now. */
   take(event: T, tell: (event: T) => void): boolean {
     const isNews = event.verdict !== 'deny' && event.verdict !== 'would-deny';
-    if (isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
+    if (this.#isEnded || isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
     const { container, address } = event;
     const names = this.#namesIn(event);
-    const place = this.#o.changes.justLeft(container, (p) =>
-      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address),
-    );
     const isNew = event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address);
+    const had = (p: Pick<FormerPlace, 'names' | 'addresses'>): boolean =>
+      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address);
+    const place = isNew ? undefined : this.#o.changes.justLeft(container, had);
     if (!place && !isNew) return false;
     const until = (place?.left ?? this.#o.now()) + AWAY_MS;
     this.#held.add({ event, place, until, tell });
@@ -245,13 +274,20 @@ export class HeldDenials<T extends Denied> {
     const now = this.#o.now();
     for (const held of this.#held) {
       const isBack = this.#isBack(held);
-      if (!isBack && now < held.until) continue;
+      if (!isBack && now < held.until && !this.#isEnded) continue;
       this.#held.delete(held);
       if (isBack) continue;
       const { event, place, tell } = held;
       const left = place && `; ${place.label} left this network at ${new Date(place.left).toISOString()}`;
       tell({ ...event, reason: `${event.reason}${left ?? ''}` });
     }
+  }
+
+  /** Tell all now: nothing checks them any more. Later ones are told at once. */
+  end(): void {
+    this.#isEnded = true;
+    clearTimeout(this.#timer);
+    this.check();
   }
 
   #tick(): void {
@@ -274,7 +310,8 @@ export class HeldDenials<T extends Denied> {
     const subject = this.#o.subject(event.container);
     const reaches = (address: string): boolean =>
       subject !== undefined && mayReach(subject, { dst: address, proto: event.proto, dport: event.port });
-    if (!place) return reaches(event.address);
+    const isTaken = place && this.#o.changes.isTaken(place, event.address, this.#o.now());
+    if (!place || isTaken) return reaches(event.address);
     const back = this.#o.changes.returned(place);
     if (event.proto === 'dns') return back.length > 0;
     const family = parseAddress(event.address)?.family;

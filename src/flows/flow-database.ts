@@ -98,6 +98,18 @@ export class FlowDatabase {
     if (extended === 0) this.#addGap({ from: now, to: time, reason: STARTED });
   }
 
+  /** Note a time in which what passes was not read. It may continue the one before. */
+  interrupted(gap: FlowGap): void {
+    const { from, to, reason } = gap;
+    const continued = this.#file.run(
+      'UPDATE gap SET "to" = ? WHERE "to" = ? AND reason = ?',
+      to,
+      from,
+      reason,
+    );
+    if (continued === 0) this.#addGap(gap);
+  }
+
   /** Write flows, and that recording went on until `now`. A flow of an unknown container still counts. */
   write(flows: readonly SeenFlow[], lost: number, now: number): Written {
     return this.#write(() => {
@@ -202,7 +214,6 @@ export class FlowDatabase {
       dropped: this.#file.fact('dropped') ?? 0,
       rows: count('SELECT count(*) FROM flow'),
       destinations: count('SELECT count(*) FROM destination'),
-      forgotten: this.#file.fact('forgotten') ?? 0,
       bytes: this.#file.bytes,
     };
   }
@@ -260,10 +271,10 @@ export class FlowDatabase {
             `DELETE FROM flow WHERE id IN (SELECT id FROM flow ORDER BY time LIMIT ${STEP_ROWS})`,
           )
         : 0;
-      const forgotten = this.#forget();
+      const areTooMany = this.#forget();
       this.#forgetBefore(tooMany > 0 ? undefined : oldest);
       this.#file.shrink();
-      return tooOld === STEP_ROWS || tooMany === STEP_ROWS || forgotten === STEP_ROWS;
+      return tooOld === STEP_ROWS || tooMany === STEP_ROWS || areTooMany;
     });
   }
 
@@ -305,18 +316,22 @@ export class FlowDatabase {
     }
   }
 
-  /** The destinations with the oldest contact go when there are too many. */
-  #forget(): number {
+  /**
+   * When there are too many destinations, some of the owner that has the most go, the oldest contact first: no container makes those of others
+   * go. They count as lost records. Returns whether there are still too many.
+   */
+  #forget(): boolean {
     const { mostDestinations = MOST_DESTINATIONS } = this.#o;
     const many = Number(this.#file.get('SELECT count(*) FROM destination')?.[0]) - mostDestinations;
-    if (many <= 0) return 0;
-    const some = Math.min(many, STEP_ROWS);
-    const oldest = `SELECT id FROM destination ORDER BY last LIMIT ${some}`;
+    if (many <= 0) return false;
+    const [owner = null, most] = this.#file.get(LARGEST) ?? [];
+    const some = Math.min(many, STEP_ROWS, Math.ceil(numberOf(most) / 10));
+    const oldest = `SELECT id FROM destination WHERE owner = ? ORDER BY last LIMIT ${some}`;
     this.#writer.forget();
-    this.#file.run(`DELETE FROM flow WHERE destination IN (${oldest})`);
-    this.#file.run(`DELETE FROM destination WHERE id IN (${oldest})`);
-    this.#file.setFact('forgotten', (this.#file.fact('forgotten') ?? 0) + some);
-    return some;
+    this.#file.run(`DELETE FROM flow WHERE destination IN (${oldest})`, owner);
+    this.#file.run(`DELETE FROM destination WHERE id IN (${oldest})`, owner);
+    this.#drop(some);
+    return some < many;
   }
 
   /** Records before this time, or before the oldest row, are no longer kept. */
@@ -336,6 +351,8 @@ export class FlowDatabase {
   }
 }
 
+/** By the index of owners alone. */
+const LARGEST = `SELECT ${asBytes('owner')}, count(*) FROM destination GROUP BY owner ORDER BY 2 DESC LIMIT 1`;
 const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';

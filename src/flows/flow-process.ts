@@ -13,7 +13,15 @@ import {
   type Written,
 } from './flow-database.js';
 import { isDamage, UnusableFlowsError } from './flow-file.js';
-import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import type {
+  ContainerRun,
+  FlowFacts,
+  FlowGap,
+  FlowPage,
+  FlowQuery,
+  OwnerRecord,
+  SeenFlow,
+} from './flow-record.js';
 
 /** Kind of a job → what goes in, what comes out. */
 export interface FlowJobs {
@@ -25,6 +33,7 @@ export interface FlowJobs {
   };
   /** The time from which on what passes is read (ms since the epoch). */
   readonly begun: { readonly in: number; readonly out: null };
+  readonly interrupted: { readonly in: FlowGap; readonly out: null };
   readonly started: {
     readonly in: {
       readonly containers: readonly StartedContainer[];
@@ -100,6 +109,10 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
     const into = opened();
     leaveSpace();
     return into.write(flows, lost, now);
+  },
+  interrupted: (gap) => {
+    opened().interrupted(gap);
+    return null;
   },
   begun: (time) => {
     opened().begun(time);

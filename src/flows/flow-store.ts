@@ -10,7 +10,15 @@ import { detailOf, refuse } from '../lib/problem.js';
 import { EndedError, startChild, ThreadClient } from '../lib/thread.js';
 import type { KnownMark, StartedContainer } from './flow-database.js';
 import type { FlowJobs } from './flow-process.js';
-import type { ContainerRun, FlowFacts, FlowPage, FlowQuery, OwnerRecord, SeenFlow } from './flow-record.js';
+import type {
+  ContainerRun,
+  FlowFacts,
+  FlowGap,
+  FlowPage,
+  FlowQuery,
+  OwnerRecord,
+  SeenFlow,
+} from './flow-record.js';
 
 export interface FlowStoreOptions {
   /** The state folder. */
@@ -72,6 +80,8 @@ export class FlowStore implements AsyncDisposable {
   #recordedUntil: number | undefined;
   /** When the first read of what passes began, while that is not on disk. */
   #begun: number | undefined;
+  /** That are not on disk, oldest first. */
+  #gaps: FlowGap[] = [];
   #isOpen = false;
   /** Counts how often the file was given up. */
   #givenUp = 0;
@@ -137,6 +147,11 @@ export class FlowStore implements AsyncDisposable {
   completeUntil(time: number): void {
     if (this.#recordedUntil === undefined) this.#begun = time;
     this.#recordedUntil = time;
+  }
+
+  /** Connections were not read in this time, which may continue the one before. */
+  interrupted(gap: FlowGap): void {
+    this.#gaps.push(gap);
   }
 
   /** All connections until then are recorded (ms since the epoch); undefined: not known. */
@@ -255,6 +270,10 @@ export class FlowStore implements AsyncDisposable {
         await this.#process.run('begun', this.#begun);
         this.#begun = undefined;
         this.#hasBegun = true;
+      }
+      for (let gap = this.#gaps[0]; gap; gap = this.#gaps[0]) {
+        await this.#process.run('interrupted', gap);
+        this.#gaps.shift();
       }
       if (starts.length > 0)
         await this.#process.run('started', { containers: starts, now, earlier: this.#earlier(now) });

@@ -13,7 +13,6 @@ import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { startThread } from '../lib/thread.js';
 import type { DockerView } from '../policy/container.js';
-import { sourceText } from '../policy/deny-entries.js';
 import { ownerKey } from '../policy/own-labels.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { CANARY_ID } from '../ruleset/canary-subject.js';
@@ -25,8 +24,7 @@ import {
 } from '../ruleset/desired-state.js';
 import { HOST_RESOLVERS } from '../ruleset/host-net.js';
 import { identityMark, UNATTRIBUTED } from '../ruleset/marks.js';
-import { permitOf } from '../ruleset/policy-evaluator.js';
-import { FREE_NEIGHBOUR } from './flow-record.js';
+import { type FlowGap, findPermit, type Permit } from './flow-record.js';
 import type { PassedBatch, PassedRequest } from './passed-thread.js';
 
 /** Connections of one container to one destination, within a second; `verdict`: 'would-deny' where only the mode lets it pass. */
@@ -54,16 +52,10 @@ export interface PassedFlowsParts {
   readonly verified: Pick<VerifiedNames, 'namesOf'>;
   readonly log: Pick<Logger, 'warn' | 'error'>;
   readonly dumpMs?: number;
+  readonly start?: typeof startThread;
   /** ms since the epoch. */
   readonly now?: () => number;
 }
-
-/** Traffic of containers that is in no record, and why. */
-const NOT_RECORDED: readonly string[] = [
-  'connections on macvlan and ipvlan networks are not recorded: they pass the conntrack of their own namespace',
-  'traffic between observed containers of one network is not recorded on hosts where frames of a bridge do not pass conntrack (br_netfilter)',
-  'what is refused after its connection has begun, as by the check of names, is recorded as denied only',
-];
 
 const [DUMP_MS, RESTART_MS, LAST_BATCH_MS] = [10_000, 10_000, 1_000];
 /** A reader waits for what is older, and so long at most: a large table is read less often. */
@@ -84,7 +76,6 @@ interface Sender {
   /** Of a container that is gone. */
   namesFor?: (address: string) => readonly string[];
 }
-type Permit = Pick<Contact, 'name' | 'reason' | 'entry' | 'list' | 'verdict'>;
 
 /** Records what passes, off the main thread. */
 export class PassedFlows implements AsyncDisposable {
@@ -94,10 +85,10 @@ export class PassedFlows implements AsyncDisposable {
   readonly recordedUntil = new Signal<number>();
   /** Flows that no record will have: the kernel could not report their ends, there were too many at once, or their container is not known. */
   readonly missed = new Signal<number>();
+  /** Connections were not read from then on. */
+  readonly interrupted = new Signal<FlowGap>();
   /** Why records are missing now; undefined: none are. */
-  error: string | undefined;
-  /** Sentences about traffic that is in no record. */
-  readonly notRecorded = NOT_RECORDED;
+  warning: string | undefined;
   readonly #o: PassedFlowsParts;
   readonly #now: () => number;
   readonly #byId = new Map<string, Sender>();
@@ -114,6 +105,8 @@ export class PassedFlows implements AsyncDisposable {
   /** Of the thread that runs. */
   #missed = 0;
   #until: number | undefined;
+  /** What ended since then was not read, and is in no gap of the record yet. */
+  #unreadFrom: number | undefined;
   #settling: Promise<void> | undefined;
   /** Number of the newest sender. */
   #last = 0;
@@ -166,6 +159,7 @@ export class PassedFlows implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isEnding = true;
     clearTimeout(this.#restart);
+    this.#interrupt(this.#now());
     for (const subscription of this.#subscriptions) subscription[Symbol.dispose]();
     const worker = this.#worker;
     if (!worker) return;
@@ -187,13 +181,12 @@ export class PassedFlows implements AsyncDisposable {
     const servers = [dns.v4, dns.v6].map(octetsOf);
     let worker: Worker;
     try {
-      worker = startThread(new URL('./passed-thread.js', import.meta.url));
+      worker = (this.#o.start ?? startThread)(new URL('./passed-thread.js', import.meta.url));
     } catch (e) {
       this.#failed(e);
       return;
     }
     this.#worker = worker;
-    this.error = undefined;
     worker.unref();
     worker.on('message', (batch: PassedBatch | 'ended') => {
       if (batch !== 'ended') guarded('connections are not recorded', () => this.take(batch));
@@ -217,17 +210,29 @@ export class PassedFlows implements AsyncDisposable {
 
   #failed(e: unknown): void {
     this.#worker = undefined;
-    this.error = e instanceof Error ? e.message : String(e);
+    if (this.#isEnding) return;
+    const why = e instanceof Error ? e.message : String(e);
+    this.warning = `connections are not recorded: ${why}`;
     this.#missed = 0;
-    if (this.#isEnding || this.#restart) return;
+    this.#unreadFrom ??= this.#until;
+    this.#interrupt(this.#now());
+    if (this.#restart) return;
     this.#o.log.error(
-      { err: this.error },
+      { err: why },
       'connections are not recorded: the thread that reads them is started again',
     );
     this.#restart = setTimeout(() => {
       this.#restart = undefined;
       this.#start();
     }, RESTART_MS).unref();
+  }
+
+  /** The gap is in the record as it grows: the service may end before the thread reads again. */
+  #interrupt(to: number): void {
+    const from = this.#unreadFrom;
+    if (from === undefined || from >= to) return;
+    this.interrupted.emit({ from, to, reason: UNREAD });
+    this.#unreadFrom = to;
   }
 
   /** Posts which sender has which address and mark. */
@@ -299,15 +304,33 @@ export class PassedFlows implements AsyncDisposable {
   take({ flows, lost, dropped, malformed, error, until }: PassedBatch): void {
     let missed = lost + dropped + malformed - this.#missed;
     this.#missed += missed;
-    if (error !== undefined && error !== this.error)
-      this.#o.log.warn({ err: error }, 'open connections could not be read: they are recorded when they end');
-    this.error = error;
+    if (error !== undefined) this.#unreadable(error);
     const contacts = new Map<string, PassedContact>();
     for (const flow of flows) if (!this.#join(flow, contacts)) missed += Math.max(1, flow.connections);
-    if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
-    if (missed > 0) this.missed.emit(missed);
-    if (until === undefined || until === this.#until) return;
+    try {
+      if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
+    } catch (e) {
+      // Some of them may be recorded: none is known to be.
+      for (const { count } of contacts.values()) missed += Math.max(1, count);
+      throw e;
+    } finally {
+      if (missed > 0) this.missed.emit(missed);
+      if (until !== undefined && until !== this.#until) this.#complete(until);
+    }
+  }
+
+  #unreadable(error: string): void {
+    const warning = `open connections are recorded only when they end: ${error}`;
+    if (warning !== this.warning)
+      this.#o.log.warn({ err: error }, 'open connections could not be read: they are recorded when they end');
+    this.warning = warning;
+  }
+
+  #complete(until: number): void {
     this.#until = until;
+    this.warning = undefined;
+    this.#interrupt(until);
+    this.#unreadFrom = undefined;
     this.recordedUntil.emit(until);
   }
 
@@ -358,37 +381,15 @@ export class PassedFlows implements AsyncDisposable {
     const known = this.#permits.get(subject) ?? new Map<string, Permit>();
     this.#permits.set(subject, known);
     const key = `${proto} ${flow.dport} ${flow.dst} ${flow.to ?? ''} ${names.join(' ')}`;
-    const permit = known.get(key) ?? this.#findPermit(subject, flow, proto, names);
+    const permit = known.get(key) ?? findPermit(subject, flow, proto, names, this.#isHost(flow.dst));
     if (known.size >= MOST_PERMITS) known.clear();
     known.set(key, permit);
     return permit;
   }
 
-  #findPermit(subject: Subject, flow: PassedFlow, proto: string, names: readonly string[]): Permit {
-    const { dst, dport, to = dst, toPort = dport } = flow;
-    const isHost = this.#o.kernel.hostAddresses().has(dst) || dst.startsWith('127.') || dst === '::1';
-    const hostPort = isHost ? { hostPort: dport } : {};
-    const found = permitOf(subject, { names, address: to, proto, port: toPort, ...hostPort });
-    const [name = null] = names;
-    const without = { name, entry: null, list: null, verdict: 'allow' } as const;
-    if (found === 'neighbour') return { ...without, reason: FREE_NEIGHBOUR };
-    const { mode } = subject.policy;
-    if (!found && mode === 'observe') return { ...without, reason: OBSERVED, verdict: 'would-deny' };
-    if (!found) return { ...without, reason: PASSED_BECAUSE[mode] };
-    const { entry, source } = found.entry;
-    return {
-      name: found.name ?? name,
-      reason: `an entry permits it (${sourceText(source)})`,
-      entry: entry.canonical,
-      list: 'list' in source ? source.list : null,
-      verdict: 'allow',
-    };
+  #isHost(address: string): boolean {
+    return this.#o.kernel.hostAddresses().has(address) || address.startsWith('127.') || address === '::1';
   }
 }
 
-const OBSERVED = 'no entry permits it (observed, so it passed)';
-const PASSED_BECAUSE = {
-  enforce: 'it was permitted when it began; no entry permits it now',
-  observe: OBSERVED,
-  off: 'the container is in mode off: only threats are blocked',
-} as const;
+const UNREAD = 'connections were not read: the thread that reads them had ended';

@@ -133,3 +133,7 @@ function clockTime(text: string, now: number): number | undefined {
   const isOnce = shows(value) && !shows(value - UNIT_MS.h) && !shows(value + UNIT_MS.h);
   return isOnce ? value : undefined;
 }
+
+/** "1 change", "2 changes". */
+export const counted = (n: number, noun: string, plural = `${noun}s`): string =>
+  `${n} ${n === 1 ? noun : plural}`;

@@ -65,15 +65,37 @@ function parseListNames(text: string): Parsed<readonly string[]> {
 const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
   parsed.ok ? { ok: true, value: make(parsed.value) } : parsed;
 
-/** A "#" at the beginning of a line, or after a blank or a comma, begins a comment: no entry and no name of a list has one there. */
-const withoutComments = (text: string): string => text.replace(/(^|[\s,])#[^\r\n]*/gm, '$1');
+/** No entry and no name of a list has a "#" at its beginning. */
+const COMMENT = /(^|[\s,])#/;
+/**
+ * The text without comments. YAML folds lines into one (`>-`), and then a comment hides the entries that followed it: where one of these may
+ * have been a deny entry, or an entry stands before the comment and a comma follows, the text is refused.
+ */
+function withoutComments<T>(text: string, read: (plain: string) => Parsed<T>): Parsed<T> {
+  const problems: Problem[] = [];
+  const lines = text.split(/\r\n|\n|\r/).map((line, index) => {
+    const found = COMMENT.exec(line);
+    if (!found) return line;
+    const at = found.index + (found[1]?.length ?? 0);
+    const before = line.slice(0, at);
+    const hidden = (before.trim() === '' ? HIDES_DENIAL : HIDES_ENTRIES).exec(line.slice(at));
+    if (hidden) problems.push({ ...HIDDEN, line: index + 1, column: at + hidden.index + 1 });
+    return before;
+  });
+  return problems.length > 0 ? { ok: false, problems } : read(lines.join('\n'));
+}
+const [HIDES_DENIAL, HIDES_ENTRIES] = [/[\s,]!/, /[,!]/];
+const HIDDEN: Problem = {
+  detail: 'a comment has a "," or a "!" in it, and may hide entries: in YAML, ">" makes one line of several',
+  remedy: 'write "|-" in place of ">", and comments without "!" on lines of their own',
+};
 
 const readLists = (text: string): Parsed<Said> =>
-  said(parseListNames(withoutComments(text)), (lists) => ({ lists }));
+  said(withoutComments(text, parseListNames), (lists) => ({ lists }));
 
 /** The labels that exist, without their prefix. */
 export const LABELS: ReadonlyMap<string, (text: string) => Parsed<Said>> = new Map([
-  ['allow', (text) => said(parseEntries(withoutComments(text)), (allow) => ({ allow }))],
+  ['allow', (text) => said(withoutComments(text, parseEntries), (allow) => ({ allow }))],
   ['lists', readLists],
   ['list', readLists],
   ['mode', (text) => said(parseMode(text), (mode) => ({ mode }))],

@@ -1,7 +1,7 @@
 import type { Range } from '../lib/ip.js';
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from './container.js';
-import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownLabel, STACK_NAMESPACE } from './own-labels.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, keysOf, ownLabel, STACK_NAMESPACE } from './own-labels.js';
 
 const projectOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_PROJECT);
 const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE_SERVICE);
@@ -41,6 +41,8 @@ interface Index {
   readonly byNetwork: ReadonlyMap<string, readonly ContainerFacts[]>;
   /** By network and project, with the addresses on that network: each container asks for those of all its peers. */
   readonly byProject: ReadonlyMap<string, readonly Peer[]>;
+  /** By name, and by compose service. */
+  readonly byName: ReadonlyMap<string, readonly ContainerFacts[]>;
 }
 interface Peer {
   readonly id: string;
@@ -57,9 +59,11 @@ function indexOf({ containers }: Pick<DockerView, 'containers'>): Index {
   const index = {
     byNetwork: new Map<string, ContainerFacts[]>(),
     byProject: new Map<string, Peer[]>(),
+    byName: new Map<string, ContainerFacts[]>(),
   };
   for (const c of containers.values()) {
     const project = projectOf(c);
+    for (const name of new Set([c.name, serviceOf(c) ?? c.name])) put(index.byName, name, c);
     for (const id of new Set(c.endpoints.map((e) => e.networkId))) {
       put(index.byNetwork, id, c);
       if (project !== undefined)
@@ -88,16 +92,36 @@ export function addressesOn(c: ContainerFacts, networkId: string): string[] {
 
 /** `container:NAME` for one asker: containers of that name or compose service on a network both share. */
 export function resolveContainer(view: DockerView, self: ContainerFacts, name: string): Range[] {
-  return self.endpoints
-    .flatMap((e) =>
-      neighboursOn(view, self, e.networkId)
-        .filter((c) => answersTo(c, name))
-        .flatMap((c) => addressesOn(c, e.networkId)),
-    )
-    .flatMap(single);
+  const named = answeringTo(view, name).filter((c) => c.id !== self.id);
+  return self.endpoints.flatMap((e) => named.flatMap((c) => addressesOn(c, e.networkId))).flatMap(single);
 }
 
-const answersTo = (c: ContainerFacts, name: string): boolean => c.name === name || serviceOf(c) === name;
+/** The containers of this name or compose service, on whatever networks. */
+export const answeringTo = (view: Pick<DockerView, 'containers'>, name: string): readonly ContainerFacts[] =>
+  indexOf(view).byName.get(name) ?? [];
+
+/** A client of neighbours: a container, or one that is gone. */
+export interface NeighbourClient {
+  readonly id: string;
+  readonly networks: readonly string[];
+}
+/** Containers of other owners that answer to the compose service of this one. */
+export function rivalsOf(view: Pick<DockerView, 'containers'>, c: ContainerFacts): readonly ContainerFacts[] {
+  const service = serviceOf(c);
+  const named = service === undefined ? [] : answeringTo(view, service);
+  const ownerOf = (of: ContainerFacts): string | undefined => keysOf(of).keys[0];
+  return named.length < 2 ? [] : named.filter((other) => ownerOf(other) !== ownerOf(c));
+}
+
+/** How entries of a client name a neighbour: by its compose service, which survives recreation, unless one of its rivals is on a network of the client. */
+export function neighbourName(
+  c: ContainerFacts,
+  rivals: readonly ContainerFacts[],
+  { id, networks }: NeighbourClient,
+): string {
+  const isNear = rivals.some((r) => r.id !== id && networks.some((n) => addressesOn(r, n).length > 0));
+  return isNear ? c.name : (serviceOf(c) ?? c.name);
+}
 
 function single(address: string): Range[] {
   const parsed = parseAddress(address);

@@ -2,6 +2,7 @@
 import type { DestinationKind } from '../enforce/destination.js';
 import type { OwnerRecord, SeenDestination } from '../flows/flow-record.js';
 import { registrableDomain } from '../lib/dns-name.js';
+import { counted } from '../lib/units.js';
 import { permitsEntry } from '../policy/deny-entries.js';
 import { attempt, type DestEntry, type PortRange, type Proto, type Target } from '../policy/entry.js';
 import { formatTarget, sealEntry } from '../policy/entry-canonical.js';
@@ -270,8 +271,6 @@ export const permitsRow = (entry: DestEntry, wanted: DestEntry): boolean =>
 
 /** RFC 3339 without fractions of a second. */
 export const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
-
-const counted = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
 
 const UNITS = [
   [86_400_000, 'day'],

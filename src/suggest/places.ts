@@ -1,6 +1,13 @@
 /** Where the destinations of a record are, as far as it is known now, and the entry that permits each. */
 import { metadataOf } from '../coverage/explain-request.js';
-import { askedName, isInDocker, privateName } from '../enforce/destination.js';
+import {
+  addressEntry,
+  askedName,
+  entryOf,
+  isInDocker,
+  nameEntry,
+  privateName,
+} from '../enforce/destination.js';
 import type { Recording } from '../enforce/recording.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import { formatAddress, parseAddress } from '../lib/ip.js';
@@ -8,7 +15,8 @@ import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { resolveContainer } from '../policy/neighbours.js';
+import { addressesOn, answeringTo, resolveContainer } from '../policy/neighbours.js';
+import { ownerKey } from '../policy/own-labels.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour } from '../ruleset/policy-evaluator.js';
 import { namesOf, type Place } from './needs.js';
@@ -55,7 +63,7 @@ function placeOfSeen(
   const found = parts.recording.describe(member, holder, { address, port, proto }, ...known);
   if (found.kind === 'address' || found.kind === 'neighbour')
     if (isInDocker(parts.docker.view(), address))
-      return { ...placeOfNobody(names[0], port, proto), free: reason === FREE_NEIGHBOUR };
+      return { ...UNKNOWN_CONTAINER, free: reason === FREE_NEIGHBOUR };
   return placed(found, address);
 }
 
@@ -70,13 +78,21 @@ function placeOfNeighbour(
   { proto, port, reason }: SeenDestination,
   neighbour: string,
 ): Place {
-  const now = holder ? resolveContainer(parts.docker.view(), holder, neighbour) : [];
+  const view = parts.docker.view();
+  const now = holder ? resolveContainer(view, holder, neighbour) : [];
   const isFree = ({ family, lo }: (typeof now)[number]): boolean =>
     member !== undefined && isNeighbour(member, formatAddress(family, lo));
-  const entry = entryAt(`container:${neighbour}`, port, proto) ?? null;
-  const free = now.length > 0 ? now.some(isFree) : reason === FREE_NEIGHBOUR;
-  return { entry, kind: 'neighbour', name: neighbour, free, warning: null };
+  const free = now.length > 0 ? now.every(isFree) : reason === FREE_NEIGHBOUR;
+  const place = { kind: 'neighbour', name: neighbour, free } as const;
+  const networks = holder?.endpoints.map((e) => e.networkId);
+  const isNear = (c: ContainerFacts): boolean =>
+    c.id !== holder?.id && (networks?.some((n) => addressesOn(c, n).length > 0) ?? true);
+  if (new Set(answeringTo(view, neighbour).filter(isNear).map(ownerKey)).size > 1)
+    return { ...place, entry: null, warning: SEVERAL_CONTAINERS };
+  return { ...place, entry: entryOf(`container:${neighbour}`, port, proto), warning: null };
 }
+const SEVERAL_CONTAINERS =
+  'containers of several projects have this name now: write container:NAME:PORT, with the name of the one that is meant';
 
 function placed({ entry, kind, name }: Pick<Place, 'entry' | 'kind' | 'name'>, address: string): Place {
   const parsed = entry === null ? undefined : parseEntry(entry);
@@ -88,15 +104,13 @@ function placed({ entry, kind, name }: Pick<Place, 'entry' | 'kind' | 'name'>, a
 }
 
 /** An address in a network of Docker of which it is not known which container had it: the next one that gets it may be any other. */
-function placeOfNobody(name: string | undefined, port: number, proto: string): Place {
-  const parsed =
-    name === undefined || name.includes('.') ? undefined : entryAt(`container:${name}`, port, proto);
-  const nobody = { entry: null, kind: 'address', name: null, free: false } as const;
-  if (parsed !== undefined)
-    return { ...nobody, entry: parsed, kind: 'neighbour', name: name ?? null, warning: null };
-  const warning = 'it is not known which container had this address: write container:NAME:PORT for that one';
-  return { ...nobody, warning };
-}
+const UNKNOWN_CONTAINER: Place = {
+  entry: null,
+  kind: 'address',
+  name: null,
+  free: false,
+  warning: 'it is not known which container had this address: write container:NAME:PORT for that one',
+};
 
 /** Of a container that does not exist now: what had a private address is not known. */
 function placeOfGone(
@@ -105,19 +119,8 @@ function placeOfGone(
 ): Place {
   const parsed = parseAddress(address);
   const isPrivate = parsed !== undefined && privateRangeOf(parsed) !== undefined;
-  if (isPrivate) {
-    const neighbour = placeOfNobody(name, port, proto);
-    if (neighbour.entry !== null || name === undefined) return neighbour;
-  }
-  const host = name ?? (parsed?.family === 6 && port > 0 ? `[${address}]` : address);
-  const entry = entryAt(host, port, proto, name !== undefined && isPrivate ? ' private' : '');
-  const kind = name === undefined ? 'address' : 'name';
-  return placed({ entry: entry ?? null, kind, name: name ?? null }, address);
-}
-
-/** The canonical entry; undefined: there is none. */
-function entryAt(host: string, port: number, proto: string, flags = ''): string | undefined {
-  const suffix = proto === 'tcp' ? '' : `/${/^\d+$/.test(proto) ? `ip-${proto}` : proto}`;
-  const parsed = parseEntry(`${host}${port > 0 ? `:${port}` : ''}${suffix}${flags}`);
-  return parsed.ok ? parsed.value.canonical : undefined;
+  const named = name === undefined ? null : nameEntry(name, port, proto, isPrivate ? ' private' : '');
+  if (name !== undefined && named !== null) return placed({ entry: named, kind: 'name', name }, address);
+  if (isPrivate) return UNKNOWN_CONTAINER;
+  return placed({ entry: addressEntry(address, port, proto), kind: 'address', name: null }, address);
 }

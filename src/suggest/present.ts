@@ -46,7 +46,7 @@ export interface SuggestInput {
   readonly places: readonly Place[];
   /** Undefined: the container does not exist now. */
   readonly policy: PresentPolicy | undefined;
-  /** In force now; of a container that is gone, the default of the host. */
+  /** In force now; enforce while it is paused, and of a container that is gone. */
   readonly mode: Mode;
   /** Lists that are in force on this host. */
   readonly lists: ReadonlyMap<string, List>;

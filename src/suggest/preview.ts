@@ -101,7 +101,7 @@ export async function previewView(
   const found = shows ? await Promise.all(siblings.map((s) => denied(parts, s, wanted, rows))) : [];
   const notes = await Promise.all(siblings.map((s) => notRecorded(parts, s.facts, s.member)));
   const gaps = (record?.gaps ?? []).map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) }));
-  const since = gaps.at(-1)?.to ?? (typeof record?.since === 'number' ? iso(record.since) : null);
+  const began = gaps.at(-1)?.to ?? (typeof record?.since === 'number' ? iso(record.since) : null);
   return {
     container: facts.name,
     containers: siblings.map((s) => s.facts.name),
@@ -109,7 +109,7 @@ export async function previewView(
     mode: policy.mode,
     to,
     against: wanted.against ?? null,
-    recordingSince: since,
+    recordingSince: own?.member ? began : null,
     gaps,
     dropped: record?.dropped ?? 0,
     notRecorded: [...new Set([...notes.flat(), ...differing(siblings)])],
@@ -285,7 +285,6 @@ export async function notRecorded(
   if (!member)
     return [...unseen, 'no traffic of this container is recorded: it is on no managed network now'];
   if (member.policy.mode === 'enforce') return ['it is enforced: what is denied is in its flows'];
-  if (member.policy.mode === 'off') return ['no traffic of this container is recorded in mode off'];
   const names = await namesNotSeen(parts, facts, member);
   return [
     ...unseen,

@@ -49,7 +49,7 @@ export interface Suggestion {
   readonly since: string | null;
   readonly starts: number;
   readonly stable: Stability;
-  /** In force now; of a container that is gone, the default of the host. */
+  /** In force now; enforce while it is paused, and of a container that is gone. */
   readonly mode: Mode;
   /** All that it used is left out, so that with these entries it would reach its free neighbours only. */
   readonly reachesNothing: boolean;

@@ -1,5 +1,8 @@
 /** A suggestion as a list file, as labels, and as a part of a Compose file. The same suggestion gives the same text. Pure. */
 import { stringify } from 'yaml';
+import { counted } from '../lib/units.js';
+import { composeOf } from '../policy/own-labels.js';
+import { byText } from './needs.js';
 import type { Suggestion } from './suggest.js';
 
 export const SUGGESTION_FORMATS = ['yaml', 'list', 'label', 'compose'] as const;
@@ -16,9 +19,6 @@ export function suggestionText(
   return listText(of, suggestions);
 }
 
-/** By bytes, so that the order is the same on every host. */
-const byEntry = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
-
 /** Names, reasons and networks are of other people: none of them ends a comment. */
 const oneLine = (text: string): string => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029\s]+/gu, ' ').trim();
 const comment = (text: string, indent = ''): string => `${indent}# ${oneLine(text)}\n`;
@@ -27,10 +27,8 @@ const scalar = (text: string): string => stringify(text, { lineWidth: 0 }).trimE
 
 /** As the Compose file calls it. */
 export const shownName = ({ owner, container }: Pick<Suggestion, 'owner' | 'container'>): string =>
-  COMPOSE_OWNER.exec(owner)?.[1] ?? container;
-const COMPOSE_OWNER = /^compose:[^/]+\/(.+)$/s;
+  composeOf(owner)?.service ?? container;
 
-const counted = (n: number, one: string, many: string): string => `${n} ${n === 1 ? one : many}`;
 /** Of what is to be decided. */
 const MOST_NAMED = 3;
 
@@ -41,10 +39,10 @@ export function summaryLine({ entries, lists, left, stable, starts }: Suggestion
   const span =
     stable.for === null
       ? stable.text
-      : `nothing new for ${stable.for}, ${counted(starts, 'start', 'starts')}${stable.enough ? '' : ' (a short record)'}`;
+      : `nothing new for ${stable.for}, ${counted(starts, 'start')}${stable.enough ? '' : ' (a short record)'}`;
   return [
     counted(entries.length, 'entry', 'entries'),
-    ...(lists.length > 0 ? [counted(lists.length, 'list', 'lists')] : []),
+    ...(lists.length > 0 ? [counted(lists.length, 'list')] : []),
     ...(open.length > 0 ? [`${open.length} to decide (${open.slice(0, MOST_NAMED).join(', ')}${more})`] : []),
     span,
   ].join(' · ');
@@ -109,7 +107,7 @@ function merged(
       const shown = suggestions.length > 1 ? `${suggestion.container}: ${text}` : text;
       lines.set(entry, [...(lines.get(entry) ?? []), shown]);
     }
-  return [...lines].sort(([a], [b]) => byEntry(a, b)).map(([entry, comments]) => ({ entry, comments }));
+  return [...lines].sort(([a], [b]) => byText(a, b)).map(([entry, comments]) => ({ entry, comments }));
 }
 
 const entriesOf = (s: Suggestion) =>
@@ -165,9 +163,9 @@ function restText(suggestions: readonly Suggestion[], indent: string): string {
   return `${part('Left out, and no entry is offered:', left)}${part('Not used, to be removed:', gone)}`;
 }
 
-/** `# ENTRY   # why`: without the first "#" it is an entry with a comment. */
+/** `# ENTRY   # why`: without the first "#" it is an entry with a comment, which in a label has neither "," nor "!" (policy/labels.ts). */
 const openLine = ({ comments }: Line, shown: string, indent: string): string =>
-  `${indent}# ${shown}   # ${oneLine(comments.join('; '))}\n`;
+  `${indent}# ${shown}   # ${oneLine(comments.join('; ')).replaceAll(',', ';').replaceAll('!', '')}\n`;
 
 function listText(of: string, suggestions: readonly Suggestion[]): string {
   const lines = [...merged(suggestions, listsOf), ...merged(suggestions, entriesOf)];

@@ -209,3 +209,34 @@ it('a connection that others open to a container is none of its own', async () =
   });
   expect(records.filter((e) => e.container === 'server' && e.address !== v4(9))).toEqual([]);
 });
+
+it('a name that reads as another destination is suggested as the address that it led to', async () => {
+  const lie = v4(19);
+  await lab.dns.set({ any: { A: [lie] } });
+  const c = await lab.start({ name: 'liar', network: 'user' });
+  expect(await exchange(c, 'any')).toEqual({ any: TCP + UDP });
+  await endFlows();
+  await waitFor('its connections', async () => {
+    await read();
+    return sum(passed('liar', lie), 'count') >= TCP + UDP;
+  });
+  // the control: they are recorded by the name
+  expect(passed('liar', lie).map(({ name }) => name)).toContain('any');
+  const { stdout } = await drawbridge.cli(['suggest', 'liar', '--json'], { check: true });
+  const { entries } = JSON.parse(stdout) as { readonly entries: readonly { readonly entry: string }[] };
+  expect(entries.map(({ entry }) => entry)).toEqual([`${lie}:${PORT}/tcp+udp`]);
+});
+
+it('a denial that waits for a neighbour which may come back is recorded when the service ends', async () => {
+  await lab.docker('rm', '-f', 'server');
+  await waitFor(
+    'the neighbour to be gone',
+    async () => !/^server\b/m.test((await drawbridge.cli(['ps'], { check: true })).stdout),
+  );
+  await lab.exec('liar', ['nslookup', 'server']);
+  await drawbridge.restart();
+  await waitFor('the denial', async () => {
+    await read();
+    return records.some((e) => e.container === 'liar' && e.proto === 'dns' && e.name === 'server');
+  });
+});

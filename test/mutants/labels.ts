@@ -3,6 +3,14 @@ import type { Mutant } from './mutant.js';
 
 export const LABELS: readonly Mutant[] = [
   {
+    id: 'label-comment-hides',
+    what: 'a comment in a label hides deny entries that YAML has folded into its line',
+    file: 'src/policy/labels.ts',
+    from: 'return problems.length > 0 ? { ok: false, problems } : read(',
+    to: 'return read(',
+    killedBy: { file: 'test/pure/suggest/suggestion-text.test.ts', test: 'whose comment may hide entries' },
+  },
+  {
     id: 'label-compose-image',
     what: 'a compose label of the image counts as the container’s',
     file: 'src/policy/own-labels.ts',

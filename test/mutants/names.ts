@@ -9,6 +9,30 @@ const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts
 
 export const NAMES: readonly Mutant[] = [
   {
+    id: 'name-entry',
+    what: 'the text of a name that a container has resolved is read as another destination',
+    file: 'src/enforce/destination.ts',
+    from: 'known.ok ? entryOf(known.value,',
+    to: 'true ? entryOf(name,',
+    killedBy: pure('enforce/destination', 'does not exist for'),
+  },
+  {
+    id: 'neighbour-of-two-projects',
+    what: 'an entry for a service is suggested that permits the service of another project as well',
+    file: 'src/policy/neighbours.ts',
+    from: 'return isNear ? c.name :',
+    to: 'return false ? c.name :',
+    killedBy: pure('enforce/neighbour-changes', 'where a service of another project has that name'),
+  },
+  {
+    id: 'neighbour-by-hello',
+    what: 'a client writes itself a neighbour into the record, by the name in its hello',
+    file: 'src/enforce/denials.ts',
+    from: "text.startsWith('container:') ? null : text || null",
+    to: 'text || null',
+    killedBy: pure('enforce/denials', 'a name that a client has written into its hello'),
+  },
+  {
     id: 'a-label',
     what: 'an A-label that encodes nothing is a name',
     file: 'src/lib/dns-name.ts',

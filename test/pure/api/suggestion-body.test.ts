@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { type ContainerParts, suggestionBody } from '../../../src/api/container-body.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../../../src/flows/flow-record.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
-import { entriesOf, member } from '../ruleset/sample.js';
+import { entriesOf, member, shape } from '../ruleset/sample.js';
 import { NOW, SHIPPED, seen, texts } from '../suggest/sample.js';
 
 const ADDRESS = '172.18.0.9';
@@ -22,18 +22,26 @@ const facts = {
 
 const neighbour = (id: string, ip4: string): ContainerFacts =>
   ({ ...facts, id, name: id, labels: {}, endpoints: [{ networkId: 'front', ip4, dnsNames: [] }] }) as never;
-const containers = new Map(
-  [facts, neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4')].map((c) => [c.id, c]),
-);
+/** Of a service that two projects have. */
+const cache = (project: string, ip4: string): ContainerFacts => ({
+  ...neighbour(`${project}-cache-1`, ip4),
+  labels: { 'com.docker.compose.project': project, 'com.docker.compose.service': 'cache' },
+});
+const neighbours = [neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4')];
+const caches = [cache('shop', '172.18.0.4'), cache('other', '172.18.0.5')];
+const containers = new Map([facts, ...neighbours, ...caches].map((c) => [c.id, c]));
 
 /** `described`: what the recording finds for each address. */
 function partsOf(
   described: Readonly<Record<string, { kind: string; entry: string | null }>>,
+  policy: object = {},
 ): ContainerParts {
-  const m = { ...member(7, 'a.org', 'enforce'), neighbours: ['172.18.0.4'] };
+  const plain = member(7, 'a.org', 'enforce');
+  const m = { ...plain, policy: { ...plain.policy, ...policy }, neighbours: ['172.18.0.4'] };
   const parts = {
     applied: { value: { subjects: new Map([[m.id, m]]) } },
-    docker: { view: () => ({ containers, networks }) },
+    docker: { view: () => ({ containers, networks }), resolver: async () => undefined },
+    shape,
     policies: { isManaged: () => true, policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
     recording: {
       describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
@@ -42,10 +50,15 @@ function partsOf(
   };
   return parts as unknown as ContainerParts;
 }
-const ask = (container: ContainerFacts | string, all: readonly SeenDestination[], described = {}) =>
+const ask = (
+  container: ContainerFacts | string,
+  all: readonly SeenDestination[],
+  described = {},
+  policy: object = {},
+) =>
   suggestionBody(
-    partsOf(described),
-    { lists: SHIPPED, mode: 'observe' },
+    partsOf(described, policy),
+    { lists: SHIPPED },
     {
       container,
       record: { owner: 'name:web', since: 1, gaps: [], starts: 1, dropped: 0, seen: all },
@@ -67,6 +80,18 @@ it('a container that exists: neighbours by their service, free ones, and address
   expect(left(found)).toMatch(/^172\.18\.0\.9:6379\/tcp it is not known which container had this address/);
 });
 
+it('a service that two projects have is offered to neither, and is not free where one of them is', async () => {
+  for (const container of [facts, 'gone']) {
+    const found = await ask(container, [toNeighbour('cache', '172.18.0.5')]);
+    expect(texts(found).join()).not.toMatch(/cache/);
+    expect(left(found)).toMatch(/^container:cache:80\/tcp containers of several projects have this name now/);
+    expect(found.notes.join()).not.toMatch(/permitted without an entry/);
+    expect(texts(await ask(container, [toNeighbour('other-cache-1', '172.18.0.5')]))).toContain(
+      'container:other-cache-1:80',
+    );
+  }
+});
+
 it('not the neighbour that has the address by now', async () => {
   const now = { '172.18.0.3': { kind: 'neighbour', entry: 'container:notifier:5432' } };
   const found = await ask(facts, [seen('172.18.0.3:5432'), toNeighbour('db', '172.18.0.3')], now);
@@ -79,10 +104,30 @@ it('a neighbour that is not there now, and needed no entry, needs none', async (
   expect([texts(found).join(), left(found)]).toEqual([expect.not.stringMatching('worker'), '']);
 });
 
-it('a neighbour that is gone is named as the container resolved it', async () => {
-  const row = seen('x.org:6379', { name: 'cache', address: ADDRESS });
-  expect(texts(await ask(facts, [row]))).toContain('container:cache:6379');
+it('what has left is not named as the container resolved it', async () => {
+  for (const container of [facts, 'gone']) {
+    const found = await ask(container, [seen('x.org:6379', { name: 'vault', address: ADDRESS })]);
+    expect(texts(found).join()).not.toMatch(/vault|172/);
+    expect(left(found)).toMatch(/it is not known which container had this address/);
+  }
 });
+
+it.each(['any', 'host', '10.0.0.9', 'container\\058db'])(
+  'a name %s of a container is no other destination, in whatever record it is',
+  async (name) => {
+    const rows = [
+      seen('x.org:443', { name }),
+      seen('x.org:8443', { name, address: '93.184.1.1' }),
+      seen('x.org:443', { name, address: '10.0.0.5' }),
+      seen('x.org/dns', { name }),
+      seen('93.184.1.1:22'),
+    ];
+    for (const container of [facts, 'gone'])
+      expect(
+        texts(await ask(container, rows)).filter((e) => /any|host|10\.0\.0\.9|container/.test(e)),
+      ).toEqual([]);
+  },
+);
 
 it('a former address of a neighbour that needed no entry needs none', async () => {
   const found = await ask(facts, [seen(`${ADDRESS}:6379`, { reason: FREE_NEIGHBOUR })]);
@@ -111,4 +156,14 @@ it('a container that is gone: names and public addresses, not what had a private
   expect(texts(found)).toEqual(['93.184.1.1:22', 'b.org', 'c.org private']);
   expect(left(found)).toMatch(/^10\.0\.0\.5:5432\/tcp it is not known which container had this address/);
   expect(found.notes.join()).toMatch(/gone does not exist now/);
+});
+
+it('is observed only if it exists and is not paused: nothing else shows that no label enforces it', async () => {
+  const modeOf = async (container: ContainerFacts | string, policy = {}) =>
+    (await ask(container, [], {}, policy)).mode;
+  expect([
+    await modeOf(facts, { mode: 'observe', modeFrom: 'default' }),
+    await modeOf(facts, { mode: 'observe', modeFrom: 'pause' }),
+    await modeOf('gone', { mode: 'observe', modeFrom: 'default' }),
+  ]).toEqual(['observe', 'enforce', 'enforce']);
 });

@@ -216,6 +216,14 @@ describe('a packet', () => {
 });
 
 describe('a query', () => {
+  it.each(['any', 'host', 'db', '10.0.0.9'])(
+    'for %s is no request: no entry would be of that name',
+    (name) => {
+      const { query, asks } = asking();
+      expect([query(name), asks.list()]).toEqual(['no', []]);
+    },
+  );
+
   it('waits with those of other types, and all are decided again', async () => {
     const { query, only, asks } = asking();
     const [a, aaaa] = [query('new.org', 'q A'), query('new.org', 'q AAAA')];

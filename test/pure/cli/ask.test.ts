@@ -102,6 +102,18 @@ describe('--oldest', () => {
     expect(decisions()).toEqual([]);
   });
 
+  it.each([true, false])(
+    'as JSON needs --yes, which stands for what is not printed (a terminal: %s)',
+    async (canAsk) => {
+      bench.controller.asked = [first];
+      bench.host = { canAsk, isTerminal: canAsk, stdin: Readable.from(['y\n']) };
+      const { code, err } = await bench.run('ask', 'allow', '--oldest', '--json');
+      expect([code, err, decisions()]).toEqual([2, expect.stringContaining('add --yes'), []]);
+      expect((await bench.run('ask', 'allow', '--oldest', '--json', '--yes')).code).toBe(0);
+      expect(decisions()).toHaveLength(1);
+    },
+  );
+
   it('asks on a terminal, and decides about what it has printed, whatever has become the oldest', async () => {
     bench.controller.asked = [first];
     const stdin = new PassThrough();

@@ -47,7 +47,7 @@ function reasonOf(
     decide: () => ({ allow: true, entries, sets: [], allowPrivate: false }),
     resolvedFor: () => (resolved ? [ADDRESS] : []),
     hostAddress: '172.18.0.254',
-    whose: () => undefined,
+    holderOf: () => undefined,
     former: () => undefined,
     neighbours: () => [],
   });

@@ -20,9 +20,9 @@ const NONE = {
 };
 const NEIGHBOUR = '172.18.0.9';
 const [OWN, FORMER] = ['172.18.0.7', '172.18.0.8'];
-const WHOSE: Readonly<Record<string, ReturnType<ExplainInput['whose']>>> = {
+const HOLDERS: Readonly<Record<string, ReturnType<ExplainInput['holderOf']>>> = {
   [OWN]: 'self',
-  [FORMER]: 'nobody',
+  [FORMER]: 'none',
   [NEIGHBOUR]: { neighbour: 'db' },
 };
 const BEFORE = '198.51.100.1:80';
@@ -52,7 +52,7 @@ function explained(allow: string, to: string, mode: Mode = 'enforce', notes: Pol
     }),
     resolvedFor: () => [],
     hostAddress: '172.18.0.254',
-    whose: (address) => WHOSE[address],
+    holderOf: (address) => HOLDERS[address],
     former: ({ address }) => (address === FORMER ? { label: 'db', left: Date.now() - 4_000 } : undefined),
     neighbours: (name) => (name === 'db' ? [NEIGHBOUR] : []),
   };

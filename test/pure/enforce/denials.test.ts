@@ -19,7 +19,12 @@ function make(reaches = false, names: readonly string[] = []) {
       value: { subjects: new Map([['c', subject]]) } as unknown as AppliedState,
     },
     names: { containerAt: () => 'c', searchDomains: () => [] },
-    changes: { justLeft: () => undefined, hasJustJoined: () => false, returned: () => [] },
+    changes: {
+      justLeft: () => undefined,
+      hasJustJoined: () => false,
+      isTaken: () => false,
+      returned: () => [],
+    },
     dns: { namesFor: () => names },
     threats: NO_THREATS,
     recording: {
@@ -148,4 +153,12 @@ it('mayReach is what the chain says of neighbours: eastWest, networks, entries b
     reaches('172.18.0.9', 'tcp', 5433),
     reaches('172.18.5.1', 'tcp', 9000),
   ]).toEqual([false, false, false, false]);
+});
+
+it('a name that a client has written into its hello is no neighbour in the record', () => {
+  const { denials, seen } = make();
+  const to = { container: 'c', proto: 'tcp', address: '93.184.1.1', port: 443, name: '' } as const;
+  for (const name of ['container:db', 'a.org'])
+    denials.checked({ ...to, refusal: { reason: 'server-name', name, detail: 'no host name' } });
+  expect(seen.map((e) => e.name)).toEqual([null, 'a.org']);
 });

@@ -6,11 +6,11 @@ import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 
 const NET = 'n1';
-const facts = (id: string, service: string, ip4: string, networkId = NET): ContainerFacts =>
+const facts = (id: string, service: string, ip4: string, networkId = NET, project = 'shop'): ContainerFacts =>
   ({
     id,
-    name: `shop-${service}-1`,
-    labels: { 'com.docker.compose.project': 'shop', 'com.docker.compose.service': service },
+    name: `${project}-${service}-1`,
+    labels: { 'com.docker.compose.project': project, 'com.docker.compose.service': service },
     imageLabels: {},
     endpoints: ip4 === '' ? [] : [{ networkId, mac: '', ip4, dnsNames: [service] }],
   }) as unknown as ContainerFacts;
@@ -100,6 +100,48 @@ describe('a neighbour that is being recreated', () => {
     expect(told).toHaveLength(1);
   });
 
+  it.each([true, false])(
+    'and another container has its address: what is denied there is told (known then: %s)',
+    (isKnown) => {
+      const { clock, view, held, told, deny, app, free } = bench();
+      const vault = facts('v1', 'vault', '172.31.1.2', NET, 'other');
+      view(app);
+      free.clear();
+      if (isKnown) view(app, vault);
+      deny({ address: '172.31.1.2' });
+      view(app, vault, facts('db2', 'db', '172.31.1.7'));
+      free.add('172.31.1.7');
+      held.check();
+      clock.now += AWAY_MS;
+      held.check();
+      expect(told).toMatchObject([{ address: '172.31.1.2', verdict: 'would-deny' }]);
+    },
+  );
+
+  it('and comes back where it was, when another container has had the address meanwhile: nothing is told', () => {
+    const { clock, view, held, told, deny, app } = bench();
+    view(app);
+    view(app, facts('v1', 'vault', '172.31.1.2', NET, 'other'));
+    view(app);
+    deny({ address: '172.31.1.2' });
+    view(app, facts('db2', 'db', '172.31.1.2'));
+    held.check();
+    clock.now += AWAY_MS;
+    held.check();
+    expect(told).toEqual([]);
+  });
+
+  it('when the service ends: what waits is told, and nothing waits from then on', () => {
+    const { clock, view, held, told, deny, app } = bench();
+    view(app);
+    deny(dns('db'));
+    clock.now += 1_000;
+    held.end();
+    expect(told).toMatchObject([{ name: 'db', time: '1970-01-01T00:16:40.000Z' }]);
+    deny({ address: '172.31.1.2' });
+    expect(told).toHaveLength(2);
+  });
+
   it('a new address that the rules do not have yet waits, too', () => {
     const { view, held, told, deny, app, free } = bench();
     view(app);
@@ -144,12 +186,49 @@ describe('an address', () => {
     expect(changes.neighbourAt('app', '93.184.1.1', clock.now)).toBeUndefined();
   });
 
+  it('is that of its service, and of the container itself where a service of another project has that name', () => {
+    const { clock, changes, view, app } = bench();
+    const [db, other] = [facts('db1', 'db', '172.31.1.2'), facts('db9', 'db', '172.31.1.8', NET, 'other')];
+    const at = (id: string, address: string) => changes.neighbourAt(id, address, clock.now);
+    view(app, db, other);
+    expect([at('app', '172.31.1.2'), at('app', '172.31.1.8')]).toEqual([
+      'container:shop-db-1',
+      'container:other-db-1',
+    ]);
+    // a container does not resolve itself
+    expect([at('db9', '172.31.1.2'), at('db1', '172.31.1.8')]).toEqual(['container:db', 'container:db']);
+    view(app, other);
+    clock.now += 1_000;
+    expect(at('app', '172.31.1.8')).toBe('container:db');
+    expect(changes.neighbourAt('app', '172.31.1.2', clock.now - 1_000)).toBe('container:shop-db-1');
+    expect(changes.justLeft('app', () => true)?.label).toBe('shop-db-1');
+    view(app, facts('db9', 'db', '10.0.0.8', 'n2', 'other'), db);
+    expect(at('app', '172.31.1.2')).toBe('container:db');
+  });
+
   it('was free for those whose neighbour it was, until a moment after it left', () => {
     const { clock, changes, view, app } = bench();
     view(app);
     expect(changes.wasFree('app', '172.31.1.2', clock.now + 1_000)).toBe(true);
     expect(changes.wasFree('app', '172.31.1.3', clock.now)).toBe(false);
     expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
+  });
+
+  it('was free no longer when a container of another owner had it', () => {
+    const { clock, changes, view, app, free } = bench();
+    const at = (ms: number) => changes.wasFree('app', '172.31.1.2', clock.now + ms);
+    view(app);
+    clock.now += 1_000;
+    view(app, facts('db2', 'db', '172.31.1.2'));
+    expect(at(1)).toBe(true);
+    view(app);
+    clock.now += 1_000;
+    free.clear();
+    view(app, facts('v1', 'vault', '172.31.1.2', NET, 'other'));
+    expect([at(-1), at(0), at(1_000)]).toEqual([true, false, false]);
+    clock.now += 1_000;
+    view(app);
+    expect([at(-1_001), at(0)]).toEqual([true, false]);
   });
 
   it('and of a container that is gone its name is known, and where it was', () => {

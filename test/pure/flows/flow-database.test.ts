@@ -176,7 +176,6 @@ describe('flows on disk', () => {
       dropped: 7,
       rows: 1,
       destinations: 1,
-      forgotten: 0,
     });
     later.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], START + 62_000);
     later.write([], 1, START + 63_000);
@@ -246,13 +245,30 @@ describe('flows on disk', () => {
     expect(statSync(join(folder, 'flows.db')).size).toBeLessThan(4_000_000);
   });
 
-  it('forgets the destinations with the oldest contact when there are too many, and counts them', () => {
+  it('has one gap for a time in which nothing was read, whatever parts of it are reported', () => {
+    const db = database();
+    const reason = 'not read';
+    for (const from of [1, 2, 5])
+      db.interrupted({ from: START + from * 1_000, to: START + from * 1_000 + 1_000, reason });
+    expect(db.facts().gaps.map(({ from, to }) => [from - START, to - START])).toEqual([
+      [1_000, 3_000],
+      [5_000, 6_000],
+    ]);
+  });
+
+  it('forgets destinations of the owner that has the most when there are too many, and counts them as lost', () => {
     const db = database({ mostDestinations: 100 });
+    const few = Array.from({ length: 10 }, (_, n) =>
+      flow({ owner: 'name:db', container: 'db', port: n + 1 }),
+    );
+    db.started([{ owner: 'name:db', id: 'db', name: 'db', isStart: true }], START);
+    db.write(few, 0, START);
     for (let n = 0; n < 150; n++) db.write([flow({ port: n + 1, time: START + n })], 0, START + n);
     while (db.prune(START + 200));
-    expect(db.facts()).toMatchObject({ destinations: 100, forgotten: 50, rows: 100 });
-    expect(db.write([flow({ port: 1 })], 0, START).first).toHaveLength(1);
-    expect(db.write([flow({ port: 150 })], 0, START).first).toHaveLength(0);
+    expect(db.facts()).toMatchObject({ destinations: 100, dropped: 60, rows: 100 });
+    expect(db.record('name:db')).toMatchObject({ dropped: 60, seen: { length: 10 } });
+    expect(db.write([flow({ port: 60 })], 0, START).first).toHaveLength(1);
+    expect(db.write([flow({ port: 61 }), flow({ port: 150 }), ...few], 0, START).first).toHaveLength(0);
   });
 
   it('marks destinations as known, also those that come later', () => {

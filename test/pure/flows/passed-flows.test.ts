@@ -1,7 +1,9 @@
 /** Records of what has passed: their containers, names and entries. */
-import { describe, expect, it } from 'vitest';
+import { EventEmitter } from 'node:events';
+import { describe, expect, it, vi } from 'vitest';
 import { keyOfEnds, VerifiedNames } from '../../../src/connections/verified-names.js';
-import { type PassedContact, PassedFlows } from '../../../src/flows/passed-flows.js';
+import type { FlowGap } from '../../../src/flows/flow-record.js';
+import { type PassedContact, PassedFlows, type PassedFlowsParts } from '../../../src/flows/passed-flows.js';
 import { NO_SENDER, octetsOf, type PassedFlow } from '../../../src/kernel/netlink/flow-accounting.js';
 import { Current, Signal } from '../../../src/lib/current.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
@@ -34,6 +36,7 @@ function make(
   subjects: readonly Subject[],
   containers: readonly ContainerFacts[],
   resolved: readonly string[] = [],
+  more: Partial<PassedFlowsParts> = {},
 ) {
   const clock = { now: 1_000_000 };
   const departing = new Signal<string>();
@@ -58,6 +61,7 @@ function make(
     verified,
     log: { warn: () => undefined, error: () => undefined },
     now: () => clock.now,
+    ...more,
   });
   const stateOf = (of: readonly Subject[]): AppliedState =>
     ({
@@ -219,7 +223,72 @@ it('counts what is in no record', () => {
   const missed: number[] = [];
   passed.missed.subscribe((count) => missed.push(count));
   passed.take({ flows: [], lost: 3, dropped: 2, malformed: 1, error: 'no such table' });
+  expect(passed.warning).toBe('open connections are recorded only when they end: no such table');
   passed.take({ flows: [], lost: 4, dropped: 2, malformed: 1 });
-  expect([missed, passed.error]).toEqual([[6, 1], undefined]);
-  expect(passed.notRecorded.join()).toMatch(/macvlan/);
+  expect([missed, passed.warning]).toEqual([[6, 1], expect.stringContaining('no such table')]);
+  passed.take({ flows: [], lost: 4, dropped: 2, malformed: 1, until: 5 });
+  expect([missed, passed.warning]).toEqual([[6, 1], undefined]);
+});
+
+it('counts a batch that could not be recorded, which covers its time', () => {
+  const web = member(2, 'any');
+  const { passed, sendersNow } = make([web], [facts(web.id, 'web')]);
+  const sender = sendersNow().addresses.get(octetsOf('172.18.0.2')) ?? 0;
+  const [missed, until]: [number[], number[]] = [[], []];
+  passed.missed.subscribe((count) => missed.push(count));
+  passed.recordedUntil.subscribe((time) => until.push(time));
+  passed.recorded.subscribe(() => {
+    throw new Error('a fault');
+  });
+  const flows = [flow(sender, { connections: 3 }), flow(sender, { dport: 80, connections: 0 })];
+  expect(() => passed.take({ flows, lost: 2, dropped: 0, malformed: 0, until: 7 })).toThrow('a fault');
+  expect([missed, until]).toEqual([[6], [7]]);
+});
+
+it('warns while the thread has ended, and has a gap from the last read until the next', async () => {
+  vi.useFakeTimers();
+  const threads: (EventEmitter & { failed?: true })[] = [];
+  const start = (): never => {
+    if (threads.length === 1) {
+      threads.push(new EventEmitter());
+      throw new Error('no thread');
+    }
+    const thread = Object.assign(new EventEmitter(), {
+      unref: () => undefined,
+      postMessage: ({ end }: { end?: true }) => end && thread.emit('message', 'ended'),
+      terminate: async () => thread.emit('exit', 0),
+    });
+    threads.push(thread);
+    return thread as never;
+  };
+  try {
+    const { passed, clock } = make([], [], [], { start });
+    const gaps: FlowGap[] = [];
+    passed.interrupted.subscribe((gap) => gaps.push(gap));
+    passed.begin();
+    const read = (until: number) =>
+      threads.at(-1)?.emit('message', { flows: [], lost: 0, dropped: 0, malformed: 0, until });
+    read(999_000);
+    expect([passed.warning, gaps]).toEqual([undefined, []]);
+    threads[0]?.emit('error', new Error('out of memory'));
+    expect(passed.warning).toBe('connections are not recorded: out of memory');
+    clock.now += 10_000;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([threads.length, passed.warning]).toEqual([2, 'connections are not recorded: no thread']);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([threads.length, passed.warning]).toEqual([3, 'connections are not recorded: no thread']);
+    read(1_021_000);
+    expect(passed.warning).toBeUndefined();
+    expect(gaps.map(({ from, to }) => [from, to])).toEqual([
+      [999_000, 1_000_000],
+      [1_000_000, 1_010_000],
+      [1_010_000, 1_021_000],
+    ]);
+    // the end of the service is no failure: its next start has the gap
+    clock.now += 30_000;
+    await passed[Symbol.asyncDispose]();
+    expect([passed.warning, gaps.length]).toEqual([undefined, 3]);
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -37,7 +37,7 @@ services:
         a.org
         api.github.com
         github.com
-        # list:github   # in place of api.github.com, github.com: has 11 entries
+        # list:github   # in place of api.github.com; github.com: has 11 entries
         # pastebin.com   # anyone can receive data there: pastes (a paste site: anyone can read what is written there)
   db:
     labels:
@@ -85,11 +85,13 @@ it('a text of another party ends neither the comment nor the label', () => {
   expect(text).toContain('# hooks.slack.com   # x evil: $$HOME $$A # y\n');
 });
 
-it.each<[string, readonly string[], readonly string[]]>([
-  ['a.org\n# b.org   # why', ['a.org'], []],
-  ['a.org\nb.org   # why, c.org\nd.org', ['a.org', 'b.org', 'd.org'], []],
-  ['a.org, # b.org', ['a.org'], []],
-  ['# only a comment', [], []],
+it.each<[string, readonly string[]]>([
+  ['a.org\n# b.org   # why', ['a.org']],
+  ['a.org\nb.org   # why c.org\nd.org', ['a.org', 'b.org', 'd.org']],
+  ['a.org\n  # why, c.org: what!\r\nd.org', ['a.org', 'd.org']],
+  ['# hooks.slack.com   # anyone can receive data there: a, b\nd.org', ['d.org']],
+  ['a.org, # b.org', ['a.org']],
+  ['# only a comment', []],
 ])('the label %j has the entries %j', (allow, entries) => {
   const facts = {
     labels: { 'drawbridge.allow': allow },
@@ -102,6 +104,25 @@ it.each<[string, readonly string[], readonly string[]]>([
   expect(intent.allow.map((e) => e.canonical)).toEqual(entries);
   // A label that has nothing but comments enforces as an empty one does.
   expect([intent.broken, intent.hasEntries]).toEqual([false, true]);
+});
+
+/** As YAML folds them (`>-`), or written so: what follows the comment may be entries. */
+it.each([
+  ['allow', '*.example.com, # api !evil.example.com'],
+  ['allow', '*.example.com # api !evil.example.com'],
+  ['allow', '*.example.com # api, !evil.example.com'],
+  ['allow', '*.example.com # api, b.org'],
+  ['allow', ', # api !evil.example.com'],
+  ['allow', '# api !evil.example.com'],
+  ['allow', '  # api,!evil.example.com\na.org'],
+  ['allow', 'a.org\n*.example.com # api !evil.example.com'],
+  ['lists', 'npm # ours, github'],
+  ['list', '# ours !github'],
+])('a label %s whose comment may hide entries permits nothing: %j', (key, text) => {
+  const labels = { [`drawbridge.${key}`]: text };
+  const intent = readLabels({ labels, imageLabels: {}, imageId: 'x', image: 'x' } as never, []);
+  expect([intent.broken, intent.hasEntries, intent.allow, intent.lists]).toEqual([true, true, [], []]);
+  expect(intent.notes[0]?.detail).toContain('may hide entries');
 });
 
 it('a list has comments as well, and a # within a word is none', () => {
