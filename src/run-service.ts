@@ -50,7 +50,7 @@ export async function runService({ config, log, former }: RunOptions): Promise<S
   raisePriority(log);
   logContained(log);
   if (config.failure === 'open') log.warn({ failure: 'open' }, FAILURE_OPEN);
-  await findKeeper(config.state, log);
+  await findKeeper(config, log);
   await layClosedFirst(config, log);
   const open = (): Promise<SharedStore> => openStore(config, log);
   const begin = (shared: SharedStore): Promise<Service> => startOrStayClosed(config, log, shared, former);

@@ -9,6 +9,7 @@ import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
 import {
   type CheckCounts,
+  type NamesOf,
   type OpenFlow,
   readSavedFlows,
   SAVED_FORMAT,
@@ -59,9 +60,9 @@ export function waitingIn(queues: readonly CheckQueue[]): Pick<CheckCounts, 'wai
 const SAVED = 'connections that are checked';
 
 /** Leaves the connections that are being checked to the next process, if one is to follow. */
-export function bequeathFlows(flows: Iterable<OpenFlow>): void {
+export function bequeathFlows(flows: Iterable<OpenFlow>, namesOf: NamesOf): void {
   if (!keptSockets.isSealed) return;
-  const fd = memoryFile(SAVED, saveFlows(flows));
+  const fd = memoryFile(SAVED, saveFlows(flows, namesOf));
   keptSockets.keep(SAVED, SAVED_FORMAT, [fd]);
   closeDescriptor(fd);
 }

@@ -1,6 +1,6 @@
 /**
  * The check of names: packets that wait in a queue of the kernel until the name that their flow asks for was evaluated. It gives verdicts
- * and changes no packet. Without it, and while the queue is full, the kernel drops what would be queued.
+ * and changes no packet. While the queue is full, and without a process that has it open, the kernel drops what would be queued.
  */
 
 import type { PublishedKeys } from '../dns/published-keys.js';
@@ -49,7 +49,7 @@ import { judgeNow, keyOfEnds, type VerifiedNames } from './verified-names.js';
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly verified: Pick<VerifiedNames, 'note' | 'facts'>;
+  readonly verified: Pick<VerifiedNames, 'note' | 'namesOf' | 'facts'>;
   readonly keys: Pick<PublishedKeys, 'lookUp'>;
   /** Deletes the entry of a connection that was refused. */
   readonly kernel: { readonly flows: Pick<Conntrack, 'deleteByOrigin'> };
@@ -120,7 +120,8 @@ export class ConnectionChecks implements Disposable {
 
   #goOn(saved: SavedFlow): void {
     const flow = this.#begin(saved, this.#o.applied.value?.subjects.get(saved.container));
-    if (flow) for (const outcome of repeated(flow, saved, this.#o.now())) this.#settle(flow, outcome);
+    const judge = judgeNow(saved.container, saved.ends, this.#o);
+    if (flow) for (const outcome of repeated(flow, saved, judge, this.#o.now())) this.#settle(flow, outcome);
   }
 
   [Symbol.dispose](): void {
@@ -128,7 +129,7 @@ export class ConnectionChecks implements Disposable {
     clearTimeout(this.#idleTimer);
     if (this.#isReading) {
       this.#noteBegun();
-      bequeathFlows(this.#flows.all);
+      bequeathFlows(this.#flows.all, (flow) => this.#o.verified.namesOf(flow));
     }
     // the senders send again what waits here
     for (const flow of [...this.#flows.all]) this.#forget(flow);

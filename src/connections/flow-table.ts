@@ -82,18 +82,33 @@ export interface SavedFlow extends BegunFlow {
   readonly container: string;
   readonly start: number;
   readonly tls?: Exchanged;
+  /** The names for which it was permitted. */
+  readonly names: readonly string[];
 }
+export type NamesOf = (flow: FlowEnds) => readonly string[];
+const REVOKED = 'a name for which it was permitted is not permitted any more';
 /** Those that were used last. Others must connect again. */
 const MOST_SAVED = 4_096;
 /** Differs when a process of another version would read it in another way. */
-export const SAVED_FORMAT = '1';
+export const SAVED_FORMAT = '2';
 
-export function saveFlows(flows: Iterable<OpenFlow>): Buffer {
+export function saveFlows(flows: Iterable<OpenFlow>, namesOf: NamesOf): Buffer {
   const open = [...flows].filter((flow) => !flow.isDone).sort((a, b) => b.used - a.used);
-  return serialize(open.slice(0, MOST_SAVED).flatMap((flow) => savedFlow(flow) ?? []));
+  return serialize(open.slice(0, MOST_SAVED).flatMap((flow) => savedFlow(flow, namesOf(flow)) ?? []));
 }
-/** What the check of the flow says to what was sent before. It is evaluated again: the policy may have changed. */
-export function* repeated({ check }: OpenFlow, { start, tls }: SavedFlow, now: number): Generator<Outcome> {
+/** The outcomes of the names for which the flow was permitted, and of what was sent before. All is evaluated again: the policy may have changed. */
+export function* repeated(
+  { check }: OpenFlow,
+  { start, tls, names }: SavedFlow,
+  judge: NameJudge,
+  now: number,
+): Generator<Outcome> {
+  if (check instanceof HttpFlow)
+    for (const name of names) {
+      const decision = judge.request({ kind: 'name', name });
+      if (decision.allow) yield { release: [], drop: [], state: check.state, allowed: [decision] };
+      else return yield check.refuse(REVOKED);
+    }
   if (!(check instanceof TlsFlow) || !tls) return;
   const { client, server, serverStart = 0 } = tls;
   const [ofClient, ofServer] = [
@@ -106,22 +121,16 @@ export function* repeated({ check }: OpenFlow, { start, tls }: SavedFlow, now: n
 /** Throws when it cannot be read. */
 export const readSavedFlows = (bytes: Buffer): readonly SavedFlow[] => deserialize(bytes) as SavedFlow[];
 
-function savedFlow({
-  proto,
-  source,
-  sourcePort,
-  address,
-  port,
-  container,
-  start,
-  check,
-}: OpenFlow): SavedFlow | undefined {
+function savedFlow(
+  { proto, source, sourcePort, address, port, container, start, check }: OpenFlow,
+  names: readonly string[],
+): SavedFlow | undefined {
   if (start === undefined || check instanceof QuicFlow) return undefined;
   const place = check instanceof HttpFlow ? { http: check.place } : { tls: check.exchanged };
   const { http, tls } = { http: undefined, tls: undefined, ...place };
   if (!http && !tls) return undefined;
   const ends = { proto, source, sourcePort, address, port };
-  return { ends, container, start, ...(http && { http }), ...(tls && { tls }) };
+  return { ends, container, start, names, ...(http && { http }), ...(tls && { tls }) };
 }
 
 /** A SYN of a container that the applied state does not have yet: the kernel has new rules a moment before it. */

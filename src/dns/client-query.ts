@@ -199,6 +199,8 @@ export interface ClientRequest {
   readonly message: Buffer;
   readonly transport: 'udp' | 'tcp';
   readonly client: { readonly address: string; readonly port: number };
+  /** When it was received, or its connection accepted (ms, monotonic). */
+  readonly receivedAt: number;
   /** Our end. */
   readonly server: { readonly address: string; readonly port: number };
   /** Set when the socket is inside the network namespace of a container: then the socket identifies the client. */

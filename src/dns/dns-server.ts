@@ -194,6 +194,7 @@ export class DnsServer {
       },
       error: (errno) => this.#unsent(place.local, errno),
     });
+    socket.drain(); // what waits was sent before now, and is dated so
     return socket;
   }
 
@@ -217,7 +218,8 @@ export class DnsServer {
     }
     const message = Buffer.from(query.bytes.subarray(query.start, query.end));
     const from = { address, port: datagrams.sourcePort(i) };
-    const request = { ...addressedTo(place), message, transport: 'udp', client: from } as const;
+    const receivedAt = now.monotonic;
+    const request = { ...addressedTo(place), message, transport: 'udp', client: from, receivedAt } as const;
     this.#later(socket, request, datagrams.sender(i)).catch((e: unknown) => this.#failed(e));
   }
 
@@ -264,6 +266,7 @@ export class DnsServer {
     // Half open: a client may end its side and still wait for its answers.
     return createServer({ allowHalfOpen: true }, (socket) => {
       const client = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
+      const receivedAt = performance.now();
       const key = place.container ?? client.address;
       const count = (this.#connections.get(key) ?? 0) + 1;
       if (count > (this.#options.connections ?? 64)) {
@@ -273,7 +276,7 @@ export class DnsServer {
       this.#connections.set(key, count);
       socket.once('close', () => this.#disconnected(key));
       serveStream(socket, (message) =>
-        this.#answer({ ...addressedTo(place), message, transport: 'tcp', client }),
+        this.#answer({ ...addressedTo(place), message, transport: 'tcp', client, receivedAt }),
       );
     });
   }

@@ -1,17 +1,16 @@
 /** Which container may resolve which name: the part of the applied policy that the DNS server needs. */
 
-import type { ResolverFacts } from '../docker/resolv-conf.js';
+import { type Inspected, KnownResolvers, type ResolverFacts } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
-import type { ContainerFacts } from '../policy/container.js';
 import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import type { CurrentThreats } from '../policy/threat.js';
-import { type AppliedState, LATEST_MS } from '../ruleset/applied-state.js';
+import { type AppliedState, type Binding, LATEST_MS } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { deniesAddress } from '../ruleset/deny-plan.js';
 import { type Subject, UNATTRIBUTED_ID } from '../ruleset/desired-state.js';
@@ -77,7 +76,11 @@ const AGAIN_MS = 100;
 export class NamesPolicy {
   readonly #o: NamesPolicyOptions;
   #state: AppliedState | undefined;
-  #byAddress = new Map<string, string>();
+  #byAddress: ReadonlyMap<string, Holder> = new Map();
+  /** Until when an address was bound to a container that has it no more (ms, monotonic). */
+  readonly #former = new Map<string, number>();
+  /** When the state that an earlier process has left was read. */
+  #inheritedAt = 0;
   #revision = 0;
   #seen: { readonly hosts?: ReadonlySet<string>; readonly version?: unknown } = {};
   readonly #waiting = new Set<() => void>();
@@ -98,16 +101,33 @@ export class NamesPolicy {
 
   /** Take the state of a pass, and wake the queries that wait for it. */
   applied(state: AppliedState): void {
-    if (this.#state?.vethMap !== state.vethMap)
-      this.#byAddress = new Map(
-        [...state.vethMap.bindings.values()].flatMap((b) =>
-          [b.ip4, b.ip6].filter((a) => a !== undefined).map((a) => [a, b.container] as const),
-        ),
-      );
+    if (this.#state?.vethMap !== state.vethMap) this.#bind(state.vethMap.bindings);
     this.#state = state;
     this.#unattributedIn = subnetsWithUnattributed(state);
     this.#revision++;
     for (const wake of [...this.#waiting]) wake();
+  }
+
+  /** `addresses`: those that the rules of an earlier process bind. Of its sockets, all that has waited was received by now. */
+  inherited(addresses: ReadonlySet<string>, bindings: ReadonlyMap<number, Binding>): void {
+    this.#inheritedAt = performance.now();
+    this.#byAddress = new Map([...addresses].map((a) => [a, { container: '', since: 0 }]));
+    this.#bind(bindings);
+    this.#byAddress = new Map();
+  }
+
+  #bind(bindings: ReadonlyMap<number, Binding>): void {
+    const now = performance.now();
+    const before = this.#byAddress;
+    this.#byAddress = new Map(
+      [...bindings.values()].flatMap(({ container, since, ...b }) =>
+        [b.ip4, b.ip6]
+          .flatMap((a) => a ?? [])
+          .map((a) => [a, { container, since: since && Math.max(since, this.#inheritedAt) }]),
+      ),
+    );
+    for (const [address, until] of this.#former) if (now - until > FORMER_MS) this.#former.delete(address);
+    for (const address of before.keys()) if (!this.#byAddress.has(address)) this.#former.set(address, now);
   }
 
   /**
@@ -131,10 +151,14 @@ export class NamesPolicy {
     for (const wake of [...this.#waiting]) wake();
   }
 
-  /** The container that has this source address now; undefined when none is known. */
-  containerAt(address: string): string | undefined {
+  /**
+   * The container that has this source address, and had it at this time (ms, monotonic); undefined when none is known. What has waited in a
+   * socket may be of a former holder of the address.
+   */
+  containerAt(address: string, at = Number.POSITIVE_INFINITY): string | undefined {
     const known = this.#byAddress.get(address);
-    if (known !== undefined) return known;
+    if (known) return at >= known.since ? known.container : undefined;
+    if (at < (this.#former.get(address) ?? 0)) return undefined;
     return this.#unattributed.has(address) || this.#isOfUnattributed(address) ? UNATTRIBUTED_ID : undefined;
   }
 
@@ -150,9 +174,9 @@ export class NamesPolicy {
   }
 
   /** Wait until `containerAt` knows a container; undefined after `ms`. */
-  awaitClient(address: string, ms: number): Promise<string | undefined> {
+  awaitClient(address: string, at: number, ms: number): Promise<string | undefined> {
     return this.#until(
-      () => this.containerAt(address),
+      () => this.containerAt(address, at),
       ms,
       () => this.#o.docker.view().starting.size > 0,
     );
@@ -312,10 +336,16 @@ export class NamesPolicy {
   }
 }
 
+/** A container with an address, and since when (ms, monotonic). */
+interface Holder {
+  readonly container: string;
+  readonly since: number;
+}
+
 /** What the steps of a query ask of the policy. */
 export type QueryPolicy = Omit<
   NamesPolicy,
-  'applied' | 'unattributedSender' | 'refreshResolvers' | 'resolverOf' | 'decideAs'
+  'applied' | 'inherited' | 'unattributedSender' | 'refreshResolvers' | 'resolverOf' | 'decideAs'
 >;
 
 interface Resolver {
@@ -331,6 +361,8 @@ function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
 }
 
 const MAX_UNATTRIBUTED = 4_096;
+/** Longer than a query waits. */
+const FORMER_MS = 60_000;
 
 function subnetsWithUnattributed({ vethMap, unattributed }: AppliedState): readonly Range[] {
   const masters = new Set(
@@ -358,39 +390,4 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
       ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0)
       : 0;
   return weight(b) - weight(a);
-}
-
-/** Containers of a view; `privileges` are known after an inspect. */
-type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
-
-/** The resolv.conf of containers, each read once as Docker wrote it, after an inspect. */
-class KnownResolvers {
-  readonly #docker: Pick<DockerWatch, 'resolver'>;
-  /** Undefined: it is being read. */
-  readonly #known = new Map<string, ResolverFacts | undefined>();
-  /** Of the last view: a file that could not be read is read again when Docker has reported something. */
-  #seen: Inspected | undefined;
-
-  constructor(docker: Pick<DockerWatch, 'resolver'>) {
-    this.#docker = docker;
-  }
-
-  of(container: string): ResolverFacts | undefined {
-    return this.#known.get(container);
-  }
-
-  refresh(containers: Inspected): void {
-    if (this.#seen === containers) return;
-    this.#seen = containers;
-    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
-    for (const [id, c] of containers) if (c.privileges && !this.#known.has(id)) void this.#fetch(id);
-  }
-
-  async #fetch(id: string): Promise<void> {
-    this.#known.set(id, undefined);
-    // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
-    const facts = await this.#docker.resolver(id).catch(() => undefined);
-    if (facts === undefined || facts.isUnknown) this.#known.delete(id);
-    else this.#known.set(id, facts);
-  }
 }

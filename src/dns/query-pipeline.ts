@@ -130,14 +130,18 @@ export class QueryPipeline {
     const { policy } = this.#o;
     if (request.container !== undefined)
       return (await policy.awaitContainer(request.container, awaitMs)) ? request.container : undefined;
-    return policy.containerAt(request.client.address) ?? (await this.#awaitClient(request.client.address));
+    const { address } = request.client;
+    return (
+      policy.containerAt(address, request.receivedAt) ??
+      (await this.#awaitClient(address, request.receivedAt))
+    );
   }
 
-  async #awaitClient(address: string): Promise<string | undefined> {
+  async #awaitClient(address: string, receivedAt: number): Promise<string | undefined> {
     if (this.#waitingClients >= maxWaitingClients) return undefined;
     this.#waitingClients += 1;
     try {
-      return await this.#o.policy.awaitClient(address, awaitMs);
+      return await this.#o.policy.awaitClient(address, receivedAt, awaitMs);
     } finally {
       this.#waitingClients -= 1;
     }

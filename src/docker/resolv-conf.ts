@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseAddress } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
 
 /**
  * Reads a container's resolv.conf, and uses it only while Docker was the last to change it. The file is mounted writable into
@@ -149,5 +150,43 @@ function changedAt(path: string): bigint | undefined {
     return statSync(path, { bigint: true, throwIfNoEntry: false })?.ctimeNs;
   } catch {
     return undefined;
+  }
+}
+
+/** Containers of a view; `privileges` are known after an inspect. */
+export type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
+
+interface ResolverSource {
+  resolver(container: string): Promise<ResolverFacts>;
+}
+/** The resolv.conf of containers, each read once as Docker wrote it, after an inspect. */
+export class KnownResolvers {
+  readonly #docker: ResolverSource;
+  /** Undefined: it is being read. */
+  readonly #known = new Map<string, ResolverFacts | undefined>();
+  /** Of the last view: a file that could not be read is read again when Docker has reported something. */
+  #seen: Inspected | undefined;
+
+  constructor(docker: ResolverSource) {
+    this.#docker = docker;
+  }
+
+  of(container: string): ResolverFacts | undefined {
+    return this.#known.get(container);
+  }
+
+  refresh(containers: Inspected): void {
+    if (this.#seen === containers) return;
+    this.#seen = containers;
+    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
+    for (const [id, c] of containers) if (c.privileges && !this.#known.has(id)) void this.#fetch(id);
+  }
+
+  async #fetch(id: string): Promise<void> {
+    this.#known.set(id, undefined);
+    // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
+    const facts = await this.#docker.resolver(id).catch(() => undefined);
+    if (facts === undefined || facts.isUnknown) this.#known.delete(id);
+    else this.#known.set(id, facts);
   }
 }

@@ -105,7 +105,7 @@ function bindBridge(
     const kept = old && byContainer.get(old.container)?.find((c) => c.endpoint.mac === old.mac);
     if (!kept) continue;
     taken.add(kept);
-    out.set(port.index, bindingOf(bridge, network, port, kept));
+    out.set(port.index, { ...bindingOf(bridge, network, port, kept), since: old.since });
   }
   const freePorts = ports.filter((p) => !out.has(p.index));
   const free = all.filter((c) => !taken.has(c));
@@ -130,6 +130,7 @@ function bindingOf(
     bridge,
     networkId: network.id,
     mac: endpoint.mac,
+    since: port.since,
     ...(endpoint.ip4 ? { ip4: endpoint.ip4 } : {}),
     ...(endpoint.ip6 ? { ip6: endpoint.ip6 } : {}),
   };

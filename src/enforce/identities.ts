@@ -1,14 +1,14 @@
 import type { KernelSnapshot } from '../kernel/read-rules.js';
 import type { DockerView } from '../policy/container.js';
 import type { Mode } from '../policy/policy.js';
-import type { Binding } from '../ruleset/applied-state.js';
+import type { Binding, HostLink } from '../ruleset/applied-state.js';
 import { type Marks, UNATTRIBUTED } from '../ruleset/marks.js';
 
 const QUARANTINE_MS = 30_000;
 
 /**
  * Identities of containers in packet marks: the lowest free one, so that the dispatch tree stays shallow. An identity rests
- * before it is given out again: packets that wait in a queue may still carry it.
+ * before it is given out again, also over a restart: packets that wait in a queue may still carry it.
  */
 export class Identities {
   readonly #byId = new Map<string, number>();
@@ -57,8 +57,13 @@ export class Identities {
       if (ids.has(id)) continue;
       this.#byId.delete(id);
       this.#used.delete(n);
-      this.#resting.set(n, now + QUARANTINE_MS);
+      this.rest(n, now);
     }
+  }
+
+  /** Not to be assigned for a while. */
+  rest(identity: number, now: number): void {
+    this.#resting.set(identity, now + QUARANTINE_MS);
   }
 
   #lowestFree(now: number): number {
@@ -77,15 +82,20 @@ export function foundIn({ bridge, hostMarks, isInstalled }: KernelSnapshot): 'ru
 
 /**
  * Restore the container of each veth from the kernel after a restart, with its identity, so that no packet meets the chain
- * of another container while the first pass runs.
+ * of another container while the first pass runs. A container can have the MAC and the addresses of one that has gone meanwhile:
+ * only a veth that is there proves that it is the same. Other identities rest: what waits in a queue may carry them.
  */
 export function restoreBindings(
   { bridge, hostMarks }: KernelSnapshot,
   view: DockerView,
   marks: Marks,
   identities: Identities,
+  at: { readonly links: readonly Pick<HostLink, 'index'>[]; readonly now: number },
 ): Map<number, Binding> {
   const bindings = new Map<number, Binding>();
+  const links = new Set(at.links.map(({ index }) => index));
+  for (const mark of [...hostMarks.values(), ...bridge.id4.values(), ...bridge.id6.values()])
+    identities.rest((mark & marks.identity) >>> marks.shift, at.now);
   for (const [path, mark] of hostMarks)
     adoptHost(path, (mark & marks.identity) >>> marks.shift, view, identities);
   const known = holders(view);
@@ -93,7 +103,7 @@ export function restoreBindings(
     const [port = '', mac = '', address = ''] = key.split(' . ');
     const found = known.get(`${mac} ${address}`);
     const identity = (mark & marks.identity) >>> marks.shift;
-    if (!found || identity <= UNATTRIBUTED) continue;
+    if (!found || identity <= UNATTRIBUTED || !links.has(Number(port))) continue;
     identities.adopt(found.container, identity);
     bindings.set(Number(port), { ...found, ifindex: Number(port) });
   }
@@ -145,6 +155,7 @@ function holders(view: DockerView): ReadonlyMap<string, Omit<Binding, 'ifindex'>
         bridge: '',
         networkId,
         mac,
+        since: 0,
         ...(ip4 ? { ip4 } : {}),
         ...(ip6 ? { ip6 } : {}),
       };

@@ -35,7 +35,7 @@ export interface PassParts
     readonly senders: Pick<HostCgroupTable, 'find' | 'setInstalled'>;
     readonly resolvers: Pick<HostResolvers, 'sync'>;
   };
-  readonly names: Pick<NamesPolicy, 'applied'>;
+  readonly names: Pick<NamesPolicy, 'applied' | 'inherited'>;
   readonly dns: Pick<DnsService, 'members' | 'isMember' | 'learn'>;
   readonly threats: Pick<ActiveThreats, 'has' | 'repair'>;
   /** Installs the rules inside the network namespaces of macvlan and ipvlan containers. */
@@ -281,12 +281,11 @@ export class EnforcementPass {
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
   async wanted(): Promise<DesiredState> {
     const { ports, view } = await this.#veths.read(this.#o.docker.view());
-    const hosts = this.#o.hostMode.senders.find(view);
-    return compile(this.#input.preview({ view, vethMap: ports, hosts }));
+    return compile(this.#input.preview({ view, vethMap: ports, hosts: this.#o.hostMode.senders.find(view) }));
   }
 
   async #restore(at: Progress): Promise<void> {
-    const { kernel, hostMode, shape } = this.#o;
+    const { kernel, hostMode, names, shape } = this.#o;
     const snapshot = await kernel.readSnapshot();
     const { bridge } = snapshot;
     this.#found ??= foundIn(snapshot);
@@ -296,9 +295,11 @@ export class EnforcementPass {
     at.sets = snapshot.sets;
     hostMode.senders.setInstalled(snapshot.hostGates);
     this.#zones.takeOver(snapshot.hostZones);
-    const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities);
+    const there = { links: await kernel.links(), now: this.#o.now() };
+    const bindings = restoreBindings(snapshot, at.docker, shape.marks, this.#identities, there);
     this.restored.emit(modesIn(snapshot, bindings, shape.marks));
     const left = hasRules ? addressesIn(bridge) : undefined;
+    names.inherited(addressesIn(bridge), bindings);
     this.#veths.takeOver(bindings, hasRules ? bridge.strict : new Set(), left, this.#found === 'base');
   }
 

@@ -18,18 +18,19 @@ export interface KeeperOptions {
   readonly config: Pick<Config, 'state' | 'failure' | 'kernel'>;
   readonly log: Pick<Logger, 'warn' | 'debug'>;
 }
-/** A process that is meant: its pid, and when it began, in ticks since the boot. */
+/** The pid of a keeper, when the process began (in ticks since the boot), and the kernel settings of the service that started it. */
 interface Identity {
   readonly pid: number;
   readonly began: string;
+  readonly kernel: string;
 }
-/** The sockets that the process before has kept, and the process that has them. */
-let found: { readonly fd: number; readonly keeper: Identity } | undefined;
+/** The other end of the unix socket of an earlier service, or of an earlier start in this process (SIGHUP), and the keeper that has it open. */
+let former: { readonly fd: number; readonly keeper: Identity } | undefined;
 
 const FILE = 'keeper';
-/** Of the unix socket in the keeper. */
+/** The descriptor of the unix socket in the keeper. */
 const FD = 3;
-/** Tenths of a second. A start has taken over long before: systemd begins it after one second. */
+/** In tenths of a second. systemd starts the service again after one second, and the start takes the sockets over at once. */
 const TENTHS = 300;
 /**
  * Standard input ends with the service. The lock is a file of its own for each process that has it. A process that takes the sockets over has
@@ -58,36 +59,48 @@ function beganAt(pid: number): string {
 
 function identityIn(state: string): Identity | undefined {
   try {
-    const { pid, began } = JSON.parse(readFileSync(join(state, FILE), 'utf8')) as Identity;
-    return Number.isInteger(pid) && beganAt(pid) === began ? { pid, began } : undefined;
+    const { pid, began, kernel } = JSON.parse(readFileSync(join(state, FILE), 'utf8')) as Identity;
+    return Number.isInteger(pid) && beganAt(pid) === began ? { pid, began, kernel } : undefined;
   } catch {
     return undefined; // no file, or its process is gone
   }
 }
 
 /**
- * Open the sockets that the process before has kept, if there are any: before the folder is locked. Nothing is taken out of them until then, since
- * another instance may be running.
+ * Open the sockets that an earlier service has kept, if there are any: before the folder is locked. Nothing is taken out of them until then, since
+ * another instance may be running. Packets in them carry marks of its layout: where the kernel settings differ, the sockets are closed.
  */
-export async function findKeeper(state: string, log: Pick<Logger, 'warn'>): Promise<void> {
-  const keeper = identityIn(state);
-  if (!keeper) return ended(endWaiting());
-  const verify = (): void => {
-    if (beganAt(keeper.pid) !== keeper.began) throw new Error('it has ended');
-  };
-  try {
-    found = { fd: descriptorOf(keeper.pid, FD, verify), keeper };
-  } catch (err) {
-    log.warn(
-      { err: String(err) },
-      'the sockets of the process before cannot be taken over: what waits in them is lost',
-    );
+export async function findKeeper(
+  { state, kernel }: Pick<Config, 'state' | 'kernel'>,
+  log: Pick<Logger, 'warn'>,
+): Promise<void> {
+  if (former) {
+    if (former.keeper.kernel !== settingsOf(kernel)) await endFormer();
+    return;
   }
+  const keeper = identityIn(state);
+  if (keeper && keeper.kernel === settingsOf(kernel)) {
+    try {
+      former = { fd: descriptorOf(keeper.pid, FD, () => beganAs(keeper)), keeper };
+      return;
+    } catch (err) {
+      log.warn(
+        { err: String(err) },
+        'the sockets of the process before cannot be taken over: what waits in them is lost',
+      );
+    }
+  }
+  for (const end = Date.now() + ENDED_MS; keeper && isAlive(keeper.pid) && Date.now() < end; await sleep(20))
+    endWaiting(); // a keeper that does not wait belongs to another instance
+  await ended(endWaiting());
+}
+const settingsOf = (kernel: Config['kernel']): string => JSON.stringify(kernel);
+
+function beganAs({ pid, began }: Identity): void {
+  if (beganAt(pid) !== began) throw new Error('it has ended');
 }
 
-/**
- * Those that wait in this network namespace for a service, with whatever state folder, have the queues. Returns their pids.
- */
+/** End the keepers that wait in this network namespace for a service, with whatever state folder: they have the queues open. Returns their pids. */
 function endWaiting(): readonly number[] {
   const own = readlinkSync('/proc/self/ns/net');
   return readdirSync('/proc').flatMap((name) => {
@@ -104,21 +117,28 @@ function endWaiting(): readonly number[] {
 }
 
 const ENDED_MS = 1_000;
-/** Ends the keeper of a state folder, and those that wait. With them the sockets are closed: no queue is bound but by a service that runs. */
+/** End the keeper of a state folder, and those that wait. With them the sockets are closed: no queue is bound but by a service that runs. */
 export async function endKeeper(state: string): Promise<void> {
-  if (found) closeDescriptor(found.fd);
-  found = undefined;
+  await endFormer();
   const keeper = identityIn(state);
   if (keeper) kill(keeper);
-  forget(state);
+  removeFile(state);
   await ended([...(keeper ? [keeper.pid] : []), ...endWaiting()]);
 }
-/** A file that cannot be removed, as on a read-only disk, names a process that is over: its start would be compared. */
-function forget(state: string): void {
+async function endFormer(): Promise<void> {
+  if (!former) return;
+  const { fd, keeper } = former;
+  former = undefined;
+  closeDescriptor(fd);
+  kill(keeper);
+  await ended([keeper.pid]);
+}
+/** A file that stays, in a folder that is read-only, names a process that has ended: `identityIn` does not accept it. */
+function removeFile(state: string): void {
   try {
     rmSync(join(state, FILE), { force: true });
   } catch {
-    // the closed base and teardown go on
+    // EROFS, EACCES
   }
 }
 async function ended(pids: readonly number[]): Promise<void> {
@@ -134,11 +154,12 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function kill({ pid, began }: Identity): void {
+function kill(keeper: Identity): void {
   try {
-    if (beganAt(pid) === began) process.kill(-pid, 'SIGKILL'); // with the command that it waits for
+    beganAs(keeper);
+    process.kill(-keeper.pid, 'SIGKILL'); // with the command that it waits for
   } catch {
-    // ENOENT, ESRCH: it has ended.
+    // It has ended.
   }
 }
 
@@ -148,7 +169,8 @@ const beatsOf = ({ failure, kernel }: KeeperOptions['config']): readonly string[
 
 export class Keeper implements AsyncDisposable {
   readonly #o: KeeperOptions;
-  #child: ChildProcess | undefined;
+  #child: Pick<ChildProcess, 'kill'> | undefined;
+  #identity: Identity | undefined;
   #again: NodeJS.Timeout | undefined;
   #ended = false;
 
@@ -156,47 +178,63 @@ export class Keeper implements AsyncDisposable {
   constructor(options: KeeperOptions) {
     this.#o = options;
     const { log } = options;
-    const former = found;
-    found = undefined;
+    const before = former;
+    former = undefined;
     const report = (err: Error): void =>
       log.warn(
         { err: String(err) },
         'a socket cannot be kept: with the next restart, what waits in it is lost',
       );
-    void this.#start(keptSockets.begin(former?.fd, report));
-    if (former) kill(former.keeper);
+    void this.#start(keptSockets.begin(before?.fd, report));
+    if (before) kill(before.keeper);
   }
 
   async #start(fd: number): Promise<void> {
     const { config, log } = this.#o;
-    const { state } = config;
+    const { state, kernel } = config;
     let why: string;
     try {
       const args = ['-c', SCRIPT, 'drawbridge-keeper', state, WAIT, ...beatsOf(config)];
       const { child } = await startKeeper('/bin/sh', args, fd);
       this.#child = child;
       const { pid } = child;
-      if (pid !== undefined) writeFileSync(join(state, FILE), JSON.stringify({ pid, began: beganAt(pid) }));
-      if (this.#ended) this.#kill();
+      if (pid !== undefined) {
+        this.#identity = { pid, began: beganAt(pid), kernel: settingsOf(kernel) };
+        writeFileSync(join(state, FILE), JSON.stringify(this.#identity));
+      }
+      if (this.#isOver) this.#kill();
       why = (await child).shortMessage ?? 'it ended';
     } catch (e) {
       why = String(e);
+      this.#child?.kill('SIGKILL');
     }
-    if (this.#ended) return;
+    if (this.#isOver) return;
     log.warn({ why }, 'the process that keeps sockets over a restart has ended: it is started again');
-    this.#again = setTimeout(() => void this.#start(fd), RESTART_MS).unref();
+    this.#again = setTimeout(() => {
+      if (!this.#isOver) void this.#start(fd);
+    }, RESTART_MS).unref();
+  }
+
+  /** A teardown closes the sockets some time before it disposes of this object. */
+  get #isOver(): boolean {
+    return this.#ended || !keptSockets.isKeeping;
   }
 
   #kill(): void {
     this.#child?.kill('SIGKILL');
-    rmSync(join(this.#o.config.state, FILE), { force: true });
+    removeFile(this.#o.config.state);
   }
 
+  /** When the service is followed, the next start in this process takes over without a system call that it may not be permitted. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#again);
-    const isFollowed = keptSockets.isSealed;
-    keptSockets.end();
-    if (!isFollowed) this.#kill();
+    const fd = keptSockets.end();
+    if (fd !== undefined && this.#identity) {
+      former = { fd, keeper: this.#identity };
+      return;
+    }
+    if (fd !== undefined) closeDescriptor(fd);
+    this.#kill();
   }
 }

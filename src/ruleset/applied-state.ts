@@ -29,6 +29,8 @@ export interface Binding {
   readonly mac: string;
   readonly ip4?: string;
   readonly ip6?: string;
+  /** When its veth appeared (ms, monotonic): an earlier packet of its addresses is another container's. 0: before this process. */
+  readonly since: number;
 }
 
 export interface VethMap {

@@ -32,6 +32,7 @@ export function withCanary(map: VethMap, place: CanaryPlace | undefined): VethMa
     bridge: bridge.link.name,
     networkId: bridge.network.id,
     mac,
+    since: 0,
     ...(ip4 ? { ip4 } : {}),
     ...(ip6 ? { ip6 } : {}),
   };

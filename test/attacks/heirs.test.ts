@@ -11,6 +11,7 @@ import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { MACVLAN, makeMacvlan } from '../lab/macvlan.js';
 import { waitFor } from '../lab/process.js';
+import { cryptoFrame, helloMessage, initialPacket, serverNames } from '../pure/connections/hello-maker.js';
 import { listen } from './listener.js';
 import { raw, sendFrames } from './raw.js';
 import { shownHere } from './report.js';
@@ -63,6 +64,26 @@ const entry = shownHere({
   families: ['v4', 'v6'],
   stoppedBy: 'what is for an address that is bound to a veth leaves by that veth only',
 });
+const waiting = shownHere({
+  id: 'heir-of-waiting-query',
+  title:
+    'a DNS query that waits while the service is away, for a name that the next container on its address may resolve',
+  families: ['v4', 'v6'],
+  stoppedBy: 'a query is of the container whose veth was there when it came',
+});
+const waitingRequest = shownHere({
+  id: 'heir-of-waiting-request',
+  title:
+    'a hello of QUIC and a request of HTTP that wait while the service is away, for a name that the next container on its address may ask',
+  families: ['v4', 'v6'],
+  stoppedBy: 'an identity rests before another container gets it, also over a restart',
+});
+const waitingInHost = shownHere({
+  id: 'heir-of-waiting-in-host',
+  title: 'the same in the host’s network, where the next container gets the first free identity',
+  families: ['v4', 'v6'],
+  stoppedBy: 'an identity rests before another container gets it, also over a restart',
+});
 
 const PORT = 7000;
 /** The same of the predecessor and the heir: conntrack takes the heir's datagrams for its predecessor's flow. */
@@ -79,6 +100,8 @@ beforeAll(async () => {
   await lab.docker('network', 'create', '--ipv6', ...SUBNETS, 'heir');
   await lab.docker('network', 'create', '--ipv6', 'killed');
   await makeMacvlan(lab);
+  const shared = { A: [SHARED[0] ?? ''], AAAA: [SHARED[1] ?? ''] };
+  await lab.dns.set({ [GOOD]: shared, [EVIL]: shared, [`*.${EVIL}`]: shared });
   proxy = await new DockerProxy(lab.socketPath, join(lab.dir, 'ill.sock'), new Random(1)).start();
   await proxy.set(HEALTHY);
 });
@@ -173,6 +196,15 @@ it('control: without Drawbridge the heir sends where its predecessor could', asy
   await (await framing(252, {})).remove();
   for (const to of theirs(252)) expect(await passed(to)).toBeGreaterThan(0);
   frames.control();
+  const free = await start(at(32), {}, ['sleep', '600']);
+  await asks(free);
+  expect((await lab.dns.queries()).filter((q) => q.name === QUERIED).length).toBe(RESOLVERS.length);
+  await requests(free);
+  await waitFor('both requests', async () => (await evilRequests()) === SHARED.length);
+  await waitFor('both datagrams', async () => (await datagrams()) === SHARED.length);
+  waiting.control();
+  waitingRequest.control();
+  waitingInHost.control();
   heirs.control();
   sameFlow.control();
   restarted.control();
@@ -388,4 +420,94 @@ it('nor while the service is away', async () => {
     async () => drawbridge.start(),
   );
   entry.held();
+});
+
+const GOOD = 'good.heir.test';
+const EVIL = 'evil.heir.test';
+const QUERIED = `secret.${EVIL}`;
+const SHARED = ['93.184.43.1', '2600:9000:43::1'];
+const RESOLVERS = ['8.8.8.8', '2001:4860:4860::8888'];
+/** One query to each resolver. Without an answer they end after half a second. */
+async function asks(c: Container): Promise<void> {
+  for (const to of RESOLVERS) await c.probe('dns', to, QUERIED, 'A', 'udp', '--timeout', '500');
+}
+/** A datagram and a request to each address, for a name that its policy does not permit. What sends the requests waits for an answer. */
+async function requests(c: Container): Promise<void> {
+  const packet = initialPacket({
+    dcid: Buffer.from('heirheir'),
+    frames: cryptoFrame(0, helloMessage(serverNames(EVIL))),
+  });
+  const send = (to: string): string => `{
+    const s = require('node:dgram').createSocket('udp${to.includes(':') ? 6 : 4}');
+    s.send(Buffer.from('${packet.toString('hex')}', 'hex'), 443, '${to}', () => s.close());
+  }`;
+  await c.exec(['node', '-e', SHARED.map(send).join('\n')]);
+  const one = (to: string): string =>
+    `(printf 'GET / HTTP/1.1\\r\\nHost: ${EVIL}\\r\\n\\r\\n'; sleep 60) | nc ${to} 80 &`;
+  await c.exec(['sh', '-c', `(${SHARED.map(one).join(' ')} wait) >/dev/null 2>&1 &`]);
+}
+const datagrams = (): Promise<number> =>
+  lab.sniffer.count({ direction: 'out', proto: 'udp', dst: SHARED, dport: 443 });
+const evilRequests = async (): Promise<number> =>
+  (await lab.web.requests()).filter((r) => r.host === EVIL).length;
+
+/** It has sent queries and requests that wait, and has gone. The next one is there before the service is back. */
+async function bequeath(place: Place): Promise<void> {
+  await begin();
+  const before = await start(place, { 'drawbridge.mode': 'enforce', 'drawbridge.allow': GOOD }, [
+    'sleep',
+    '600',
+  ]);
+  const resolved = async (): Promise<boolean> =>
+    (await before.probe('dns', RESOLVERS[0] ?? '', GOOD, 'A')).ok;
+  await waitFor('its name', resolved);
+  await waitFor(
+    'its other name',
+    async () => (await before.probe('dns', RESOLVERS[1] ?? '', GOOD, 'AAAA')).ok,
+  );
+  await drawbridge.stop();
+  await lab.dns.clearLog();
+  await lab.web.clear();
+  await asks(before);
+  await requests(before);
+  await waitFor('the requests to wait', async () => (await waitingPackets()) === 2 * SHARED.length);
+  await lab.sniffer.clear();
+  await before.remove();
+  const labels = {
+    'drawbridge.mode': 'observe',
+    'drawbridge.allow': `${EVIL}, ${SHARED[0]}, [${SHARED[1]}]`,
+  };
+  const heir = await start(place, labels, ['sleep', '600']);
+  drawbridge.start();
+  await drawbridge.ready();
+  await waitFor('nothing to wait', async () => (await waitingPackets()) === 0, 30_000);
+  expect((await lab.dns.queries()).filter((q) => q.name === QUERIED)).toEqual([]);
+  for (const to of RESOLVERS)
+    await waitFor('its own name', async () => (await heir.probe('dns', to, EVIL, 'A')).ok, 30_000);
+  for (const to of SHARED)
+    expect(
+      (await heir.probe('http', `http://${to.includes(':') ? `[${to}]` : to}/own`, '--host', EVIL)).ok,
+    ).toBe(true);
+  expect((await lab.dns.queries()).filter((q) => q.name === QUERIED)).toEqual([]);
+  expect((await lab.web.requests()).map((r) => r.path)).toEqual(['/own', '/own']);
+  expect(await datagrams()).toBe(0);
+}
+/** In the queues of the kernel. */
+async function waitingPackets(): Promise<number> {
+  const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
+  const counts = stdout
+    .trim()
+    .split('\n')
+    .map((line) => Number(line.trim().split(/\s+/)[2] ?? 0));
+  return counts.reduce((sum, n) => sum + n, 0);
+}
+
+it('what waits while the service is away is not the next container’s on the same address', async () => {
+  await bequeath(at(33, true));
+  waiting.held();
+  waitingRequest.held();
+});
+it('nor in the host’s network', async () => {
+  await bequeath({ network: 'host', args: [] });
+  waitingInHost.held();
 });

@@ -13,7 +13,7 @@ import {
 import { BOTH, GOOD, type NameAttack, namesSuite, SHARED } from './names.js';
 import { RawHost, type RawTcp, rawTcp } from './raw-tcp.js';
 
-const CLOSED = 'what would be queued is dropped while the service is away';
+const CLOSED = 'what is queued waits for the next start, which evaluates it';
 const FULL = 'what does not fit into the queue is dropped';
 
 const segment = (
@@ -31,7 +31,7 @@ const request = (name: string): Buffer => Buffer.from(`GET / HTTP/1.1\r\nHost: $
 
 namesSuite(
   'names while the service is away',
-  { sniffer: true, isAway: true, before: (_, drawbridge) => drawbridge.stop() },
+  { sniffer: true, isAway: true, before: (_, drawbridge) => drawbridge.stop(), isBack: true },
   [
     segment(
       {

@@ -165,6 +165,8 @@ export interface NamesOptions {
   after?(drawbridge: Drawbridge): void;
   /** The check does not answer: nothing that it would queue goes on. */
   readonly isAway?: true;
+  /** In the end the service starts again, and evaluates what has waited. */
+  readonly isBack?: true;
 }
 /** Routers on the way to the servers: what has few hops left does not arrive. */
 export async function distance(lab: Lab): Promise<void> {
@@ -285,17 +287,28 @@ export function namesSuite(name: string, options: NamesOptions, attacks: readonl
         });
 
     it('has held all until now', async () => {
+      if (options.isBack) {
+        drawbridge.start();
+        await drawbridge.ready();
+        await waitFor('nothing to wait any more', async () => (await waitingIn(lab)) === 0, 30_000);
+      }
       for (const one of tries)
         if (one.t.side === 'held' && one.attack.notStopped === undefined)
           expect({ tag: one.t.tag, out: (await arrived(one)).out }).toEqual({ tag: one.t.tag, out: false });
     });
-    it.skipIf(options.isAway)('permits the site itself', async () => {
+    it.skipIf(options.isAway && !options.isBack)('permits the site itself', async () => {
       const held = hosts.get('held')?.container;
       const permitted = await held?.probe('tcp', SHARED.v4, 443, '--timeout', 5_000);
       const flows = permitted?.ok ? '' : (await drawbridge.get('/v1/flows?limit=5')).body;
       expect(permitted, flows).toMatchObject({ ok: true });
     });
   });
+}
+
+/** Packets in the queues of the kernel. */
+async function waitingIn(lab: Lab): Promise<number> {
+  const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
+  return stdout.split('\n').reduce((sum, line) => sum + Number(line.trim().split(/\s+/)[2] ?? 0), 0);
 }
 
 const shown = (control: Result | undefined, held: Result | undefined): string => {

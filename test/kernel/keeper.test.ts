@@ -1,6 +1,6 @@
 /** The process that keeps sockets while the service is away: what waits in them arrives, and nothing stays behind. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -36,41 +36,71 @@ interface Service {
   readonly child: ChildProcess;
   readonly lines: string[];
 }
+/** What a process begins with when it gets SIGHUP. */
+const nextFile = (): string => join(state, 'next.json');
+/** Without the system call by which a process takes descriptors of another one: as in a container without CAP_SYS_PTRACE. */
+const NO_GETFD = ['enosys', '-s', 'pidfd_getfd', '--'];
 /** A process that has a UDP socket, reports what arrives there, and ends as `stop` has it. */
-async function service(failure = 'closed'): Promise<Service> {
+async function service(
+  failure = 'closed',
+  { markMask = 1, through = [] as readonly string[] } = {},
+): Promise<Service> {
+  const next = nextFile();
   const program = `
-    const { findKeeper, Keeper } = await import('${SOURCE}keeper.ts');
+    const { endKeeper, findKeeper, Keeper } = await import('${SOURCE}keeper.ts');
     const { keptSockets } = await import('${SOURCE}netlink/kept-sockets.ts');
-    const { receiveDatagram } = await import('${SOURCE}netlink/libc.ts');
+    const { closeDescriptor, receiveDatagram } = await import('${SOURCE}netlink/libc.ts');
     const { udpSocketFd } = await import('${SOURCE}netlink/namespace.ts');
-    const { renameSync, writeFileSync } = await import('node:fs');
+    const { readFileSync, renameSync, writeFileSync } = await import('node:fs');
     const log = { warn: (fields, text) => console.log('warned: ' + text + JSON.stringify(fields)), debug: () => undefined };
     const state = ${JSON.stringify(state)};
-    await findKeeper(state, log);
-    writeFileSync(state + '/lock.new', '');
-    renameSync(state + '/lock.new', state + '/lock');
-    const keeper = new Keeper({ config: { state, failure: '${failure}', kernel: { prefix: 'DB' } }, log });
-    const [kept] = keptSockets.take('udp')?.fds ?? [];
-    const fd = kept ?? udpSocketFd({ family: 4, address: '127.0.0.1', port: ${PORT} });
-    keptSockets.keep('udp', '', [fd]);
-    const into = Buffer.alloc(100);
-    setInterval(() => {
-      const length = receiveDatagram(fd, into);
-      if (length > 0) console.log(into.toString('latin1', 0, length));
-    }, 10);
+    const begin = async (state, markMask) => {
+      const config = { state, failure: '${failure}', kernel: { prefix: 'DB', markMask } };
+      await findKeeper(config, log);
+      writeFileSync(state + '/lock.new', '');
+      renameSync(state + '/lock.new', state + '/lock');
+      const keeper = new Keeper({ config, log });
+      const [kept] = keptSockets.take('udp')?.fds ?? [];
+      const fd = kept ?? udpSocketFd({ family: 4, address: '127.0.0.1', port: ${PORT} });
+      keptSockets.keep('udp', '', [fd]);
+      const into = Buffer.alloc(100);
+      const reading = setInterval(() => {
+        const length = receiveDatagram(fd, into);
+        if (length > 0) console.log(into.toString('latin1', 0, length));
+      }, 10);
+      console.log(kept === undefined ? 'opened' : 'taken over');
+      return async () => {
+        clearInterval(reading);
+        await keeper[Symbol.asyncDispose]();
+        closeDescriptor(fd);
+      };
+    };
+    let end = await begin(state, ${markMask});
     process.on('SIGTERM', async () => {
       keptSockets.seal();
-      await keeper[Symbol.asyncDispose]();
+      await end();
       process.exit();
     });
     process.on('SIGINT', async () => {
-      await keeper[Symbol.asyncDispose]();
+      await end();
       process.exit();
     });
-    console.log(kept === undefined ? 'opened' : 'taken over');
+    process.on('SIGHUP', async () => {
+      keptSockets.seal();
+      await end();
+      console.log('between');
+      const { state, markMask } = JSON.parse(readFileSync(${JSON.stringify(next)}, 'utf8'));
+      end = await begin(state, markMask);
+    });
+    process.on('SIGUSR2', async () => {
+      keptSockets.end();
+      await endKeeper(state);
+      console.log('torn down');
+    });
   `;
   const args = [
     `--net=${ns.path}`,
+    ...through,
     process.execPath,
     '--import',
     'tsx',
@@ -162,6 +192,62 @@ test('a service with another state folder finds the sockets closed', async () =>
   const second = await service();
   expect(second.lines[0]).toBe('opened');
   rmSync(folder, { recursive: true, force: true });
+});
+
+test.each(['the same folder', 'another folder'] as const)(
+  'a start in the same process takes over without pidfd_getfd, with %s',
+  async (which) => {
+    const { child, lines } = await service('closed', { through: NO_GETFD });
+    const keeper = pidOf();
+    const folder = state;
+    const other = which === 'the same folder' ? state : mkdtempSync(join(tmpdir(), 'drawbridge-keeper-'));
+    writeFileSync(nextFile(), JSON.stringify({ state: other, markMask: 1 }));
+    using client = await udpIn(ns, 4, '127.0.0.1');
+    child.kill('SIGHUP');
+    client.socket.send('one', PORT, '127.0.0.1');
+    await until('the next start', () => lines.includes('taken over'));
+    await until('the datagram', () => lines.includes('one'));
+    expect(lines.filter((line) => line.startsWith('warned'))).toEqual([]);
+    state = other;
+    await until('another keeper', () => ![undefined, keeper].includes(pidOf()));
+    await until('the end of the former keeper', () => !isKeeper(keeper));
+    if (other !== folder) rmSync(folder, { recursive: true });
+  },
+);
+
+test('another process that may not take the sockets over finds them closed', async () => {
+  const first = await service();
+  await ended(first, 'SIGKILL');
+  const second = await service('closed', { through: NO_GETFD });
+  expect(second.lines.at(-1)).toBe('opened');
+  expect(second.lines[0]).toContain('warned: the sockets of the process before cannot be taken over');
+});
+
+test('what was kept with other settings of the kernel is closed, in another process and in the same one', async () => {
+  const first = await service();
+  await ended(first, 'SIGKILL');
+  expect(isBound()).toBe(true);
+  const { child, lines } = await service('closed', { markMask: 2 });
+  expect(lines).toEqual(['opened']);
+  const keeper = pidOf();
+  writeFileSync(nextFile(), JSON.stringify({ state, markMask: 3 }));
+  child.kill('SIGHUP');
+  await until('the next start', () => lines.length === 3);
+  expect(lines).toEqual(['opened', 'between', 'opened']);
+  expect(isKeeper(keeper)).toBe(false);
+});
+
+test('a teardown ends it for good, also when its file cannot be removed', async () => {
+  const { child, lines } = await service();
+  const keeper = pidOf();
+  rmSync(join(state, 'keeper'));
+  mkdirSync(join(state, 'keeper', 'full'), { recursive: true });
+  child.kill('SIGUSR2');
+  await until('the teardown', () => lines.includes('torn down'));
+  process.kill(keeper ?? 0, 'SIGKILL');
+  await until('the end of the keeper', () => !isKeeper(keeper));
+  await ended({ child, lines }, 'SIGINT');
+  expect(lines).toEqual(['opened', 'torn down']);
 });
 
 test('a keeper that is killed is started again', async () => {

@@ -136,7 +136,11 @@ it('stop and start twice, the second time of another copy of the program', async
   expect(await lostIn(twice)).toEqual([]);
 });
 
-it('a configuration that is read again', async () => {
+it('a configuration that is read again, also where pidfd_getfd is not permitted', async () => {
+  drawbridge.become(['enosys', '-s', 'pidfd_getfd', '--', ...program()]);
+  await restart();
+  drawbridge.become(undefined);
+  for (const c of [enforced, observed]) await working(c);
   const reload = async (): Promise<void> => {
     const readies = (): number => drawbridge.logs().split('"ready: ').length;
     const before = readies();

@@ -41,6 +41,12 @@ const HANDED_OVER: readonly Mutant[] = [
     ['this.#o.now())) this.#settle(flow, outcome);', 'this.#o.now())) void outcome;'],
     pure(CHECKS_TEST, 'and evaluates it again'),
   ),
+  table(
+    'check-inherit-names',
+    'after a restart, a connection of HTTP goes on whose name the policy no longer permits',
+    ['else return yield check.refuse(REVOKED);', 'else return void REVOKED;'],
+    pure(CHECKS_TEST, 'a connection of HTTP whose name was revoked'),
+  ),
   packetLog(
     'check-inherit-killed',
     'connections are taken over with a log in which SYNs may be missing',

@@ -386,7 +386,7 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'search-domains-again',
     what: 'files without search domains are read again with each news of Docker',
-    file: 'src/dns/names-policy.ts',
+    file: 'src/docker/resolv-conf.ts',
     from: 'if (facts === undefined || facts.isUnknown) this.#known.delete(id);',
     to: 'if (!facts?.search.length || facts.isUnknown) this.#known.delete(id);',
     killedBy: { file: 'test/pure/dns/names-policy.test.ts', test: 'are read after an inspect, and once' },

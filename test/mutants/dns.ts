@@ -25,6 +25,51 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'query-of-heir',
+    what: 'a query that has waited over a restart is sent as one of the next container on its address',
+    file: 'src/dns/names-policy.ts',
+    from: 'return at >= known.since ? known.container : undefined;',
+    to: 'return known.container;',
+    killedBy: {
+      file: 'test/attacks/heirs.test.ts',
+      test: 'what waits while the service is away is not the next container',
+      only: true,
+    },
+  },
+  {
+    id: 'query-of-unattributed-heir',
+    what: 'a query that has waited is one of the process without a container that has its address now',
+    file: 'src/dns/names-policy.ts',
+    from: 'if (at < (this.#former.get(address) ?? 0)) return undefined;',
+    to: '',
+    killedBy: {
+      file: 'test/pure/dns/names-policy.test.ts',
+      test: 'is not of an unattributed sender either that has the address now',
+    },
+  },
+  {
+    id: 'identity-of-heir',
+    what: 'after a restart, a container gets the identity of one that has gone, which waiting packets may carry',
+    file: 'src/enforce/identities.ts',
+    from: 'identities.rest((mark & marks.identity) >>> marks.shift, at.now);',
+    to: 'void mark;',
+    killedBy: {
+      file: 'test/pure/enforce/restored-identities.test.ts',
+      test: 'the next container with its MAC and addresses is not taken for one whose veth has gone',
+    },
+  },
+  {
+    id: 'veth-of-heir',
+    what: 'after a restart, a container is taken for one that had its MAC and address',
+    file: 'src/enforce/identities.ts',
+    from: ' || !links.has(Number(port))) continue;',
+    to: ') continue;',
+    killedBy: {
+      file: 'test/pure/enforce/restored-identities.test.ts',
+      test: 'the next container with its MAC and addresses is not taken for one whose veth has gone',
+    },
+  },
+  {
     id: 'learn-foreign',
     what: 'what a foreign resolver says to an observed container is permitted once it is enforced',
     file: 'src/dns/recorder.ts',

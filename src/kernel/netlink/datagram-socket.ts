@@ -18,6 +18,8 @@ const EAGAIN = 11;
 const EINTR = 4;
 /** Datagrams of one call. */
 const SLOTS = 64;
+/** More than fit into a receive buffer: each takes at least 512 bytes of it. */
+const MOST_WAITING = 65_536;
 /** struct mmsghdr, iovec and sockaddr_in6 on 64-bit little-endian hosts, glibc and musl alike. */
 const HEADER = { size: 64, name: 0, nameLength: 8, vector: 16, vectors: 24, length: 56 } as const;
 const VECTOR = { size: 16, base: 0, length: 8 } as const;
@@ -189,6 +191,11 @@ export class DatagramSocket implements Disposable {
     this.#watch = watchReadable(fd, () => this.#receive());
   }
 
+  /** Receive what waits already. */
+  drain(): void {
+    for (let left = MOST_WAITING; left > 0 && this.#receive(); left -= SLOTS);
+  }
+
   /** Returns the error number, or 0. */
   sendTo(bytes: Buffer, to: Sender): number {
     return this.#open ? sendDatagramTo(this.#fd, bytes, to) : 0;
@@ -201,14 +208,15 @@ export class DatagramSocket implements Disposable {
     closeDescriptor(this.#fd);
   }
 
-  #receive(): void {
-    if (!this.#open) return;
+  /** False: nothing more waits. */
+  #receive(): boolean {
+    if (!this.#open) return false;
     const count = this.#datagrams.receive(this.#fd);
-    if (count === -EAGAIN || count === -EINTR) return;
+    if (count === -EAGAIN || count === -EINTR) return false;
     if (count < 0) {
       this.#watch.rearm(); // libuv stops watching a socket that reports an error
       this.#onError(-count);
-      return;
+      return true;
     }
     try {
       this.#onDatagrams(count);
@@ -217,5 +225,6 @@ export class DatagramSocket implements Disposable {
       const errno = this.#datagrams.send(this.#open ? this.#fd : undefined);
       if (errno !== 0) this.#onError(errno);
     }
+    return true;
   }
 }

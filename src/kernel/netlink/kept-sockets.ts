@@ -19,9 +19,9 @@ const call = {
 const [AF_UNIX, SOCK_SEQPACKET, SOCK_NONBLOCK, SOCK_CLOEXEC] = [1, 5, 0o4000, 0o2000000];
 const [MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC] = [0x40, 0x4000, 0x40000000];
 const [SOL_SOCKET, SCM_RIGHTS, SO_SNDBUFFORCE] = [1, 1, 32];
-/** Of all messages, each of which takes about a kilobyte of it. */
+/** The size of the send buffer: a message takes about a kilobyte of it. */
 const SEND_BUFFER = 16 << 20;
-/** Of one message: a UDP and a TCP socket. */
+/** A message has at most a UDP and a TCP socket. */
 const MOST_DESCRIPTORS = 2;
 const LONGEST = 4_096;
 
@@ -159,7 +159,7 @@ class KeptSockets {
     return undefined;
   }
 
-  /** The caller closes the descriptors as ever, after `release`. */
+  /** The caller still closes the descriptors, after `release`. */
   keep(key: string, detail: string, fds: readonly number[]): void {
     if (!this.#ends) return;
     this.#kept.set(key, { detail, fds });
@@ -187,16 +187,22 @@ class KeptSockets {
       for (const fd of this.take(key)?.fds ?? []) closeDescriptor(fd);
   }
 
-  /** Nothing is kept any more; after `seal`, the other process has what was kept. */
-  end(): void {
+  get isKeeping(): boolean {
+    return this.#ends !== undefined;
+  }
+
+  /** Nothing more is kept. After `seal`, returns the descriptor that has what was kept, for the next `begin`. */
+  end(): number | undefined {
     this.closeInherited();
     this.#kept.clear();
-    if (!this.#ends) return;
+    if (!this.#ends) return undefined;
     const { own, other } = this.#ends;
     this.#ends = undefined;
-    if (!this.#isSealed) this.#empty(other);
     closeDescriptor(own);
+    if (this.#isSealed) return other;
+    this.#empty(other);
     closeDescriptor(other);
+    return undefined;
   }
 
   #send(key: string, { detail, fds }: Kept): void {

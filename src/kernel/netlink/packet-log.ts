@@ -127,7 +127,7 @@ export interface PacketLogOptions {
   readonly messageBytes?: number;
   /** Path or descriptor of the network namespace of the group. */
   readonly namespace?: string | number;
-  /** Copies wait in the kernel until `resume` is called. */
+  /** Copies wait in the kernel until `resume` is called, also over a restart. */
   readonly isPaused?: boolean;
 }
 export interface LogStats {
@@ -222,7 +222,9 @@ export class PacketLog implements Disposable {
   }
 }
 
-const isShared = ({ namespace }: PacketLogOptions): boolean => namespace === undefined;
+/** Copies for which no process waits, as those of denied packets, need not outlive it: only a log that begins paused is kept. */
+const isShared = ({ namespace, isPaused = false }: PacketLogOptions): boolean =>
+  isPaused && namespace === undefined;
 const keyOf = ({ group }: PacketLogOptions): string => `log group ${group}`;
 
 interface OpenLog {

@@ -91,7 +91,13 @@ class Trial {
     const parts = { policy, upstream, recorder, passthrough, resolvers, kept, log };
     const pipeline = new QueryPipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
-    const reply = await pipeline.handle({ message, transport, client, server: { address: '::1', port: 53 } });
+    const reply = await pipeline.handle({
+      message,
+      transport,
+      client,
+      receivedAt: 0,
+      server: { address: '::1', port: 53 },
+    });
     mustEqual(failures, [], 'a query failed inside');
     return reply;
   }

@@ -64,7 +64,7 @@ class TestPolicy implements QueryPolicy {
   containerAt(address: string): string | undefined {
     return this.unknown.has(address) ? undefined : (this.holders.get(address) ?? address);
   }
-  async awaitClient(address: string, ms: number): Promise<string | undefined> {
+  async awaitClient(address: string, _at: number, ms: number): Promise<string | undefined> {
     const end = performance.now() + ms;
     while (this.unknown.has(address) && performance.now() < end) await new Promise((r) => setTimeout(r, 20));
     return this.containerAt(address);

@@ -87,12 +87,16 @@ test('the log goes on where the process before ended, and knows what it has lost
   const open = (seen: string[]): PacketLog =>
     withNamespace(
       a.path,
-      () => new PacketLog({ group: QUEUE }, (packet) => seen.push(packet.payload.subarray(28).toString())),
+      () =>
+        new PacketLog({ group: QUEUE, isPaused: true }, (packet) =>
+          seen.push(packet.payload.subarray(28).toString()),
+        ),
     );
   using sender = await udpIn(a, 4, FROM);
   const before: string[] = [];
   const first = open(before);
   expect(first.isContinued).toBe(false);
+  first.resume();
   sender.socket.send('one', 7000, TO);
   await until('the first copy', () => before.length === 1);
   keptSockets.seal();
@@ -105,6 +109,7 @@ test('the log goes on where the process before ended, and knows what it has lost
   const after: string[] = [];
   const second = open(after);
   expect(second.isContinued).toBe(true);
+  second.resume();
   await until('what was logged meanwhile', () => after.length === 2);
   expect(after).toEqual(['two', 'three']);
   expect(second.losses).toBe(0);
@@ -112,7 +117,7 @@ test('the log goes on where the process before ended, and knows what it has lost
 });
 
 const openLog = (): PacketLog =>
-  withNamespace(a.path, () => new PacketLog({ group: QUEUE }, () => undefined));
+  withNamespace(a.path, () => new PacketLog({ group: QUEUE, isPaused: true }, () => undefined));
 
 test('a log that a process has left without a word is not continued', () => {
   const keeper = elsewhere(keptSockets.begin(undefined, failed));
@@ -126,6 +131,7 @@ test('a copy that no process has read counts as lost', async () => {
   const keeper = elsewhere(keptSockets.begin(undefined, failed));
   using sender = await udpIn(a, 4, FROM);
   const first = openLog();
+  first.resume();
   sender.socket.send('one', 7000, TO);
   await until('the first copy', () => first.stats().received === 1);
   keptSockets.seal();
@@ -134,6 +140,7 @@ test('a copy that no process has read counts as lost', async () => {
   keptSockets.end();
   keptSockets.begin(keeper, failed);
   using second = openLog();
+  second.resume();
   sender.socket.send('two', 7000, TO);
   await until('the second copy', () => second.stats().received === 1);
   expect(second.losses).toBe(1);

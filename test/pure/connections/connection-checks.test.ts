@@ -6,7 +6,7 @@ import type { Sources } from '../../../src/connections/check-sources.js';
 import { ConnectionChecks } from '../../../src/connections/connection-checks.js';
 import { SAVED_FORMAT } from '../../../src/connections/flow-table.js';
 import { VerifiedNames } from '../../../src/connections/verified-names.js';
-import { descriptorOf, keptSockets, memoryFile } from '../../../src/kernel/netlink/kept-sockets.js';
+import { keptSockets, memoryFile } from '../../../src/kernel/netlink/kept-sockets.js';
 import type { LoggedPacket } from '../../../src/kernel/netlink/packet-log.js';
 import type { QueuedPacket } from '../../../src/kernel/netlink/packet-queue.js';
 import type { Stretch } from '../../../src/kernel/netlink/passed-bytes.js';
@@ -176,6 +176,7 @@ function started(isContinued = false, permits = first) {
   const markOf = ({ from = 1, as = from }: Sent) => identityMark(marks, (as === 1 ? first : second).identity);
   return {
     checks,
+    verified,
     refused,
     deleted,
     resets,
@@ -512,12 +513,10 @@ describe('a process that takes over', () => {
   const GONE = { ...first, classes: planClasses(entriesOf('other.example'), () => [], NAMES) };
   /** Ends the check, and begins another one with what it has left. */
   function follow(before: ReturnType<typeof started>, isContinued = true, permits = first) {
-    const kept = keptSockets.begin(undefined, failed);
-    const elsewhere = descriptorOf(process.pid, kept, () => undefined);
+    keptSockets.begin(undefined, failed);
     keptSockets.seal();
     before.checks[Symbol.dispose]();
-    keptSockets.end();
-    keptSockets.begin(elsewhere, failed);
+    keptSockets.begin(keptSockets.end(), failed);
     const after = started(isContinued, permits);
     after.checks.read();
     keptSockets.end();
@@ -606,15 +605,34 @@ describe('a process that takes over', () => {
     expect(follow(other).send({ ...to, seq: 100, payload: evil })).toBe('refuse');
   });
 
+  it('ends a connection of HTTP whose name was revoked, and knows the name of another one', () => {
+    const upload = Buffer.from('POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 100\r\n\r\n');
+    const to = { dport: 80 } as const;
+    const ends = {
+      proto: 'tcp',
+      source: '10.0.0.1',
+      sourcePort: 40_000,
+      address: '192.0.2.1',
+      port: 80,
+    } as const;
+    const before = begun();
+    before.syn({ ...to, seq: 99 });
+    expect(before.send({ ...to, seq: 100, payload: upload })).toBe('release');
+    const after = follow(before);
+    expect(after.verified.namesOf(ends)).toEqual(['good.example']);
+    const stricter = follow(after, true, GONE);
+    expect([stricter.refused, stricter.deleted]).toEqual([['host'], [40_000]]);
+    const body = { ...to, seq: 100 + upload.length, payload: Buffer.alloc(100, 'x') };
+    expect(stricter.send(body)).not.toBe('release');
+  });
+
   it('does without connections that cannot be read', () => {
-    const kept = keptSockets.begin(undefined, failed);
-    const elsewhere = descriptorOf(process.pid, kept, () => undefined);
+    keptSockets.begin(undefined, failed);
     const fd = memoryFile('broken', Buffer.from('no flows'));
     keptSockets.keep('connections that are checked', SAVED_FORMAT, [fd]);
     closeSync(fd);
     keptSockets.seal();
-    keptSockets.end();
-    keptSockets.begin(elsewhere, failed);
+    keptSockets.begin(keptSockets.end(), failed);
     const after = started(true);
     after.checks.read();
     keptSockets.end();

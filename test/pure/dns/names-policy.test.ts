@@ -5,7 +5,7 @@ import type { DockerWatch } from '../../../src/docker/watch.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
-import type { AppliedState, ManagedBridge } from '../../../src/ruleset/applied-state.js';
+import type { AppliedState, Binding, ManagedBridge } from '../../../src/ruleset/applied-state.js';
 import { partsOf } from '../../../src/ruleset/container-chains.js';
 import { planPolicy } from '../../../src/ruleset/deny-plan.js';
 import { type Subject, UNATTRIBUTED_ID } from '../../../src/ruleset/desired-state.js';
@@ -95,7 +95,7 @@ describe('the client of a query', () => {
     ({
       subjects: new Map(),
       vethMap: {
-        bindings: new Map([[7, { ifindex: 7, container: 'c', ip4: BOUND }]]),
+        bindings: new Map([[7, { ifindex: 7, container: 'c', ip4: BOUND, since: 0 }]]),
         bridges: new Map([
           ['a', bridge(3, '172.30.0.0/24', 'fd00::/64')],
           ['b', bridge(4, '172.31.0.0/24')],
@@ -136,6 +136,75 @@ describe('the client of a query', () => {
     expect(policy.containerAt('172.30.0.9')).toBeUndefined();
     policy.unattributedSender('172.30.0.9');
     expect(policy.containerAt('172.30.0.9')).toBe(UNATTRIBUTED_ID);
+  });
+});
+
+describe('a query that has waited', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+  const bound = (container: string, since: number, ip4 = '172.30.0.7') =>
+    new Map([[since, { ifindex: since, container, ip4, since }]]) as unknown as ReadonlyMap<number, Binding>;
+  const apply = (policy: NamesPolicy, bindings: ReadonlyMap<number, Binding>): void =>
+    policy.applied({
+      subjects: new Map(),
+      vethMap: { bindings, bridges: new Map(), unbound: [] },
+      unattributed: new Set(),
+    } as unknown as AppliedState);
+  const emptyPolicy = (): NamesPolicy =>
+    new NamesPolicy({
+      prefix: 'DB',
+      kernel: { hostAddresses: () => new Set() },
+      threats: NO_THREATS,
+      docker: dockerOf({ starting: new Set(), attached: new Set() }),
+    });
+  const at = (policy: NamesPolicy, time: number) => policy.containerAt('172.30.0.7', time);
+
+  it('since before this process is of the container whose veth is still there, and of no next one', () => {
+    const policy = emptyPolicy();
+    vi.advanceTimersByTime(1_000);
+    const received = performance.now();
+    vi.advanceTimersByTime(1_000);
+    policy.inherited(new Set(['172.30.0.7']), new Map());
+    expect(at(policy, received)).toBeUndefined();
+    // its veth was listed before the sockets of the earlier process were read
+    apply(policy, bound('next', received - 500));
+    expect([at(policy, received), at(policy, performance.now()), policy.containerAt('172.30.0.7')]).toEqual([
+      undefined,
+      'next',
+      'next',
+    ]);
+    const same = emptyPolicy();
+    same.inherited(new Set(['172.30.0.7']), bound('same', 0));
+    apply(same, bound('same', 0));
+    expect(at(same, received)).toBe('same');
+  });
+
+  it('is not of an unattributed sender either that has the address now', () => {
+    const policy = emptyPolicy();
+    vi.advanceTimersByTime(1_000);
+    const received = performance.now();
+    vi.advanceTimersByTime(1_000);
+    policy.inherited(new Set(['172.30.0.7', '172.30.0.8']), bound('same', 0, '172.30.0.8'));
+    apply(policy, bound('same', 0, '172.30.0.8'));
+    for (const address of ['172.30.0.7', '172.30.0.9']) policy.unattributedSender(address);
+    expect(at(policy, received)).toBeUndefined();
+    expect(at(policy, performance.now())).toBe(UNATTRIBUTED_ID);
+    expect(policy.containerAt('172.30.0.9', received)).toBe(UNATTRIBUTED_ID);
+  });
+
+  it('since before the veth of the container that has the address now is of the one before', () => {
+    const policy = emptyPolicy();
+    vi.advanceTimersByTime(1_000);
+    apply(policy, bound('first', 0));
+    vi.advanceTimersByTime(1_000);
+    const received = performance.now();
+    expect(at(policy, received)).toBe('first');
+    vi.advanceTimersByTime(1_000);
+    apply(policy, bound('next', received + 10));
+    expect([at(policy, received), at(policy, received + 10)]).toEqual([undefined, 'next']);
+    apply(policy, new Map());
+    policy.unattributedSender('172.30.0.7');
+    expect([at(policy, received), at(policy, performance.now())]).toEqual([undefined, UNATTRIBUTED_ID]);
   });
 });
 

@@ -208,7 +208,7 @@ function house() {
       },
       resolvers: { sync: async () => undefined },
     },
-    names: { applied: nothing },
+    names: { applied: nothing, inherited: nothing },
     reserved: { list: () => closed },
     dns: { members: () => new Map(), isMember: () => false, learn: async () => undefined },
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },

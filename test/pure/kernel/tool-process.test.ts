@@ -174,5 +174,21 @@ it.each([false, true])(
   },
 );
 
+it('what a service runs is killed when the service is', async () => {
+  const runner = fileURLToPath(new URL('../../../src/kernel/tool-runner.ts', import.meta.url));
+  const program = `
+    const child = require('child_process').fork(${JSON.stringify(runner)}, { execArgv: ['--import', ${JSON.stringify(import.meta.resolve('tsx'))}] });
+    child.on('message', ({ ready, pid }) => {
+      if (ready) child.send({ id: 1, file: 'sleep', args: ['600'], options: {} });
+      else console.log(child.pid, pid);
+    });`;
+  const service = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(service.stdout, 'data')) as [Buffer];
+  const [helper = 0, tool = 0] = String(line).trim().split(' ').map(Number);
+  expect([alive(helper), alive(tool)]).toEqual([true, true]);
+  service.kill('SIGKILL');
+  await vi.waitFor(() => expect([alive(helper), alive(tool)]).toEqual([false, false]), 10_000);
+});
+
 const childrenOf = async (pid: number): Promise<string> =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
