@@ -77,6 +77,7 @@ it('binds the veth of the canary, and no other', () => {
         bridge: 'docker0',
         networkId: 'net',
         mac: place.mac,
+        since: 0,
         ip4: '198.18.219.1',
         ip6: 'fd64:7262:d0ca::1',
       },
