@@ -7,7 +7,7 @@ import { eachOf } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { Flow } from '../ruleset/flow.js';
+import type { Flow, Tuple } from '../ruleset/flow.js';
 import { holdersOf } from './bind-veths.js';
 
 interface ConnectionResetsOptions {
@@ -26,7 +26,8 @@ const AT_ONCE = 4;
 
 /**
  * Resets TCP connections at the socket of the container, while their packets still pass: then both sides know, also one that never sends.
- * Where there is no such socket (in a namespace inside of that of the container), the kernel cannot end one, or time is over, each side
+ * Between containers it does so at both sockets: packets that stay on a bridge do not pass any longer, and the first one of a side may have
+ * ended its socket already. Where there is no such socket (in a namespace inside of that of the container), the kernel cannot end one, or time is over, each side
  * gets a reset when it sends next.
  *
  * The kernel waits for the lock of a socket, which its program keeps while it sends from memory that is not there yet (of a file system that
@@ -60,26 +61,25 @@ export class ConnectionResets {
   }
 
   /** By network namespace; without a path it is that of the host. */
-  #byPlace(flows: readonly Flow[]): ReadonlyMap<string | undefined, readonly Flow[]> {
+  #byPlace(flows: readonly Flow[]): ReadonlyMap<string | undefined, readonly Tuple[]> {
     const { applied, kernel, namespaces } = this.#o;
     const owners =
       applied.value && holdersOf(applied.value.subjects.values(), applied.value.vethMap.bindings);
     const hosts = kernel.hostAddresses();
-    const byPlace = new Map<string | undefined, Flow[]>();
-    for (const flow of flows) {
-      const owner = owners?.get(flow.orig.src);
+    const byPlace = new Map<string | undefined, Tuple[]>();
+    for (const ends of flows.flatMap(({ orig, reply }) => [orig, reply])) {
+      const owner = owners?.get(ends.src);
       const path = owner && namespaces.pathOf(owner.id);
-      if (path === undefined && (owner || !hosts.has(flow.orig.src))) continue;
+      if (path === undefined && (owner || !hosts.has(ends.src))) continue;
       const same = byPlace.get(path);
-      if (same) same.push(flow);
-      else byPlace.set(path, [flow]);
+      if (same) same.push(ends);
+      else byPlace.set(path, [ends]);
     }
     return byPlace;
   }
 
-  async #resetIn(path: string | undefined, flows: readonly Flow[]): Promise<void> {
+  async #resetIn(path: string | undefined, connections: readonly Tuple[]): Promise<void> {
     this.#busy.add(path);
-    const connections = flows.map((f) => f.orig);
     await resetSockets(this.#o.run, path, connections).catch(this.#note);
     this.#busy.delete(path);
   }

@@ -188,7 +188,9 @@ it('a first start: what is observed, off or permitted goes on; the rest ends at 
   await drawbridge.ready();
   await goesOn();
   const ended = async (): Promise<boolean> => [...(await works(ENDS))].every(([, one]) => one.end !== null);
-  await waitFor('the rest to end', ended, 30_000);
+  await waitFor('the rest to end', ended, 30_000).catch(async (e: Error) => {
+    throw new Error(`${e.message}: ${JSON.stringify([...(await works(ENDS))])}`);
+  });
   const resets = await lab.sniffer.packets({ direction: 'out', flags: 'R' });
   const servers = [...new Set(resets.map((p) => `${p.dst}:${p.dport}`))].sort();
   expect(servers).toEqual(['93.184.3.2:80', '93.184.4.1:19', '93.184.4.1:7777', '93.184.4.2:9999']);

@@ -66,6 +66,17 @@ it('one process for each namespace, with its open connections only', async () =>
   ]);
 });
 
+it('a connection between containers is reset at both of its sockets', async () => {
+  const { started, reset } = resetting();
+  const [a, b] = [addressOf(0), addressOf(1)];
+  const orig = { src: a, dst: b, sport: 1, dport: 80 };
+  await reset([{ ...flow(a, 1), orig, reply: { src: b, dst: a, sport: 80, dport: 1 } }]);
+  expect(started).toEqual([
+    { in: '--net=/netns/0', filter: [expect.stringContaining(`src ${a}:1 dst ${b}:80`)] },
+    { in: '--net=/netns/1', filter: [expect.stringContaining(`src ${b}:80 dst ${a}:1`)] },
+  ]);
+});
+
 it('many entries without a connection start no process, and of many connections some are reset', async () => {
   const { started, reset } = resetting();
   const many = Array.from({ length: 3_000 }, (_, n) => n);
