@@ -103,8 +103,9 @@ const ids = new Map<number, string>();
 /** Its rules stay for a while after it: they are the last to go. */
 const isGone = async (n: number): Promise<boolean> => {
   const { status } = await drawbridge.get(`/v1/containers/${name(n)}`).catch(() => ({ status: 0 }));
-  const { stdout } = await lab.inHost(['iptables-save', '-t', 'filter'], { check: true });
-  return status === 404 && !stdout.includes(`DB-c-${ids.get(n)}`);
+  // it fails while a set of a rule is being removed
+  const { code, stdout } = await lab.inHost(['iptables-save', '-t', 'filter']);
+  return status === 404 && code === 0 && !stdout.includes(`DB-c-${ids.get(n)}`);
 };
 
 const CHANGES: readonly Change[] = [
