@@ -323,6 +323,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     reconciler,
     hold,
     verified,
+    resets,
     asks,
     checks,
     hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),

@@ -66,6 +66,8 @@ export function subscribe(app: App): void {
   // names → denials, sets in namespaces
   app.nameEvents.subscribe((event) => app.denials.name(event));
   app.checks.names.subscribe((checked) => app.denials.checked(checked));
+  // denials → sockets of containers
+  app.denials.refused.subscribe(app.resets.refused);
   app.setWriters.also(app.lan);
   // threats → recheck
   app.threatsPublished.subscribe(async (look) => {

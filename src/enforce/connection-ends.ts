@@ -23,6 +23,9 @@ const TCP = 6;
 const BUDGET_MS = 250;
 /** Processes that run next to each other. */
 const AT_ONCE = 4;
+/** Refused packets of this time (ms) share their processes: a container can send many. */
+const GATHER_MS = 500;
+const MOST_GATHERED = 500;
 
 /**
  * Resets TCP connections at the socket of the container, while their packets still pass: then both sides know, also one that never sends.
@@ -37,6 +40,9 @@ export class ConnectionResets {
   readonly #o: ConnectionResetsOptions;
   /** Paths of the namespaces in which a process has not ended. */
   readonly #busy = new Set<string | undefined>();
+  /** Sockets of neighbours, by their ends. */
+  readonly #peers = new Map<string, Tuple>();
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(options: ConnectionResetsOptions) {
     this.#o = options;
@@ -44,16 +50,34 @@ export class ConnectionResets {
 
   /** `orig.src` of each flow is the endpoint of the container. Never rejects. */
   readonly reset = (flows: readonly Flow[]): Promise<void> =>
-    this.#reset(flows.filter(isOpen)).catch(this.#note);
+    this.#reset(flows.filter(isOpen).flatMap(({ orig, reply }) => [orig, reply]));
+
+  /**
+   * A packet from the middle of a connection to a neighbour was refused, which has ended the socket of its sender alone: that of the neighbour is
+   * reset. A container can send such packets for connections with itself only.
+   */
+  readonly refused = ({ src, sport = 0, dst, dport = 0 }: Tuple): void => {
+    if (this.#peers.size < MOST_GATHERED)
+      this.#peers.set(`${dst} ${dport} ${src} ${sport}`, { src: dst, sport: dport, dst: src, dport: sport });
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      const peers = [...this.#peers.values()];
+      this.#peers.clear();
+      void this.#reset(peers);
+    }, GATHER_MS).unref();
+  };
 
   readonly #note = (e: unknown): void =>
     this.#o.log.debug({ err: String(e) }, 'connections end with the next packet of each side');
 
-  async #reset(flows: readonly Flow[]): Promise<void> {
-    if (flows.length === 0) return;
-    const byPlace = this.#byPlace(flows);
+  #reset(ends: readonly Tuple[]): Promise<void> {
+    return this.#resetWithin(ends).catch(this.#note);
+  }
+
+  async #resetWithin(ends: readonly Tuple[]): Promise<void> {
+    if (ends.length === 0) return;
     let isOver = false;
-    const resets = eachOf([...byPlace], AT_ONCE, async ([path, ofPlace]) => {
+    const resets = eachOf([...this.#byPlace(ends)], AT_ONCE, async ([path, ofPlace]) => {
       if (!isOver && !this.#busy.has(path)) await this.#resetIn(path, ofPlace);
     });
     await Promise.race([resets, sleep(BUDGET_MS, undefined, { ref: false })]);
@@ -61,13 +85,13 @@ export class ConnectionResets {
   }
 
   /** By network namespace; without a path it is that of the host. */
-  #byPlace(flows: readonly Flow[]): ReadonlyMap<string | undefined, readonly Tuple[]> {
+  #byPlace(all: readonly Tuple[]): ReadonlyMap<string | undefined, readonly Tuple[]> {
     const { applied, kernel, namespaces } = this.#o;
     const owners =
       applied.value && holdersOf(applied.value.subjects.values(), applied.value.vethMap.bindings);
     const hosts = kernel.hostAddresses();
     const byPlace = new Map<string | undefined, Tuple[]>();
-    for (const ends of flows.flatMap(({ orig, reply }) => [orig, reply])) {
+    for (const ends of all) {
       const owner = owners?.get(ends.src);
       const path = owner && namespaces.pathOf(owner.id);
       if (path === undefined && (owner || !hosts.has(ends.src))) continue;

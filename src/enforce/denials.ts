@@ -3,7 +3,7 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
 import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
-import { type Current, putNewest } from '../lib/current.js';
+import { type Current, putNewest, Signal } from '../lib/current.js';
 import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText } from '../policy/deny-entries.js';
 import type { Verdict } from '../policy/finding.js';
@@ -63,6 +63,7 @@ export interface LoggedFacts {
   readonly proto: string;
   readonly src: string;
   readonly dst: string;
+  readonly sport?: number;
   readonly dport: number;
   /** Of TCP: it does not begin a connection. */
   readonly isLater?: boolean;
@@ -92,10 +93,10 @@ export class DeniedLog implements Disposable {
     this.#log = new PacketLog(options, (p) => {
       const header = parsePacket(p.payload);
       if (!header.ok) return;
-      const { src, dst, protocol, dport = 0, tcpFlags } = header.value;
+      const { src, dst, protocol, sport = 0, dport = 0, tcpFlags } = header.value;
       const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
       const isLater = tcpFlags !== undefined && (tcpFlags & (SYN | ACK)) !== SYN;
-      denied({ prefix: p.prefix, mark: p.mark, proto, src, dst, dport, isLater });
+      denied({ prefix: p.prefix, mark: p.mark, proto, src, sport, dst, dport, isLater });
     });
   }
 
@@ -132,6 +133,8 @@ const UNKNOWN_FEED = 'a threat feed lists it';
 export class Denials implements Disposable {
   /** Denials since the start. What a rule denied counts as far as the kernel has logged it. */
   readonly totals = Object.fromEntries(DENIAL_REASONS.map((r) => [r, 0])) as Record<DenialReason, number>;
+  /** Packets from the middle of a connection to a neighbour. */
+  readonly refused = new Signal<LoggedFacts>();
   readonly #o: DenialsParts;
   readonly #now: () => number;
   /** Names denied a moment ago, with the types that were asked for. */
@@ -159,6 +162,7 @@ export class Denials implements Disposable {
     if (!p.elsewhere && !PASSED.includes(word)) this.#o.recording.refused.arrived(now);
     if (word === LATER) {
       this.totals.other++;
+      this.refused.emit(p);
       return;
     }
     const isIn = identity === 0 && (word === 'threat' || word === 'seen');

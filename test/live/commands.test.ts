@@ -37,7 +37,7 @@ const CASES: readonly Case[] = [
   { command: 'notify' },
   { command: 'notify test' },
   { command: 'ask' },
-  { command: 'ask allow', args: ['--oldest'], code: 1 },
+  { command: 'ask allow', args: ['--oldest', '--yes'], code: 1 },
   { command: 'ask allow', args: ['3f9c21ab'], code: 1 },
   { command: 'ask deny', args: ['3f9c21ab'], code: 1 },
   { command: 'allow', args: ['web', 'b.example', '--for', '10m'] },

@@ -110,8 +110,12 @@ async function goesOn(what = GOES_ON): Promise<void> {
   await waitFor('everything to go on', isMoving, 60_000).catch(async (e: Error) => {
     throw new Error(`${e.message}: ${JSON.stringify([...(await works(what))])}`);
   });
+  const { stdout } = (await drawbridge?.cli(['flows', '--verdict', 'deny', '--json'])) ?? { stdout: '' };
   for (const [key, one] of await works(what))
-    expect({ key, failures: one.failures ?? [], opened: one.opened ?? 1, end: one.end ?? null }).toEqual({
+    expect(
+      { key, failures: one.failures ?? [], opened: one.opened ?? 1, end: one.end ?? null },
+      stdout,
+    ).toEqual({
       key,
       failures: [],
       opened: 1,

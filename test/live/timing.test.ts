@@ -57,7 +57,8 @@ it(`a first start: no connection and no query waits for ${FIRST_START_MS} ms, an
   await waitFor('the containers to work on', () => worked(done + 3));
   for (const work of await reports()) {
     const [stream, often, queries] = words.map((word) => work[word]);
-    expect([stream?.end, often?.failures, queries?.failures]).toEqual([null, [], []]);
+    const { stdout } = await drawbridge.cli(['flows', '--verdict', 'deny', '--json']);
+    expect([stream?.end, often?.failures, queries?.failures], stdout).toEqual([null, [], []]);
     const waits = [stream?.gap, often?.slowest, queries?.slowest];
     console.log(
       `first start: the stream paused ${waits[0]} ms, connections waited ${waits[1]}, queries ${waits[2]} ms`,

@@ -292,7 +292,8 @@ describe('grants and modes', () => {
   });
 
   it('of a host that is gone cause no pass after their end, and go a day later', async () => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    // time goes on while a write waits for the store
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'], shouldAdvanceTime: true });
     const wait = async (ms: number): Promise<void> => {
       for (const end = now + ms; now < end; ) {
         now += 10_000;

@@ -1,5 +1,5 @@
 /** What a revocation waits for before it deletes flows: not for long, and for nothing that has no socket. */
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { ConnectionResets } from '../../../src/enforce/connection-ends.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
@@ -32,7 +32,7 @@ function resetting(hanging: readonly string[] = [], pathOf = pathOfMember) {
     run,
     log: { debug: () => undefined },
   });
-  return { started, reset: resets.reset };
+  return { started, reset: resets.reset, refused: resets.refused };
 }
 
 const OPEN = { handshake: false, closed: false, pickedUp: false };
@@ -75,6 +75,26 @@ it('a connection between containers is reset at both of its sockets', async () =
     { in: '--net=/netns/0', filter: [expect.stringContaining(`src ${a}:1 dst ${b}:80`)] },
     { in: '--net=/netns/1', filter: [expect.stringContaining(`src ${b}:80 dst ${a}:1`)] },
   ]);
+});
+
+it('refused packets reset the socket of the neighbour, each connection once, and with few processes', async () => {
+  vi.useFakeTimers();
+  try {
+    const { started, refused } = resetting();
+    const [a, b] = [addressOf(0), addressOf(1)];
+    for (let n = 0; n < 3; n++) refused({ src: a, sport: 7100, dst: b, dport: 5 });
+    refused({ src: a, sport: 7100, dst: b, dport: 6 });
+    refused({ src: a, sport: 7100, dst: '93.184.7.7', dport: 7 });
+    expect(started).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1_000);
+    const filter = [5, 6].map((port) => expect.stringContaining(`src ${b}:${port} dst ${a}:7100`));
+    expect(started).toEqual([{ in: '--net=/netns/1', filter }]);
+    for (let n = 0; n < 3_000; n++) refused({ src: a, sport: n, dst: b, dport: n });
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(started.slice(1).map((s) => s.filter.length)).toEqual([500]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 it('many entries without a connection start no process, and of many connections some are reset', async () => {
