@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { readFolders } from '../dns/sandbox-folders.js';
 import { readParents } from '../enforce/host-cgroups.js';
@@ -288,9 +289,30 @@ async function removeSets(run: Exec, prefix: string, { sets }: Observed): Promis
   const { fresh, record } = await setNames(run, prefix);
   const names = [...sets.keys(), ...fresh, ...record];
   if (names.length === 0) return [];
-  await must(run, 'ipset', ['restore'], { input: names.map((s) => `destroy ${s}\n`).join('') });
+  await destroySets(run, new Set(names));
   return [`${names.length} sets`];
 }
+
+/** The kernel releases the sets of removed rules a moment later (nf_tables_trans_destroy_work): until then it refuses to destroy one. */
+export async function destroySets(
+  run: Exec,
+  names: ReadonlySet<string>,
+  until = performance.now() + RELEASED_MS,
+): Promise<void> {
+  const listed = await must(run, 'ipset', ['list', '-n']);
+  const input = listed
+    .split('\n')
+    .flatMap((name) => (names.has(name) ? `destroy ${name}\n` : []))
+    .join('');
+  try {
+    if (input !== '') await must(run, 'ipset', ['restore'], { input });
+  } catch (e) {
+    if (performance.now() > until) throw e;
+    await sleep(50);
+    await destroySets(run, names, until);
+  }
+}
+const RELEASED_MS = 5_000;
 
 async function removeLeftovers(run: Exec, before: Found): Promise<string[]> {
   const { chains, tables } = leftovers(await readChains(run), before);
