@@ -110,18 +110,19 @@ async function goesOn(what = GOES_ON): Promise<void> {
   await waitFor('everything to go on', isMoving, 60_000).catch(async (e: Error) => {
     throw new Error(`${e.message}: ${JSON.stringify([...(await works(what))])}`);
   });
-  const { stdout } = (await drawbridge?.cli(['flows', '--verdict', 'deny', '--json'])) ?? { stdout: '' };
-  for (const [key, one] of await works(what))
-    expect(
-      { key, failures: one.failures ?? [], opened: one.opened ?? 1, end: one.end ?? null },
-      stdout,
-    ).toEqual({
+  for (const [key, one] of await works(what)) {
+    const [first, ...failures] = one.failures ?? [];
+    if (first && !(key === LOOKS_UP && first.code === 'ECONNREFUSED')) failures.unshift(first);
+    expect({ key, failures, opened: one.opened ?? 1, end: one.end ?? null }).toEqual({
       key,
       failures: [],
       opened: 1,
       end: null,
     });
+  }
 }
+/** A lookup that is under way when the rules come has an answer of which they know nothing: one connection may be refused. */
+const LOOKS_UP = 'name new=web.test:80';
 
 /** A sender on Docker's bridge that is no container, as a step of a build is. */
 const BUILD = `
