@@ -36,7 +36,7 @@ export function planSteps(
   open = false,
 ): Plan {
   const sets = diffSets(desired.sets, observed.sets);
-  const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix));
+  const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix, open));
   const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
   const identity = identityScripts(shape, desired.identity, observed.identity).map(nftStep);
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
@@ -138,15 +138,20 @@ const CGROUP = / --path (\S+) /;
 
 interface TableSteps {
   readonly plain: readonly Step[];
-  /**
-   * Tables with rules that name cgroups, one step each: the rule of a removed cgroup fails its table, but no other
-   * table.
-   */
+  /** Tables with rules that name cgroups, one step each: the rule of a removed cgroup fails its table, but no other table. */
   readonly withCgroups: ReadonlyMap<TableName, Step>;
 }
 
-function tableSteps(family: Family, desired: DesiredState, observed: Observed, prefix: string): TableSteps {
-  const mine = desired.tables.filter((t) => t.family === family);
+function tableSteps(
+  family: Family,
+  desired: DesiredState,
+  observed: Observed,
+  prefix: string,
+  open: boolean,
+): TableSteps {
+  // Where nothing was closed, `filter` would refuse a query that `nat` does not lead to our resolver yet.
+  const rank = ({ table }: { readonly table: TableName }): number => Number(open && table !== 'nat');
+  const mine = desired.tables.filter((t) => t.family === family).sort((a, b) => rank(a) - rank(b));
   const edits = diffFamily(mine, observed.tables.get(family) ?? new Map(), prefix);
   const isMortal = (e: TableEdit): boolean => [...e.refill.values()].flat().some((l) => CGROUP.test(l));
   const plain = edits.filter((e) => !isMortal(e));
@@ -171,10 +176,7 @@ export interface ApplyOptions {
   readonly hasCgroup?: (path: string) => boolean;
 }
 
-/**
- * Runs a plan. The first failure stops it and is thrown. Completed steps persist, and the next pass continues from what
- * it reads. Returns false when rules were left out because their cgroups were removed during the run.
- */
+/** Runs a plan. The first failure stops it and is thrown: the next pass continues from what it reads. False: rules of removed cgroups were left out. */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
   const complete: boolean[] = [];
@@ -205,9 +207,7 @@ function nftCgroup(line: string): string | undefined {
 }
 
 const TRIES = 5;
-/**
- * Containers exit at any time, and crash loops do so continuously: their rules must not keep out the rules of others.
- */
+/** Containers exit at any time, and crash loops do so continuously: their rules must not keep out the rules of others. */
 async function runWithoutRemovedCgroups(
   run: Exec,
   step: Step,

@@ -50,6 +50,8 @@ it('at a start on a host without rules the marks come first: no packet of a cont
     of.stages[0]?.some((s) => s.tool === 'nft' && /table bridge drawbridge/.test(s.script)) ?? false;
   expect(isBridge(planSteps(shape, desired, NOTHING, hasNoRules(NOTHING)))).toBe(true);
   const openFirst = planSteps(shape, desired, NOTHING, true).stages;
+  const rules = openFirst.flat().find((s) => s.tool === 'iptables-restore')?.script ?? '';
+  expect(rules.indexOf('*filter')).toBeGreaterThan(rules.indexOf('*nat')); // no query of DNS is refused before it is redirected
   const lastRules = openFirst.findLast((all) => all.some(({ tool }) => tool !== 'ipset')) ?? [];
   expect(lastRules.map((s) => /table (inet \w+)/.exec(s.script)?.[1])).toEqual([BACKSTOP_TABLE]); // it shows that all are installed
   const ours = new Map([['DOCKER-USER', [{ text: '', hash: 'x' }]]]);
