@@ -144,7 +144,7 @@ const VARIABLE = /^DRAWBRIDGE_(API|FLOWS|NOTIFY)(_|$)/;
 export const isOfReporting = ({ pointer, about }: Problem): boolean =>
   pointer === undefined ? about?.kind === 'name' && VARIABLE.test(about.name) : SECTION.test(pointer);
 
-/** Sections whose values, or keys in the place of a value, may be secrets: a URL of a webhook, a token. */
+/** Sections that may contain secrets, such as tokens or the URLs of webhooks, as values or, by mistake, as keys. */
 const SECRETS = /^\/(api|flows|notify|store|threats)(\/|$)/;
 const PLAIN_KEY = /^[A-Za-z][A-Za-z_]{0,19}$/;
 

@@ -133,7 +133,7 @@ export class KeptReplies {
     return kept;
   }
 
-  /** Forget the replies whose time is over; `now` is monotonic. */
+  /** Delete expired replies. `now`: ms, monotonic. */
   purge(now: number): void {
     for (const replies of this.#byContainer.values())
       for (const [key, kept] of replies.byQuery) if (kept.freshUntil <= now) this.#drop(replies, key, kept);

@@ -112,7 +112,7 @@ export class Upstream {
     return link;
   }
 
-  /** Forget the answers whose time is over; `now` is monotonic. */
+  /** Delete expired answers. `now`: ms, monotonic. */
   purge(now: number): void {
     this.#cache.purge(now);
   }

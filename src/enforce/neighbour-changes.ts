@@ -283,7 +283,7 @@ export class HeldDenials<T extends Denied> {
     }
   }
 
-  /** Tell all now: nothing checks them any more. Later ones are told at once. */
+  /** Report all held denials now, and later ones at once: the timer that checks them has ended. */
   end(): void {
     this.#isEnded = true;
     clearTimeout(this.#timer);

@@ -68,8 +68,8 @@ const said = <T>(parsed: Parsed<T>, make: (value: T) => Said): Parsed<Said> =>
 /** No entry and no name of a list has a "#" at its beginning. */
 const COMMENT = /(^|[\s,])#/;
 /**
- * The text without comments. YAML folds lines into one (`>-`), and then a comment hides the entries that followed it: where one of these may
- * have been a deny entry, or an entry stands before the comment and a comma follows, the text is refused.
+ * Returns the text without comments. YAML can fold lines into one (`>-`); then a comment also contains the entries of the lines behind it.
+ * A text is refused if a comment contains a possible deny entry, or if a comment behind an entry contains a comma.
  */
 function withoutComments<T>(text: string, read: (plain: string) => Parsed<T>): Parsed<T> {
   const problems: Problem[] = [];

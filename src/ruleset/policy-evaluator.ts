@@ -207,9 +207,9 @@ export class PolicyEvaluator {
   }
 
   /**
-   * Return whether a flow that the subject opened may continue. DNS flows that nat would send elsewhere now may not, but for connections of
-   * observed ones, and those whose name would be checked now must have been checked. `place`: where the flow is; in the namespace of a
-   * container, names are not checked.
+   * Returns whether a flow that the subject opened may continue. A DNS flow that `nat` would redirect now may not, unless it is a TCP connection
+   * of an observed container. A flow whose name would be checked now must have been checked. `place`: the network namespace of the flow;
+   * names are not checked in that of a container.
    */
   keeps(member: Subject, flow: Flow, place: 'host' | 'namespace' = 'host'): boolean {
     if (this.#isClosed(member, flow)) return false;

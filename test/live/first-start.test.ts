@@ -121,7 +121,7 @@ async function goesOn(what = GOES_ON): Promise<void> {
     });
   }
 }
-/** A lookup that is under way when the rules come has an answer of which they know nothing: one connection may be refused. */
+/** The answer to a lookup that began before the rules is not recorded (docs/guard.md): the one connection that follows it may be refused. */
 const LOOKS_UP = 'name new=web.test:80';
 
 /** A sender on Docker's bridge that is no container, as a step of a build is. */
