@@ -67,6 +67,7 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
 
 /** What depends on the engine: its events, its network set-up, its rules, its resolver, its cgroups. */
 const ON_ENGINE_28 = [
+  'live/observe-to-enforce',
   'live/timing',
   'live/lifecycle',
   'live/races',
@@ -74,10 +75,16 @@ const ON_ENGINE_28 = [
   'live/host-mode',
   'attacks/',
 ];
-/** Forms of packets, which our rules alone evaluate, and what mixes or repeats what other suites try: they run on one engine; `scripts/test --engine 28` runs them there too. */
+/** Forms of packets and of DNS messages, which our rules and resolver alone evaluate, and what mixes or repeats what other suites try: they run on one engine; `scripts/test --engine 28` runs them there too. */
 const ON_ANY_ENGINE = [
+  'attacks/bridges',
   'attacks/churn',
+  'attacks/dns-answers',
+  'attacks/dns-names',
+  'attacks/dns-tunnels',
+  'attacks/ethernet',
   'attacks/extensions',
+  'attacks/heirs',
   'attacks/helpers',
   'attacks/icmp',
   'attacks/ipv6-forms',
@@ -94,6 +101,7 @@ const ON_ANY_ENGINE = [
   'attacks/revoked',
   'attacks/riding',
   'attacks/split',
+  'attacks/spoofing',
   'attacks/tcp-udp',
   'attacks/threats',
 ];

@@ -1,16 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../lib/ip.js';
 import { backstopProgram } from '../ruleset/backstop-table.js';
-import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
-import { IDENTITY_TABLE, identityProgram, QUEUE, queueProgram } from '../ruleset/host-identity.js';
+import { identityProgram, QUEUE, queueProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { diffFamily, RESTORE, restoreScript, type TableEdit } from './iptables-text.js';
-import type { SetWriter } from './netlink/ipset.js';
-import { addressBytes, u32le } from './netlink/netlink-codec.js';
-import { NetlinkError } from './netlink/netlink-error.js';
-import type { ElementChange, NftElements, RawElement } from './netlink/nft-codec.js';
 import { bridgeScript, closingScript, hasOurLayout, programScript } from './nft-text.js';
 import type { Observed } from './read-rules.js';
 
@@ -26,6 +22,8 @@ export interface Plan {
   readonly blockingStages: number;
   /** Timed sets that are new and empty. */
   readonly refill: readonly string[];
+  /** After so many stages DNS queries are redirected, where nothing was closed before: what was looked up earlier still connects. */
+  readonly redirectingStages?: number;
 }
 
 /** Tighten first, loosen last: marks of another layout → members out → sets in → rules → ports to identities → sets that nothing uses. */
@@ -51,18 +49,29 @@ export function planSteps(
     nftStep(isBridgeFirst ? bridge : ''),
     ipsetStep(sets.tighten + sets.loosen),
   ].filter(isSome);
+  const early = open ? 1 : 0;
+  const redirecting = [
+    tables.flatMap((t) => t.early),
+    ...withCgroups(BEFORE_IDENTITY.slice(0, early)),
+  ].filter(isSome);
   const stages = [
     ...blocking,
+    ...redirecting,
     ...(isMissing ? identity : []),
     tables.flatMap((t) => t.plain),
-    ...withCgroups(BEFORE_IDENTITY),
+    ...withCgroups(BEFORE_IDENTITY.slice(early)),
     ...(isMissing ? [] : identity),
     ...withCgroups(WITH_IDENTITY),
     nftStep(backstop),
     nftStep(isBridgeFirst ? '' : bridge),
     ipsetStep(sets.destroy),
   ];
-  return { stages: stages.filter(isSome), blockingStages: blocking.length, refill: sets.refill };
+  return {
+    stages: stages.filter(isSome),
+    blockingStages: blocking.length,
+    refill: sets.refill,
+    ...(open ? { redirectingStages: blocking.length + redirecting.length } : {}),
+  };
 }
 
 /** Whether no veth gets an identity, as in the closed base: the rules of an identity must be installed before a veth gets it. */
@@ -130,13 +139,16 @@ const FAMILIES = [4, 6] as const;
 /**
  * The order in which the rules of a sender may be added. `mangle` assigns the mark, or the table of nft that identifies senders, so
  * that both come after the tables that act on the mark. `raw` assigns the conntrack zone and comes last: it lets the datagrams of a socket pass one by
- * one. If they were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own.
+ * one. If they were queued in `mangle`, each would get a flow of its own, and perhaps a NAT port of its own. `nat` comes first: `filter` refuses queries
+ * that are not led to our resolver yet.
  */
-const BEFORE_IDENTITY: readonly TableName[] = ['filter', 'nat', 'security'];
+const BEFORE_IDENTITY: readonly TableName[] = ['nat', 'filter', 'security'];
 const WITH_IDENTITY: readonly TableName[] = ['mangle', 'raw'];
 const CGROUP = / --path (\S+) /;
 
 interface TableSteps {
+  /** `nat`, where nothing was closed before: `filter` would refuse the connection that follows a query which another resolver answers. */
+  readonly early: readonly Step[];
   readonly plain: readonly Step[];
   /** Tables with rules that name cgroups, one step each: the rule of a removed cgroup fails its table, but no other table. */
   readonly withCgroups: ReadonlyMap<TableName, Step>;
@@ -149,14 +161,17 @@ function tableSteps(
   prefix: string,
   open: boolean,
 ): TableSteps {
-  // Where nothing was closed, `filter` would refuse a query that `nat` does not lead to our resolver yet.
-  const rank = ({ table }: { readonly table: TableName }): number => Number(open && table !== 'nat');
-  const mine = desired.tables.filter((t) => t.family === family).sort((a, b) => rank(a) - rank(b));
+  const mine = desired.tables.filter((t) => t.family === family);
   const edits = diffFamily(mine, observed.tables.get(family) ?? new Map(), prefix);
   const isMortal = (e: TableEdit): boolean => [...e.refill.values()].flat().some((l) => CGROUP.test(l));
   const plain = edits.filter((e) => !isMortal(e));
+  const nat = plain.filter((e) => e.table === 'nat');
+  const others = plain.filter((e) => e.table !== 'nat');
+  const restore = (some: readonly TableEdit[]): Step[] =>
+    some.length === 0 ? [] : [restoreStep(family, some)];
   return {
-    plain: plain.length === 0 ? [] : [restoreStep(family, plain)],
+    early: restore(open ? nat : []),
+    plain: restore(open ? others : [...nat, ...others]),
     withCgroups: new Map(edits.filter(isMortal).map((e) => [e.table, restoreStep(family, [e])])),
   };
 }
@@ -176,6 +191,9 @@ export interface ApplyOptions {
   readonly hasCgroup?: (path: string) => boolean;
 }
 
+/** Lookups end in this time, and the connections to what they found begin. */
+const LOOKUP_MS = 200;
+
 /** Runs a plan. The first failure stops it and is thrown: the next pass continues from what it reads. False: rules of removed cgroups were left out. */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
@@ -188,7 +206,8 @@ export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {
   for (const stage of plan.stages.slice(0, plan.blockingStages)) await runStage(stage);
   const ready = beforeBinding();
   ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
-  for (const stage of plan.stages.slice(plan.blockingStages)) {
+  for (const [i, stage] of plan.stages.slice(plan.blockingStages).entries()) {
+    if (plan.blockingStages + i === plan.redirectingStages) await sleep(LOOKUP_MS);
     if (stage.some((s) => s.tool === 'nft')) await ready;
     await runStage(stage);
   }
@@ -233,166 +252,4 @@ export async function runStep(run: Exec, step: Step): Promise<void> {
   const args =
     step.tool === 'ipset' ? ['restore'] : step.tool === 'nft' ? ['-f', '-'] : ['--noflush', '-w', '10'];
   await must(run, step.tool, args, { input: step.script });
-}
-
-/** More members than this are written faster by one run of ipset. */
-const MOST_MEMBERS = 64;
-/** A line of `ipset restore` that changes one single address or network of a set. */
-const MEMBER_CHANGE = /^(add|del) (\S+) ([0-9a-f.:]+(?:\/\d+)?) -exist$/;
-
-/**
- * An Exec that runs `ipset restore` over netlink if the input only adds or removes a few addresses: 6 µs each, where a
- * process takes milliseconds, and the first packet of a new container waits for it. If netlink refuses a change, ipset
- * runs with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
- */
-export function withFastSets(run: Exec, sets: SetWriter): Exec {
-  return async (file, args, options) => {
-    const changes =
-      file === 'ipset' && args[0] === 'restore' ? memberChanges(options?.input ?? '') : undefined;
-    if (changes === undefined || !(await addedOrRemoved(changes, sets))) return run(file, args, options);
-    return { code: 0, stdout: '', stderr: '' };
-  };
-}
-
-interface MemberChange {
-  readonly verb: string;
-  readonly set: string;
-  readonly member: string;
-}
-/** Returns undefined when the input has other lines, or too many. */
-function memberChanges(input: string): readonly MemberChange[] | undefined {
-  const lines = input.split('\n').filter((line) => line !== '');
-  if (lines.length === 0 || lines.length > MOST_MEMBERS) return undefined;
-  const changes = lines.flatMap((line) => {
-    const [, verb = '', set = '', member = ''] = MEMBER_CHANGE.exec(line) ?? [];
-    return verb === '' ? [] : [{ verb, set, member }];
-  });
-  return changes.length === lines.length ? changes : undefined;
-}
-
-async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter): Promise<boolean> {
-  try {
-    for (const { verb, set, member } of changes)
-      await (verb === 'add' ? sets.add(set, member, undefined) : sets.remove(set, member));
-    return true;
-  } catch {
-    return false; // the caller runs ipset, which succeeds or reports the reason
-  }
-}
-
-type Field = 'iif' | 'mark' | 'mac' | 'ip' | 'frame';
-interface Layout {
-  readonly key: readonly Field[];
-  readonly data?: Field;
-}
-/** Sets and maps of the bridge table that change when a container starts or stops, as ruleset/bridge declares them. */
-const LAYOUTS: Readonly<Record<string, Layout>> = {
-  routed4: { key: ['iif', 'frame', 'ip'], data: 'mark' },
-  id4: { key: ['iif', 'mac', 'ip'], data: 'mark' },
-  id6: { key: ['iif', 'mac', 'ip'], data: 'mark' },
-  loose: { key: ['iif'], data: 'mark' },
-  nameless: { key: ['iif'], data: 'mark' },
-  up: { key: ['iif'], data: 'mac' },
-  strict: { key: ['iif'] },
-  macs: { key: ['iif', 'mac'] },
-  ll6: { key: ['iif', 'ip'] },
-  exempt: { key: ['iif'] },
-  bridgemac: { key: ['iif', 'mac'] },
-  enf4: { key: ['ip'] },
-  enf6: { key: ['ip'] },
-  own4: { key: ['ip'] },
-  own6: { key: ['ip'] },
-};
-/** More elements than this are written as fast by a run of nft. */
-const MOST_ELEMENTS = 256;
-const LINE = new RegExp(`^(add|delete) element bridge ${BRIDGE_TABLE} (\\w+) \\{ (.+) \\}$`);
-
-/**
- * An Exec that runs `nft -f -` over netlink if the input only adds or deletes elements of the bridge table. This takes about 1 ms;
- * a process takes 15 ms or more, and the first packet of a new container waits for the result. If the kernel refuses the
- * batch, nft runs with the same input: a refused batch has changed nothing, and the message of nft names the line.
- */
-export function withFastElements(run: Exec, elements: Pick<NftElements, 'change'>): Exec {
-  return async (file, args, options) => {
-    const changes = file === 'nft' && args[0] === '-f' ? changesOf(options?.input ?? '') : undefined;
-    const isWritten = changes !== undefined && accepted(() => elements.change(BRIDGE_TABLE, changes));
-    if (!isWritten) return run(file, args, options);
-    return { code: 0, stdout: '', stderr: '' };
-  };
-}
-
-const [FAMILY, QUEUE_TABLE = ''] = IDENTITY_TABLE.split(' ');
-/** The text of `queueProgram`. */
-const QUEUE_RULE = new RegExp(
-  `^table ${FAMILY} ${QUEUE_TABLE} {\\s+chain ${QUEUE} { }\\s+}\nflush chain ${FAMILY} ${QUEUE_TABLE} ${QUEUE}\n` +
-    `table ${FAMILY} ${QUEUE_TABLE} {\\s+chain ${QUEUE} {\\s+queue num (\\d+) comment "([^"]+)"\\s+}\\s+}\n$`,
-);
-
-/**
- * An Exec that runs `nft -f -` over netlink if the input only has the rule that queues: there it is a target of iptables, which kernels have
- * that cannot queue by nft alone. If the kernel refuses it, nft runs with the same input.
- */
-export function withQueueRule(run: Exec, elements: Pick<NftElements, 'setQueueRule'>): Exec {
-  return async (file, args, options) => {
-    const [, queue, comment] =
-      file === 'nft' && args[0] === '-f' ? (QUEUE_RULE.exec(options?.input ?? '') ?? []) : [];
-    if (queue === undefined || comment === undefined) return run(file, args, options);
-    const isWritten = accepted(() =>
-      elements.setQueueRule({ table: QUEUE_TABLE, chain: QUEUE, queue: Number(queue), comment }),
-    );
-    return isWritten ? { code: 0, stdout: '', stderr: '' } : run(file, args, options);
-  };
-}
-
-function accepted(change: () => void): boolean {
-  try {
-    change();
-    return true;
-  } catch (error) {
-    if (!(error instanceof NetlinkError)) throw error;
-    return false; // the caller runs nft, which succeeds or reports the reason
-  }
-}
-
-/** Returns undefined when the input has other lines, other sets, or too many elements. */
-function changesOf(input: string): readonly ElementChange[] | undefined {
-  const lines = input.split('\n').filter((line) => line !== '');
-  const changes = lines.map(changeOf).filter((c) => c !== undefined);
-  const count = changes.reduce((sum, c) => sum + c.elements.length, 0);
-  return changes.length === lines.length && count > 0 && count <= MOST_ELEMENTS ? changes : undefined;
-}
-
-function changeOf(line: string): ElementChange | undefined {
-  const [, verb, set = '', members = ''] = LINE.exec(line) ?? [];
-  const layout = LAYOUTS[set];
-  if (layout === undefined || (verb !== 'add' && verb !== 'delete')) return undefined;
-  const texts = members.split(', ');
-  const elements = texts.map((text) => rawElement(text, layout)).filter((e) => e !== undefined);
-  return elements.length === texts.length ? { verb, set, elements } : undefined;
-}
-
-function rawElement(text: string, layout: Layout): RawElement | undefined {
-  const [keyText = '', dataText] = text.split(' : ');
-  const parts = keyText.split(' . ');
-  const fields = parts.map((part, i) => bytesOf(part, layout.key[i])).filter((b) => b !== undefined);
-  const data = dataText === undefined ? undefined : bytesOf(dataText, layout.data);
-  const isWhole = fields.length === layout.key.length && parts.length === layout.key.length;
-  if (!isWhole || (data === undefined) !== (layout.data === undefined)) return undefined;
-  // each field of a concatenation begins at a register of 32 bits
-  const [only = Buffer.alloc(0)] = fields;
-  const key = fields.length === 1 ? only : Buffer.concat(fields.map(padded));
-  return data === undefined ? { key } : { key, data };
-}
-
-const padded = (field: Buffer): Buffer => Buffer.concat([field, Buffer.alloc(-field.length & 3)]);
-const MAC = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/;
-const FRAME = /^0x[0-9a-f]{30}$/;
-const NUMBER = /^(?:0x[0-9a-f]{1,8}|\d{1,10})$/;
-
-/** In the byte order in which the kernel's registers have it: numbers of the host are little endian. */
-function bytesOf(text: string, field: Field | undefined): Buffer | undefined {
-  if (field === 'ip') return addressBytes(text);
-  if (field === 'mac') return MAC.test(text) ? Buffer.from(text.replaceAll(':', ''), 'hex') : undefined;
-  if (field === 'frame') return FRAME.test(text) ? Buffer.from(text.slice(2), 'hex') : undefined;
-  return field !== undefined && NUMBER.test(text) ? u32le(Number(text)) : undefined;
 }

@@ -7,11 +7,12 @@ import type { DesiredInput, DesiredState, KernelConfig, SetDesired } from '../ru
 import { namesFor } from '../ruleset/naming.js';
 import { LAN_KINDS } from '../ruleset/netns-program.js';
 import type { Delta } from '../ruleset/recompile.js';
-import { type Plan, runStep, withFastElements, withFastSets, withQueueRule } from './apply.js';
+import { type Plan, runStep } from './apply.js';
 import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
+import { withFastElements, withFastSets, withQueueRule } from './fast-exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';

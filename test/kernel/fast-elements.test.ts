@@ -1,9 +1,9 @@
 /** Elements of the bridge table written over netlink: the resulting table is the same as with nft and the same input. */
 import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { withFastElements } from '../../src/kernel/apply.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { type Exec, isOwnProcess } from '../../src/kernel/exec.js';
+import { withFastElements } from '../../src/kernel/fast-exec.js';
 import { u32le } from '../../src/kernel/netlink/netlink-codec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { observe } from '../../src/kernel/read-rules.js';

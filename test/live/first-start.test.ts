@@ -112,7 +112,7 @@ async function goesOn(what = GOES_ON): Promise<void> {
   });
   for (const [key, one] of await works(what)) {
     const [first, ...failures] = one.failures ?? [];
-    if (first && !(key === LOOKS_UP && first.code === 'ECONNREFUSED')) failures.unshift(first);
+    if (first && !(key === CHECKED && first.code === 'ECONNREFUSED')) failures.unshift(first);
     expect({ key, failures, opened: one.opened ?? 1, end: one.end ?? null }).toEqual({
       key,
       failures: [],
@@ -121,8 +121,8 @@ async function goesOn(what = GOES_ON): Promise<void> {
     });
   }
 }
-/** The answer to a lookup that began before the rules is not recorded (docs/guard.md): the one connection that follows it may be refused. */
-const LOOKS_UP = 'name new=web.test:80';
+/** The connection whose handshake is under way when the rules come ends, since what it will ask for is not known (docs/guard.md). */
+const CHECKED = 'name new=web.test:80';
 
 /** A sender on Docker's bridge that is no container, as a step of a build is. */
 const BUILD = `

@@ -35,12 +35,13 @@ beforeAll(async () => {
 });
 afterAll(() => lab?.down());
 
-/** The rules that have refused something, for the message of a failure. */
+/** The rules that have refused something, and what the service warned of, for the message of a failure. */
 async function refusing(): Promise<string> {
   const { stdout } = await lab.inHost(['iptables-save', '-c', '-t', 'filter']);
   return stdout
     .split('\n')
     .filter((rule) => !rule.startsWith('[0:0]') && /REJECT|DROP|DB-NO/.test(rule))
+    .concat(drawbridge.logs().match(/^.*"level":[4-6]0.*$/gm) ?? [])
     .join('\n');
 }
 

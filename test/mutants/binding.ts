@@ -72,8 +72,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'purge-before-bars',
     what: 'flows of an earlier holder end before the sets bar new ones',
     file: 'src/kernel/apply.ts',
-    from: 'stages.filter(isSome), blockingStages: blocking.length',
-    to: 'stages.filter(isSome), blockingStages: 0',
+    from: '    blockingStages: blocking.length,',
+    to: '    blockingStages: 0,',
     killedBy: { file: 'test/pure/kernel/apply-order.test.ts', test: 'a veth gets its identity after' },
   },
   {
@@ -245,7 +245,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'fast-sets-refused',
     what: 'a member that netlink refuses is forgotten',
-    file: 'src/kernel/apply.ts',
+    file: 'src/kernel/fast-exec.ts',
     from: '    return false; // the caller runs ipset',
     to: '    return true; // the caller runs ipset',
     killedBy: { file: 'test/pure/kernel/apply.test.ts', test: 'asks ipset for what netlink refuses' },

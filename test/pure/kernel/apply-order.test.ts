@@ -49,9 +49,11 @@ it('at a start on a host without rules the marks come first: no packet of a cont
   const isBridge = (of: Plan): boolean =>
     of.stages[0]?.some((s) => s.tool === 'nft' && /table bridge drawbridge/.test(s.script)) ?? false;
   expect(isBridge(planSteps(shape, desired, NOTHING, hasNoRules(NOTHING)))).toBe(true);
-  const openFirst = planSteps(shape, desired, NOTHING, true).stages;
-  const rules = openFirst.flat().find((s) => s.tool === 'iptables-restore')?.script ?? '';
-  expect(rules.indexOf('*filter')).toBeGreaterThan(rules.indexOf('*nat')); // no query of DNS is refused before it is redirected
+  const { stages: openFirst, redirectingStages = 0 } = planSteps(shape, desired, NOTHING, true);
+  const stageWith = (text: string): number =>
+    openFirst.findIndex((all) => all.some(({ script }) => script.includes(text)));
+  // no query of DNS is refused before it is redirected
+  expect([stageWith('*nat'), stageWith('*filter')]).toEqual([redirectingStages - 1, redirectingStages]);
   const lastRules = openFirst.findLast((all) => all.some(({ tool }) => tool !== 'ipset')) ?? [];
   expect(lastRules.map((s) => /table (inet \w+)/.exec(s.script)?.[1])).toEqual([BACKSTOP_TABLE]); // it shows that all are installed
   const ours = new Map([['DOCKER-USER', [{ text: '', hash: 'x' }]]]);
@@ -99,4 +101,18 @@ it('the stages run one after the other, and flows of an earlier holder end when 
     'nft begins',
     'nft ends',
   ]);
+});
+
+it('at a first start what was looked up before queries are redirected has time to connect', async () => {
+  const at: number[] = [];
+  const run = async (): Promise<{ code: number; stdout: string; stderr: string }> => {
+    at.push(performance.now());
+    return { code: 0, stdout: '', stderr: '' };
+  };
+  const stages: Plan['stages'] = [
+    [{ tool: 'iptables-restore', script: 'nat' }],
+    [{ tool: 'iptables-restore', script: 'filter' }],
+  ];
+  await applyPlan(run as never, { stages, blockingStages: 0, refill: [], redirectingStages: 1 });
+  expect((at[1] ?? 0) - (at[0] ?? 0)).toBeGreaterThan(190);
 });
