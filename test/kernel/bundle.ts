@@ -3,18 +3,33 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll } from 'vitest';
 
-/** In the folder of the packages, which stay outside of the bundle. */
+/** In the folder of the packages: those with a library of their own for each platform stay outside of the bundle. */
 const FOLDER = join(import.meta.dirname, '..', '..', 'node_modules', '.cache', 'test-programs');
+const EXTERNAL = ['koffi', 'libsql'];
+/** For packages in the form of CommonJS. */
+const REQUIRE =
+  "import{createRequire as createRequire_}from'node:module';const require=createRequire_(import.meta.url);";
+let count = 0;
 
 /**
- * A program of the tests and what it imports of src as one file, for tests that start it again and again: through tsx each start takes
- * half a second of processor time more. Call it when the module of the test is loaded: the file is removed after its tests.
+ * A program of the tests with what it imports as one file: through tsx each start takes half a second of processor time more. Either the
+ * name of a file of this folder, or a `text`, which imports by the paths of this folder. Call it when the module of the test is loaded: the
+ * file is removed after its tests.
  */
-export async function bundled(program: string): Promise<string> {
+export async function bundled(program: string | { readonly text: string }): Promise<string> {
   mkdirSync(FOLDER, { recursive: true });
-  const outfile = join(FOLDER, `${process.pid}-${program.replaceAll('/', '-').replace(/ts$/, 'mjs')}`);
+  const outfile = join(FOLDER, `${process.pid}-${count++}.mjs`);
   afterAll(() => rmSync(outfile, { force: true }));
-  const entryPoints = [join(import.meta.dirname, program)];
-  await build({ entryPoints, outfile, bundle: true, platform: 'node', format: 'esm', packages: 'external' });
+  await build({
+    ...(typeof program === 'string'
+      ? { entryPoints: [join(import.meta.dirname, program)] }
+      : { stdin: { contents: program.text, resolveDir: import.meta.dirname, loader: 'ts' } }),
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    external: EXTERNAL,
+    banner: { js: REQUIRE },
+  });
   return outfile;
 }

@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { endKeeper } from '../../src/kernel/keeper.js';
 import { waitFor as until } from '../lab/process.js';
+import { bundled } from './bundle.js';
+import type { Given } from './keeper-service.js';
 import { makeNamespace, type Namespace } from './netlink/lab.js';
 import { udpIn } from './netlink/udp.js';
 
-const SOURCE = new URL('../../src/kernel/', import.meta.url).href;
+const SERVICE = await bundled('keeper-service.ts');
 const PORT = 7000;
 const BEATS = ['DB-alive4', 'DB-alive6'];
 let ns: Namespace;
@@ -45,69 +47,8 @@ async function service(
   failure = 'closed',
   { markMask = 1, through = [] as readonly string[] } = {},
 ): Promise<Service> {
-  const next = nextFile();
-  const program = `
-    const { endKeeper, findKeeper, Keeper } = await import('${SOURCE}keeper.ts');
-    const { keptSockets } = await import('${SOURCE}netlink/kept-sockets.ts');
-    const { closeDescriptor, receiveDatagram } = await import('${SOURCE}netlink/libc.ts');
-    const { udpSocketFd } = await import('${SOURCE}netlink/namespace.ts');
-    const { readFileSync, renameSync, writeFileSync } = await import('node:fs');
-    const log = { warn: (fields, text) => console.log('warned: ' + text + JSON.stringify(fields)), debug: () => undefined };
-    const state = ${JSON.stringify(state)};
-    const begin = async (state, markMask) => {
-      const config = { state, failure: '${failure}', kernel: { prefix: 'DB', markMask } };
-      await findKeeper(config, log);
-      writeFileSync(state + '/lock.new', '');
-      renameSync(state + '/lock.new', state + '/lock');
-      const keeper = new Keeper({ config, log });
-      const [kept] = keptSockets.take('udp')?.fds ?? [];
-      const fd = kept ?? udpSocketFd({ family: 4, address: '127.0.0.1', port: ${PORT} });
-      keptSockets.keep('udp', '', [fd]);
-      const into = Buffer.alloc(100);
-      const reading = setInterval(() => {
-        const length = receiveDatagram(fd, into);
-        if (length > 0) console.log(into.toString('latin1', 0, length));
-      }, 10);
-      console.log(kept === undefined ? 'opened' : 'taken over');
-      return async () => {
-        clearInterval(reading);
-        await keeper[Symbol.asyncDispose]();
-        closeDescriptor(fd);
-      };
-    };
-    let end = await begin(state, ${markMask});
-    process.on('SIGTERM', async () => {
-      keptSockets.seal();
-      await end();
-      process.exit();
-    });
-    process.on('SIGINT', async () => {
-      await end();
-      process.exit();
-    });
-    process.on('SIGHUP', async () => {
-      keptSockets.seal();
-      await end();
-      console.log('between');
-      const { state, markMask } = JSON.parse(readFileSync(${JSON.stringify(next)}, 'utf8'));
-      end = await begin(state, markMask);
-    });
-    process.on('SIGUSR2', async () => {
-      keptSockets.end();
-      await endKeeper(state);
-      console.log('torn down');
-    });
-  `;
-  const args = [
-    `--net=${ns.path}`,
-    ...through,
-    process.execPath,
-    '--import',
-    'tsx',
-    '--input-type=module',
-    '-e',
-    program,
-  ];
+  const given: Given = { state, failure, markMask, port: PORT, next: nextFile() };
+  const args = [`--net=${ns.path}`, ...through, process.execPath, SERVICE, JSON.stringify(given)];
   const child = spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const lines: string[] = [];
   child.stdout.on('data', (data) => lines.push(...String(data).trim().split('\n')));

@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { bundled } from '../bundle.js';
 import { makeNamespace, type Namespace } from './lab.js';
 
-const SOURCE = new URL('../../../src/kernel/netlink/', import.meta.url).href;
 let ns: Namespace;
 beforeAll(() => {
   ns = makeNamespace('process');
@@ -12,17 +12,19 @@ afterAll(() => {
 });
 
 /** Runs a program in a process of its own, with `path` naming the namespace. */
-function run(program: string): { readonly status: number | null; readonly output: string } {
-  const head = `const path = ${JSON.stringify(ns.path)};`;
-  const args = ['--import', 'tsx', '--input-type=module', '-e', `${head}${program}`];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 20_000 });
+async function run(text: string): Promise<{ readonly status: number | null; readonly output: string }> {
+  const file = await bundled({ text: `const path = ${JSON.stringify(ns.path)};${text}` });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
+    encoding: 'utf8',
+    timeout: 20_000,
+  });
   return { status, output: stdout + stderr };
 }
 
-test('with no way back to its namespace the process ends at once', () => {
-  const { status, output } = run(`
+test('with no way back to its namespace the process ends at once', async () => {
+  const { status, output } = await run(`
     import { closeSync, readdirSync, readlinkSync } from 'node:fs';
-    const { withNamespace } = await import('${SOURCE}namespace.ts');
+    import { withNamespace } from '../../src/kernel/netlink/namespace.js';
     const own = readlinkSync('/proc/thread-self/ns/net');
     const pointsHome = (fd) => { try { return readlinkSync('/proc/self/fd/' + fd) === own; } catch { return false; } };
     withNamespace(path, () => { for (const fd of readdirSync('/proc/self/fd')) if (pointsHome(fd)) closeSync(Number(fd)); });
@@ -33,10 +35,10 @@ test('with no way back to its namespace the process ends at once', () => {
   expect(status).toBe(70);
 });
 
-test('a listener that throws ends the process as any uncaught error does', () => {
-  const { status, output } = run(`
-    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
-    const { Addresses } = await import('${SOURCE}addresses.ts');
+test('a listener that throws ends the process as any uncaught error does', async () => {
+  const { status, output } = await run(`
+    import { RouteMonitor } from '../../src/kernel/host-links.js';
+    import { Addresses } from '../../src/kernel/netlink/addresses.js';
     new RouteMonitor({ onOverrun: () => {}, onAddress: () => { throw new Error('from the listener'); } }, { namespace: path });
     new Addresses({ namespace: path }).add('lo', '203.0.113.9/32');
     setTimeout(() => console.log('still alive'), 10_000);
@@ -46,11 +48,11 @@ test('a listener that throws ends the process as any uncaught error does', () =>
   expect(status).toBe(1);
 });
 
-test('in the service, a message that a listener cannot handle counts as lost, and the next ones are delivered', () => {
-  const { status, output } = run(`
-    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
-    const { Addresses } = await import('${SOURCE}addresses.ts');
-    const { logContained } = await import('${SOURCE}../../lib/faults.ts');
+test('in the service, a message that a listener cannot handle counts as lost, and the next ones are delivered', async () => {
+  const { status, output } = await run(`
+    import { RouteMonitor } from '../../src/kernel/host-links.js';
+    import { Addresses } from '../../src/kernel/netlink/addresses.js';
+    import { logContained } from '../../src/lib/faults.js';
     logContained({ error: ({ err }, message) => console.log(message + ': ' + err.message) });
     const end = setTimeout(() => process.exit(3), 10_000);
     const addresses = new Addresses({ namespace: path });
@@ -72,9 +74,9 @@ test('in the service, a message that a listener cannot handle counts as lost, an
   expect(status).toBe(0);
 });
 
-test('an open listener alone does not keep the process', () => {
-  const { status, output } = run(`
-    const { RouteMonitor } = await import('${SOURCE}../host-links.ts');
+test('an open listener alone does not keep the process', async () => {
+  const { status, output } = await run(`
+    import { RouteMonitor } from '../../src/kernel/host-links.js';
     new RouteMonitor({ onOverrun: () => {} }, { namespace: path });
     console.log('done');
   `);

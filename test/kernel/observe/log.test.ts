@@ -5,10 +5,10 @@ import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { bundled } from '../bundle.js';
 
-const PROGRAM = fileURLToPath(new URL('./logger.ts', import.meta.url));
+const PROGRAM = await bundled('observe/logger.ts');
 /** Without the bound, a write that blocks does so until the test ends it. */
 const BLOCKED_MS = 2_000;
 /** More than fits into a pipe, a socket and the memory of the log. */
@@ -31,7 +31,7 @@ afterEach(async () => {
 });
 
 async function start(stderr: number | 'pipe'): Promise<ChildProcess> {
-  const started = spawn(process.execPath, ['--import', 'tsx', PROGRAM], {
+  const started = spawn(process.execPath, [PROGRAM], {
     stdio: ['ignore', 'ignore', stderr, 'ipc'],
   });
   child = started;
