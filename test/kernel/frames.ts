@@ -1,5 +1,6 @@
 /** Frames of containers through the rules of the kernel: sent and seen by packet sockets at both ends of veths. */
-import { exec } from '../../src/kernel/exec.js';
+import { execFileSync, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { makeNetns, type Netns } from './in-netns.js';
 
 /** Sends each step's frames, then a broadcast of the marker's veth: what came before that at the others has been seen. */
@@ -7,36 +8,41 @@ const PROGRAM = `
 import ctypes, json, os, select, socket, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one backlog, so that frames stay in order
 libc = ctypes.CDLL(None, use_errno=True)
-ask = json.load(sys.stdin)
-at, heard = {}, {}
-for name, (ns, dev) in ask['places'].items():
-    fd = os.open(ns, os.O_RDONLY)
-    if libc.setns(fd, 0x40000000) != 0: raise OSError(ctypes.get_errno(), ns)
-    os.close(fd)
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    s.bind((dev, 0))
-    s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
-    at[name] = s
-waiting = [at[n] for n in ask['marked']]
-names = {s: n for n, s in at.items()}
-out = []
-for n, step in enumerate(ask['steps']):
-    sender = at[step['from']]
-    sender.setsockopt(socket.SOL_SOCKET, 36, step['mark'])  # SO_MARK
-    for frame in step['frames']: sender.send(bytes.fromhex(frame))
-    time.sleep(step['restMs'] / 1000)
-    marker = bytes.fromhex(ask['marker']) + b'marker %8d' % n
-    at[ask['by']].send(marker)
-    seen, missing = [], set(waiting)
-    while missing:
-        ready = select.select(list(names), [], [], 10)[0]
-        if not ready: raise TimeoutError('step %d: no marker at %s' % (n, [names[s] for s in missing]))
-        for s in ready:
-            data, address = s.recvfrom(65536)
-            if data == marker: missing.discard(s)
-            elif address[2] != 4 and len(seen) < 10000: seen.append([names[s], data.hex()])  # not what it sends itself
-    out.append(seen)
-print(json.dumps(out))
+def answer(ask):
+    at = {}
+    try:
+        for name, (ns, dev) in ask['places'].items():
+            fd = os.open(ns, os.O_RDONLY)
+            if libc.setns(fd, 0x40000000) != 0: raise OSError(ctypes.get_errno(), ns)
+            os.close(fd)
+            at[name] = s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            s.bind((dev, 0))
+            s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+        return run(ask, at)
+    finally:
+        for s in at.values(): s.close()
+def run(ask, at):
+    waiting = [at[n] for n in ask['marked']]
+    names = {s: n for n, s in at.items()}
+    out = []
+    for n, step in enumerate(ask['steps']):
+        sender = at[step['from']]
+        sender.setsockopt(socket.SOL_SOCKET, 36, step['mark'])  # SO_MARK
+        for frame in step['frames']: sender.send(bytes.fromhex(frame))
+        time.sleep(step['restMs'] / 1000)
+        marker = bytes.fromhex(ask['marker']) + b'marker %8d' % n
+        at[ask['by']].send(marker)
+        seen, missing = [], set(waiting)
+        while missing:
+            ready = select.select(list(names), [], [], 10)[0]
+            if not ready: raise TimeoutError('step %d: no marker at %s' % (n, [names[s] for s in missing]))
+            for s in ready:
+                data, address = s.recvfrom(65536)
+                if data == marker: missing.discard(s)
+                elif address[2] != 4 and len(seen) < 10000: seen.append([names[s], data.hex()])  # not what it sends itself
+        out.append(seen)
+    return out
+for line in sys.stdin: print(json.dumps(answer(json.loads(line))), flush=True)
 `;
 
 export interface Step {
@@ -74,6 +80,11 @@ export function bridgeNetfilter({ ns }: Pick<Host, 'ns'>, isOn: boolean): void {
     ns.run('sysctl', '-qew', `net.bridge.bridge-nf-call-${family}=${isOn ? 1 : 0}`);
 }
 
+/** Runs commands of `ip` in a namespace, one a line. */
+export function configure({ name }: Pick<Netns, 'name'>, lines: readonly string[]): void {
+  execFileSync('ip', ['-n', name, '-batch', '-'], { input: `${lines.join('\n')}\n` });
+}
+
 export function makeHost({ bridges, veths, marker }: Plan): Host {
   const [ns, far] = [makeNetns(), makeNetns()];
   far.run('sysctl', '-qw', 'net.ipv6.conf.default.disable_ipv6=1');
@@ -90,14 +101,18 @@ export function makeHost({ bridges, veths, marker }: Plan): Host {
     if (bridge) batch.push(`link set ${name} master ${bridge}`);
     batch.push(`link set ${name} up`, ...addresses.map((a) => `address add ${a} dev ${name}`));
   }
-  for (const line of batch) ns.run('ip', ...line.split(' '));
-  for (const name of Object.keys(veths)) far.run('ip', 'link', 'set', `${name}-far`, 'up');
+  configure(ns, batch);
+  configure(
+    far,
+    Object.keys(veths).map((name) => `link set ${name}-far up`),
+  );
   const links = JSON.parse(ns.run('ip', '-j', 'link', 'show')) as { ifname: string; ifindex: number }[];
   const places = {
     ...Object.fromEntries(Object.keys(bridges).map((name) => [name, [ns.path, name]])),
     ...Object.fromEntries(Object.keys(veths).map((name) => [name, [far.path, `${name}-far`]])),
   };
   const head = `ffffffffffff${veths[marker.by]?.mac.replaceAll(':', '')}88b5`;
+  const sender = new Sender();
   return {
     ns,
     indexOf: (name) => links.find((l) => l.ifname === name)?.ifindex ?? 0,
@@ -114,18 +129,30 @@ export function makeHost({ bridges, veths, marker }: Plan): Host {
           frames: frames.map((f) => f.toString('hex')),
         })),
       };
-      const answer = JSON.parse(await run(JSON.stringify(ask))) as [string, string][][];
+      const answer = JSON.parse(await sender.send(JSON.stringify(ask))) as [string, string][][];
       return answer.map((seen) => seen.map(([at, hex]) => ({ at, frame: Buffer.from(hex, 'hex') })));
     },
     [Symbol.dispose]: () => {
+      sender[Symbol.dispose]();
       ns[Symbol.dispose]();
       far[Symbol.dispose]();
     },
   };
 }
 
-async function run(input: string): Promise<string> {
-  const { code, stdout, stderr } = await exec('python3', ['-c', PROGRAM], { input, timeoutMs: 50_000 });
-  if (code !== 0) throw new Error(`frames were not sent: ${stderr}`);
-  return stdout;
+/** One process for all that a host sends: the start of Python takes longer than the frames. It ends with its input. */
+class Sender {
+  readonly #child = spawn('python3', ['-c', PROGRAM], { stdio: ['pipe', 'pipe', 'inherit'] });
+  readonly #answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+
+  /** One at a time. */
+  async send(ask: string): Promise<string> {
+    this.#child.stdin.write(`${ask}\n`);
+    const { value } = await this.#answers.next();
+    if (value === undefined) throw new Error('frames were not sent: see what Python has printed');
+    return value;
+  }
+  [Symbol.dispose](): void {
+    this.#child.kill('SIGKILL');
+  }
 }

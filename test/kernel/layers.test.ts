@@ -8,7 +8,7 @@ import { compile } from '../../src/ruleset/compile.js';
 import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/desired-state.js';
 import { type Bytes, ether, etherTypeOf, ip, udp } from '../attacks/wire.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
-import { type Host, makeHost } from './frames.js';
+import { configure, type Host, makeHost } from './frames.js';
 
 const BRIDGE = '02:42:00:00:00:01';
 const NEXT_HOP = '02:42:00:00:99:09';
@@ -31,11 +31,15 @@ beforeAll(() => {
     veths: { ...VETHS, uplink: UPLINK },
     marker: { by: 'free', at: ['br0', 'own', 'observed'] },
   });
-  for (const address of Object.values(OUTSIDE))
-    host.ns.run('ip', 'neigh', 'add', address, 'lladdr', NEXT_HOP, 'dev', 'uplink', 'nud', 'permanent');
-  for (const { mac, ip4, ip6 } of Object.values(VETHS))
-    for (const address of [ip4, ip6])
-      host.ns.run('ip', 'neigh', 'add', address, 'lladdr', mac, 'dev', 'br0', 'nud', 'permanent');
+  const neighbour = (address: string, mac: string, dev: string): string =>
+    `neigh add ${address} lladdr ${mac} dev ${dev} nud permanent`;
+  configure(host.ns, [
+    ...Object.values(OUTSIDE).map((address) => neighbour(address, NEXT_HOP, 'uplink')),
+    ...Object.values(VETHS).flatMap(({ mac, ip4, ip6 }) => [
+      neighbour(ip4, mac, 'br0'),
+      neighbour(ip6, mac, 'br0'),
+    ]),
+  ]);
   host.ns.run('sysctl', '-qw', 'net.ipv4.icmp_ratelimit=0', 'net.ipv6.icmp.ratelimit=0');
   const port = (n: keyof typeof VETHS): Veth => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
