@@ -19,4 +19,8 @@ export const LONG: Readonly<Record<string, string>> = {
   MACVLAN_RACES: '60',
   /** Fleets with a Redis that fails at any command. */
   FLEETS: '600',
+  /** Kills of a process that writes to the embedded store. */
+  STORE_KILLS: '200',
+  /** Damages of the database of flows at random; and of every root page, and in every table. */
+  FLOW_DAMAGE: '200',
 };

@@ -19,6 +19,8 @@ const REPEATING = [
   'test/attacks/reuse.test.ts',
   'test/attacks/kill-steps.test.ts',
   'test/kernel/redis/model.test.ts',
+  'test/kernel/store/kill.test.ts',
+  'test/kernel/flows-damage.test.ts',
   SOAK,
 ];
 
