@@ -29,6 +29,7 @@ export default defineConfig({
           expect,
           include: ['test/kernel/**/*.test.ts'],
           fileParallelism: false,
+          isolate: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * Builds dist: src and the packages that it imports, as few files. Node loads them in a third of the time that hundreds of modules take, and
- * the service keeps 20 MiB less. `node scripts/build.mjs [--noCheck]`; --noCheck leaves out the check of types.
+ * the service keeps 20 MiB less. `node scripts/build.mjs [--noCheck] [--packages FOLDER]`; --noCheck leaves out the check of types, --packages
+ * copies the packages that are not inside dist to FOLDER.
  *   dist/main.js           loads one of the next three (scripts/launcher.cjs)
  *   dist/parts/service.cjs the service (`run` without options before it): one script, so that V8 can keep its code
  *   dist/parts/quick.cjs   the commands that only send requests to the service: one file, without the loader of ES modules, which takes
@@ -13,9 +14,10 @@
  * The names of functions stay, so that a stack names them. The source of each position is in the map next to the file.
  */
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -68,7 +70,10 @@ const fail = (why) => {
   throw new Error(`build: ${why}`);
 };
 
-if (!process.argv.includes('--noCheck'))
+const { values: options } = parseArgs({
+  options: { noCheck: { type: 'boolean' }, packages: { type: 'string' } },
+});
+if (!options.noCheck)
   execFileSync(
     process.execPath,
     [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json', '--noEmit'],
@@ -208,6 +213,13 @@ writeFileSync(join(DIST, 'main.js'), main, { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');
 
+// A release has the packages of EXTERNAL alone.
+const isThere = (name) => isBuiltin(name) || /^(node:|\.\/)/.test(name) || EXTERNAL.includes(name);
+for (const { outputs } of [metafile, quick.metafile, service.metafile, onItsOwn.metafile])
+  for (const [file, { imports }] of Object.entries(outputs))
+    for (const { path, external } of imports)
+      if (external && !isThere(path)) fail(`${file} imports ${path}, which is not inside dist`);
+
 // A character beyond Latin-1 would make V8 keep two bytes for each character of the file. Scripts are read as Latin-1, too.
 const built = [{ metafile }, quick, service, onItsOwn].flatMap((b) => Object.keys(b.metafile.outputs));
 for (const file of built.filter((name) => /\.c?js$/.test(name)))
@@ -229,3 +241,28 @@ const notices = [...packages].sort().map((folder) => {
   ].join('\n');
 });
 writeFileSync(join(DIST, 'NOTICE'), `${notices.join('\n\n')}\n`);
+
+/** The folder of a package that another one imports, as Node finds it. */
+function folderOf(name, importer) {
+  for (let at = importer; ; at = dirname(at)) {
+    const folder = join(at, 'node_modules', name);
+    if (existsSync(folder)) return folder;
+    if (at === ROOT) return undefined;
+  }
+}
+const copied = new Set();
+/** Copies a package and those that it imports. Of the binaries for other platforms, npm has installed none. */
+function copyPackage(name, importer, isOptional, to) {
+  const folder = folderOf(name, importer);
+  if (folder === undefined && !isOptional) fail(`the package ${name} is missing`);
+  if (folder === undefined || copied.has(folder)) return;
+  copied.add(folder);
+  cpSync(folder, join(to, relative(join(ROOT, 'node_modules'), folder)), { recursive: true });
+  const { dependencies = {}, optionalDependencies = {} } = JSON.parse(
+    readFileSync(join(folder, 'package.json'), 'utf8'),
+  );
+  for (const other of Object.keys({ ...dependencies, ...optionalDependencies }))
+    copyPackage(other, folder, other in optionalDependencies, to);
+}
+if (options.packages !== undefined)
+  for (const name of EXTERNAL) copyPackage(name, ROOT, false, options.packages);

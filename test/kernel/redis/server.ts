@@ -20,11 +20,14 @@ export async function freePort(): Promise<number> {
 
 type Truthy<T> = Exclude<T, false | undefined | null | 0 | ''>;
 
-/** What `ask` gives as soon as that is something; it may throw meanwhile. */
+const PAUSE_MS = { least: 20, most: 200 };
+
+/** What `ask` gives as soon as that is something; it may throw meanwhile. A question that takes long is repeated less often. */
 export async function until<T>(what: string, ask: () => T | Promise<T>, ms = 20_000): Promise<Truthy<T>> {
   const end = Date.now() + ms;
   let last: unknown;
   while (Date.now() < end) {
+    const began = performance.now();
     try {
       const value = await ask();
       if (value) return value as Truthy<T>;
@@ -32,7 +35,7 @@ export async function until<T>(what: string, ask: () => T | Promise<T>, ms = 20_
     } catch (e) {
       last = e;
     }
-    await wait(20);
+    await wait(Math.min(PAUSE_MS.most, Math.max(PAUSE_MS.least, 2 * (performance.now() - began))));
   }
   throw new Error(`${what}: not within ${ms} ms (${String(last)})`);
 }

@@ -7,9 +7,13 @@ import { columnCount, type ThreatVersion } from '../../../src/policy/threat.js';
 import { openStoreAlone } from '../../../src/store/shared-store.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
 import { Feeds } from '../../../src/threats/feed-service.js';
+import { ThreatWorker } from '../../../src/threats/feed-worker-client.js';
 import type { ProtectedSpaceFacts } from '../../../src/threats/protected-space.js';
 
 type Facts = Pick<ProtectedSpaceFacts, 'hostAddresses' | 'networks'>;
+
+/** Of all hosts: from sources, each start of the thread compiles its modules. */
+const WORKER = new ThreatWorker();
 
 /** The feeds of one host, from its configuration to what would go into the kernel. */
 export class FeedHost {
@@ -43,6 +47,7 @@ export class FeedHost {
       docker: { view: () => this.#seen('networks', () => this.#view()) },
       kernel: { hostAddresses: () => this.#seen('hostAddresses', () => new Set(this.facts?.hostAddresses)) },
       log,
+      worker: WORKER,
     });
     this.#feeds.begin();
     return this;
