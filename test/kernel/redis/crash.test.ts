@@ -4,6 +4,8 @@ import { Host } from './hosts.js';
 import { freePort, keeper, RedisServer, until } from './server.js';
 import { flaps, lost, WriterProcess } from './writers.js';
 
+/** Each wait has a limit of its own. */
+const LIMIT_MS = 180_000;
 const acksOf = (writers: readonly WriterProcess[]): number => writers.reduce((sum, w) => sum + w.acks, 0);
 
 async function agree(writers: readonly WriterProcess[]): Promise<Map<string, number>> {
@@ -43,7 +45,7 @@ it.concurrent('Redis killed with -9 again and again under a thousand writes: not
   expect(lost(writers, held)).toEqual([]);
   expect(acksOf(writers)).toBeGreaterThan(1500);
   for (const w of writers) expect(flaps(w)).toEqual([]);
-});
+}, LIMIT_MS);
 
 it.concurrent('a master killed under writes: Sentinel names another, nothing acknowledged is lost', async ({
   onTestFinished,
@@ -54,6 +56,10 @@ it.concurrent('a master killed under writes: Sentinel names another, nothing ack
   const replica = async (port: number) =>
     keep(await new RedisServer({ port, conf: [`replicaof 127.0.0.1 ${m}`] }).start());
   const replicas = [await replica(r1), await replica(r2)];
+  // Sentinel asks its master for replicas at once, and then every 10 s.
+  await until('replicas follow', async () =>
+    /connected_slaves:2/.test(String(await master.ask('INFO', 'replication'))),
+  );
   const sentinels: RedisServer[] = [];
   for (let i = 0; i < 3; i++) {
     const conf = [
@@ -63,9 +69,6 @@ it.concurrent('a master killed under writes: Sentinel names another, nothing ack
     ];
     sentinels.push(keep(await new RedisServer({ port: await freePort(), sentinel: true, conf }).start()));
   }
-  await until('replicas follow', async () =>
-    /connected_slaves:2/.test(String(await master.ask('INFO', 'replication'))),
-  );
   await until(
     'Sentinels know one another and the replicas',
     async () => {
@@ -75,7 +78,7 @@ it.concurrent('a master killed under writes: Sentinel names another, nothing ack
     30_000,
   );
   const url = `redis+sentinel://${sentinels.map((s) => `127.0.0.1:${s.port}`).join(',')}/house`;
-  const writers = ['a', 'b'].map((name) => keep(new WriterProcess(name, url)));
+  const writers = ['a', 'b'].map((name) => keep(new WriterProcess(name, url, { paceMs: 5 })));
   for (const w of writers) await w.ready();
   await until('writes go on', () => acksOf(writers) > 400, 60_000);
   await master.kill();
@@ -98,7 +101,7 @@ it.concurrent('a master killed under writes: Sentinel names another, nothing ack
   const held = await agree(writers);
   expect(lost(writers, held)).toEqual([]);
   for (const w of writers) expect(flaps(w)).toEqual([]);
-});
+}, LIMIT_MS);
 
 it.concurrent('a host that only reads notices that Sentinel has named another master, though the old one still answers', async ({
   onTestFinished,
@@ -143,4 +146,4 @@ it.concurrent('a host that only reads notices that Sentinel has named another ma
   await writer.store.put('list/x', 2);
   await until('the reader has moved', async () => (await reader.store.get('list/x'))?.value === 2, 30_000);
   await until('it says that all is well', async () => reader.store.health().ok);
-});
+}, LIMIT_MS);

@@ -5,6 +5,8 @@ import { makeNetns, type Netns } from '../in-netns.js';
 import { keeper, RedisServer, until } from './server.js';
 import { flaps, lost, WriterProcess } from './writers.js';
 
+/** Between two writes of a lane: what takes time here are the timeouts of clients and of Sentinel. */
+const PACE_MS = 10;
 const execFileAsync = promisify(execFile);
 /** Two namespaces, LEFT and RIGHT, with one link between them. */
 const LEFT = '10.77.0.1';
@@ -64,8 +66,8 @@ it.concurrent('a host cut off from Redis reads its last good, fails its writes i
   const redis = keep(new RedisServer({ port: 6379, host: RIGHT, netns: right.name }));
   await redis.start();
   await until('redis answers', async () => (await cli(right, RIGHT, 6379, 'PING')).startsWith('PONG'));
-  const away = keep(new WriterProcess('away', redis.url, { netns: left.name }));
-  const near = keep(new WriterProcess('near', redis.url, { netns: right.name }));
+  const away = keep(new WriterProcess('away', redis.url, { netns: left.name, paceMs: PACE_MS }));
+  const near = keep(new WriterProcess('near', redis.url, { netns: right.name, paceMs: PACE_MS }));
   const writers = [away, near];
   for (const w of writers) await w.ready();
   await until('both write', () => away.acks > 100 && near.acks > 100, 60_000);
@@ -86,7 +88,7 @@ it.concurrent('a host cut off from Redis reads its last good, fails its writes i
   const held = await agree(writers);
   expect(lost(writers, held)).toEqual([]);
   for (const w of writers) expect(flaps(w)).toEqual([]);
-});
+}, 180_000);
 
 it.concurrent('a master cut off with a host: it acknowledges nothing, and when it is back the majority holds', async ({
   onTestFinished,
@@ -104,6 +106,10 @@ it.concurrent('a master cut off with a host: it acknowledges nothing, and when i
     await keep(
       new RedisServer({ port: p, host: RIGHT, netns: right.name, conf: [`replicaof ${LEFT} ${port}`] }),
     ).start();
+  // Sentinel asks its master for replicas at once, and then every 10 s.
+  await until('replicas follow', async () =>
+    /connected_slaves:2/.test(await cli(left, LEFT, port, 'INFO', 'replication')),
+  );
   for (const p of [26379, 26380, 26381])
     await keep(
       new RedisServer({
@@ -118,9 +124,6 @@ it.concurrent('a master cut off with a host: it acknowledges nothing, and when i
         ],
       }),
     ).start();
-  await until('replicas follow', async () =>
-    /connected_slaves:2/.test(await cli(left, LEFT, port, 'INFO', 'replication')),
-  );
   await until(
     'Sentinels know one another and the replicas',
     async () => {
@@ -132,8 +135,8 @@ it.concurrent('a master cut off with a host: it acknowledges nothing, and when i
     30_000,
   );
   const url = `redis+sentinel://${[26379, 26380, 26381].map((p) => `${RIGHT}:${p}`).join(',')}/house`;
-  const few = keep(new WriterProcess('few', url, { netns: left.name }));
-  const many = keep(new WriterProcess('many', url, { netns: right.name }));
+  const few = keep(new WriterProcess('few', url, { netns: left.name, paceMs: PACE_MS }));
+  const many = keep(new WriterProcess('many', url, { netns: right.name, paceMs: PACE_MS }));
   const writers = [few, many];
   for (const w of writers) await w.ready();
   await until('both write', () => few.acks > 100 && many.acks > 100, 60_000);

@@ -8,7 +8,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { openRedisStore } from '../../../src/store/shared-store.js';
 import { StoreError } from '../../../src/store/store-error.js';
 
-const [url = '', dir = '', name = '', lanes = '4'] = process.argv.slice(2);
+const [url = '', dir = '', name = '', lanes = '4', paceMs = '0'] = process.argv.slice(2);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const note =
   (level: string) =>
@@ -26,6 +26,7 @@ async function lane(l: number): Promise<void> {
     try {
       await store.put(key, { n, fill: 'x'.repeat(n % 300) });
       say(`ack ${key} ${n}`);
+      if (paceMs !== '0') await wait(Number(paceMs));
     } catch (e) {
       say(`fail ${e instanceof StoreError ? e.code : String(e)} ${key} ${n}`);
       await wait(20);

@@ -15,6 +15,13 @@ interface Dump {
   readonly revision: number;
 }
 
+interface WriterOptions {
+  readonly lanes?: number;
+  readonly netns?: string;
+  /** Of each lane, between two writes: for tests that wait for others than the writers. Without it, writes never pause. */
+  readonly paceMs?: number;
+}
+
 /** A writer process (writer.ts), in a namespace if need be, and what it said. */
 export class WriterProcess {
   readonly name: string;
@@ -28,9 +35,9 @@ export class WriterProcess {
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
 
-  constructor(name: string, url: string, options: { readonly lanes?: number; readonly netns?: string } = {}) {
+  constructor(name: string, url: string, options: WriterOptions = {}) {
     this.name = name;
-    const args = [WRITER, url, this.#dir, name, String(options.lanes ?? 4)];
+    const args = [WRITER, url, this.#dir, name, String(options.lanes ?? 4), String(options.paceMs ?? 0)];
     const [file = '', ...rest] = options.netns
       ? ['nsenter', `--net=/run/netns/${options.netns}`, '--', process.execPath, ...args]
       : [process.execPath, ...args];
