@@ -74,10 +74,16 @@ const isWord = (text: string | undefined): boolean => /\w/.test(text ?? '');
 
 function finder(files: readonly SourceFile[]): Facts['isInSource'] {
   const source = files.map(({ text }) => text).join('\n');
-  return (name) => {
+  const known = new Map<string, boolean>();
+  const isIn = (name: string): boolean => {
     for (let at = source.indexOf(name); at >= 0; at = source.indexOf(name, at + 1))
       if (!isWord(source[at - 1]) && !isWord(source[at + name.length])) return true;
     return false;
+  };
+  return (name) => {
+    const is = known.get(name) ?? isIn(name);
+    known.set(name, is);
+    return is;
   };
 }
 
