@@ -62,6 +62,7 @@ if (!process.argv.includes('--noCheck'))
     { cwd: ROOT, stdio: 'inherit' },
   );
 rmSync(DIST, { recursive: true, force: true });
+const EMPTY = { contents: 'module.exports = {}' };
 /** Commander starts a program for a command that is a file of its own. There is none, and the module takes 5 ms of each command. */
 const noPrograms = {
   name: 'no-programs',
