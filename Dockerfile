@@ -18,7 +18,7 @@ FROM node:24-trixie-slim AS build
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
 COPY package.json tsconfig.json tsconfig.build.json ./
-COPY scripts/build.mjs scripts/launcher.cjs scripts/
+COPY scripts/build.mjs scripts/bundles.mjs scripts/launcher.cjs scripts/
 COPY src src
 RUN node scripts/build.mjs
 

@@ -17,6 +17,7 @@ export default defineConfig({
           chaiConfig,
           expect,
           include: ['test/pure/**/*.test.ts'],
+          globalSetup: ['scripts/test-parts.mjs'],
           testTimeout: 60_000,
           // Half of the processor time went into loading the same modules for each file.
           isolate: false,
@@ -28,6 +29,7 @@ export default defineConfig({
           chaiConfig,
           expect,
           include: ['test/kernel/**/*.test.ts'],
+          globalSetup: ['scripts/test-parts.mjs'],
           fileParallelism: false,
           isolate: false,
           testTimeout: 60_000,

@@ -19,18 +19,9 @@ import { isBuiltin } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { common, commonjs, IMPORT_META_URL, partOf, ROOT, STARTED } from './bundles.mjs';
 
-const ROOT = join(import.meta.dirname, '..');
 const DIST = join(ROOT, 'dist');
-/** Started by path: see startThread (lib/thread.ts) and kernel/tool-process.ts. */
-const STARTED = [
-  'config/list-thread',
-  'flows/flow-process',
-  'flows/passed-thread',
-  'kernel/sandbox-thread',
-  'kernel/tool-runner',
-  'threats/feed-worker',
-];
 /** Commands of quick.cjs. They use nothing of the host, because an error of a module of its own would be of another class there. */
 const QUICK = [
   'status',
@@ -49,15 +40,11 @@ const QUICK = [
 const QUICK_GROUPS = /\/(status-command|(inspect|admin)-commands)\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
 const SHARED = ['config/load', 'lib/yaml'];
-const IMPORT_META_URL = "const importMetaUrl=require('node:url').pathToFileURL(__filename).href;";
-const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[1]}` });
 /** Packages that the service loads on use only: files of their own next to service.cjs. */
 const ON_USE = ['undici', 'ioredis', 'prom-client'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';
-/** Packages that are not inside dist, as they have a library of their own for each platform. */
-const EXTERNAL = ['koffi', 'libsql'];
 /** Those that a start of the service loads. */
 const AT_START = ['koffi'];
 /** What a start of the service does not load. */
@@ -80,21 +67,6 @@ if (!options.noCheck)
     { cwd: ROOT, stdio: 'inherit' },
   );
 rmSync(DIST, { recursive: true, force: true });
-const common = {
-  absWorkingDir: ROOT,
-  bundle: true,
-  platform: 'node',
-  target: 'node20',
-  external: EXTERNAL,
-  minifySyntax: true,
-  minifyWhitespace: true,
-  lineLimit: 160,
-  legalComments: 'none', // see NOTICE
-  sourcemap: true,
-  sourcesContent: false,
-  metafile: true,
-  logLevel: 'warning',
-};
 const EMPTY = { contents: 'module.exports = {}' };
 /** Commander starts a program for a command that is a file of its own. There is none, and the module takes 5 ms of each command. */
 const noPrograms = {
@@ -154,16 +126,6 @@ const lazyBuiltins = {
     }));
   },
 };
-const commonjs = {
-  ...common,
-  outdir: 'dist',
-  outExtension: { '.js': '.cjs' },
-  format: 'cjs',
-  banner: { js: IMPORT_META_URL },
-  define: { 'import.meta.url': 'importMetaUrl' },
-  supported: { 'dynamic-import': false }, // require() instead, which needs no loader of ES modules
-  logOverride: { 'empty-import-meta': 'silent' }, // lib/thread.ts and kernel/tool-process.ts use more of it from sources only
-};
 const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
   build({
     ...common,
@@ -180,11 +142,13 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
   }),
   build({
     ...commonjs,
+    outdir: 'dist',
     entryPoints: [{ in: 'src/main.ts', out: 'parts/quick' }],
     plugins: [noPrograms, quickOnly],
   }),
   build({
     ...commonjs,
+    outdir: 'dist',
     entryPoints: [{ in: 'src/main.ts', out: 'parts/service' }],
     // scripts/launcher.cjs calls it.
     banner: { js: `(function(exports,require,module,__filename,__dirname){${IMPORT_META_URL}` },
@@ -193,6 +157,7 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
   }),
   build({
     ...commonjs,
+    outdir: 'dist',
     entryPoints: [
       ...[...SHARED, ...STARTED].map(partOf),
       ...ON_USE.map((name) => ({ in: name, out: `parts/${name}` })),

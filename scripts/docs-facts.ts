@@ -6,7 +6,7 @@ import { ConfigSchema } from '../src/config/schema.js';
 import { EVENT_KINDS } from '../src/events/service-events.js';
 import { LABELS } from '../src/policy/labels.js';
 import { allCommands } from './cli-reference.js';
-import { sourceFiles } from './source-files.js';
+import { type SourceFile, sourceFiles } from './source-files.js';
 
 const ROOT = join(import.meta.dirname, '..');
 
@@ -72,18 +72,22 @@ function operations(): ReadonlySet<string> {
 
 const isWord = (text: string | undefined): boolean => /\w/.test(text ?? '');
 
-function finder(): Facts['isInSource'] {
-  const source = sourceFiles()
-    .map(({ path }) => readFileSync(join(ROOT, path), 'utf8'))
-    .join('\n');
-  return (name) => {
+function finder(files: readonly SourceFile[]): Facts['isInSource'] {
+  const source = files.map(({ text }) => text).join('\n');
+  const known = new Map<string, boolean>();
+  const isIn = (name: string): boolean => {
     for (let at = source.indexOf(name); at >= 0; at = source.indexOf(name, at + 1))
       if (!isWord(source[at - 1]) && !isWord(source[at + name.length])) return true;
     return false;
   };
+  return (name) => {
+    const is = known.get(name) ?? isIn(name);
+    known.set(name, is);
+    return is;
+  };
 }
 
-export async function factsOf(): Promise<Facts> {
+export async function factsOf(files: readonly SourceFile[] = sourceFiles()): Promise<Facts> {
   return {
     commands: await commands(),
     labels: new Set(LABELS.keys()),
@@ -91,7 +95,7 @@ export async function factsOf(): Promise<Facts> {
     metrics: new Set(FAMILIES.map(({ name }) => name)),
     events: new Set(EVENT_KINDS),
     operations: operations(),
-    isInSource: finder(),
+    isInSource: finder(files),
   };
 }
 

@@ -7,8 +7,16 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Limit, problemsOf } from './docs-check.js';
 import { factsOf, pages } from './docs-facts.js';
+import { type SourceFile, sourceFiles } from './source-files.js';
 
-const limits = JSON.parse(readFileSync(join(import.meta.dirname, 'docs-limits.json'), 'utf8')) as Limit[];
-const problems = problemsOf(pages(), await factsOf(), limits);
-for (const problem of problems) console.error(problem);
-if (problems.length > 0) process.exitCode = 1;
+/** What is wrong in the documentation. */
+export async function docProblems(files: readonly SourceFile[]): Promise<readonly string[]> {
+  const limits = JSON.parse(readFileSync(join(import.meta.dirname, 'docs-limits.json'), 'utf8')) as Limit[];
+  return problemsOf(pages(), await factsOf(files), limits);
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const problems = await docProblems(sourceFiles());
+  for (const problem of problems) console.error(problem);
+  if (problems.length > 0) process.exitCode = 1;
+}

@@ -7,7 +7,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FLOWS, type Flow, filesOf } from './flow-lists.js';
-import { sourceFiles } from './source-files.js';
+import { type SourceFile, sourceFiles } from './source-files.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const PAGE = join(ROOT, 'docs', 'architecture.md');
@@ -55,19 +55,25 @@ function page(): { readonly text: string; readonly wanted: string } {
   return { text, wanted: `${text.slice(0, at)}${BEGIN}\n\n${body}\n\n${text.slice(end)}` };
 }
 
-async function main(args: readonly string[]): Promise<void> {
-  const imports = new Map(sourceFiles().map((f) => [f.path, new Set([...f.imports, ...f.starts])]));
+/** What is wrong with the flows or their page. */
+export function flowProblems(files: readonly SourceFile[], isPageChecked = true): readonly string[] {
+  const imports = new Map(files.map((f) => [f.path, new Set([...f.imports, ...f.starts])]));
   const problems = FLOWS.flatMap((flow) => problemsOf(flow, imports));
   const { text, wanted } = page();
-  if (args.includes('--write')) writeFileSync(PAGE, wanted);
-  else if (args.includes('--check')) {
-    if (text !== wanted) problems.push('docs/architecture.md is not current: npm run flows -- --write');
-  } else if (args.includes('--trace')) {
+  if (isPageChecked && text !== wanted)
+    problems.push('docs/architecture.md is not current: npm run flows -- --write');
+  return problems;
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  const problems = [...flowProblems(sourceFiles(), args.includes('--check'))];
+  if (args.includes('--write')) writeFileSync(PAGE, page().wanted);
+  else if (args.includes('--trace')) {
     const { traceFlows } = await import('./trace-flows.js');
     problems.push(...(await traceFlows(FLOWS)));
-  } else console.log(FLOWS.map(markdown).join('\n\n'));
+  } else if (!args.includes('--check')) console.log(FLOWS.map(markdown).join('\n\n'));
   for (const problem of problems) console.error(problem);
   process.exitCode = problems.length > 0 ? 1 : 0;
 }
 
-await main(process.argv.slice(2));
+if (process.argv[1] === import.meta.filename) await main(process.argv.slice(2));

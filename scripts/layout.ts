@@ -1,7 +1,7 @@
 /**
  * npm run layout [-- MODULE…]: measures the layout of src against the bounds of scripts/layout.json, and prints one line for
- * each module. Ends with 1 when a bound is exceeded. Options: --lines (the comment lines with a word of the private idiom),
- * --single (the files that exactly one other file imports).
+ * each module. Ends with 1 when a bound is exceeded, or an import is against the order of the modules. Options: --lines (the comment lines
+ * with a word of the private idiom), --single (the files that exactly one other file imports).
  */
 import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -36,8 +36,46 @@ function unusedPackages(files: readonly SourceFile[]): readonly string[] {
   return Object.keys(manifest.dependencies).filter((name) => !used.has(name));
 }
 
-/** What exceeds its bound, as sentences. */
-function layoutProblems(files: readonly SourceFile[]): readonly string[] {
+/** Imports of a module above, of a file outside of the modules, and of packages that only other files may import. Imports of types count. */
+function orderProblems(files: readonly SourceFile[]): readonly string[] {
+  const floors = new Map(bounds.order.map((name, i) => [name, i]));
+  const floorOf = (path: string): number =>
+    path.split('/').length > 2 ? (floors.get(path.split('/')[1] ?? '') ?? -1) : floors.size;
+  const only = Object.entries(bounds.only);
+  return files.flatMap(({ path, imports, packages }) => [
+    ...(floorOf(path) < 0 ? [`${path}: its module is not in the order of scripts/layout.json`] : []),
+    ...[...imports]
+      .filter((target) => floorOf(target) > floorOf(path))
+      .map((target) => `${path}: imports ${target}, which is above it`),
+    ...only
+      .filter(([name, places]) => packages.has(name) && !places.some((place) => path.startsWith(place)))
+      .map(([name, places]) => `${path}: only ${places.join(', ')} may import ${name}`),
+  ]);
+}
+
+/** One circle of imports, if there is any. */
+function circleProblems(files: readonly SourceFile[]): readonly string[] {
+  const imports = new Map(files.map((f) => [f.path, f.imports]));
+  const isDone = new Set<string>();
+  const search = (path: string, way: readonly string[]): readonly string[] | undefined => {
+    if (way.includes(path)) return [...way.slice(way.indexOf(path)), path];
+    if (isDone.has(path)) return undefined;
+    for (const target of imports.get(path) ?? []) {
+      const circle = search(target, [...way, path]);
+      if (circle !== undefined) return circle;
+    }
+    isDone.add(path);
+    return undefined;
+  };
+  for (const { path } of files) {
+    const circle = search(path, []);
+    if (circle !== undefined) return [`a circle of imports: ${circle.join(' → ')}`];
+  }
+  return [];
+}
+
+/** What exceeds its bound or is against the order, as sentences. */
+export function layoutProblems(files: readonly SourceFile[]): readonly string[] {
   const importers = importersOf(files);
   const single = files.filter((f) => importers.get(f.path)?.length === 1);
   const comments = files.flatMap((f) => f.comments);
@@ -62,6 +100,8 @@ function layoutProblems(files: readonly SourceFile[]): readonly string[] {
         ]
       : []),
     ...unusedPackages(files).map((name) => `package.json: src does not import ${name}`),
+    ...orderProblems(files),
+    ...circleProblems(files),
   ];
 }
 
@@ -101,4 +141,4 @@ function main(args: readonly string[]): void {
   process.exitCode = problems.length > 0 ? 1 : 0;
 }
 
-main(process.argv.slice(2));
+if (process.argv[1] === import.meta.filename) main(process.argv.slice(2));

@@ -66,7 +66,7 @@ function runTest(tree: string, by: By): Promise<Run> {
   return new Promise((resolve, reject) => {
     const child = spawn(join(tree, 'node_modules', '.bin', 'vitest'), [...argv, ...reporters], {
       cwd: tree,
-      env: { ...process.env, FORCE_COLOR: '0' },
+      env: { RUNS: '3', ...process.env, FORCE_COLOR: '0' },
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: LIMIT_MS,
     });

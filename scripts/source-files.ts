@@ -1,7 +1,6 @@
 /** The files of src, with what they import and their comments: for npm run layout and npm run flows. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
-import ts from 'typescript';
 
 const ROOT = join(import.meta.dirname, '..');
 const SRC = join(ROOT, 'src');
@@ -10,6 +9,7 @@ export interface SourceFile {
   /** From the root of the repository. */
   readonly path: string;
   readonly module: string;
+  readonly text: string;
   readonly lines: number;
   /** Paths of the files of src that it imports. */
   readonly imports: ReadonlySet<string>;
@@ -26,32 +26,40 @@ const packageOf = (specifier: string): string =>
     .slice(0, specifier.startsWith('@') ? 2 : 1)
     .join('/');
 
-/** Each line of a comment that has a letter in it. Shebangs and directives of tools are no comments. */
-function commentLines(text: string): SourceFile['comments'] {
+/** A comment, a string or a regular expression, or what begins or ends a template or a block. A slash is no division where no operand is before it. */
+const TOKEN =
+  /\/\/.*|\/\*[\s\S]*?\*\/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|[`{}]|(?<=(?:[(,=:[!&|?{};+*>~^%<-]|\b(?:return|typeof|case|in|of|void|await|yield)\b|^)\s*)\/(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\[\n])+\//gm;
+/** Where a part of a template ends: in a block or for good. */
+const TEMPLATE = /\\[\s\S]|`|\$\{/g;
+
+/** Each line of a comment that has a letter in it. Directives of tools are no comments. The compiler would take ten times as long. */
+export function commentLines(text: string): SourceFile['comments'] {
   const found: { line: number; text: string }[] = [];
-  const file = ts.createSourceFile('x.ts', text, ts.ScriptTarget.ES2022, true);
-  const seen = new Set<number>();
-  const take = (ranges: readonly ts.CommentRange[] | undefined): void => {
-    for (const range of ranges ?? []) {
-      if (seen.has(range.pos)) continue;
-      seen.add(range.pos);
-      const first = file.getLineAndCharacterOfPosition(range.pos).line + 1;
-      text
-        .slice(range.pos, range.end)
-        .split('\n')
-        .forEach((line, i) => {
-          if (/[a-z]/i.test(line) && !/biome-ignore|@ts-/.test(line))
-            found.push({ line: first + i, text: line.trim() });
-        });
+  /** One for each open block: whether a template goes on behind it. */
+  const blocks: boolean[] = [];
+  let [at, line, counted] = [0, 1, 0];
+  const next = (pattern: RegExp): string | undefined => {
+    pattern.lastIndex = at;
+    const [token] = pattern.exec(text) ?? [];
+    at = pattern.lastIndex;
+    return token;
+  };
+  const skipTemplate = (): void => {
+    let token = next(TEMPLATE);
+    while (token?.startsWith('\\')) token = next(TEMPLATE);
+    if (token === '${') blocks.push(true);
+  };
+  for (let token = next(TOKEN); token !== undefined; token = next(TOKEN)) {
+    if (token === '{') blocks.push(false);
+    else if (token === '`' || (token === '}' && blocks.pop())) skipTemplate();
+    else if (/^\/[/*]/.test(token)) {
+      for (; counted < at - token.length; counted++) if (text[counted] === '\n') line++;
+      for (const [i, part] of token.split('\n').entries())
+        if (/[a-z]/i.test(part) && !/biome-ignore|@ts-/.test(part))
+          found.push({ line: line + i, text: part.trim() });
     }
-  };
-  const visit = (node: ts.Node): void => {
-    take(ts.getLeadingCommentRanges(text, node.getFullStart()));
-    take(ts.getTrailingCommentRanges(text, node.getEnd()));
-    for (const child of node.getChildren(file)) visit(child);
-  };
-  visit(file);
-  return found.sort((a, b) => a.line - b.line);
+  }
+  return found;
 }
 
 function read(path: string, all: ReadonlySet<string>): SourceFile {
@@ -73,6 +81,7 @@ function read(path: string, all: ReadonlySet<string>): SourceFile {
   return {
     path,
     module: second.replace(/\.ts$/, ''),
+    text,
     lines,
     imports,
     starts,

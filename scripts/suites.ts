@@ -1,7 +1,7 @@
 /**
  * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
- * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure tests on
- * Node 24; quick: what found most in little time). Suites that mind the time run by themselves or in pairs, the others three at a time: most of theirs is
+ * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure
+ * tests that depend on Node, on Node 24; quick: what found most in little time). Suites that mind the time run by themselves or in pairs, the others three at a time: most of theirs is
  * waiting; the fuzzers and the pure tests take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
  */
@@ -192,13 +192,25 @@ const onEngine28 = (suite: Suite): Suite => {
   return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
 };
 
+/**
+ * What the pure tests on Node 24 leave out, because no release of Node can change its result: files that compare the repository with itself or with
+ * another program, and properties of the compiler of rules and of ranges, which calculate with values of ECMAScript. What uses a library of Node
+ * (sockets, files, threads, names, Unicode, compression) runs on both.
+ */
+const ON_ANY_NODE = [
+  'docs/**',
+  '{attacks,bench,mutants,packages,suite-report,units}.test.ts',
+  'cli/{completion,lazy-start}.test.ts',
+  'ruleset/{deny-rules,host-identity,kept-members,observed,recompile,verdicts}.test.ts',
+  'threats/{name-table,ranges,real-feeds}.test.ts',
+].map((files) => `--exclude=test/pure/${files}`);
 /** With what is idle, behind all others: its tests wait for a third of their time. */
 const whenIdle = (argv: readonly string[]): string[] => ['nice', '-n', '19', ...argv, '--testTimeout=240000'];
 const onNode24 = (suite: Suite): Suite => {
   const [, ...args] = suite.argv.slice(0, -1);
   const report = join(reports, 'pure-node24.json');
   const vitestOfNode = [node24, 'node_modules/vitest/vitest.mjs', ...args, `--outputFile.json=${report}`];
-  const argv = whenIdle([...vitestOfNode, '--maxWorkers=1']);
+  const argv = whenIdle([...vitestOfNode, '--maxWorkers=1', ...ON_ANY_NODE]);
   return { ...suite, name: 'pure on Node 24', argv, report };
 };
 

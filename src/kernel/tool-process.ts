@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { Logger } from '../lib/log.js';
+import { startedModule } from '../lib/thread.js';
 import {
   type ExecOptions,
   type ExecResult,
@@ -69,15 +69,12 @@ export class ToolProcess implements AsyncDisposable {
   }
 
   async #start(): Promise<void> {
-    const isSource = import.meta.url.endsWith('.ts'); // then it takes the TypeScript loader
-    const script = fileURLToPath(
-      new URL(isSource ? './tool-runner.ts' : './tool-runner.cjs', import.meta.url),
-    );
+    const { file, loader } = startedModule(new URL('./tool-runner.js', import.meta.url));
     try {
       const { execaNode } = await programs();
-      const { child } = await startProcess(process.execPath, [script], () =>
-        execaNode(script, [], {
-          nodeOptions: [ONE_HELPER, ...(isSource ? ['--import', import.meta.resolve('tsx')] : [])],
+      const { child } = await startProcess(process.execPath, [file], () =>
+        execaNode(file, [], {
+          nodeOptions: [ONE_HELPER, ...loader],
           ipc: true,
           reject: false,
           buffer: false,

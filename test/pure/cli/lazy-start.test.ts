@@ -1,7 +1,7 @@
-/** The modules that a command loads: read from the JavaScript that the compiler writes, where imports of types are gone. */
-import { existsSync, readFileSync } from 'node:fs';
-import { dirname, relative, resolve } from 'node:path';
-import ts from 'typescript';
+/** The modules that a command loads, as esbuild finds them when it builds: imports of types are gone. */
+import { existsSync } from 'node:fs';
+import { relative, resolve } from 'node:path';
+import { build } from 'esbuild';
 import { expect, it } from 'vitest';
 
 const SRC = resolve('src');
@@ -11,39 +11,34 @@ interface Imports {
   readonly packages: readonly string[];
 }
 
-/** Static imports and re-exports of one source file, as it is emitted. */
-function importsOf(file: string): readonly string[] {
-  const { outputText } = ts.transpileModule(readFileSync(file, 'utf8'), {
-    compilerOptions: {
-      target: ts.ScriptTarget.ES2022,
-      module: ts.ModuleKind.ESNext,
-      verbatimModuleSyntax: true,
-    },
-  });
-  const emitted = ts.createSourceFile(file, outputText, ts.ScriptTarget.ES2022);
-  return emitted.statements.flatMap((statement) => {
-    const isImport = ts.isImportDeclaration(statement) || ts.isExportDeclaration(statement);
-    const from = isImport ? statement.moduleSpecifier : undefined;
-    return from && ts.isStringLiteral(from) ? [from.text] : [];
-  });
-}
+const { metafile } = await build({
+  entryPoints: ['src/main.ts'],
+  outdir: 'dist',
+  write: false,
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  packages: 'external',
+  metafile: true,
+});
 
 /** All files and packages that are loaded with these files, before anything is imported dynamically. */
 function loadedWith(...entries: readonly string[]): Imports {
   const files = new Set<string>();
   const packages = new Set<string>();
-  const queue = entries.map((entry) => resolve(SRC, entry));
+  const queue = entries.map((entry) => `src/${entry}`);
   for (let file = queue.pop(); file !== undefined; file = queue.pop()) {
     if (files.has(file)) continue;
     files.add(file);
-    for (const name of importsOf(file)) {
-      if (name.startsWith('.')) {
-        const source = resolve(dirname(file), name).replace(/\.js$/, '.ts');
-        if (existsSync(source)) queue.push(source);
-      } else if (!name.startsWith('node:')) packages.add(name);
+    const input = metafile.inputs[file];
+    if (input === undefined) throw new Error(`src/main.ts never loads ${file}`);
+    for (const { external, path } of input.imports.filter((i) => i.kind === 'import-statement')) {
+      if (!external) queue.push(path);
+      else if (!path.startsWith('node:')) packages.add(path);
     }
   }
-  return { files: [...files].map((file) => relative(SRC, file)).sort(), packages: [...packages].sort() };
+  return { files: [...files].map((file) => relative('src', file)).sort(), packages: [...packages].sort() };
 }
 
 const GROUPS = ['inspect', 'access', 'list', 'store', 'feed', 'admin', 'service', 'completion', 'bugreport'];

@@ -4,16 +4,17 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, expect, it, vi } from 'vitest';
 import { asReader, exec, isOwnProcess } from '../../../src/kernel/exec.js';
 import { ToolProcess } from '../../../src/kernel/tool-process.js';
 import type { Logger } from '../../../src/lib/log.js';
+import { startedModule } from '../../../src/lib/thread.js';
 import { alive } from '../../lab/process.js';
 
 const warn = vi.fn();
 const log = { warn } as unknown as Logger;
 const node = (program: string, options = {}, run = exec) => run(process.execPath, ['-e', program], options);
+const runner = startedModule(new URL('../../../src/kernel/tool-runner.js', import.meta.url));
 /** The process that started a program which `exec` runs now. */
 const starter = async (): Promise<number> => Number((await exec('sh', ['-c', 'echo $PPID'])).stdout);
 const untilThere = () =>
@@ -148,9 +149,8 @@ it.each([false, true])(
   'what a service has sent is started, unless it has been killed since: %s',
   async (isKilled) => {
     const marker = join(mkdtempSync(join(tmpdir(), 'tools-')), 'started');
-    const runner = fileURLToPath(new URL('../../../src/kernel/tool-runner.ts', import.meta.url));
     const program = `
-    const child = require('child_process').fork(${JSON.stringify(runner)}, { execArgv: ['--import', ${JSON.stringify(import.meta.resolve('tsx'))}] });
+    const child = require('child_process').fork(${JSON.stringify(runner.file)}, { execArgv: ${JSON.stringify(runner.loader)} });
     child.once('message', () => {
       process.kill(child.pid, 'SIGSTOP');
       child.send({ id: 1, file: 'touch', args: [${JSON.stringify(marker)}], options: {} }, () => console.log(child.pid));
@@ -175,9 +175,8 @@ it.each([false, true])(
 );
 
 it('what a service runs is killed when the service is', async () => {
-  const runner = fileURLToPath(new URL('../../../src/kernel/tool-runner.ts', import.meta.url));
   const program = `
-    const child = require('child_process').fork(${JSON.stringify(runner)}, { execArgv: ['--import', ${JSON.stringify(import.meta.resolve('tsx'))}] });
+    const child = require('child_process').fork(${JSON.stringify(runner.file)}, { execArgv: ${JSON.stringify(runner.loader)} });
     child.on('message', ({ ready, pid }) => {
       if (ready) child.send({ id: 1, file: 'sleep', args: ['600'], options: {} });
       else console.log(child.pid, pid);

@@ -32,8 +32,9 @@ it('keeps the size of the young generation after a thread has been started', asy
 it('starts a thread with the flags that Node has made its own code with', async () => {
   const urlOf = (path: string): string => JSON.stringify(new URL(path, import.meta.url).href);
   // A process of its own: no test has changed its flags. V8 compares the length of a script, and keeps what it has compiled: each is another one.
-  const program = `import { once } from 'node:events';
-    import { Script } from 'node:vm';
+  const program = `void (async () => {
+    const { once } = require('node:events');
+    const { Script } = require('node:vm');
     const { setServiceFlags, startThread } = await import(${urlOf('../../../src/lib/thread.ts')});
     const source = (n) => 'x => x + ' + n;
     const cachedData = new Script(source(0)).createCachedData();
@@ -47,8 +48,9 @@ it('starts a thread with the flags that Node has made its own code with', async 
     await once(thread, 'message');
     seen.push(isRefused(4));
     await thread.terminate();
-    console.log(JSON.stringify(seen));`;
-  const argv = ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', program];
+    console.log(JSON.stringify(seen));
+  })();`;
+  const argv = ['--import', import.meta.resolve('tsx'), '-e', program];
   const { stdout } = await promisify(execFile)(process.execPath, argv);
   expect(JSON.parse(stdout)).toEqual([false, true, false, true]);
 });

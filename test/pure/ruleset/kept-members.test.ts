@@ -15,6 +15,7 @@ import {
   type Subject,
 } from '../../../src/ruleset/desired-state.js';
 import { chainHashes, rule } from '../../../src/ruleset/rules.js';
+import { runs } from '../runs.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const ENTRIES = [
@@ -115,7 +116,7 @@ describe('what is kept of members', () => {
           expect(planSteps(shape, state, observed).stages).toEqual([]);
         }
       }),
-      { numRuns: 25 },
+      { numRuns: runs(10) },
     );
   });
 

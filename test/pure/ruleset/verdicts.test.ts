@@ -8,6 +8,7 @@ import { classSet } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
 import { BARE_FLOW } from '../bare-flow.js';
+import { runs } from '../runs.js';
 import { entriesOf, input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1', '192.0.2.2']);
@@ -126,7 +127,7 @@ describe('the rendered rules say what the entries say', () => {
           expect(permits(judgeOf([m, ...others]), m, p)).toBe(oracle(m, p));
         },
       ),
-      { numRuns: 1500 },
+      { numRuns: runs(500) },
     );
   });
 

@@ -9,6 +9,7 @@ import { readFrames } from '../../../src/store/frame-file.js';
 import { readSnapshot, writeSnapshot } from '../../../src/store/store-files.js';
 import type { Store } from '../../../src/store/store-interface.js';
 import type { Stored } from '../../../src/store/stored-item.js';
+import { runs } from '../runs.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dir: string;
@@ -53,7 +54,7 @@ it('any items are read from a snapshot as they were written', async () => {
         items,
       );
     }),
-    { numRuns: 40 },
+    { numRuns: runs(15) },
   );
 });
 
@@ -90,7 +91,7 @@ it('what was acknowledged is there, over any writes, compactions and re-opens', 
         await store.close();
       },
     ),
-    { numRuns: 40 },
+    { numRuns: runs(15) },
   );
 });
 

@@ -22,12 +22,3 @@ export const clean = (text: string): string =>
     .filter((line) => /^\d{1,3}(\.\d{1,3}){3}(\/\d+)?\s*(;.*)?$/.test(line))
     .map((line) => line.replace(/\s*;.*/, ''))
     .join('\n');
-
-export const byAddress = (a: string, b: string): number => {
-  const key = (text: string): number =>
-    text
-      .split(/[./]/)
-      .slice(0, 4)
-      .reduce((sum, octet) => sum * 256 + Number(octet), 0);
-  return key(a) - key(b);
-};

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { BELOW, NameTable, SELF } from '../../../src/threats/name-table.js';
+import { runs } from '../runs.js';
 
 const label = fc.constantFrom('a', 'b', 'ab', 'xn--x', 'evil');
 const name = fc.array(label, { minLength: 1, maxLength: 5 }).map((labels) => labels.join('.'));
@@ -34,7 +35,7 @@ it('holds what was added, and walks exactly the suffixes of an asked name', () =
           }
       },
     ),
-    { numRuns: 500 },
+    { numRuns: runs(200) },
   );
 });
 

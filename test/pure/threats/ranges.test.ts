@@ -15,6 +15,7 @@ import {
   unite,
 } from '../../../src/threats/range-algebra.js';
 import { countOf, fromModel, type Ranges, toModel, type WordCount } from '../../../src/threats/ranges.js';
+import { runs } from '../runs.js';
 
 /** Small worlds at the edges of words and of the space, where carries and overflows live. */
 const BASES: Readonly<Record<WordCount, readonly bigint[]>> = {
@@ -87,7 +88,7 @@ describe('against sets', () => {
         expect(sorted(membersOf(common, where))).toEqual(sorted(new Set([...x].filter((n) => y.has(n)))));
         expect([a, both, less, common].every(isDisjoint)).toBe(true);
       }),
-      { numRuns: 1500 },
+      { numRuns: runs(500) },
     );
   });
 
@@ -109,7 +110,7 @@ describe('against sets', () => {
             nets.some((net) => net.size === size && net.lo === lo + size && lo % (2n * size) === 0n),
           ).toBe(false);
       }),
-      { numRuns: 1000 },
+      { numRuns: runs(400) },
     );
   });
 
@@ -130,7 +131,7 @@ describe('against sets', () => {
         expect(first?.lo).toBe(holding.at(-1)?.lo);
         expect(contains(mergeSorted(ranges), key)).toBe(holding.length > 0);
       }),
-      { numRuns: 1500 },
+      { numRuns: runs(500) },
     );
   });
 });

@@ -1,0 +1,69 @@
+/** The layout of src: the order of the modules, circles, and who may import a package; and which lines are comments. */
+import { expect, it } from 'vitest';
+import { layoutProblems } from '../../../scripts/layout.js';
+import { commentLines, type SourceFile } from '../../../scripts/source-files.js';
+
+const file = (
+  path: string,
+  imports: readonly string[] = [],
+  packages: readonly string[] = [],
+): SourceFile => ({
+  path,
+  module: path.split('/')[1] ?? '',
+  text: '',
+  lines: 1,
+  imports: new Set(imports),
+  starts: new Set(),
+  packages: new Set(packages),
+  comments: [],
+});
+const found = (...files: readonly SourceFile[]): readonly string[] =>
+  layoutProblems(files).filter((problem) => /^src|^a circle/.test(problem));
+
+it('a module imports itself and those below, and nothing else of src', () => {
+  expect(
+    found(file('src/policy/a.ts', ['src/policy/b.ts', 'src/lib/c.ts']), file('src/app.ts', ['src/cli/d.ts'])),
+  ).toEqual([]);
+  expect(found(file('src/policy/a.ts', ['src/config/b.ts']))).toEqual([
+    'src/policy/a.ts: imports src/config/b.ts, which is above it',
+  ]);
+  expect(found(file('src/cli/a.ts', ['src/app.ts']))).toHaveLength(1);
+  expect(found(file('src/unknown/a.ts'))).toEqual([expect.stringContaining('not in the order')]);
+});
+
+it('a circle of imports is found, however long', () => {
+  const chain = ['a', 'b', 'c'].map((name, i, all) =>
+    file(`src/lib/${name}.ts`, [`src/lib/${all[i + 1] ?? 'd'}.ts`]),
+  );
+  expect(found(...chain, file('src/lib/d.ts'))).toEqual([]);
+  expect(found(...chain, file('src/lib/d.ts', ['src/lib/b.ts']))).toEqual([
+    'a circle of imports: src/lib/b.ts → src/lib/c.ts → src/lib/d.ts → src/lib/b.ts',
+  ]);
+});
+
+it('a package belongs to the files that scripts/layout.json names', () => {
+  expect(
+    found(file('src/docker/client.ts', [], ['dockerode']), file('src/store/redis-link.ts', [], ['ioredis'])),
+  ).toEqual([]);
+  expect(found(file('src/lib/a.ts', [], ['execa']), file('src/store/a.ts', [], ['ioredis']))).toHaveLength(2);
+});
+
+it('comments are what the compiler takes for comments', () => {
+  const text = [
+    "const a = 'http://x'; // one",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is source text.
+    'const b = `//no ${f({ g: `/*no*/` /* two */ })} //no`;',
+    'const c = [/\\/\\/[/]no/, x.replace(/"/g, y)]; /** three',
+    ' * four',
+    ' */',
+    'const d = e / 2; const f = "/*no*/"; // biome-ignore five',
+    'return /[`]/.test(g) ? h / i : j; // six',
+  ].join('\n');
+  expect(commentLines(text)).toEqual([
+    { line: 1, text: '// one' },
+    { line: 2, text: '/* two */' },
+    { line: 3, text: '/** three' },
+    { line: 4, text: '* four' },
+    { line: 7, text: '// six' },
+  ]);
+});
