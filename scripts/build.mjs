@@ -164,6 +164,19 @@ const [{ metafile }, quick, service, onItsOwn] = await Promise.all([
     ],
   }),
 ]);
+/** A package that any start of the service loads takes as long as it takes to compile, because V8 keeps the code of service.cjs only. */
+const seen = new Set();
+function checkStatic(file, chain) {
+  if (seen.has(file)) return;
+  seen.add(file);
+  for (const { path, kind } of service.metafile.inputs[file]?.imports ?? []) {
+    if (kind === 'dynamic-import') continue;
+    if (ON_USE.some((name) => path === `./${name}.cjs`))
+      fail(`each start loads ${path}: ${[...chain, file].join(' → ')}`);
+    checkStatic(path, [...chain, file]);
+  }
+}
+checkStatic('src/run-service.ts', []);
 const launcher = readFileSync(join(ROOT, 'scripts/launcher.cjs'), 'utf8');
 const commands = `const QUICK = ${JSON.stringify([...QUICK, '--version', '-V'])};`;
 const used = service.metafile.outputs['dist/parts/service.cjs'].imports.map(({ path }) => path);

@@ -3,10 +3,10 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { GroupCommit } from '../lib/async.js';
 import { RefusedError } from '../lib/problem.js';
 import type { Mark } from './redis-lineage.js';
-import { messageOf, NotSentError, type RedisLink } from './redis-link.js';
+import { messageOf, type RedisLink } from './redis-link.js';
 import type { Position } from './redis-replica.js';
 import { COMMIT, isRefusal } from './redis-scripts.js';
-import { StoreError } from './store-error.js';
+import { NotSentError, StoreError } from './store-error.js';
 import type { Fence } from './store-interface.js';
 import { fenceError, type Stored, staleError } from './stored-item.js';
 

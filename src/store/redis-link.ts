@@ -6,7 +6,7 @@ import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';
 import { type Options, optionsOf, type RedisTarget } from './redis-target.js';
-import { StoreError } from './store-error.js';
+import { NotSentError, StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
 
 const CONFIRM_MS = 4_000;
@@ -18,9 +18,6 @@ export const HELD_REMEDY =
   'Put the store of this fleet back, or take over the one in Redis: drawbridge store accept';
 
 type Argument = string | number | Buffer;
-
-/** The command was not sent, because the connection is down. */
-export class NotSentError extends Error {}
 
 export const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 

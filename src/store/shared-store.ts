@@ -8,13 +8,13 @@ import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
 import { lockFolder } from './folder-lock.js';
-import { NotSentError, type RedisLink } from './redis-link.js';
+import type { RedisLink } from './redis-link.js';
 import { LocalChanges, Replica } from './redis-replica.js';
 import { BEAT, isRefusal, LEASE } from './redis-scripts.js';
 import type { RedisStoreParts } from './redis-store.js';
 import { parseRedisUrl } from './redis-target.js';
 import { readOrUndefined, replaceFile } from './state-file.js';
-import { StoreError } from './store-error.js';
+import { NotSentError, StoreError } from './store-error.js';
 import type { Beats, BlobStore, Fence, Leases, SharedStore } from './store-interface.js';
 
 /** Opens the store of the configuration: the embedded one, or the one on Redis with its local copy in `state`. */

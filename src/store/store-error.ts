@@ -21,6 +21,9 @@ export class StoreError extends RemedyError {
   }
 }
 
+/** A command was not sent to Redis, because the connection is down. */
+export class NotSentError extends Error {}
+
 export function errorCode(e: unknown): string | undefined {
   return e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : undefined;
 }
