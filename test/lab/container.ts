@@ -1,6 +1,8 @@
 /** A running container of the lab, and the arguments that start one. */
+import { askDocker, streamsOf } from './docker-exec.js';
 import type { Engine } from './engine.js';
 import { nodeMounts } from './images.js';
+import { Prober } from './prober.js';
 import type { Result, RunOptions } from './process.js';
 
 export interface RunSpec {
@@ -81,9 +83,11 @@ export class Container {
   readonly id: string;
   readonly name: string;
   readonly #engine: Engine;
+  readonly #prober: Prober;
 
   constructor(engine: Engine, id: string, name: string) {
     this.#engine = engine;
+    this.#prober = new Prober(engine.socketPath, id);
     this.id = id;
     this.name = name;
   }
@@ -93,13 +97,15 @@ export class Container {
     return this.#engine.exec(this.id, argv, options);
   }
   /** One attempt by the probe inside the container, for example `probe('tcp', '93.184.1.1', 443)`. */
-  async probe(...args: readonly (string | number)[]): Promise<ProbeResult> {
-    return parseProbe(await this.exec(['node', '/probe.cjs', ...args.map(String)]));
+  probe(...args: readonly (string | number)[]): Promise<ProbeResult> {
+    return this.#prober.attempt(args);
   }
-  /** The first element of `docker inspect`. */
+  /** As of `docker inspect`. */
   async inspect<T = Inspected>(): Promise<T> {
-    const { stdout } = await this.#engine.docker(['inspect', this.id]);
-    return (JSON.parse(stdout) as [T])[0];
+    return JSON.parse((await this.#ask('GET', '/json')).toString()) as T;
+  }
+  #ask(method: 'GET' | 'DELETE', what: string): Promise<Buffer> {
+    return askDocker(this.#engine.socketPath, method, `/containers/${this.id}${what}`);
   }
   /** Of the named network, else of the first: empty strings where it has no such address. */
   async addresses(network?: string): Promise<{ ip4: string; ip6: string; mac: string; gateway: string }> {
@@ -113,10 +119,12 @@ export class Container {
   }
   /** stdout and stderr so far. */
   async logs(): Promise<string> {
-    const r = await this.#engine.docker(['logs', this.id]);
-    return r.stdout + r.stderr;
+    const { stdout, stderr } = streamsOf(await this.#ask('GET', '/logs?stdout=1&stderr=1'));
+    return stdout + stderr;
   }
   async remove(): Promise<void> {
-    await this.#engine.docker(['rm', '-f', this.id]);
+    await this.#ask('DELETE', '?force=1').catch((e: Error) => {
+      if (!e.message.includes('No such container')) throw e; // as `docker rm --force`
+    });
   }
 }
