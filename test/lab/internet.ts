@@ -42,12 +42,20 @@ await serve(join(dir, 'internet.sock'), {
   streams: () => sink.streams,
   answerStream: (p: { fromPort: number; answers: Answer[] }) => sink.script(p.fromPort, p.answers),
   serveSite: (p: { host: string; site: Site }) => web.serve(p.host, p.site),
-  markerSeen: (p: { marker: string }) => theSniffer().seen(p.marker),
-  cursor: () => theSniffer().cursor(),
-  packets: (filter: PacketFilter) => theSniffer().find(filter),
-  count: (filter: PacketFilter) => theSniffer().find(filter).length,
+  markerSeen: (p: { marker: string; ms: number }) => theSniffer().seen(p.marker, p.ms),
+  cursor: () =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().cursor()),
+  packets: (filter: PacketFilter) =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().find(filter)),
+  count: (filter: PacketFilter) =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().find(filter).length),
   clearPackets: () => theSniffer().clear(),
-  checkSniffer: () => theSniffer().check(),
 });
 process.on('SIGTERM', () => {
   sniffer?.stop();
