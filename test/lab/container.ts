@@ -47,6 +47,26 @@ export interface ProbeResult {
 const pairs = (flag: string, o: Readonly<Record<string, string>> = {}): string[] =>
   Object.entries(o).flatMap(([k, v]) => [flag, `${k}=${v}`]);
 
+/** `docker run -d`, whose client takes 25 ms of processor time; gives the id. */
+export async function startContainer(engine: Engine, spec: RunSpec, image: string): Promise<string> {
+  if ((spec.args?.length ?? 0) > 0)
+    return (await engine.docker(['run', '-d', ...(await runArguments(spec, image))])).stdout.trimEnd();
+  const mounts = [...(spec.node === false ? [] : await nodeMounts()), ...(spec.mounts ?? [])];
+  const body = {
+    Image: spec.image ?? image,
+    Labels: spec.labels ?? {},
+    Env: Object.entries(spec.env ?? {}).map(([k, v]) => `${k}=${v}`),
+    StopTimeout: 1,
+    HostConfig: { NetworkMode: spec.network ?? 'default', Binds: mounts.filter((m) => m !== '-v') },
+    ...(spec.cmd === undefined ? {} : { Cmd: spec.cmd }),
+  };
+  const name = spec.name === undefined ? '' : `?name=${encodeURIComponent(spec.name)}`;
+  const created = await askDocker(engine.socketPath, 'POST', `/containers/create${name}`, { body });
+  const { Id: id } = JSON.parse(created.toString()) as { Id: string };
+  await askDocker(engine.socketPath, 'POST', `/containers/${id}/start`);
+  return id;
+}
+
 /** The arguments of `docker run` or `docker create` for a spec. */
 export async function runArguments(spec: RunSpec, image: string): Promise<string[]> {
   return [

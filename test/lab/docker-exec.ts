@@ -29,14 +29,14 @@ function ask(
   });
 }
 
-/** A request without a body, at most LONGEST_MS long. Throws what Docker says when it refuses. */
+/** Throws what Docker says when it refuses. */
 export async function askDocker(
   socketPath: string,
-  method: 'GET' | 'DELETE',
+  method: 'GET' | 'POST' | 'DELETE',
   path: string,
-  timeoutMs = LONGEST_MS,
+  { body, timeoutMs = LONGEST_MS }: { readonly body?: object; readonly timeoutMs?: number } = {},
 ): Promise<Buffer> {
-  const answer = await ask(socketPath, method, path, undefined, AbortSignal.timeout(timeoutMs));
+  const answer = await ask(socketPath, method, path, body, AbortSignal.timeout(timeoutMs));
   if (answer.status >= 300) throw new Error(`Error response from daemon: ${messageOf(answer)}`);
   return answer.body;
 }

@@ -89,7 +89,7 @@ export class Engine {
 
   async #answers(): Promise<boolean> {
     if (!alive(this.#pid)) throw new Error(`dockerd ended at its start:\n${tail(this.log)}`);
-    return askDocker(this.socketPath, 'GET', '/version', 5_000).then(
+    return askDocker(this.socketPath, 'GET', '/version', { timeoutMs: 5_000 }).then(
       () => true,
       () => false, // not yet
     );

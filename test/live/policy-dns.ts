@@ -137,7 +137,7 @@ export function dnsTests(
       nothingAt11.includes(k) ? 'ECONNREFUSED' : 'NXDOMAIN',
     ]);
     expect(answers).toEqual(Object.fromEntries(expected));
-    if (place.network === 'user') {
+    if (place.network === 'user' && shown) {
       const found = await execInside<Scan>(c, 'scan', '127.0.0.11', 'hidden.dns.test');
       expect(Object.values(found.udp).every((code) => code === 3)).toBe(true);
       expect(Object.values(found.tcp).every((code) => code === 3)).toBe(true);
@@ -159,14 +159,14 @@ export function dnsTests(
     expect(answers['8.8.8.8 udp']).toBe('NOERROR');
     expect(answers['2001:4860:4860::8888 tcp']).toBe('NOERROR');
     expect((await lab.dns.queries('hidden.dns.test')).length).toBeGreaterThan(6);
-    if (network === 'user') {
+    if (network === 'user' && shown) {
       await lab.dns.clearLog();
       const found = await execInside<Scan>(c, 'scan', '127.0.0.11', 'hidden.dns.test');
       // Docker's own port answers beside 53, and asks for it
       expect(Object.values(found.udp).filter((code) => code === 0).length).toBeGreaterThan(1);
       expect(Object.values(found.tcp).filter((code) => code === 0).length).toBeGreaterThan(1);
       expect((await lab.dns.queries('hidden.dns.test')).length).toBeGreaterThan(0);
-      shown?.control();
+      shown.control();
     }
     await c.remove();
   });

@@ -121,8 +121,9 @@ async function inside(lab: Lab, network: string): Promise<Inside> {
 }
 
 /**
- * `scan` reports when Docker's own port was found and asked, without and with Drawbridge. What is no name is evaluated the same
- * way whoever resolves names: the direct way tries it, the loopback way tries names only.
+ * `scan` reports when Docker's own port was found and asked, without and with Drawbridge; left out, the port is not tried: one rule
+ * closes it whichever way names are asked. What is no name is evaluated the same way whoever resolves names: the direct way tries it,
+ * the loopback way tries names only.
  */
 export function policySuite(dns: Dns, scan?: ReturnType<typeof shownHere>): void {
   const isDirect = dns === 'direct';
