@@ -51,13 +51,14 @@ const pairs = (flag: string, o: Readonly<Record<string, string>> = {}): string[]
 export async function startContainer(engine: Engine, spec: RunSpec, image: string): Promise<string> {
   if ((spec.args?.length ?? 0) > 0)
     return (await engine.docker(['run', '-d', ...(await runArguments(spec, image))])).stdout.trimEnd();
-  const mounts = [...(spec.node === false ? [] : await nodeMounts()), ...(spec.mounts ?? [])];
+  const mounts = new Set([...(spec.node === false ? [] : await nodeMounts()), ...(spec.mounts ?? [])]);
+  mounts.delete('-v');
   const body = {
     Image: spec.image ?? image,
     Labels: spec.labels ?? {},
     Env: Object.entries(spec.env ?? {}).map(([k, v]) => `${k}=${v}`),
     StopTimeout: 1,
-    HostConfig: { NetworkMode: spec.network ?? 'default', Binds: mounts.filter((m) => m !== '-v') },
+    HostConfig: { NetworkMode: spec.network ?? 'default', Binds: [...mounts] },
     ...(spec.cmd === undefined ? {} : { Cmd: spec.cmd }),
   };
   const name = spec.name === undefined ? '' : `?name=${encodeURIComponent(spec.name)}`;
