@@ -3,7 +3,7 @@ import { type IncomingMessage, request } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Result, RunOptions } from './process.js';
 
-export interface Answer {
+interface Answer {
   readonly status: number;
   readonly body: Buffer;
 }
