@@ -34,9 +34,8 @@ export class Dns extends Client {
     return this.ask('clearZones');
   }
   /** The questions that reached the authority, oldest first; all, or those for one name and below it. */
-  async queries(name?: string): Promise<readonly Query[]> {
-    const log = await this.ask<Query[]>('queries');
-    return name === undefined ? log : log.filter((q) => q.name === name || q.name.endsWith(`.${name}`));
+  queries(name?: string): Promise<readonly Query[]> {
+    return this.ask('queries', { name });
   }
   clearLog(): Promise<void> {
     return this.ask('clearQueries');
@@ -62,9 +61,9 @@ export class Web extends Client {
   clear(): Promise<void> {
     return this.ask('clearRequests');
   }
-  /** What connections to the sink's addresses (topology.ts) have carried, oldest first. */
-  streams(): Promise<readonly Stream[]> {
-    return this.ask('streams');
+  /** What connections to the sink's addresses (topology.ts) from these ports, before `to`, have carried, oldest first. */
+  streams(from = 0, to = 65_536): Promise<readonly Stream[]> {
+    return this.ask('streams', { from, to });
   }
   /** What the sink answers to the next connections from this port. */
   answerStream(fromPort: number, answers: readonly Answer[]): Promise<void> {
