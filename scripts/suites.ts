@@ -51,6 +51,10 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'attacks/flows': ['helpers', 'revoked', 'riding', 'split', 'threats'],
   'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
   'attacks/dns': ['dns-names', 'dns-tunnels'],
+  'attacks/holders': ['identity', 'relay', 'reuse'],
+  'live/asks': ['api', 'ask', 'events-out', 'late-names', 'limits'],
+  'live/kept': ['kept-code', 'lab', 'legitimate-build', 'passed-flows', 'upgrade'],
+  'live/recipes': ['recipes-builds', 'recipes-services'],
   'live/lists': ['deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
   'live/starts': [
     'canary',

@@ -126,7 +126,7 @@ const arrived = (...dst: string[]): Promise<number> =>
 const spray = (to: readonly string[]): string[] => [
   'node',
   '/attacks/spray.mjs',
-  JSON.stringify({ to, port: PORT, text: 'x', fromPort: FROM_PORT, everyMs: 10, forMs: 120_000 }),
+  JSON.stringify({ to, port: PORT, text: 'x', fromPort: FROM_PORT, everyMs: 25, forMs: 120_000 }),
 ];
 interface Place {
   readonly network: string;
@@ -215,7 +215,7 @@ it('control: without Drawbridge the heir sends where its predecessor could', asy
 const NEIGHBOUR = 30;
 const client = (labels: Readonly<Record<string, string>>): Promise<Container> => {
   const one = (to: string, text: string): string =>
-    `node /attacks/spray.mjs '${JSON.stringify({ to: [to], port: PORT, text, everyMs: 10, forMs: 120_000 })}'`;
+    `node /attacks/spray.mjs '${JSON.stringify({ to: [to], port: PORT, text, everyMs: 25, forMs: 120_000 })}'`;
   const script = `${one(`172.30.0.${NEIGHBOUR}`, 'text-v4')} & ${one(`fd00:db:f::${NEIGHBOUR.toString(16)}`, 'text-v6')} & wait`;
   return start(at(31), labels, ['sh', '-c', script]);
 };

@@ -126,16 +126,13 @@ export class Try {
         return true;
     return false;
   }
-  owns(port: number): boolean {
-    return port >= this.#firstPort && port < this.#firstPort + PORTS_EACH;
-  }
-  async streams(): Promise<readonly Stream[]> {
-    return (await this.lab.web.streams()).filter((s) => this.owns(s.fromPort));
+  streams(): Promise<readonly Stream[]> {
+    return this.lab.web.streams(this.#firstPort, this.#firstPort + PORTS_EACH);
   }
   /** Waits until this much of what was sent on the connection has arrived; false: it did not in time. */
   async received(c: RawTcp, bytes: number, ms = 3_000): Promise<boolean> {
     const has = async (): Promise<boolean> =>
-      (await this.streams()).some((s) => s.fromPort === c.fromPort && s.text.length >= bytes);
+      (await this.lab.web.streams(c.fromPort, c.fromPort + 1)).some((s) => s.text.length >= bytes);
     return waitFor('bytes to arrive', has, ms).catch(() => false);
   }
   /** Nothing can be seen of what the attack waits for. */

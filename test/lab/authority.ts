@@ -30,8 +30,11 @@ export class Authority {
   readonly zones = new Zones();
   #log: Query[] = [];
 
-  queries(): readonly Query[] {
-    return this.#log;
+  /** All, or those for one name and below it. */
+  queries(name?: string): readonly Query[] {
+    return name === undefined
+      ? this.#log
+      : this.#log.filter((q) => q.name === name || q.name.endsWith(`.${name}`));
   }
   clearLog(): void {
     this.#log = [];

@@ -1,7 +1,7 @@
 /** The lab's own dockerd: its configuration, start, stop. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { dockerExec } from './docker-exec.js';
+import { askDocker, dockerExec } from './docker-exec.js';
 import {
   alive,
   commandOf,
@@ -89,7 +89,10 @@ export class Engine {
 
   async #answers(): Promise<boolean> {
     if (!alive(this.#pid)) throw new Error(`dockerd ended at its start:\n${tail(this.log)}`);
-    return (await this.docker(['version'], { check: false, timeoutMs: 5_000 })).code === 0;
+    return askDocker(this.socketPath, 'GET', '/version', { timeoutMs: 5_000 }).then(
+      () => true,
+      () => false, // not yet
+    );
   }
 
   docker(args: readonly string[], options: DockerOptions = {}): Promise<Result> {

@@ -34,9 +34,8 @@ export class Dns extends Client {
     return this.ask('clearZones');
   }
   /** The questions that reached the authority, oldest first; all, or those for one name and below it. */
-  async queries(name?: string): Promise<readonly Query[]> {
-    const log = await this.ask<Query[]>('queries');
-    return name === undefined ? log : log.filter((q) => q.name === name || q.name.endsWith(`.${name}`));
+  queries(name?: string): Promise<readonly Query[]> {
+    return this.ask('queries', { name });
   }
   clearLog(): Promise<void> {
     return this.ask('clearQueries');
@@ -62,9 +61,9 @@ export class Web extends Client {
   clear(): Promise<void> {
     return this.ask('clearRequests');
   }
-  /** What connections to the sink's addresses (topology.ts) have carried, oldest first. */
-  streams(): Promise<readonly Stream[]> {
-    return this.ask('streams');
+  /** What connections to the sink's addresses (topology.ts) from these ports, before `to`, have carried, oldest first. */
+  streams(from = 0, to = 65_536): Promise<readonly Stream[]> {
+    return this.ask('streams', { from, to });
   }
   /** What the sink answers to the next connections from this port. */
   answerStream(fromPort: number, answers: readonly Answer[]): Promise<void> {
@@ -88,46 +87,39 @@ export class SnifferClient extends Client {
 
   async #marker(): Promise<void> {
     const marker = randomUUID();
-    let sent = 0;
-    await waitFor(
-      'the sniffer to see the marker packet',
-      async () => {
-        if (Date.now() - sent > RESEND_MS) {
-          await call(this.#hostSocket, 'mark', { marker });
-          sent = Date.now();
-        }
-        return this.ask<boolean>('markerSeen', { marker });
-      },
-      10_000,
-      2,
-    );
+    const arrives = async (): Promise<boolean> => {
+      await call(this.#hostSocket, 'mark', { marker });
+      return this.ask<boolean>('markerSeen', { marker, ms: RESEND_MS });
+    };
+    await waitFor('the sniffer to see the marker packet', arrives, 10_000, 2);
+  }
+  /** Two markers in a row: a packet queued on another CPU when the first was sent is through when the second is. */
+  async #settle(): Promise<void> {
+    await this.#marker();
+    await this.#marker();
   }
 
   /**
    * Waits until every packet that left HOST before this call has been seen, and gives a cursor for `after`.
-   * Two markers in a row: a packet queued on another CPU when the first was sent is through when the second is.
-   * Throws when any packet may have been missed.
+   * Throws when any packet may have been missed, as the next two.
    */
   async settle(): Promise<number> {
-    await this.#marker();
-    await this.#marker();
-    await this.ask('checkSniffer');
+    await this.#settle();
     return this.ask<number>('cursor');
   }
   /** Settles, then gives the packets that fit. */
   async packets(filter: PacketFilter = {}): Promise<readonly Packet[]> {
-    await this.settle();
+    await this.#settle();
     return this.ask('packets', filter);
   }
   /** Settles, then counts the packets that fit. */
   async count(filter: PacketFilter = {}): Promise<number> {
-    await this.settle();
+    await this.#settle();
     return this.ask('count', filter);
   }
   /** Forgets what was seen up to now, losses too. */
   async clear(): Promise<void> {
-    await this.#marker();
-    await this.#marker();
+    await this.#settle();
     await this.ask('clearPackets');
   }
 }

@@ -33,21 +33,30 @@ await serve(join(dir, 'internet.sock'), {
   setZone: (p: { zone: Zone }) => authority.zones.set(p.zone),
   removeNames: (p: { names: string[] }) => authority.zones.remove(p.names),
   clearZones: () => authority.zones.clear(),
-  queries: () => authority.queries(),
+  queries: (p: { name?: string }) => authority.queries(p.name),
   clearQueries: () => authority.clearLog(),
   requests: () => web.requests,
   clearRequests: () => {
     web.requests.length = 0;
   },
-  streams: () => sink.streams,
+  streams: (p: { from: number; to: number }) =>
+    sink.streams.filter((s) => s.fromPort >= p.from && s.fromPort < p.to),
   answerStream: (p: { fromPort: number; answers: Answer[] }) => sink.script(p.fromPort, p.answers),
   serveSite: (p: { host: string; site: Site }) => web.serve(p.host, p.site),
-  markerSeen: (p: { marker: string }) => theSniffer().seen(p.marker),
-  cursor: () => theSniffer().cursor(),
-  packets: (filter: PacketFilter) => theSniffer().find(filter),
-  count: (filter: PacketFilter) => theSniffer().find(filter).length,
+  markerSeen: (p: { marker: string; ms: number }) => theSniffer().seen(p.marker, p.ms),
+  cursor: () =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().cursor()),
+  packets: (filter: PacketFilter) =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().find(filter)),
+  count: (filter: PacketFilter) =>
+    theSniffer()
+      .check()
+      .then(() => theSniffer().find(filter).length),
   clearPackets: () => theSniffer().clear(),
-  checkSniffer: () => theSniffer().check(),
 });
 process.on('SIGTERM', () => {
   sniffer?.stop();

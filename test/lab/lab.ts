@@ -2,7 +2,14 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Container, type ProbeResult, parseProbe, type RunSpec, runArguments } from './container.js';
+import {
+  Container,
+  type ProbeResult,
+  parseProbe,
+  type RunSpec,
+  runArguments,
+  startContainer,
+} from './container.js';
 import { Drawbridge, type DrawbridgeSpec, newest } from './drawbridge.js';
 import { type DockerOptions, Engine } from './engine.js';
 import { makeFar } from './far.js';
@@ -186,7 +193,7 @@ export class Lab implements AsyncDisposable {
   }
   /** `docker run -d`. */
   async start(spec: RunSpec = {}): Promise<Container> {
-    const id = await this.docker('run', '-d', ...(await runArguments(spec, BUSYBOX)));
+    const id = await startContainer(this.engine, spec, BUSYBOX);
     return new Container(this.engine, id, spec.name ?? id.slice(0, 12));
   }
   /** `docker run --rm` to its end; does not throw on a failing command. */

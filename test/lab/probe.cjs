@@ -1,41 +1,86 @@
 #!/usr/bin/env node
 'use strict';
-// One network attempt, one line of JSON: { ok, code, ms, ... }. Plain JavaScript: it runs inside containers, alone. A test run starts it some
-// thousand times: CommonJS, and modules that are loaded on use, take a quarter less processor time than ES modules.
+// Network attempts, one line of JSON for each: { ok, code, ms, ... }. Plain JavaScript: it runs inside containers, alone. A test run starts it
+// some thousand times: CommonJS, and modules that are loaded on use, take a quarter less processor time than ES modules.
 const { writeSync } = require('node:fs');
 const { connect, isIPv6 } = require('node:net');
-const createSocket = (type) => require('node:dgram').createSocket(type);
 
 const USAGE = `usage: probe.cjs COMMAND ... [--timeout MS] [--local-port N]
   tcp HOST PORT [TEXT]        connect; with TEXT also send it and read the echo
   udp HOST PORT [TEXT] [N]    send N datagrams (default 1), count the echoes
   http URL [--sni NAME] [--host NAME]
   dns SERVER NAME TYPE [udp|tcp]
-  hold HOST PORT              connect, then print a line for each second of data, until it ends`;
+  hold HOST PORT              connect, then print a line for each second of data, until it ends
+  each JSON                   a list of the above (but hold), one after the other
+  serve                       the same for lines of stdin, { id, words }, as they come; each result has its id`;
 
-const args = process.argv.slice(2);
-const option = (name, fallback) => {
-  const i = args.indexOf(`--${name}`);
-  return i < 0 ? fallback : args.splice(i, 2)[1];
-};
-const timeout = Number(option('timeout', 3000));
-const localPort = Number(option('local-port', 0));
-const sni = option('sni', undefined);
-const hostHeader = option('host', undefined);
-const [command, ...words] = args;
-const began = performance.now();
-
-function finish(result) {
-  writeSync(1, `${JSON.stringify({ ...result, ms: Math.round(performance.now() - began) })}\n`);
-  process.exit(0);
+/** An attempt in progress: `finish` ends it with its first result. */
+function begin(argv, done) {
+  const words = argv.map(String);
+  const option = (name, fallback) => {
+    const i = words.indexOf(`--${name}`);
+    return i < 0 ? fallback : words.splice(i, 2)[1];
+  };
+  const attempt = {
+    timeout: Number(option('timeout', 3000)),
+    localPort: Number(option('local-port', 0)),
+    sni: option('sni', undefined),
+    hostHeader: option('host', undefined),
+    opened: [],
+    timers: [],
+  };
+  const began = performance.now();
+  let isOver = false;
+  attempt.finish = (result) => {
+    if (isOver) return;
+    isOver = true;
+    done({ ...result, ms: Math.round(performance.now() - began) }, attempt);
+  };
+  attempt.failed = (e) => attempt.finish({ ok: false, code: e.code ?? 'ERROR', message: e.message });
+  attempt.late = (result) => attempt.timers.push(setTimeout(() => attempt.finish(result()), attempt.timeout));
+  attempt.timer = () => attempt.late(() => ({ ok: false, code: 'TIMEOUT' }));
+  attempt.open = (socket) => {
+    attempt.opened.push(socket);
+    socket.on('error', attempt.failed);
+    socket.on('close', () => {
+      socket.isClosed = true;
+    });
+    return socket;
+  };
+  const [command, ...rest] = words;
+  if (commands[command] === undefined) {
+    process.stderr.write(`${USAGE}\n`);
+    process.exit(2);
+  }
+  try {
+    commands[command](attempt, ...rest);
+  } catch (e) {
+    attempt.failed(e);
+  }
 }
-const failed = (e) => finish({ ok: false, code: e.code ?? 'ERROR', message: e.message });
-const timer = () => setTimeout(() => finish({ ok: false, code: 'TIMEOUT' }), timeout);
 
-function tcp(host, port, text) {
-  timer();
-  const socket = connect({ host, port: Number(port), ...(localPort ? { localPort } : {}) });
-  socket.on('error', failed);
+/** As the end of a process does: the next attempt may have the same port. */
+function close({ opened, timers }) {
+  for (const timer of timers) clearTimeout(timer);
+  return Promise.all(
+    opened.map((socket) => {
+      if (socket.isClosed) return undefined;
+      return new Promise((resolve) => {
+        socket.once('close', resolve);
+        if (socket.destroy) socket.destroy();
+        else socket.close();
+      });
+    }),
+  );
+}
+
+const datagrams = (attempt, host) =>
+  attempt.open(require('node:dgram').createSocket(isIPv6(host) ? 'udp6' : 'udp4'));
+
+function tcp(attempt, host, port, text) {
+  const { localPort, finish } = attempt;
+  attempt.timer();
+  const socket = attempt.open(connect({ host, port: Number(port), ...(localPort ? { localPort } : {}) }));
   const ends = () => ({
     local: socket.localAddress,
     localPort: socket.localPort,
@@ -48,12 +93,12 @@ function tcp(host, port, text) {
   socket.on('end', () => finish({ ok: false, code: 'EOF', ...ends() }));
 }
 
-function udp(host, port, text = 'probe', count = '1') {
-  const socket = createSocket({ type: isIPv6(host) ? 'udp6' : 'udp4' });
+function udp(attempt, host, port, text = 'probe', count = '1') {
+  const { localPort, finish } = attempt;
+  const socket = datagrams(attempt, host);
   const n = Number(count);
   let echoes = 0;
-  setTimeout(() => finish({ ok: echoes > 0, code: echoes > 0 ? null : 'TIMEOUT', sent: n, echoes }), timeout);
-  socket.on('error', failed);
+  attempt.late(() => ({ ok: echoes > 0, code: echoes > 0 ? null : 'TIMEOUT', sent: n, echoes }));
   socket.on('message', (m) => {
     echoes++;
     if (echoes === n)
@@ -62,14 +107,15 @@ function udp(host, port, text = 'probe', count = '1') {
   socket.bind(localPort, () => {
     // connected, so that an ICMP error comes back as an error code
     socket.connect(Number(port), host, (e) => {
-      if (e) return failed(e);
+      if (e) return attempt.failed(e);
       for (let i = 0; i < n; i++) socket.send(text);
     });
   });
 }
 
-function web(url, sni, hostHeader) {
-  timer();
+function http(attempt, url) {
+  const { sni, hostHeader, finish } = attempt;
+  attempt.timer();
   const headers = hostHeader === undefined ? {} : { host: hostHeader };
   const tls = { rejectUnauthorized: false, ...(sni === undefined ? {} : { servername: sni }) };
   const request = require(url.startsWith('https:') ? 'node:https' : 'node:http').get(
@@ -91,7 +137,7 @@ function web(url, sni, hostHeader) {
       );
     },
   );
-  request.on('error', failed);
+  attempt.open(request);
 }
 function parse(text) {
   try {
@@ -165,21 +211,20 @@ function dnsAnswer(m) {
     answers,
   };
 }
-function dns(server, name, type = 'A', over = 'udp') {
-  timer();
+function dns(attempt, server, name, type = 'A', over = 'udp') {
+  const { localPort, finish, failed } = attempt;
+  attempt.timer();
   const query = question(name, type);
   if (over === 'udp') {
-    const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4');
-    socket.on('error', failed);
+    const socket = datagrams(attempt, server);
     socket.on('message', (m) => m.readUInt16BE(0) === query.readUInt16BE(0) && finish(dnsAnswer(m)));
     socket.bind(localPort, () => socket.connect(53, server, (e) => (e ? failed(e) : socket.send(query))));
     return;
   }
   let got = Buffer.alloc(0);
-  const socket = connect(53, server, () =>
-    socket.write(Buffer.concat([Buffer.from([0, query.length]), query])),
+  const socket = attempt.open(
+    connect(53, server, () => socket.write(Buffer.concat([Buffer.from([0, query.length]), query]))),
   );
-  socket.on('error', failed);
   socket.on('data', (d) => {
     got = Buffer.concat([got, d]);
     if (got.length >= 2 && got.length >= 2 + got.readUInt16BE(0)) finish(dnsAnswer(got.subarray(2)));
@@ -187,20 +232,44 @@ function dns(server, name, type = 'A', over = 'udp') {
   socket.on('end', () => finish({ ok: false, code: 'EOF' }));
 }
 
-function hold(host, port) {
+function hold(attempt, host, port) {
   let bytes = 0;
-  const socket = connect({ host, port: Number(port) });
-  socket.on('error', failed);
+  const socket = attempt.open(connect({ host, port: Number(port) }));
   socket.on('data', (d) => {
     bytes += d.length;
   });
-  socket.on('end', () => finish({ ok: false, code: 'EOF', bytes }));
-  setInterval(() => writeSync(1, `${JSON.stringify({ alive: true, bytes })}\n`), 1000);
+  socket.on('end', () => attempt.finish({ ok: false, code: 'EOF', bytes }));
+  setInterval(() => say({ alive: true, bytes }), 1000);
 }
 
-const commands = { tcp, udp, dns, hold, http: (url) => web(url, sni, hostHeader) };
-if (commands[command] === undefined) {
-  process.stderr.write(`${USAGE}\n`);
-  process.exit(2);
+const commands = { tcp, udp, dns, hold, http };
+const say = (o) => writeSync(1, `${JSON.stringify(o)}\n`);
+
+function each([words, ...others]) {
+  if (words === undefined) process.exit(0);
+  begin(words, (result, attempt) => {
+    say(result);
+    close(attempt).then(() => each(others));
+  });
 }
-commands[command](...words);
+
+/** A result is sent when its sockets are closed. */
+function serve() {
+  const answer = (line) => {
+    const { id, words } = JSON.parse(line);
+    begin(words, (result, attempt) => close(attempt).then(() => say({ id, ...result })));
+  };
+  require('node:readline')
+    .createInterface({ input: process.stdin })
+    .on('line', answer)
+    .on('close', () => process.exit(0));
+}
+
+const [first, list] = process.argv.slice(2);
+if (first === 'serve') serve();
+else if (first === 'each') each(JSON.parse(list));
+else
+  begin(process.argv.slice(2), (result) => {
+    say(result);
+    process.exit(0);
+  });

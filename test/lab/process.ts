@@ -97,7 +97,7 @@ export function commandOf(pid: number): string | undefined {
 }
 export const alive = (pid: number): boolean => startTime(pid) !== undefined;
 
-/** A probe that takes long is paused for as long, up to this: it takes its time from what is waited for. */
+/** A probe that takes long is paused for three times as long, up to this: it takes its time from what is waited for. */
 const LONGEST_PAUSE_MS = 100;
 
 /** Polls until `probe` gives something else than undefined or false; at least `everyMs` between two. */
@@ -112,7 +112,7 @@ export async function waitFor<T>(
     const began = performance.now();
     const value = await probe();
     if (value !== undefined && value !== false) return value;
-    await delay(Math.max(everyMs, Math.min(performance.now() - began, LONGEST_PAUSE_MS)));
+    await delay(Math.max(everyMs, Math.min(3 * (performance.now() - began), LONGEST_PAUSE_MS)));
   }
   throw new Error(`waited ${timeoutMs} ms for ${what} in vain`);
 }

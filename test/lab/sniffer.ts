@@ -55,6 +55,8 @@ export class Sniffer {
   #stderr = '';
   #ended: string | undefined;
   readonly #markers = new Set<string>();
+  /** Marker → the call that waits for it. */
+  readonly #expected = new Map<string, () => void>();
   readonly #child: ChildProcess;
 
   constructor() {
@@ -98,13 +100,28 @@ export class Sniffer {
   #take(packets: readonly Packet[]): void {
     for (const p of packets) {
       if (p.dport === MARKER_PORT && p.payload?.startsWith(MARKER))
-        this.#markers.add(p.payload.slice(MARKER.length));
+        this.#mark(p.payload.slice(MARKER.length));
       else if (this.#packets.length >= KEPT) this.#overflow++;
       else this.#packets.push(p);
     }
   }
 
-  seen(marker: string): boolean {
+  #mark(marker: string): void {
+    this.#markers.add(marker);
+    this.#expected.get(marker)?.();
+  }
+  /** Whether the marker has been recorded, now or within `ms`. */
+  async seen(marker: string, ms: number): Promise<boolean> {
+    if (!this.#markers.has(marker)) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        this.#expected.set(marker, () => {
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+      this.#expected.delete(marker);
+    }
     return this.#markers.delete(marker);
   }
   cursor(): number {

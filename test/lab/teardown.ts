@@ -1,6 +1,7 @@
 /** Removes all that a lab's record names, whatever state its maker left it in. Each step bears that its thing is gone. */
 import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { askDocker } from './docker-exec.js';
 import { end, namespaceOf, processesIn, run, waitFor } from './process.js';
 import { all, forget, type LabRecord, load, me, newRecord, orphaned, save } from './registry.js';
 import { removeNamespace } from './topology.js';
@@ -9,10 +10,14 @@ import { removeNamespace } from './topology.js';
 async function removeContainers(dir: string): Promise<void> {
   const socket = join(dir, 'docker.sock');
   if (!existsSync(socket)) return;
-  const docker = ['docker', '-H', `unix://${socket}`];
-  const list = await run([...docker, 'ps', '-aq'], { timeoutMs: 10_000 });
-  const ids = list.stdout.split('\n').filter((id) => id !== '');
-  if (ids.length > 0) await run([...docker, 'rm', '-f', ...ids], { timeoutMs: 60_000 });
+  // of an engine that has gone, endProcesses ends them
+  const list = await askDocker(socket, 'GET', '/containers/json?all=1', { timeoutMs: 10_000 }).catch(
+    () => undefined,
+  );
+  const found = JSON.parse(list?.toString() ?? '[]') as { readonly Id: string }[];
+  const remove = ({ Id }: { readonly Id: string }): Promise<Buffer> =>
+    askDocker(socket, 'DELETE', `/containers/${Id}?force=1`, { timeoutMs: 60_000 });
+  await Promise.allSettled(found.map(remove));
 }
 
 function cgroupFolders(cgroup: string): string[] {

@@ -1,6 +1,7 @@
 // What tests run inside containers beside the probe: one command, JSON lines. Plain JavaScript: it runs there alone.
 import { createSocket } from 'node:dgram';
 import { lookup } from 'node:dns/promises';
+import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import { connect, createServer, isIPv6 } from 'node:net';
 
@@ -72,8 +73,17 @@ function query(name) {
   return Buffer.concat([head, ...labels, Buffer.from([0, 0, 1, 0, 1])]);
 }
 
-/** One datagram to every port of an address: which ports answer, with which code, is in `answers` until `close`. */
-function scanUdp(host, message) {
+/** 53, and all that the kernel gives to a socket that asks for no port, as Docker's resolver. */
+function portsToScan() {
+  const [first, last] = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')
+    .trim()
+    .split(/\s+/)
+    .map(Number);
+  return [53, ...Array.from({ length: last - first + 1 }, (_, i) => first + i)];
+}
+
+/** One datagram to each of these ports: which ports answer, with which code, is in `answers` until `close`. */
+function scanUdp(host, message, ports) {
   const socket = createSocket('udp4');
   const answers = {};
   socket.on('message', (m, peer) => {
@@ -82,10 +92,11 @@ function scanUdp(host, message) {
   socket.on('error', () => undefined); // an ICMP error of an earlier datagram
   return new Promise((resolve) => {
     socket.bind(0, '127.0.0.1', () => {
-      let port = 1;
+      let next = 0;
       const some = () => {
-        for (let i = 0; i < 1000 && port < 65_536; i++) socket.send(message, port++, host, () => undefined);
-        if (port < 65_536) return setTimeout(some, 5);
+        for (let i = 0; i < 1000 && next < ports.length; i++)
+          socket.send(message, ports[next++], host, () => undefined);
+        if (next < ports.length) return setTimeout(some, 5);
         resolve({ answers, close: () => socket.close() });
       };
       some();
@@ -108,11 +119,11 @@ const askTcp = (host, port, message) =>
     s.on('end', () => end('closed'));
   });
 
-async function scanTcp(host, message) {
+async function scanTcp(host, message, ports) {
   const answers = {};
-  let next = 1;
+  let next = 0;
   const worker = async () => {
-    for (let port = next++; port < 65_536; port = next++) {
+    for (let port = ports[next++]; port !== undefined; port = ports[next++]) {
       const r = await askTcp(host, port, message);
       if (r !== undefined) answers[port] = r;
     }
@@ -121,11 +132,15 @@ async function scanTcp(host, message) {
   return answers;
 }
 
-/** Asks every UDP and TCP port of an address for a name. */
+/** Asks the UDP and TCP ports of an address for a name. */
 async function scan(host, name) {
   const message = query(name);
-  const udp = await scanUdp(host, message);
-  const [tcp] = await Promise.all([scanTcp(host, message), new Promise((done) => setTimeout(done, 2000))]);
+  const ports = portsToScan();
+  const udp = await scanUdp(host, message, ports);
+  const [tcp] = await Promise.all([
+    scanTcp(host, message, ports),
+    new Promise((done) => setTimeout(done, 2000)),
+  ]);
   udp.close();
   say({ udp: udp.answers, tcp });
 }

@@ -46,8 +46,7 @@ export async function probeAll(
   spec: RunSpec,
   probes: readonly (readonly (string | number)[])[],
 ): Promise<ProbeResult[]> {
-  const lines = probes.map((p) => `node /probe.cjs ${p.map((w) => `'${w}'`).join(' ')}`);
-  const r = await lab.run({ ...spec, cmd: ['sh', '-c', lines.join('\n')] });
+  const r = await lab.run({ ...spec, cmd: ['node', '/probe.cjs', 'each', JSON.stringify(probes)] });
   const printed = r.stdout.trim().split('\n');
   if (printed.length !== probes.length) throw new Error(`${probes.length} probes: ${r.stdout}${r.stderr}`);
   return printed.map((line) => parseProbe({ ...r, stdout: line }));

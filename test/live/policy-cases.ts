@@ -1,4 +1,4 @@
-/** What a policy permits and what it does not, as pairs: each line is tried by a container of its own. */
+/** What a policy permits and what it does not, as pairs: each case is tried by a container of its own. */
 import type { ProbeResult } from '../lab/container.js';
 import type { PacketFilter } from '../lab/sniffer.js';
 import type { Zone } from '../lab/zone.js';
