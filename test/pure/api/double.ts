@@ -171,6 +171,7 @@ export class MemoryService {
       quota: null,
       allowed: 4,
       denied: 2,
+      wouldDeny: 0,
     };
   }
   async grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
