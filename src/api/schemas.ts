@@ -245,7 +245,9 @@ export const ContainerSchema = Type.Object(
     quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
     allowed: Counted('connections that passed; while it is observed, those that enforce would let pass'),
     denied: Counted('attempts that did not pass'),
-    wouldDeny: Counted('connections and lookups that passed while it was observed, and that enforce would deny'),
+    wouldDeny: Counted(
+      'connections and lookups that passed while it was observed, and that enforce would deny',
+    ),
   },
   { ...closed, $id: 'Container' },
 );

@@ -51,8 +51,9 @@ it('a suggestion, as its schema describes it', async () => {
 });
 
 it('of what has passed until now', async () => {
-  service.context.views.settled = async () => {
-    for (const owner of ['name:web', 'compose:shop/api']) service.records.set(owner, record(owner, 'now.org'));
+  service.onSettled = () => {
+    for (const owner of ['name:web', 'compose:shop/api'])
+      service.records.set(owner, record(owner, 'now.org'));
   };
   expect(await json('/v1/suggestions/web')).toMatchObject({ entries: [{ entry: 'now.org' }] });
   service.records.set('compose:shop/api', record('compose:shop/api', 'c.org'));
