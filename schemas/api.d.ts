@@ -1110,7 +1110,7 @@ export interface components {
             readonly allowed: number;
             /** @description attempts that did not pass */
             readonly denied: number;
-            /** @description connections and lookups that passed while it was observed, and that enforce would deny */
+            /** @description connections and lookups that passed only because it was observed, or the feed is watched */
             readonly wouldDeny: number;
         };
         readonly GrantRequest: {

@@ -246,7 +246,7 @@ export const ContainerSchema = Type.Object(
     allowed: Counted('connections that passed; while it is observed, those that enforce would let pass'),
     denied: Counted('attempts that did not pass'),
     wouldDeny: Counted(
-      'connections and lookups that passed while it was observed, and that enforce would deny',
+      'connections and lookups that passed only because it was observed, or the feed is watched',
     ),
   },
   { ...closed, $id: 'Container' },

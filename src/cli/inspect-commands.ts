@@ -125,7 +125,7 @@ export function inspectCommand(program: Command, registry: Registry): void {
 }
 
 const wouldText = ({ wouldDeny }: ContainerBody): string =>
-  wouldDeny > 0 ? `, ${wouldDeny} passed that enforce would deny` : '';
+  wouldDeny > 0 ? `, ${wouldDeny} passed that would be denied` : '';
 
 function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): void {
   out.line(`${c.name} (${c.id.slice(0, 12)})`);

@@ -21,7 +21,7 @@ interface EntryTally {
 export interface ContainerTally {
   readonly allowed: number;
   readonly denied: number;
-  /** Connections and lookups that passed only because the container was observed. */
+  /** Connections and lookups that passed only because the container was observed, or the feed is watched. */
   readonly wouldDeny: number;
   readonly entries: ReadonlyMap<string, EntryTally>;
 }

@@ -150,7 +150,7 @@ export async function everyFigure(drawbridge: Drawbridge, name: string): Promise
   };
   const inspected = await cli('inspect', name);
   const [, inAllowed, inDenied, inWould = 0] =
-    /^ {2}connections: +(\d+) allowed, (\d+) denied(?:, (\d+) passed that enforce would deny)?$/m.exec(
+    /^ {2}connections: +(\d+) allowed, (\d+) denied(?:, (\d+) passed that would be denied)?$/m.exec(
       inspected,
     ) ?? [];
   // columns are separated by tabs where the output is no terminal

@@ -54,7 +54,7 @@ describe('ps', () => {
     shown({ denied: 1, wouldDeny: 11 });
     expect((await bench.run('ps')).out).toContain('\t4\t1 (would: 11)\t');
     expect((await bench.run('inspect', 'web')).out).toContain(
-      '4 allowed, 1 denied, 11 passed that enforce would deny\n',
+      '4 allowed, 1 denied, 11 passed that would be denied\n',
     );
     shown({ mode: 'enforce', denied: 1, wouldDeny: 11 });
     expect((await bench.run('ps')).out).toContain('\t4\t1\t');
