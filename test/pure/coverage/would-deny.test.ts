@@ -18,7 +18,11 @@ const flow = (dst: string, dport: number, closed: boolean): Flow => ({
 
 it('what enforce ends is open: a connection that has been closed, and is in the table for a while, is none', () => {
   const enforced = { member: {}, evaluator: { keeps: () => false } } as unknown as AsEnforced;
-  const flows = [flow('93.184.1.1', 443, false), flow('93.184.1.2', 443, true), flow('93.184.1.3', 53, false)];
+  const flows = [
+    flow('93.184.1.1', 443, false),
+    flow('93.184.1.2', 443, true),
+    flow('93.184.1.3', 53, false),
+  ];
   const shown = endedFlows(
     flows,
     enforced,
