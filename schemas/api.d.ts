@@ -1108,8 +1108,10 @@ export interface components {
             } | null;
             /** @description connections that passed; while it is observed, those that enforce would let pass */
             readonly allowed: number;
-            /** @description attempts that did not pass; while it is observed, connections that enforce would deny */
+            /** @description attempts that did not pass */
             readonly denied: number;
+            /** @description connections and lookups that passed only because it was observed, or the feed is watched */
+            readonly wouldDeny: number;
         };
         readonly GrantRequest: {
             /** @description one entry */

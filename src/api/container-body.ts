@@ -56,7 +56,7 @@ export function containerState(
 /** A container as the API shows it. */
 export function containerBody(parts: ContainerParts, overrides: Overrides, c: ContainerFacts): ContainerBody {
   const { holder, policy } = placeOf(parts, c);
-  const { allowed, denied, entries } = parts.recording.tallies.of(holder.id);
+  const { allowed, denied, wouldDeny, entries } = parts.recording.tallies.of(holder.id);
   const findings = allFindings(coverageInput(parts, c, policy));
   return {
     id: c.id,
@@ -80,6 +80,7 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     quota: quotaView(parts, holder.id),
     allowed,
     denied,
+    wouldDeny,
   };
 }
 

@@ -244,7 +244,10 @@ export const ContainerSchema = Type.Object(
     limits: Nullable(Text('the parsed value of the label drawbridge.limit')),
     quota: Nullable(Type.Object({ bytes: Count, used: Count, reached: Type.Boolean(), until: Time }, closed)),
     allowed: Counted('connections that passed; while it is observed, those that enforce would let pass'),
-    denied: Counted('attempts that did not pass; while it is observed, connections that enforce would deny'),
+    denied: Counted('attempts that did not pass'),
+    wouldDeny: Counted(
+      'connections and lookups that passed only because it was observed, or the feed is watched',
+    ),
   },
   { ...closed, $id: 'Container' },
 );

@@ -250,14 +250,14 @@ function overview(status: Status, containers: readonly ContainerBody[]): string 
     ...(status.lockdown ? ['lockdown: every container has an empty policy'] : []),
   ];
   const rows = containers.map(
-    ({ name, image, mode, coverage, allowed, denied }) =>
-      `<tr><td>${[name, image, mode].map(escapeHtml).join('<td>')}<td>${coverage.state}<td>${allowed}<td>${denied}<td>${coverage.reasons.map(escapeHtml).join('<br>')}`,
+    ({ name, image, mode, coverage, allowed, denied, wouldDeny }) =>
+      `<tr><td>${[name, image, mode].map(escapeHtml).join('<td>')}<td>${coverage.state}<td>${allowed}<td>${denied}<td>${wouldDeny}<td>${coverage.reasons.map(escapeHtml).join('<br>')}`,
   );
   return (
     `<!doctype html><html lang="en"><meta charset="utf-8"><title>Drawbridge: ${escapeHtml(node)}</title><style>${STYLE}</style>` +
     `<h1>${enforced} of ${all} enforced</h1><p>${observed} observed, ${off} off, on ${escapeHtml(node)}. <a href="/docs">The API</a>` +
     (alerts.length > 0 ? `<h2>Needs attention</h2><ul><li>${alerts.map(escapeHtml).join('<li>')}</ul>` : '') +
-    `<table><tr><th>Container<th>Image<th>Mode<th>Coverage<th>Allowed<th>Denied<th>Reasons${rows.join('')}</table></html>`
+    `<table><tr><th>Container<th>Image<th>Mode<th>Coverage<th>Allowed<th>Denied<th>Would deny<th>Reasons${rows.join('')}</table></html>`
   );
 }
 

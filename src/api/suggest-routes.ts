@@ -76,6 +76,7 @@ export function suggestRoutes(server: FastifyInstance, ctx: Context): void {
     '/v1/suggestions/:container',
     { schema: one, config: COST },
     async (request, reply) => {
+      await ctx.views.settled();
       const suggestion = await ofContainer(ctx, request.params.container, optionsOf(request.query));
       return sendText(request, reply, request.params.container, [suggestion]) ?? reply.send(suggestion);
     },
@@ -95,6 +96,7 @@ export function suggestRoutes(server: FastifyInstance, ctx: Context): void {
     { schema: all, config: { ...COST, problems: [404] } },
     async (request, reply) => {
       const { project, ...query } = request.query;
+      await ctx.views.settled();
       const items = await ofProject(ctx, project, optionsOf(query));
       return (
         sendText(request, reply, `project ${project}`, items) ??

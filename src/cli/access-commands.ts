@@ -211,7 +211,10 @@ function printPreview(out: Output, preview: PreviewBody): void {
       ['TO PERMIT IT', 'DESTINATION', 'TIMES', 'LAST'],
       destinations.map((d) => [d.entry ?? 'no entry can', destination(d), String(d.count), out.time(d.last)]),
     );
-  if (flows.length > 0) out.prose(`  it closes ${openFlows(preview)}`);
+  const [again, ended] = [flows.filter((f) => f.passesAgain), flows.filter((f) => !f.passesAgain)];
+  if (ended.length > 0) out.prose(`it closes ${openFlows(ended)}`, 2);
+  if (again.length > 0)
+    out.prose(`it closes ${openFlows(again)}; what it was opened for is not known, and a new one passes`, 2);
 }
 
 function opening(out: Output, { recordingSince, destinations, against }: PreviewBody): string {
@@ -229,7 +232,7 @@ function opening(out: Output, { recordingSince, destinations, against }: Preview
 
 const MOST_FLOWS = 5;
 
-function openFlows({ flows }: PreviewBody): string {
+function openFlows(flows: PreviewBody['flows']): string {
   const shown = flows.slice(0, MOST_FLOWS).map((f) => f.entry ?? destination(f));
   const more = flows.length > MOST_FLOWS ? ` and ${flows.length - MOST_FLOWS} more` : '';
   return `${counted(flows.length, 'open connection')} (to ${shown.join(', ')}${more})`;

@@ -149,7 +149,7 @@ function queryOf({
 
 function print(out: Output, { items, next, recordingSince, gaps, dropped }: FlowsBody): void {
   const rows = [...items].reverse().map((f) => row(out, f));
-  out.table(HEAD, rows, 'no flow fits');
+  out.table(HEAD, rows, 'no flow fits', ['PACKETS', 'BYTES']);
   if (next !== null) out.note(`these are the newest ${items.length}: --limit shows more, up to ${MOST}`);
   const away = gaps.length === 0 ? '' : `, with ${counted(gaps.length, 'gap')} (--json lists them)`;
   out.note(`recording since ${out.time(recordingSince)}${away}`);

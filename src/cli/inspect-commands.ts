@@ -58,11 +58,15 @@ function row(out: Output, c: ContainerBody): readonly string[] {
     protection(c),
     c.lists.join(',') || '-',
     String(c.allowed),
-    String(c.denied),
+    deniedText(c),
     grants.join(', ') || '-',
     [...limitWords(out, c), ...hints(c)].join('; ') || '-',
   ];
 }
+
+/** What passed because the container is observed was not denied. */
+const deniedText = ({ mode, denied, wouldDeny }: ContainerBody): string =>
+  mode === 'observe' && wouldDeny > 0 ? `${denied} (would: ${wouldDeny})` : String(denied);
 
 export const modeText = (out: Output, { mode, pausedUntil, trialUntil, against }: ContainerBody): string => {
   const facts = [
@@ -120,6 +124,9 @@ export function inspectCommand(program: Command, registry: Registry): void {
   });
 }
 
+const wouldText = ({ wouldDeny }: ContainerBody): string =>
+  wouldDeny > 0 ? `, ${wouldDeny} passed that would be denied` : '';
+
 function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): void {
   out.line(`${c.name} (${c.id.slice(0, 12)})`);
   const facts: readonly (readonly [string, string])[] = [
@@ -138,7 +145,7 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
     ['addresses', c.addresses.join(', ') || '-'],
     ['lists', c.lists.join(', ') || '-'],
     ['limits', limitWords(out, c).join('; ') || '-'],
-    ['connections', `${c.allowed} allowed, ${c.denied} denied`],
+    ['connections', `${c.allowed} allowed, ${c.denied} denied${wouldText(c)}`],
   ];
   for (const [name, value] of facts) out.line(`  ${`${name}:`.padEnd(13)}${value}`);
   findings(out, c);

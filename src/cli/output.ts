@@ -58,8 +58,16 @@ export class Output {
     return this.#host.isTerminal ? sizeText(bytes) : `${bytes} B`;
   }
 
-  /** Print a table. If it is empty, print `none` instead (terminal only): a sentence with the next step. */
-  table(head: readonly string[], rows: readonly (readonly string[])[], none?: string): void {
+  /**
+   * Print a table. If it is empty, print `none` instead (terminal only): a sentence with the next step. The columns `spare` are left out on a
+   * terminal that is too narrow for the table.
+   */
+  table(
+    head: readonly string[],
+    rows: readonly (readonly string[])[],
+    none?: string,
+    spare: readonly string[] = [],
+  ): void {
     if (rows.length === 0 && none !== undefined) {
       this.note(none);
       return;
@@ -69,10 +77,16 @@ export class Output {
       return;
     }
     const all = [head, ...rows].map((row) => row.map(printable));
-    const widths = fitted(
-      head.map((_, i) => Math.max(...all.map((row) => widthOf(row[i] ?? '')))),
-      this.#host.columns,
-    );
+    const natural = head.map((_, i) => Math.max(...all.map((row) => widthOf(row[i] ?? ''))));
+    const widths = fitted(natural, this.#host.columns);
+    if (spare.length > 0 && widths.some((width, i) => width < (natural[i] ?? 0))) {
+      const isKept = (_: unknown, i: number): boolean => !spare.includes(head[i] ?? '');
+      this.table(
+        head.filter(isKept),
+        rows.map((row) => row.filter(isKept)),
+      );
+      return;
+    }
     for (const [n, row] of all.entries()) {
       const colour = (text: string, column: number): string =>
         n > 0 && STATES.has(head[column] ?? '') ? this.#coloured(text, row[column]) : text;
@@ -219,6 +233,7 @@ const UNITS: readonly (readonly [ms: number, noun: string, short?: string])[] = 
   [3_600_000, 'hour', 'h'],
   [60_000, 'minute', 'min'],
 ];
+const MINUTE_MS = 60_000;
 const SECOND = [1_000, 'second', 's'] as const;
 /** Times that are further away than this (ms) are shown as a date. */
 const LONGEST_MS = 60 * 86_400_000;
@@ -227,7 +242,8 @@ const LONGEST_MS = 60 * 86_400_000;
 export function relativeTime(time: string, now: number): string {
   const ms = Date.parse(time) - now;
   if (Number.isNaN(ms)) return time;
-  const distance = Math.abs(ms);
+  // A time that was just set is not shown as one unit less.
+  const distance = ms > MINUTE_MS ? Math.round(ms / MINUTE_MS) * MINUTE_MS : Math.abs(ms);
   if (distance > LONGEST_MS) return time.slice(0, 'YYYY-MM-DD'.length);
   const [size, noun, short] = UNITS.find(([unit]) => distance >= unit) ?? SECOND;
   const n = Math.floor(distance / size);

@@ -148,7 +148,8 @@ export function endedFlows(
   passesAgain: (sighting: Sighting) => boolean,
 ): readonly Omit<PreviewFlow, 'container'>[] {
   const ended = flows.filter(
-    (f) => f.orig.dport !== DNS_PORT && !enforced.evaluator.keeps(enforced.member, f),
+    (f) =>
+      f.tcp?.closed !== true && f.orig.dport !== DNS_PORT && !enforced.evaluator.keeps(enforced.member, f),
   );
   return ended.map((f) => {
     const proto = PROTOCOL_NAMES[f.proto] ?? String(f.proto);

@@ -21,10 +21,14 @@ interface EntryTally {
 export interface ContainerTally {
   readonly allowed: number;
   readonly denied: number;
+  /** Connections and lookups that passed only because the container was observed, or the feed is watched. */
+  readonly wouldDeny: number;
   readonly entries: ReadonlyMap<string, EntryTally>;
 }
 /** As it is written to disk: `counted` and `copies` are those of `Copies`. */
 interface TallyState extends Pick<ContainerTally, 'allowed' | 'denied'> {
+  /** Left out by versions that counted them as denied. */
+  readonly wouldDeny?: number;
   readonly counted?: number;
   readonly copies: number;
   readonly entries: Readonly<Record<string, EntryTally>>;
@@ -75,10 +79,11 @@ export class Copies {
 interface Tally {
   allowed: number;
   denied: number;
+  wouldDeny: number;
   readonly copies: Copies;
   readonly entries: Map<string, EntryTally>;
 }
-const NOTHING: ContainerTally = { allowed: 0, denied: 0, entries: new Map() };
+const NOTHING: ContainerTally = { allowed: 0, denied: 0, wouldDeny: 0, entries: new Map() };
 /** Entries of one container with counts, also those that no list has any more. The one that was met longest ago is forgotten. */
 const MOST_ENTRIES = 10_000;
 const NO_ENTRY: EntryTally = { count: 0, packets: 0, bytes: 0 };
@@ -99,13 +104,13 @@ export class Tallies {
     return this.#of.get(id) ?? NOTHING;
   }
 
-  /** What passed only because its container is observed counts as denied. */
   add({ id, verdict, entry, count, packets, bytes }: Seen): void {
     if (verdict === 'ask') return; // it waits: how it ends is recorded too
     const tally = this.#get(id);
     this.#version += 1;
     this.totals[verdict] += count;
     if (verdict === 'allow') tally.allowed += count;
+    else if (verdict === 'would-deny') tally.wouldDeny += count;
     else tally.denied += count;
     if (entry === null) return;
     const before = tally.entries.get(entry) ?? NO_ENTRY;
@@ -145,10 +150,10 @@ export class Tallies {
 
   snapshot(): TalliesState {
     return Object.fromEntries(
-      [...this.#of].map(([id, { allowed, denied, copies: c, entries }]) => [
+      [...this.#of].map(([id, { allowed, denied, wouldDeny, copies: c, entries }]) => [
         id,
         {
-          ...{ allowed, denied, copies: c.copies, entries: Object.fromEntries(entries) },
+          ...{ allowed, denied, wouldDeny, copies: c.copies, entries: Object.fromEntries(entries) },
           ...(c.counted === undefined ? {} : { counted: c.counted }),
         },
       ]),
@@ -156,14 +161,15 @@ export class Tallies {
   }
 
   restore(state: TalliesState): void {
-    for (const [id, { allowed, denied, counted, copies, entries }] of Object.entries(state)) {
+    for (const [id, { allowed, denied, wouldDeny = 0, counted, copies, entries }] of Object.entries(state)) {
       const known = new Map(Object.entries(entries));
-      this.#of.set(id, { allowed, denied, copies: new Copies(counted, copies), entries: known });
+      this.#of.set(id, { allowed, denied, wouldDeny, copies: new Copies(counted, copies), entries: known });
     }
   }
 
   #get(id: string): Tally {
-    const tally = this.#of.get(id) ?? { allowed: 0, denied: 0, copies: new Copies(), entries: new Map() };
+    const none = { allowed: 0, denied: 0, wouldDeny: 0 };
+    const tally = this.#of.get(id) ?? { ...none, copies: new Copies(), entries: new Map() };
     this.#of.set(id, tally);
     return tally;
   }
@@ -177,7 +183,7 @@ const MOST_COPIES = 100_000;
 const isEntry = (x: unknown): boolean => isObject(x) && [x.count, x.packets, x.bytes].every(isCount);
 const isTally = (x: unknown): boolean =>
   isObject(x) &&
-  [x.allowed, x.denied, x.copies, x.counted ?? 0].every(isCount) &&
+  [x.allowed, x.denied, x.wouldDeny ?? 0, x.copies, x.counted ?? 0].every(isCount) &&
   (x.copies as number) <= MOST_COPIES &&
   isObject(x.entries) &&
   Object.values(x.entries).every(isEntry);

@@ -51,7 +51,7 @@ const loose = (folder: string): string[] =>
     });
 
 /** An archive like that of scripts/pack, with a program that prints its version. */
-function release(version: string): string {
+function release(version: string, program = `console.log('${version}')\n`): string {
   const folder = join(dir, version);
   for (const name of ['allowlists', 'docs'])
     cpSync(join(ROOT, name), join(folder, name), { recursive: true });
@@ -62,7 +62,7 @@ function release(version: string): string {
   ))
     cpSync(join(ROOT, 'scripts', name), join(folder, 'scripts', name));
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ version, type: 'module' }));
-  writeFileSync(join(folder, 'dist', 'main.js'), `console.log('${version}')\n`);
+  writeFileSync(join(folder, 'dist', 'main.js'), program);
   chmodSync(join(folder, 'dist', 'main.js'), 0o666);
   const archive = join(dir, `${version}.tgz`);
   execFileSync('tar', ['-C', folder, '--owner=1000', '-czf', archive, '.']);
@@ -184,6 +184,29 @@ describe('releases', () => {
     writeFileSync(file, `#!/bin/sh\nid -u >>${marker}\n${end}\n`, { mode: 0o755 });
     return () => (existsSync(marker) ? readFileSync(marker, 'utf8') : undefined);
   }
+
+  it('an archive that is not there', () => {
+    expect(() => install(join(dir, 'none.tgz'))).toThrow(/name an archive of scripts\/pack, or none/);
+  });
+
+  it('a host with a wrong configuration: nothing is started, which would close its containers', () => {
+    const archive = release('1.0.0', "if (process.argv[2] === 'check') throw new Error('unknown key');\n");
+    // a view of this host whose changes are in memory, and end with the process
+    const script = [
+      'set -eu; mount -t tmpfs none "$1"',
+      'for d in usr etc run var; do mkdir "$1/$d" "$1/$d.work"',
+      'mount -t overlay none -o "lowerdir=/$d,upperdir=$1/$d,workdir=$1/$d.work" "/$d"; done',
+      'mkdir -p /run/systemd/system; rm -f /usr/bin/systemctl',
+      `printf '#!/bin/sh\\necho "systemctl $*"\\n[ "$1" != is-active ]\\n' >/usr/bin/systemctl; chmod 755 /usr/bin/systemctl`,
+      '"$2" "$3" || echo "exit $?"',
+    ].join('\n');
+    const view = join(dir, 'view');
+    mkdirSync(view);
+    const argv = ['-m', 'bash', '-c', script, 'bash', view, join(ROOT, 'scripts/install'), archive];
+    const printed = run('unshare', argv, { DESTDIR: '' });
+    expect(printed).toMatch(/^systemctl is-active.*\nexit 1$/m);
+    expect(printed).not.toMatch(/systemctl (enable|restart)/);
+  });
 
   it('a Node that another user may replace is refused, and not run once', () => {
     const bin = join(dir, 'bin');

@@ -8,6 +8,7 @@ interface Shown {
   readonly name: string;
   readonly allowed: number;
   readonly denied: number;
+  readonly wouldDeny: number;
   readonly entries: readonly { readonly entry: string; readonly count: number; readonly bytes: number }[];
 }
 /** Of one container. `would-deny`: it passed because the container is observed. */
@@ -122,18 +123,20 @@ export async function metricsOf(drawbridge: Drawbridge): Promise<Verdicts> {
   );
 }
 
-const both = ({ allowed, denied }: Pick<Shown, 'allowed' | 'denied'>) => ({ allowed, denied });
+const totalsOf = ({ allowed, denied, wouldDeny }: Omit<Shown, 'name' | 'entries'>) => ({
+  ...{ allowed, denied, wouldDeny },
+});
 
 /** By each way in which the API shows figures of a container: what it shows. */
 export async function apiFigures(drawbridge: Drawbridge, name: string): Promise<Record<string, unknown>> {
   const listed = await json<{ items: Shown[] }>(drawbridge, '/v1/containers');
   const page = (await drawbridge.get('/')).body;
-  const [, allowed, denied] =
-    new RegExp(`<tr><td>${name}<td>[^<]*<td>[^<]*<td>[^<]*<td>(\\d+)<td>(\\d+)<td>`).exec(page) ?? [];
+  const [, allowed, denied, would] =
+    new RegExp(`<tr><td>${name}${'<td>[^<]*'.repeat(3)}${'<td>(\\d+)'.repeat(3)}<td>`).exec(page) ?? [];
   return {
-    'GET /v1/containers/NAME': both(await shownOf(drawbridge, name)),
-    'GET /v1/containers': listed.items.filter((c) => c.name === name).map(both),
-    'GET /': { allowed: Number(allowed), denied: Number(denied) },
+    'GET /v1/containers/NAME': totalsOf(await shownOf(drawbridge, name)),
+    'GET /v1/containers': listed.items.filter((c) => c.name === name).map(totalsOf),
+    'GET /': { allowed: Number(allowed), denied: Number(denied), wouldDeny: Number(would) },
     'GET /v1/flows': verdictsOf(await flowsOf(drawbridge, name)),
   };
 }
@@ -146,16 +149,20 @@ export async function everyFigure(drawbridge: Drawbridge, name: string): Promise
     return stdout;
   };
   const inspected = await cli('inspect', name);
-  const [, inAllowed, inDenied] = /^ {2}connections: +(\d+) allowed, (\d+) denied$/m.exec(inspected) ?? [];
+  const [, inAllowed, inDenied, inWould = 0] =
+    /^ {2}connections: +(\d+) allowed, (\d+) denied(?:, (\d+) passed that would be denied)?$/m.exec(
+      inspected,
+    ) ?? [];
   // columns are separated by tabs where the output is no terminal
   const row = (await cli('ps', name)).split('\n').find((line) => line.startsWith(`${name}\t`)) ?? '';
-  const [, , , , psAllowed, psDenied] = row.split('\t');
+  const [, , , , psAllowed, psText = ''] = row.split('\t');
+  const [, psDenied, psWould = 0] = /^(\d+)(?: \(would: (\d+)\))?$/.exec(psText) ?? [];
   const told = JSON.parse(await cli('flows', name, '--json', '--limit', '9999')) as { items: FlowLike[] };
   return {
     ...(await apiFigures(drawbridge, name)),
-    ps: { allowed: Number(psAllowed), denied: Number(psDenied) },
-    'ps --json': (JSON.parse(await cli('ps', name, '--json')) as Shown[]).map(both),
-    inspect: { allowed: Number(inAllowed), denied: Number(inDenied) },
+    ps: { allowed: Number(psAllowed), denied: Number(psDenied), wouldDeny: Number(psWould) },
+    'ps --json': (JSON.parse(await cli('ps', name, '--json')) as Shown[]).map(totalsOf),
+    inspect: { allowed: Number(inAllowed), denied: Number(inDenied), wouldDeny: Number(inWould) },
     'flows --json': verdictsOf(told.items),
     'flows --format markdown': markdownOf(
       await cli('flows', name, '--format', 'markdown', '--limit', '9999'),
@@ -165,7 +172,7 @@ export async function everyFigure(drawbridge: Drawbridge, name: string): Promise
 
 /** What each of them must show. */
 export function expectedOfApi({ allow, deny, 'would-deny': would }: Figures): Record<string, unknown> {
-  const totals = { allowed: allow, denied: deny + would };
+  const totals = { allowed: allow, denied: deny, wouldDeny: would };
   return {
     'GET /v1/containers/NAME': totals,
     'GET /v1/containers': [totals],
@@ -175,7 +182,7 @@ export function expectedOfApi({ allow, deny, 'would-deny': would }: Figures): Re
 }
 export function expected(figures: Figures): Record<string, unknown> {
   const { allow, deny, 'would-deny': would } = figures;
-  const totals = { allowed: allow, denied: deny + would };
+  const totals = { allowed: allow, denied: deny, wouldDeny: would };
   const verdicts = { allow, deny, 'would-deny': would };
   return {
     ...expectedOfApi(figures),

@@ -122,6 +122,7 @@ interface Shown {
   readonly compose: { readonly service: string };
   readonly mode: string;
   readonly denied: number;
+  readonly wouldDeny: number;
   readonly entries: readonly { readonly entry: string }[];
   readonly trialUntil: string | null;
 }
@@ -156,6 +157,12 @@ it('is observed over two starts, and each service is suggested what it needs and
     ['oddity.app.test', 'add'],
     [HOOK, 'decide'],
   ]);
+  // Nothing was denied, and what would be is shown apart.
+  const figures = await shown<readonly Shown[]>('ps');
+  expect(figures.map(({ denied }) => denied)).toEqual(SERVICES.map(() => 0));
+  expect(figures.filter(({ wouldDeny }) => wouldDeny > 0).map(({ compose }) => compose.service)).toEqual(
+    SERVICES.filter((service) => (NEEDED[service] ?? []).length > 0 || service === 'web').sort(),
+  );
   const { stdout } = await kitchen.type('See what is suggested');
   expect(stdout).toMatch(/^# worker {2}1 entry · 1 to decide \(hooks\.slack\.com\) · .*, 2 starts/m);
   await kitchen.type('Write the labels');

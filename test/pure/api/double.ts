@@ -67,6 +67,8 @@ export class MemoryService {
   against: ContainerBody['against'] = null;
   wouldDeny: PreviewView['destinations'] = [];
   /** By owner. */
+  /** What is done when a view waits for the connections until now. */
+  onSettled = (): void => undefined;
   readonly records = new Map<string, OwnerRecord>();
   readonly events = new EventLog();
   outputs: OutputStatus[] = [];
@@ -171,6 +173,7 @@ export class MemoryService {
       quota: null,
       allowed: 4,
       denied: 2,
+      wouldDeny: 0,
     };
   }
   async grant(idOrName: string, entry: string, forMs: number | undefined, who: string): Promise<Grant> {
@@ -402,7 +405,7 @@ export class MemoryService {
   get context(): Context {
     const views = {
       followCounts: () => ({ [Symbol.dispose]: () => undefined }),
-      settled: async () => undefined,
+      settled: async () => this.onSettled(),
       refreshCounts: () => this.refreshCounts(),
       status: () => this.status(),
       ready: () => this.ready(),

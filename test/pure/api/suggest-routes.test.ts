@@ -50,6 +50,17 @@ it('a suggestion, as its schema describes it', async () => {
   });
 });
 
+it('of what has passed until now', async () => {
+  service.onSettled = () => {
+    for (const owner of ['name:web', 'compose:shop/api'])
+      service.records.set(owner, record(owner, 'now.org'));
+  };
+  expect(await json('/v1/suggestions/web')).toMatchObject({ entries: [{ entry: 'now.org' }] });
+  service.records.set('compose:shop/api', record('compose:shop/api', 'c.org'));
+  const { items } = await json('/v1/suggestions?project=shop');
+  expect(items[0]).toMatchObject({ owner: 'compose:shop/api', entries: [{ entry: 'now.org' }] });
+});
+
 it('as a list file by Accept and by format, and as labels', async () => {
   for (const answer of [
     await get('/v1/suggestions/web', 'application/yaml'),

@@ -49,6 +49,26 @@ describe('ps', () => {
     const narrow = (await bench.run('ps')).out;
     for (const line of narrow.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
   });
+
+  it('has what passed while it was observed apart from what was denied', async () => {
+    shown({ denied: 1, wouldDeny: 11 });
+    expect((await bench.run('ps')).out).toContain('\t4\t1 (would: 11)\t');
+    expect((await bench.run('inspect', 'web')).out).toContain(
+      '4 allowed, 1 denied, 11 passed that would be denied\n',
+    );
+    shown({ mode: 'enforce', denied: 1, wouldDeny: 11 });
+    expect((await bench.run('ps')).out).toContain('\t4\t1\t');
+  });
+});
+
+it('flows on a narrow terminal leave out packets and bytes before they break a destination', async () => {
+  bench.controller.denied.push(denial({ reason: 'no entry permits it (observed, so it passed)' }));
+  bench.host = { isTerminal: true, columns: 80 };
+  const narrow = (await bench.run('flows')).out;
+  expect(narrow).toContain('192.0.2.1:443/tcp');
+  expect(narrow).not.toContain('PACKETS');
+  bench.host = { isTerminal: true, columns: 200 };
+  expect((await bench.run('flows')).out).toContain('PACKETS  BYTES');
 });
 
 describe('inspect', () => {
@@ -90,6 +110,7 @@ it('times are relative on a terminal, and RFC 3339 in a pipe', async () => {
   expect(relativeTime('2029-01-01T12:00:00Z', now)).toBe('2029-01-01');
   expect(relativeTime('soon', now)).toBe('soon');
   expect(remainingTime('2030-01-01T12:09:01Z', now)).toBe('for another 9 min');
+  expect(remainingTime('2030-01-01T12:59:58Z', now)).toBe('for another 1 h');
   expect(remainingTime('2031-01-01T12:00:00Z', now)).toBe('until 2031-01-01');
   expect(remainingTime('2030-01-01T11:00:00Z', now)).toBe('ended');
   expect([0, 999, 1500, 5e9, 12_400_000].map(sizeText)).toEqual(['0 B', '999 B', '1.5 kB', '5 GB', '12 MB']);

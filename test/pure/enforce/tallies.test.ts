@@ -15,9 +15,9 @@ describe('connections and attempts', () => {
     tallies.add({ ...seen, verdict: 'would-deny', count: 2 });
     tallies.add({ ...seen, verdict: 'ask' });
     tallies.add({ ...seen, verdict: 'allow', count: 0 }); // more of connections that were counted
-    expect(tallies.of('c')).toMatchObject({ allowed: 3, denied: 4 });
+    expect(tallies.of('c')).toMatchObject({ allowed: 3, denied: 2, wouldDeny: 2 });
     expect(tallies.totals).toEqual({ allow: 3, deny: 1, 'would-deny': 2, threat: 1 });
-    expect(tallies.of('another')).toMatchObject({ allowed: 0, denied: 0 });
+    expect(tallies.of('another')).toMatchObject({ allowed: 0, denied: 0, wouldDeny: 0 });
   });
 
   it('are counted for the entry that decided, with what they have carried', () => {
