@@ -11,7 +11,7 @@
  * | values that are written in batches, one batch at a time | `GroupCommit` |
  * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` |
  * | one task for each item of a list, at most N at a time | `eachOf` |
- * | a task of a timer that may throw | `repeatSafely` |
+ * | a task that is repeated for as long as the service runs, one turn at a time, whatever a turn throws | `Repeated` |
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
@@ -252,34 +252,6 @@ export async function eachOf<T>(
   await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
 }
 
-interface ErrorLog {
-  error(facts: object, message: string): void;
-}
-const SAME_ERROR_MS = 60_000;
-
-/**
- * Wraps the task of a repeating timer so that an error does not end the process: it is logged (once a minute while it is
- * the same), and the next tick tries again. `message` names the task that is not done meanwhile.
- */
-export function repeatSafely(
-  log: ErrorLog,
-  message: string,
-  task: () => unknown,
-  now: () => number = () => performance.now(),
-): () => Promise<void> {
-  let last = { error: '', at: Number.NEGATIVE_INFINITY };
-  return async () => {
-    try {
-      await task();
-    } catch (e) {
-      const error = messageOf(e);
-      if (error === last.error && now() - last.at < SAME_ERROR_MS) return;
-      last = { error, at: now() };
-      log.error({ err: error }, message);
-    }
-  };
-}
-
 /** The shortest period of work at rest: the heartbeat, with which sets are checked. */
 export const BEAT_MS = 400;
 
@@ -325,6 +297,51 @@ export class SharedTimer {
 const shared = new SharedTimer();
 /** Calls `work` once, within `ms` or a beat. See SharedTimer. */
 export const atNext = (ms: number, work: () => void): Disposable => shared.next(ms, work);
+
+/**
+ * Work that is repeated at rest. A turn begins `pauseMs` after the end of the one before, however that has ended: what it throws is logged with
+ * `undone`, which names what is not done until the next turn.
+ */
+export class Repeated implements AsyncDisposable {
+  readonly #undone: string;
+  readonly #pauseMs: () => number;
+  readonly #turn: () => unknown;
+  #timer: Disposable | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #isOver = false;
+
+  constructor(undone: string, pauseMs: number | (() => number), turn: () => unknown) {
+    this.#undone = undone;
+    this.#pauseMs = typeof pauseMs === 'number' ? () => pauseMs : pauseMs;
+    this.#turn = turn;
+  }
+
+  /** The first turn begins within the call, or `afterMs` later. */
+  begin(afterMs?: number): void {
+    if (afterMs === undefined) this.#running = this.#once();
+    else this.#plan(afterMs);
+  }
+
+  #plan(ms: number): void {
+    if (!this.#isOver) this.#timer = atNext(ms, () => (this.#running = this.#once()));
+  }
+
+  async #once(): Promise<void> {
+    try {
+      await this.#turn();
+    } catch (e) {
+      contained(e, this.#undone);
+    }
+    this.#plan(this.#pauseMs());
+  }
+
+  /** No turn begins from here on. Resolves when the one that runs has ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    this.#timer?.[Symbol.dispose]();
+    await this.#running;
+  }
+}
 
 /** Ends parts in the reverse order of their making; each gets its chance. */
 export class DisposalStack {
