@@ -51,7 +51,7 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'attacks/flows': ['helpers', 'revoked', 'riding', 'split', 'threats'],
   'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
   'attacks/dns': ['dns-names', 'dns-tunnels'],
-  'live/lists': ['deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
+  'live/lists': ['clock', 'deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
   'live/starts': [
     'canary',
     'chaos-legacy',
