@@ -43,7 +43,6 @@ interface Flows {
 }
 interface Feed {
   readonly attempted: string;
-  readonly next: string;
 }
 
 let lab: Lab;
@@ -114,7 +113,7 @@ async function isEnforced(ofTrial: 'enforce' | 'observe' = 'enforce'): Promise<v
 }
 /** Nothing was deleted, and recording began neither later than before nor in the future. */
 async function isKept(before: { flows: Flows; records: readonly Flow[]; suggested: readonly string[] }) {
-  expect(await records()).toEqual(before.records);
+  expect(await records()).toEqual(expect.arrayContaining([...before.records]));
   expect(await suggested()).toEqual(expect.arrayContaining([...before.suggested]));
   const { recordingSince } = await flows();
   expect(recordingSince).toBe(before.flows.recordingSince);
@@ -210,7 +209,10 @@ it('30 days ahead and back, at run time and over two starts: nothing is lost, an
   await drawbridge.restart();
   await isEnforced('observe');
   await isKept(before);
-  await waitFor('the feed', async () => daysAhead((await feed())?.attempted ?? '') === 0, 60_000);
+  // its last attempt, of the future, counts as one of long ago
+  const due = await drawbridge.request('POST', '/v1/feeds/feed/sync', { onlyDue: true });
+  expect(JSON.parse(due.body)).toMatchObject({ outcome: 'attempted', feed: { status: 'current' } });
+  expect(daysAhead((await feed())?.attempted ?? '')).toBe(0);
   const { gaps } = await flows();
   expect(gaps.filter(({ to }) => Date.parse(to) > Date.now())).toEqual([]);
   expect(gaps.map(({ reason }) => reason)).toContain('the clock of this host was ahead');
