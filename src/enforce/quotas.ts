@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Kernel } from '../kernel/kernel.js';
-import { Repeated } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';

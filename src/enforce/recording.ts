@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
 import type { RuleCounts } from '../kernel/counts.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { Repeated } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import { isRecord } from '../lib/json.js';

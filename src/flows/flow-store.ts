@@ -1,8 +1,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Contact } from '../events/service-events.js';
-import { Repeated } from '../lib/async.js';
-import { steadyNow } from '../lib/clock.js';
+import { Repeated, steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';

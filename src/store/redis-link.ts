@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
-import { Repeated } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { Repeated } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';

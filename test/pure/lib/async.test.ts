@@ -7,11 +7,10 @@ import {
   KeyedRunner,
   KeyedSerial,
   Newest,
-  Repeated,
   RetryingRunner,
   Serial,
-  SharedTimer,
 } from '../../../src/lib/async.js';
+import { Repeated, SharedTimer } from '../../../src/lib/clock.js';
 import { logContained } from '../../../src/lib/faults.js';
 import { containing } from '../contained-log.js';
 
