@@ -191,8 +191,8 @@ writeFileSync(join(DIST, 'main.js'), main, { mode: 0o755 });
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');
 
-// A release has the packages of EXTERNAL alone.
-const isThere = (name) => isBuiltin(name) || /^(node:|\.\/)/.test(name) || EXTERNAL.includes(name);
+// A release has these packages alone.
+const isThere = (name) => isBuiltin(name) || /^(node:|\.\/)/.test(name) || common.external.includes(name);
 for (const { outputs } of [metafile, quick.metafile, service.metafile, onItsOwn.metafile])
   for (const [file, { imports }] of Object.entries(outputs))
     for (const { path, external } of imports)
@@ -243,4 +243,4 @@ function copyPackage(name, importer, isOptional, to) {
     copyPackage(other, folder, other in optionalDependencies, to);
 }
 if (options.packages !== undefined)
-  for (const name of EXTERNAL) copyPackage(name, ROOT, false, options.packages);
+  for (const name of common.external) copyPackage(name, ROOT, false, options.packages);

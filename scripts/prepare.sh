@@ -25,10 +25,10 @@ needed_tools=(
 )
 
 # What only tests need: a Redis, an independent judge of aggregation, a language to forge packets in, shells, programs that
-# must go on working: builds, compose, pip, curl, git, HTTP/3, and Go, whose TLS has encrypted hellos.
+# must go on working: builds, compose, pip, curl, git, HTTP/3, and Go, whose TLS has encrypted hellos. faketime moves the clock of a service.
 plugins=/usr/libexec/docker/cli-plugins
 test_tools=(
-  redis-server:redis-server promtool:prometheus iprange:iprange python3:python3 zsh:zsh fish:fish /usr/bin/pip3:python3-pip curl:curl git:git strace:strace
+  redis-server:redis-server promtool:prometheus iprange:iprange faketime:faketime python3:python3 zsh:zsh fish:fish /usr/bin/pip3:python3-pip curl:curl git:git strace:strace
   /usr/lib/go-1.24/bin/go:golang-1.24-go /usr/lib/python3/dist-packages/aioquic/__init__.py:python3-aioquic
   /usr/lib/python3/dist-packages/requests/__init__.py:python3-requests
   "$plugins/docker-compose:docker-compose" "$plugins/docker-buildx:docker-buildx"

@@ -55,7 +55,7 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'live/asks': ['api', 'ask', 'events-out', 'late-names', 'limits'],
   'live/kept': ['kept-code', 'lab', 'legitimate-build', 'passed-flows', 'upgrade'],
   'live/recipes': ['recipes-builds', 'recipes-services'],
-  'live/lists': ['deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
+  'live/lists': ['clock', 'deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
   'live/starts': [
     'canary',
     'chaos-legacy',

@@ -3,7 +3,7 @@ import { type BigIntStats, type FSWatcher, statSync, watch } from 'node:fs';
 import { readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import { atNext, BEAT_MS } from '../lib/async.js';
+import { atNext, BEAT_MS } from '../lib/clock.js';
 import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import type { Parsed, Problem } from '../lib/problem.js';

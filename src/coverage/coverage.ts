@@ -3,7 +3,7 @@ import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
-import { atNext } from '../lib/async.js';
+import { atNext } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';

@@ -2,8 +2,8 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { Evidence, Kernel } from '../kernel/kernel.js';
 import type { Observed } from '../kernel/read-rules.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
-import { atNext, BEAT_MS, DisposalStack } from '../lib/async.js';
-import { steadyNow } from '../lib/clock.js';
+import { DisposalStack } from '../lib/async.js';
+import { BEAT_MS, Repeated, steadyNow } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -300,9 +300,7 @@ class Heartbeat implements AsyncDisposable {
   #tables: string | undefined;
   #hasRecord = false;
   readonly #turns: SetTurns;
-  #stopped = false;
-  #timer: Disposable | undefined;
-  #running: Promise<void>;
+  readonly #all = new Repeated('a check of the kernel failed', BEAT_MS, () => this.#beat());
 
   constructor(parts: MaintenanceParts, findings: Findings) {
     this.#o = parts;
@@ -310,7 +308,7 @@ class Heartbeat implements AsyncDisposable {
     this.#record = recordSet(parts.shape.prefix);
     // without a feed no rule reads the sets of threats
     this.#turns = new SetTurns((set) => !set.isThreats || !parts.shape.withoutFeeds);
-    this.#running = this.#beat();
+    this.#all.begin();
   }
 
   async #beat(): Promise<void> {
@@ -329,7 +327,6 @@ class Heartbeat implements AsyncDisposable {
       drift.suspect('sets could not be read');
     }
     this.#beats += 1;
-    if (!this.#stopped) this.#timer = atNext(BEAT_MS, () => (this.#running = this.#beat()));
   }
 
   /** Changes of Drawbridge itself count too: a check costs little. */
@@ -392,9 +389,7 @@ class Heartbeat implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true;
-    this.#timer?.[Symbol.dispose]();
-    await this.#running;
+    await this.#all[Symbol.asyncDispose]();
     await this.#o.kernel.expireHeartbeat();
   }
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Kernel } from '../kernel/kernel.js';
-import { atNext } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
@@ -101,8 +101,7 @@ export class Quotas implements AsyncDisposable {
   /** Of the members' quotas, as last kept. */
   #kept: ReadonlyMap<string, number> = new Map();
   #stopped = false;
-  #timer: Disposable | undefined;
-  #running: Promise<void> = Promise.resolve();
+  readonly #ticks = new Repeated('quotas could not be read or saved', TICK_MS, () => this.#tick());
 
   constructor(options: QuotasOptions) {
     this.#o = options;
@@ -137,7 +136,7 @@ export class Quotas implements AsyncDisposable {
 
   /** After the first pass. */
   begin(): void {
-    this.#running = this.#tick();
+    this.#ticks.begin();
   }
 
   async #tick(): Promise<void> {
@@ -149,7 +148,6 @@ export class Quotas implements AsyncDisposable {
         'quotas could not be read or saved: they are tried again in a second',
       );
     }
-    if (!this.#stopped) this.#timer = atNext(TICK_MS, () => (this.#running = this.#tick()));
   }
 
   async check(): Promise<void> {
@@ -202,8 +200,7 @@ export class Quotas implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
-    this.#timer?.[Symbol.dispose]();
-    await this.#running;
+    await this.#ticks[Symbol.asyncDispose]();
     await this.#tick();
     await this.#save();
   }

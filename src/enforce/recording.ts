@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
 import type { RuleCounts } from '../kernel/counts.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { atNext } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import { parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import { isRecord } from '../lib/json.js';
@@ -49,7 +49,7 @@ export class Recording implements AsyncDisposable {
   #log: CopyLog | undefined;
   #isWarned = false;
   #stopped = false;
-  #timer: Disposable | undefined;
+  readonly #ticks = new Repeated('the counts of containers are not saved yet', TICK_MS, () => this.#tick());
   #saving: Promise<void> = Promise.resolve();
 
   constructor(options: RecordingParts) {
@@ -60,7 +60,7 @@ export class Recording implements AsyncDisposable {
 
   begin(log: CopyLog): void {
     this.#log = log;
-    this.#tick();
+    this.#ticks.begin();
   }
 
   /** Counters of rules, as they were at `at` (ms since the epoch). */
@@ -103,7 +103,6 @@ export class Recording implements AsyncDisposable {
     const since = this.#o.now() - this.#savedAt;
     if (this.tallies.version !== this.#saved && (since >= SAVE_MS || since < 0))
       this.#saving = this.#saving.then(() => this.#save());
-    if (!this.#stopped) this.#timer = atNext(TICK_MS, () => this.#tick());
   }
 
   /** Memory keeps what the disk does not take. */
@@ -129,7 +128,7 @@ export class Recording implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
-    this.#timer?.[Symbol.dispose]();
+    await this.#ticks[Symbol.asyncDispose]();
     await this.#saving;
     await this.#save();
   }

@@ -57,6 +57,8 @@ const MOST_OWNERS = 50_000;
 /** Marks of all owners. */
 const MOST_MARKS = 10_000;
 const MOST_GAPS = 200;
+/** How far a clock may be set back without a gap. */
+const TOLERANCE_MS = 5_000;
 /** Time of records that may go in a minute, in minutes. */
 const MOST_PACE = 60;
 /** Rows that one step deletes: some 50 ms. */
@@ -81,7 +83,7 @@ export class FlowDatabase {
     if (this.#file.fact('since') === undefined) this.#file.setFact('since', now);
     const alive = this.#file.fact('alive') ?? now;
     if (isStart && alive < now) this.#addGap({ from: alive, to: now, reason: AWAY });
-    this.#file.setFact('alive', now);
+    this.#goesOn(now);
   }
 
   /** Note that what passes is read from this time on, which is some time after the start: it extends the gap before the start. */
@@ -120,7 +122,7 @@ export class FlowDatabase {
         if (known !== undefined) first.push([position, known]);
       });
       if (lost > 0) this.#drop(lost);
-      this.#file.setFact('alive', now);
+      this.#goesOn(now);
       return { first };
     });
   }
@@ -287,6 +289,20 @@ export class FlowDatabase {
     }
   }
 
+  /**
+   * Recording goes on at `now`. What passed while the clock was ahead has been recorded at times that are still to come: until now there is a gap,
+   * and no gap lasts longer.
+   */
+  #goesOn(now: number): void {
+    if (now < (this.#file.fact('alive') ?? now) - TOLERANCE_MS) {
+      const cut = this.#file.run('UPDATE gap SET "to" = ? WHERE "to" > ?', now, now);
+      const [last] = this.#file.get('SELECT max(last) FROM flow WHERE last <= ?', now) ?? [];
+      const from = numberOf(last ?? this.#file.fact('since') ?? now);
+      if (cut === 0 && from < now) this.#addGap({ from, to: now, reason: AHEAD });
+    }
+    this.#file.setFact('alive', now);
+  }
+
   #addGap({ from, to, reason }: FlowGap): void {
     this.#file.run('INSERT INTO gap VALUES (?, ?, ?)', from, to, reason);
     this.#file.run('DELETE FROM gap WHERE "to" < ?', this.#file.fact('since') ?? 0);
@@ -357,4 +373,5 @@ const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';
 const AWAY_AND_STARTED = 'the service was not running, or did not read yet what passes';
+const AHEAD = 'the clock of this host was ahead';
 const SEVERAL = 'the service was not running, several times';

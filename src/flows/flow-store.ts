@@ -1,8 +1,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Contact } from '../events/service-events.js';
-import { atNext } from '../lib/async.js';
-import { steadyNow } from '../lib/clock.js';
+import { Repeated, steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
@@ -102,7 +101,7 @@ export class FlowStore implements AsyncDisposable {
   /** Of the monotonic clock. */
   #prunedAt = Number.NEGATIVE_INFINITY;
   #stopped = false;
-  #timer: Disposable | undefined;
+  readonly #ticks = new Repeated('flows are not written yet', WRITE_MS, () => void this.#flush());
   #writing: Promise<void> = Promise.resolve();
 
   constructor(options: FlowStoreOptions) {
@@ -117,7 +116,7 @@ export class FlowStore implements AsyncDisposable {
 
   /** Until then flows wait in memory. */
   begin(): void {
-    this.#tick();
+    this.#ticks.begin();
   }
 
   add(flow: SeenFlow): void {
@@ -215,7 +214,7 @@ export class FlowStore implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
-    this.#timer?.[Symbol.dispose]();
+    await this.#ticks[Symbol.asyncDispose]();
     await this.#flush();
     if (this.#isOpen) await this.#process.run('close', { now: this.#o.now() }).catch((e) => this.#fail(e));
     await this.#process.close();
@@ -244,11 +243,6 @@ export class FlowStore implements AsyncDisposable {
 
   #refuse(why: string, remedy: string): never {
     refuse('unavailable', `flows cannot be read: ${why}`, remedy);
-  }
-
-  #tick(): void {
-    void this.#flush();
-    if (!this.#stopped) this.#timer = atNext(WRITE_MS, () => this.#tick());
   }
 
   /** Resolves when what was added until now is written, or could not be. */

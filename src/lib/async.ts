@@ -11,11 +11,11 @@
  * | values that are written in batches, one batch at a time | `GroupCommit` |
  * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` |
  * | one task for each item of a list, at most N at a time | `eachOf` |
- * | a task of a timer that may throw | `repeatSafely` |
+ * | a task that is repeated for as long as the service runs, one turn at a time, whatever a turn throws | `Repeated` of clock.ts |
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
-import { contained, guarded } from './faults.js';
+import { contained } from './faults.js';
 import type { Logger } from './log.js';
 
 const ignore = (): void => undefined;
@@ -251,80 +251,6 @@ export async function eachOf<T>(
   };
   await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker));
 }
-
-interface ErrorLog {
-  error(facts: object, message: string): void;
-}
-const SAME_ERROR_MS = 60_000;
-
-/**
- * Wraps the task of a repeating timer so that an error does not end the process: it is logged (once a minute while it is
- * the same), and the next tick tries again. `message` names the task that is not done meanwhile.
- */
-export function repeatSafely(
-  log: ErrorLog,
-  message: string,
-  task: () => unknown,
-  now: () => number = () => performance.now(),
-): () => Promise<void> {
-  let last = { error: '', at: Number.NEGATIVE_INFINITY };
-  return async () => {
-    try {
-      await task();
-    } catch (e) {
-      const error = messageOf(e);
-      if (error === last.error && now() - last.at < SAME_ERROR_MS) return;
-      last = { error, at: now() };
-      log.error({ err: error }, message);
-    }
-  };
-}
-
-/** The shortest period of work at rest: the heartbeat, with which sets are checked. */
-export const BEAT_MS = 400;
-
-interface Due {
-  readonly beat: number;
-  work: () => void;
-}
-const nothing = (): void => undefined;
-
-/**
- * One timer for all work that is repeated at rest: it begins with the beats, so that the process wakes once for all, with warm caches. The timer
- * does not keep the process alive, and ends while no work waits.
- */
-export class SharedTimer {
-  #beat = 0;
-  #due: Due[] = [];
-  #timer: NodeJS.Timeout | undefined;
-
-  /** Calls `work` once, with the last beat within `ms`, or with the next one. */
-  next(ms: number, work: () => void): Disposable {
-    this.#timer ??= setInterval(() => this.#run(), BEAT_MS).unref();
-    const due = { beat: this.#beat + Math.max(1, Math.floor(ms / BEAT_MS)), work };
-    this.#due.push(due);
-    return {
-      [Symbol.dispose]: () => {
-        due.work = nothing;
-      },
-    };
-  }
-
-  #run(): void {
-    const all = this.#due;
-    this.#due = [];
-    this.#beat += 1;
-    for (const due of all) {
-      if (due.beat > this.#beat) this.#due.push(due);
-      else guarded('work that is repeated has failed', due.work);
-    }
-    if (this.#due.length === 0) this.#timer = void clearInterval(this.#timer);
-  }
-}
-
-const shared = new SharedTimer();
-/** Calls `work` once, within `ms` or a beat. See SharedTimer. */
-export const atNext = (ms: number, work: () => void): Disposable => shared.next(ms, work);
 
 /** Ends parts in the reverse order of their making; each gets its chance. */
 export class DisposalStack {

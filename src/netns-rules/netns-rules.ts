@@ -8,9 +8,9 @@ import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
-import { atNext, BEAT_MS, Newest } from '../lib/async.js';
+import { Newest } from '../lib/async.js';
+import { BEAT_MS, Repeated } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
-import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -64,7 +64,11 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
    * is called without a state or a namespace is closed.
    */
   #empty: AppliedState['places'] | undefined;
-  #timer: Disposable | undefined;
+  readonly #checks = new Repeated(
+    'rules inside network namespaces could not be installed again yet',
+    BEAT_MS,
+    () => this.#checkSpaces(),
+  );
   #ended = false;
 
   constructor(options: NetnsRulesOptions) {
@@ -94,7 +98,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   begin(): void {
-    this.#timer = atNext(BEAT_MS, () => (this.#spaces.size > 0 ? void this.#beat() : this.begin()));
+    this.#checks.begin(BEAT_MS);
   }
 
   /** Handle a new sandbox of an unknown container. It is closed at once if an awaited container may get it. */
@@ -168,7 +172,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     this.#claims.end();
-    this.#timer?.[Symbol.dispose]();
+    await this.#checks[Symbol.asyncDispose]();
     await this.#syncs.settled();
     for (const space of this.#spaces.values()) space[Symbol.dispose]();
   }
@@ -284,15 +288,6 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       this.#o.log.debug({ container: id, err: String(e) }, 'rules in a namespace stay: it is probably gone');
       return false;
     }
-  }
-
-  async #beat(): Promise<void> {
-    try {
-      await this.#checkSpaces();
-    } catch (e) {
-      contained(e, 'rules inside network namespaces could not be installed again yet');
-    }
-    if (!this.#ended) this.begin();
   }
 
   async #checkSpaces(): Promise<void> {

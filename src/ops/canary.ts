@@ -10,7 +10,8 @@ import type { Reconciler } from '../enforce/reconciler.js';
 import { type Exec, must } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { makeNamespace, tcpConnectFd, tcpListenFd } from '../kernel/netlink/namespace.js';
-import { atNext, Serial } from '../lib/async.js';
+import { Serial } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -49,12 +50,13 @@ export class Canary implements AsyncDisposable {
   readonly #serial = new Serial();
   #stage: CanaryStage | undefined;
   #result: CanaryResult;
-  #timer: Disposable | undefined;
+  readonly #runs: Repeated;
   #isOver = false;
 
   constructor(parts: CanaryParts) {
     this.#o = parts;
     this.#result = parts.everyMs === 0 ? OFF : NOT_YET;
+    this.#runs = new Repeated('the canary did not run', parts.everyMs, () => this.check());
   }
 
   get result(): CanaryResult {
@@ -62,12 +64,7 @@ export class Canary implements AsyncDisposable {
   }
 
   begin(): void {
-    if (this.#o.everyMs > 0) this.#next(Math.min(FIRST_MS, this.#o.everyMs));
-  }
-
-  #next(ms: number): void {
-    if (this.#isOver) return;
-    this.#timer = atNext(ms, () => void this.check().finally(() => this.#next(this.#o.everyMs)));
+    if (this.#o.everyMs > 0) this.#runs.begin(Math.min(FIRST_MS, this.#o.everyMs));
   }
 
   /** Run it now. Never rejects. */
@@ -145,7 +142,7 @@ export class Canary implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
-    this.#timer?.[Symbol.dispose]();
+    await this.#runs[Symbol.asyncDispose]();
     await this.#serial.run(() => this.#remove());
   }
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
-import { contained } from '../lib/faults.js';
+import { Repeated } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';
@@ -283,7 +283,11 @@ const EVERY_MS = 10_000;
 class MasterWatch implements Disposable {
   readonly #target: RedisTarget;
   readonly #onMoved: () => void;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #checks = new Repeated(
+    'a Sentinel was not asked for the master: it is asked again',
+    () => EVERY_MS / 2 + (Math.random() * EVERY_MS) / 2,
+    () => this.#check(),
+  );
   /** The index of the Sentinel to query: the same one as long as it answers. */
   #index = 0;
   #master: string | undefined;
@@ -292,29 +296,19 @@ class MasterWatch implements Disposable {
   constructor(target: RedisTarget, onMoved: () => void) {
     this.#target = target;
     this.#onMoved = onMoved;
-    if (target.sentinel) this.#schedule();
+    if (target.sentinel) this.#checks.begin(EVERY_MS / 2);
   }
 
   [Symbol.dispose](): void {
     this.#closed = true;
-    clearTimeout(this.#timer);
-  }
-
-  #schedule(): void {
-    if (this.#closed) return;
-    this.#timer = setTimeout(() => void this.#check(), EVERY_MS / 2 + (Math.random() * EVERY_MS) / 2);
+    void this.#checks[Symbol.asyncDispose]();
   }
 
   async #check(): Promise<void> {
-    try {
-      const master = await this.#querySentinel();
-      if (master === undefined) this.#index++;
-      else if (this.#master !== undefined && master !== this.#master && !this.#closed) this.#onMoved();
-      this.#master = master ?? this.#master;
-    } catch (e) {
-      contained(e, 'a Sentinel was not asked for the master: it is asked again');
-    }
-    this.#schedule();
+    const master = await this.#querySentinel();
+    if (master === undefined) this.#index++;
+    else if (this.#master !== undefined && master !== this.#master && !this.#closed) this.#onMoved();
+    this.#master = master ?? this.#master;
   }
 
   /** Returns the address of the master, or undefined when the Sentinel does not answer. */

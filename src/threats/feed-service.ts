@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/config.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { atNext, repeatSafely } from '../lib/async.js';
+import { Repeated } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseResolvConf } from '../lib/dns-server-address.js';
+import { guarded } from '../lib/faults.js';
 import { parseAddress } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
@@ -79,10 +80,9 @@ export class Feeds implements AsyncDisposable {
   #protected = '';
   #networks = '';
   #inputs: readonly unknown[] = [];
-  /** Safely: listing interfaces needs file descriptors, of which the process may have none left. */
-  readonly #checkHost: () => Promise<void>;
-  #timer: Disposable | undefined;
-  #isEnded = false;
+  /** Listing interfaces needs file descriptors, of which the process may have none left. */
+  readonly #checkHost = (): void => guarded(NO_ADDRESSES, () => this.#protect());
+  readonly #checks = new Repeated(NO_ADDRESSES, CHECK_MS, this.#checkHost);
   #starting: Promise<void> = Promise.resolve();
   #isRestored: () => void = () => undefined;
   /** Resolves when the versions of this host's disk are in force, or cannot be. */
@@ -91,7 +91,6 @@ export class Feeds implements AsyncDisposable {
   constructor(options: FeedsOptions) {
     const { config, shared, threats, log, worker } = options;
     this.#o = options;
-    this.#checkHost = repeatSafely(log, NO_ADDRESSES, () => this.#protect());
     this.#worker = worker ?? new ThreatWorker();
     this.#publisher = new FeedPublisher({
       maxEntries: config.threats.maxEntries,
@@ -112,7 +111,7 @@ export class Feeds implements AsyncDisposable {
 
   /** Start with the versions on this host's disk. Does not wait. */
   begin(): void {
-    this.#checkRegularly();
+    this.#checks.begin();
     this.#starting = this.#start()
       .catch((e: unknown) => this.#o.log.error({ err: e }, 'the feeds of threats cannot be started'))
       .finally(this.#isRestored);
@@ -125,7 +124,7 @@ export class Feeds implements AsyncDisposable {
     const key = JSON.stringify(networks.map(({ name, subnets, gateways }) => [name, subnets, gateways]));
     if (key === this.#networks) return;
     this.#networks = key;
-    void this.#checkHost();
+    this.#checkHost();
   }
 
   status(): ThreatsStatus {
@@ -180,18 +179,12 @@ export class Feeds implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isEnded = true;
-    this.#timer?.[Symbol.dispose]();
+    await this.#checks[Symbol.asyncDispose]();
     this.#cleanup[Symbol.dispose]();
     await this.#runner[Symbol.asyncDispose]();
     await this.#publisher[Symbol.asyncDispose]();
     if (!this.#o.worker) await this.#worker.close();
     await this.#starting;
-  }
-
-  #checkRegularly(): void {
-    void this.#checkHost();
-    if (!this.#isEnded) this.#timer = atNext(CHECK_MS, () => this.#checkRegularly());
   }
 
   async #start(): Promise<void> {

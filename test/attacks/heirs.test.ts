@@ -76,7 +76,8 @@ const waitingRequest = shownHere({
   title:
     'a hello of QUIC and a request of HTTP that wait while the service is away, for a name that the next container on its address may ask',
   families: ['v4', 'v6'],
-  stoppedBy: 'an identity rests before another container gets it, also over a restart',
+  stoppedBy:
+    'with a veth, the kernel drops the packets that wait in a queue and came by it; an identity rests before another container gets it, also over a restart',
 });
 const waitingInHost = shownHere({
   id: 'heir-of-waiting-in-host',

@@ -66,6 +66,20 @@ it('starts no process while no rule has changed', async () => {
   await watch[Symbol.asyncDispose]();
 });
 
+it('reads the rules again a minute after an error', async () => {
+  const { watch, now, minute } = watched();
+  await watch.start();
+  now.generation += 1;
+  const bridges = now.bridges.splice(0);
+  now.bridges.map = () => {
+    throw new Error('an error of this turn');
+  };
+  expect(await minute()).toBe(0);
+  now.bridges = bridges;
+  expect(await minute()).toBeGreaterThan(0);
+  await watch[Symbol.asyncDispose]();
+});
+
 it('takes the rules of other programs from the first pass, and reads them again within seconds', async () => {
   const { watch, now } = watched();
   const jump = [{ text: '-j DOCKER-USER', hash: undefined }];

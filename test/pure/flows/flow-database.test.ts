@@ -362,6 +362,38 @@ describe('a clock that is wrong for some time', () => {
     expect(fresh.record('name:web', end)?.since).toBe(end);
   });
 
+  it.each([
+    ['while the service runs', false],
+    ['while it is away', true],
+  ])('has a gap until it is set back %s, and none after that', (_, isAway) => {
+    const db = database();
+    db.write([flow()], 0, START + 1_000);
+    const ahead = START + 30 * DAY;
+    db.write([flow({ time: ahead })], 0, ahead);
+    const back = START + 60_000;
+    const now = back + 60_000;
+    if (isAway) close(db, ahead);
+    const then = isAway ? database({ now: back }) : db;
+    then.write([], 0, back);
+    then.write([flow({ time: now })], 0, now);
+    expect(then.facts(now).gaps).toEqual([
+      { from: START, to: back, reason: 'the clock of this host was ahead' },
+    ]);
+  });
+
+  it('a start with a clock that is ahead begins a gap that ends when it is set back', () => {
+    const db = database();
+    db.write([flow()], 0, START + 1_000);
+    close(db, START + 1_000);
+    const again = database({ now: START + 30 * DAY });
+    const [back, now] = [START + 60_000, START + 120_000];
+    again.write([], 0, back);
+    again.write([flow({ time: now })], 0, now);
+    expect(again.facts(now).gaps).toEqual([
+      { from: START + 1_000, to: back, reason: 'the service was not running' },
+    ]);
+  });
+
   it('deletes what is too old by an hour a minute at most, and all of it in time', () => {
     const db = database({ keepMs: DAY });
     for (let hour = 0; hour < 24; hour++) {

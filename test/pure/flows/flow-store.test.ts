@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { SeenFlow } from '../../../src/flows/flow-record.js';
 import { FlowStore, type FlowStoreOptions } from '../../../src/flows/flow-store.js';
 import { startChild } from '../../../src/lib/thread.js';
+import { containing } from '../contained-log.js';
 
 let folder: string;
 let stores: FlowStore[] = [];
@@ -208,6 +209,29 @@ describe('the store of flows', () => {
       ends();
       expect(await store.facts()).toMatchObject({ rows: 0 });
       expect(isReplaced()).toBe(true);
+    });
+
+    it('cannot be ended, recording goes on', async () => {
+      const full = (): Process => {
+        const one = Object.assign(new EventEmitter(), {
+          postMessage: ({ id }: { readonly id: number }) =>
+            void one.emit('message', { id, ok: false, error: 'the disk is full', name: 'Error' }),
+          ref: () => undefined,
+          unref: () => undefined,
+          terminate: () => Promise.reject(new Error('it cannot be ended')),
+        });
+        return one;
+      };
+      let isFull = true;
+      const store = made(folder, Date.now, (script) => (isFull ? full() : start(script)));
+      await containing(async (logged) => {
+        await expect(store.facts()).rejects.toThrow('the disk is full');
+        expect(logged).toEqual(['the process that records flows was not closed']);
+      });
+      isFull = false;
+      ahead += 11_000;
+      store.add(flow());
+      expect(await store.facts()).toMatchObject({ rows: 1 });
     });
 
     it('has ended while it had nothing to do, it is started again at once', async () => {

@@ -8,11 +8,11 @@ import {
   KeyedSerial,
   Newest,
   RetryingRunner,
-  repeatSafely,
   Serial,
-  SharedTimer,
 } from '../../../src/lib/async.js';
+import { Repeated, SharedTimer } from '../../../src/lib/clock.js';
 import { logContained } from '../../../src/lib/faults.js';
+import { containing } from '../contained-log.js';
 
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
@@ -257,27 +257,41 @@ describe('Newest', () => {
   });
 });
 
-it('the work of a timer may throw: it is said once a minute, and the next turn tries again', async () => {
-  const said: unknown[] = [];
-  let now = 0;
-  let runs = 0;
-  const log = { error: (facts: object) => void said.push(facts) };
-  const work = repeatSafely(
-    log,
-    'not done',
-    () => {
-      runs += 1;
-      if (runs < 5) throw new Error('A system error occurred');
-    },
-    () => now,
-  );
-  for (let i = 0; i < 3; i++) await work();
-  expect(said).toEqual([{ err: 'A system error occurred' }]);
-  now = 60_001;
-  await work();
-  expect(said).toHaveLength(2);
-  await work();
-  expect(runs).toBe(5);
+describe('repeated work', () => {
+  it('goes on after a turn that throws and one that rejects, and reports both', async () => {
+    await containing(async (logged) => {
+      let turns = 0;
+      await using work = new Repeated('not done', 1, () => {
+        turns += 1;
+        if (turns === 1) throw new Error('thrown');
+        return turns === 2 ? Promise.reject(new Error('rejected')) : undefined;
+      });
+      work.begin();
+      expect(turns).toBe(1);
+      await vi.waitFor(() => expect(turns).toBeGreaterThanOrEqual(4), { timeout: 10_000 });
+      expect(logged).toEqual(['not done', 'not done']);
+    });
+  }, 15_000);
+
+  it('has one turn at a time, and its end waits for the one that runs', async () => {
+    const { open, wait } = gate();
+    let turns = 0;
+    const work = new Repeated('not done', 1, async () => {
+      turns += 1;
+      await wait();
+    });
+    work.begin();
+    let isOver = false;
+    const end = work[Symbol.asyncDispose]().then(() => {
+      isOver = true;
+    });
+    await turn();
+    expect([turns, isOver, open.length]).toEqual([1, false, 1]);
+    open[0]?.();
+    await end;
+    work.begin(1); // after its end it begins no more
+    await vi.waitFor(() => expect(turns).toBe(1));
+  });
 });
 
 describe('SharedTimer', () => {

@@ -8,6 +8,7 @@ import { EventLog } from '../../../src/events/event-log.js';
 import { messageOf } from '../../../src/notify/formats.js';
 import { Notifier } from '../../../src/notify/notifier.js';
 import { deliver, retryAfter } from '../../../src/notify/receiver.js';
+import { containing } from '../contained-log.js';
 import { eventOf, FLOW } from './events.js';
 import { Server } from './servers.js';
 
@@ -150,13 +151,13 @@ describe('secrets', () => {
 describe('the loop', () => {
   const ports = (): unknown[] =>
     server.got.map(({ body }) => (JSON.parse(body) as { data: { port?: number } }).data.port);
-  const begin = (events: EventLog, more: Partial<ReceiverConfig> = {}): Notifier =>
+  const begin = (events: EventLog, more: Partial<ReceiverConfig> = {}, to = log): Notifier =>
     new Notifier({
       keepQueues: false,
       config: { state: folder, notify: [receiver(more)] },
       node: 'host1',
       events,
-      log,
+      log: to,
     });
 
   it('what was not delivered is delivered by the next run, once and in order', async () => {
@@ -175,6 +176,24 @@ describe('the loop', () => {
     expect(ports()).toEqual([1, 2, 3, 4]);
     await second[Symbol.asyncDispose]();
   });
+
+  it('goes on after an error in one of its turns', async () => {
+    server.answer = { status: 500 };
+    await containing(async (logged) => {
+      const broken = {
+        ...log,
+        warn: () => {
+          server.answer = { status: 200 };
+          throw new Error('an error of this turn');
+        },
+      };
+      const events = new EventLog();
+      await using notifier = begin(events, {}, broken);
+      events.emit('flow', FLOW);
+      await expect.poll(() => notifier.status()[0], { timeout: 10_000 }).toMatchObject({ delivered: 1 });
+      expect(logged).toEqual(['an error of Drawbridge: events wait to receiver hook']);
+    });
+  }, 15_000);
 
   it('a storm is a digest', async () => {
     const events = new EventLog();
