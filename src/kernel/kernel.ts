@@ -12,8 +12,8 @@ import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
-import { withFastElements, withFastSets, withQueueRule } from './fast-exec.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
+import { withFastSets } from './ipset-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
@@ -21,7 +21,7 @@ import { KernelSets } from './netlink/ipset.js';
 import { areMembers, BulkSets } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';
 import { NftElements } from './netlink/nft-codec.js';
-import { EMPTY_BRIDGE, hasOurLayout } from './nft-text.js';
+import { EMPTY_BRIDGE, hasOurLayout, withFastElements, withQueueRule } from './nft-text.js';
 import { PastBridge } from './past-bridge.js';
 import {
   type HostRules,

@@ -245,7 +245,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'fast-sets-refused',
     what: 'a member that netlink refuses is forgotten',
-    file: 'src/kernel/fast-exec.ts',
+    file: 'src/kernel/ipset-text.ts',
     from: '    return false; // the caller runs ipset',
     to: '    return true; // the caller runs ipset',
     killedBy: { file: 'test/pure/kernel/apply.test.ts', test: 'asks ipset for what netlink refuses' },

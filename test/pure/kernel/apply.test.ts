@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { withFastSets } from '../../../src/kernel/fast-exec.js';
+import { withFastSets } from '../../../src/kernel/ipset-text.js';
 
 function host(refuses = false) {
   const written: string[] = [];
