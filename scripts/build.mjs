@@ -45,6 +45,8 @@ const ON_USE = ['undici', 'ioredis', 'prom-client'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';
+/** The package debug colours its output with it, where it is installed. */
+const NOT_NEEDED = ['supports-color'];
 /** Those that a start of the service loads. */
 const AT_START = ['koffi'];
 /** What a start of the service does not load. */
@@ -192,7 +194,8 @@ writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'parts/package.json'), '{ "type": "module" }\n');
 
 // A release has these packages alone.
-const isThere = (name) => isBuiltin(name) || /^(node:|\.\/)/.test(name) || common.external.includes(name);
+const isThere = (name) =>
+  isBuiltin(name) || /^(node:|\.\/)/.test(name) || [...common.external, ...NOT_NEEDED].includes(name);
 for (const { outputs } of [metafile, quick.metafile, service.metafile, onItsOwn.metafile])
   for (const [file, { imports }] of Object.entries(outputs))
     for (const { path, external } of imports)

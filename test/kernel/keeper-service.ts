@@ -9,7 +9,7 @@ import { closeDescriptor, receiveDatagram } from '../../src/kernel/netlink/libc.
 import { udpSocketFd } from '../../src/kernel/netlink/namespace.js';
 
 /** What a start begins with. */
-export interface Beginning {
+interface Beginning {
   readonly state: string;
   readonly markMask: number;
 }
