@@ -637,7 +637,13 @@ describe('what changes under containers in the host network', () => {
       drawbridge.start();
       await drawbridge.ready();
     };
-    // numbers rest for a while; after a restart the lowest is free again
+    // numbers rest for a while; after a restart the lowest is free again, unless the start finds it in the kernel
+    const running = new Set((await lab.docker('ps', '-q', '--no-trunc')).split('\n'));
+    await waitFor('the rules of earlier ones to go', async () =>
+      [...(await marked()).matchAll(/([0-9a-f]{64})" meta mark set/g)].every(([, id = '']) =>
+        running.has(id),
+      ),
+    );
     await killed();
     await back();
     await lab.sniffer.clear();
