@@ -22,8 +22,8 @@ it('keeps the size of the young generation after a thread has been started', asy
     thread.postMessage({ id: 1, kind: 'entries', job: { id: 1, from: 0 } });
     await once(thread, 'message');
     allocate();
-    // without the bound it is 32 MiB; some versions of V8 count the pages of a collection that runs
-    expect(youngBytes()).toBeLessThan(2 * before);
+    // without the bound it is 32 MiB; while a collection runs, V8 may count the pages that it copies to
+    expect(youngBytes()).toBeLessThanOrEqual(2 * before);
   } finally {
     await thread.terminate();
   }
