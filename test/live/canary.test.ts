@@ -35,11 +35,11 @@ beforeAll(async () => {
 afterAll(() => lab?.down());
 
 const status = async (): Promise<Status> => JSON.parse((await drawbridge.get('/v1/status')).body) as Status;
-const until = async (ok: boolean): Promise<Status> => {
+const until = async (ok: boolean, detail = ''): Promise<Status> => {
   let last = await status();
   const isSo = async (): Promise<boolean> => {
     last = await status();
-    return last.canary.ok === ok;
+    return last.canary.ok === ok && last.canary.detail.includes(detail);
   };
   await waitFor(`the canary to be ${ok}`, isSo, 20_000).catch((e: Error) => {
     throw new Error(`${e.message}: ${last.canary.detail}\n${drawbridge.logs().slice(-3000)}`);
@@ -69,8 +69,8 @@ it('fails while packets pass the rules, and the probes for load balancers say so
   expect(await reaches()).toBe(false);
   for (const tool of ['iptables', 'ip6tables'])
     await lab.inHost([tool, '-w', '-t', 'mangle', '-I', ...FOREIGN], { check: true });
-  const { canary } = await until(false);
-  expect(canary.detail).toContain('a forbidden address was reached (IPv4 tcp, IPv4 udp, IPv6 tcp, IPv6 udp)');
+  // a run that began between the two rules, or on a busy host, does not reach all four
+  await until(false, 'a forbidden address was reached (IPv4 tcp, IPv4 udp, IPv6 tcp, IPv6 udp)');
   expect(await reaches()).toBe(true);
   expect(await scraped()).toContain('drawbridge_canary_ok 0\n');
   const ready = await drawbridge.get('/readyz');

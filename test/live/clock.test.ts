@@ -180,7 +180,7 @@ it('30 days ahead and back, at run time and over two starts: nothing is lost, an
   setClock(30);
   await goesOn();
   await isEnforced();
-  expect(await reaches(app, GRANTED)).toBe(false); // it is over by the wall clock
+  await waitFor('the grant to be over by the wall clock', async () => !(await reaches(app, GRANTED)));
   expect(await reaches(observed, SEEN_AHEAD)).toBe(true);
   const ofTheJump = async () => (await flows()).items.filter(({ address }) => address === SEEN_AHEAD);
   await waitFor('a record of the jump', async () => (await ofTheJump()).length === 1);

@@ -139,6 +139,9 @@ export class RedisServer {
     this.signal('SIGCONT');
     await this.kill();
     // a save that its child had begun may still write for a moment
-    rmSync(this.dir, { recursive: true, force: true, maxRetries: 100, retryDelay: 100 });
+    await until('its folder to be removed', () => {
+      rmSync(this.dir, { recursive: true, force: true });
+      return true;
+    });
   }
 }
