@@ -20,6 +20,7 @@ const GOOD = '198.51.100.53';
 /** Addresses behind a route that refuses them. */
 const UNROUTABLE = { v4: '203.0.113.77', v6: '2001:db8:dead::53' };
 const DELAYS = [1_000, 1_600, 2_500, 4_000];
+const SS_KILL = ['ss', '-HtnK', 'state', 'established'];
 const KINDS = ['new name', 'known name', 'name over tcp', 'connection'] as const;
 const SEED = Number(process.env.SEED ?? Date.now() % 100_000);
 
@@ -76,6 +77,7 @@ beforeAll(async () => {
     [`*.${SUFFIX}`]: { A: [ADDRESS] },
     ...Object.fromEntries(slow),
     [`cut.${SLOW}`]: { A: [ADDRESS], delayMs: 1_600, truncate: true },
+    [`*.long.${SLOW}`]: { A: [ADDRESS], delayMs: 500, truncate: true },
   });
   await lab.docker('network', 'create', 'alive');
   await mkdir(join(lab.dir, 'out'));
@@ -222,6 +224,28 @@ it(`system calls that fail end nothing, each with each error (SEED=${SEED})`, as
   await waitFor('a list that was saved to be in force', async () => (await tries()).ok);
   expect(await lab.sniffer.count({ dst: DENIED.enforced })).toBe(0);
   expect(await lab.sniffer.count({ dst: DENIED.observed })).toBeGreaterThan(0); // the same program, which may send there
+});
+
+it('connections that break end nothing, whatever they were about', async () => {
+  const broken = { clients: 0, upstreams: 0 };
+  const inClient = ['nsenter', `--net=/proc/${await enforced.pid()}/ns/net`, '--', ...SS_KILL];
+  // both sides of the resolver: queries over TCP wait for answers that come over TCP
+  for (let round = 0; round < 20 && (broken.clients < 10 || broken.upstreams < 3); round++) {
+    const names = Array.from({ length: 4 }, (_, n) => `n${round}-${n}.long.${SLOW}`);
+    const words = (name: string) => ['dns', '127.0.0.11', name, 'A', 'tcp', '--timeout', 3_000] as const;
+    let isOver = false;
+    const asks = Promise.all(names.map((name) => enforced.probe(...words(name)))).then(() => (isOver = true));
+    while (!isOver) {
+      const sides = [await lab.inHost(SS_KILL), await lab.inHost(inClient)];
+      for (const { stdout } of sides)
+        for (const line of stdout.split('\n').filter(Boolean))
+          broken[line.includes(`${GOOD}:53`) ? 'upstreams' : 'clients']++;
+    }
+    await asks;
+  }
+  expect(broken.clients).toBeGreaterThan(9);
+  expect(broken.upstreams).toBeGreaterThan(2);
+  await alive(`after connections that broke: ${JSON.stringify(broken)}`);
 });
 
 it('a killed service leaves no process behind, and its next start tells how it ended', async () => {
