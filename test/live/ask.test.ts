@@ -129,6 +129,8 @@ describe('a connection to a new address', () => {
     const other = await start('other', { 'drawbridge.mode': 'observe' });
     const { ip4 } = await other.addresses('asks');
     void other.exec(['nc', '-l', '-p', '7777', '-e', 'cat']);
+    const sockets = ['nsenter', `--net=/proc/${await other.pid()}/ns/net`, '--', 'ss', '-Hltn'];
+    await waitFor('the listener', async () => (await lab.inHost(sockets)).stdout.includes(':7777'));
     const probe = asker.probe('tcp', ip4, 7777, 'hello', ...LONG);
     await allow(await asked({ entry: 'container:other:7777' }));
     expect(await probe).toMatchObject({ ok: true, data: 'hello' });
