@@ -31,6 +31,8 @@ interface Former extends Omit<FormerPlace, 'label'> {
 
 /** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
 export const AWAY_MS = 10_000;
+/** For so long a container may be on a network before Docker's event of it has been read. */
+const EVENT_MS = 2_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
 const MOST = 4_096;
@@ -126,7 +128,7 @@ export class NeighbourChanges {
 
   /**
    * An address was that of a neighbour that this container reached without an entry, until a moment before that time, and no container of
-   * another owner had got it by then.
+   * another owner had got it by then. Or that of one that had joined a moment before, so that the rules for it were not installed yet.
    */
   wasFree(id: string, address: string, time: number): boolean {
     const isFree = (p: Former): boolean =>
@@ -134,7 +136,16 @@ export class NeighbourChanges {
       p.freeFor.has(id) &&
       time - p.left < AWAY_MS &&
       !this.isTaken(p, address, time);
-    return this.#formerOf(id, isFree).length > 0;
+    return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, time);
+  }
+
+  #isFreeSince(id: string, address: string, time: number): boolean {
+    const subject = this.#subject(id);
+    if (!subject || !isNeighbour(subject, address)) return false;
+    return this.#networksOf(id).some((network) => {
+      const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
+      return time > joined - EVENT_MS && time < joined + AWAY_MS;
+    });
   }
 
   /** A container of another owner got the address of the former neighbour, and had it at that time. */

@@ -214,6 +214,16 @@ describe('an address', () => {
     expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
   });
 
+  it('is free from the moment that a neighbour joins with it, though the rules for it come later', () => {
+    const { clock, changes, view, app, free } = bench();
+    const at = (ms: number) => changes.wasFree('app', '172.31.1.7', clock.now + ms);
+    clock.now += 60_000;
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    expect(at(0)).toBe(false); // no rule of the container permits it yet, and none may come
+    free.add('172.31.1.7');
+    expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
+  });
+
   it('was free no longer when a container of another owner had it', () => {
     const { clock, changes, view, app, free } = bench();
     const at = (ms: number) => changes.wasFree('app', '172.31.1.2', clock.now + ms);
