@@ -91,6 +91,7 @@ const ON_ANY_ENGINE = [
   'attacks/heirs',
   'attacks/helpers',
   'attacks/icmp',
+  'attacks/image-labels',
   'attacks/ipv6-forms',
   'attacks/kill-steps',
   'attacks/multicast',
