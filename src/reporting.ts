@@ -141,9 +141,19 @@ function reportPassed(
 /** A neighbour is its service, whatever its address is by now. Conntrack reports some connections when their neighbour has been replaced. */
 function toNeighbour(
   { neighbours }: App,
-  { id, first, address, name, verdict }: Contact & { readonly id: string; readonly first: number },
+  {
+    id,
+    first,
+    address,
+    name,
+    verdict,
+    entry,
+    feed,
+  }: Contact & { readonly id: string; readonly first: number },
 ): Partial<Contact> {
-  const isFree = verdict === 'would-deny' && neighbours.wasFree(id, address, first);
+  // a deny entry and a feed apply to neighbours, too
+  const isUndecided = verdict === 'would-deny' && entry === null && feed === null;
+  const isFree = isUndecided && neighbours.wasFree(id, address, first);
   return {
     name: name ?? neighbours.neighbourAt(id, address, first) ?? null,
     ...(isFree && { verdict: 'allow', reason: FREE_NEIGHBOUR }),

@@ -144,7 +144,10 @@ export class NeighbourChanges {
     if (!subject || !isNeighbour(subject, address)) return false;
     return this.#networksOf(id).some((network) => {
       const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
-      return time > joined - EVENT_MS && time < joined + AWAY_MS;
+      const wasAnother = this.#former.some(
+        (p) => p.networkId === network && p.addresses.includes(address) && p.left >= time,
+      );
+      return time > joined - EVENT_MS && time < joined + AWAY_MS && !wasAnother;
     });
   }
 

@@ -191,7 +191,7 @@ describe('releases', () => {
 
   it('a host with a wrong configuration: nothing is started, which would close its containers', () => {
     const archive = release('1.0.0', "if (process.argv[2] === 'check') throw new Error('unknown key');\n");
-    // a view of this host whose changes are in memory, and end with the process
+    // an overlay over the file system of this host: what is written stays in memory, and is discarded when the process ends
     const script = [
       'set -eu; mount -t tmpfs none "$1"',
       'for d in usr etc run var; do mkdir "$1/$d" "$1/$d.work"',

@@ -4,7 +4,6 @@ import type { shownHere } from '../attacks/report.js';
 import type { ProbeResult, RunSpec } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
-import type { Packet } from '../lab/pcap.js';
 import { listener, probeAll } from './inside.js';
 import {
   addresses,
@@ -69,16 +68,13 @@ const allDenied = (c: Case): unknown[] =>
 
 /** What was seen of what leaked, for the message of a failure. */
 const evidence: string[] = [];
-/** The host itself resets a connection of the control whose other side repeats its last segment: no rule knows it any more. */
-const isReset = ({ flags }: Packet): boolean => flags === 'R' || flags === 'RA';
 /** What of the denied was seen outside: packets by the sniffer, names by the authority. */
 async function leaks(lab: Lab, cases: readonly Case[]): Promise<string[]> {
   const queries = await lab.dns.queries();
   const found: string[] = [];
   evidence.length = 0;
   for (const d of cases.flatMap((c) => c.no)) {
-    const packets = d.out ? await lab.sniffer.packets({ direction: 'out', ...d.out }) : [];
-    const out = packets.filter((p) => !isReset(p));
+    const out = d.out ? await lab.sniffer.packets({ direction: 'out', ...d.out }) : [];
     if (out.length > 0) found.push(d.probe.join(' '));
     const asked = queries.filter((q) => q.name === d.name);
     if (asked.length > 0) found.push(`name ${d.name}`);

@@ -222,6 +222,16 @@ describe('an address', () => {
     expect(at(0)).toBe(false); // no rule of the container permits it yet, and none may come
     free.add('172.31.1.7');
     expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
+    // what was there before was no free neighbour
+    clock.now += 60_000;
+    view(app, facts('v1', 'vault', '172.31.1.8', NET, 'other'));
+    clock.now += 1_000;
+    view(app);
+    clock.now += 100;
+    view(app, facts('db3', 'db', '172.31.1.8'));
+    free.add('172.31.1.8');
+    const then = (ms: number) => changes.wasFree('app', '172.31.1.8', clock.now + ms);
+    expect([then(-500), then(0)]).toEqual([false, true]);
   });
 
   it('was free no longer when a container of another owner had it', () => {

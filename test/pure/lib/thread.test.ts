@@ -21,9 +21,12 @@ it('keeps the size of the young generation after a thread has been started', asy
   try {
     thread.postMessage({ id: 1, kind: 'entries', job: { id: 1, from: 0 } });
     await once(thread, 'message');
-    allocate();
-    // without the bound it is 32 MiB; while a collection runs, V8 may count the pages that it copies to
-    expect(youngBytes()).toBeLessThanOrEqual(2 * before);
+    // while a collection runs, V8 may count the pages that it copies to; without the bound it is 32 MiB each time
+    const sizes = [1, 2, 3].map(() => {
+      allocate();
+      return youngBytes();
+    });
+    expect(Math.min(...sizes)).toBeLessThan(2 * before);
   } finally {
     await thread.terminate();
   }
