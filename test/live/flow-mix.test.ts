@@ -219,11 +219,13 @@ const echo = (host) => new Promise((done) => {
   const s = net.connect(${ECHO}, host, () => s.write('x'));
   s.on('data', () => s.end()).on('error', () => done(0)).on('close', (failed) => done(failed ? 0 : 1));
 });
-const quic = (host) => new Promise((done) => {
+// a port of its own each: two with the same random port are one connection
+const quic = (host, port) => new Promise((done) => {
   const s = dgram.createSocket(host.includes(':') ? 'udp6' : 'udp4');
   const end = (n) => { clearTimeout(late); s.close(() => done(n)); };
   const late = setTimeout(end, 5000, 0);
-  s.on('message', () => end(1)).on('error', () => end(0)).send(Buffer.from(initial, 'hex'), 443, host);
+  s.on('message', () => end(1)).on('error', () => end(0));
+  s.bind(port, () => s.send(Buffer.from(initial, 'hex'), 443, host));
 });
 (async () => {
   let answered = 0;
@@ -232,7 +234,7 @@ const quic = (host) => new Promise((done) => {
     answered += await page(http, 80, family);
     answered += await page(https, 443, family);
     answered += await echo(family === 4 ? address4 : address6);
-    answered += await quic(family === 4 ? site4 : site6);
+    answered += await quic(family === 4 ? site4 : site6, 20_000 + n);
   }
   console.log(answered);
 })();`;
