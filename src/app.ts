@@ -161,7 +161,11 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   );
   parts.use(docker);
   const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: earlierNow });
-  const neighbours = new NeighbourChanges(Date.now, (id) => applied.value?.subjects.get(id));
+  const neighbours = new NeighbourChanges(
+    Date.now,
+    (id) => applied.value?.subjects.get(id),
+    policies.eastWest,
+  );
   const denials = new Denials({
     marks,
     applied,

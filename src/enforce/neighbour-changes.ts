@@ -1,6 +1,14 @@
 import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
-import { addressesOn, namesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
+import {
+  addressesOn,
+  type EastWest,
+  freeNeighbours,
+  namesOn,
+  neighbourName,
+  neighboursOn,
+  rivalsOf,
+} from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
@@ -41,6 +49,7 @@ const MOST = 4_096;
 export class NeighbourChanges {
   readonly #now: () => number;
   readonly #subject: (id: string) => Pick<Subject, 'neighbours'> | undefined;
+  readonly #eastWest: EastWest;
   #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
   #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
   /** The one that left first is first. */
@@ -49,9 +58,14 @@ export class NeighbourChanges {
   readonly #joined = new Map<string, number>();
 
   /** `subject`: as the last pass has applied it, which the view is ahead of. */
-  constructor(now: () => number, subject: (id: string) => Pick<Subject, 'neighbours'> | undefined) {
+  constructor(
+    now: () => number,
+    subject: (id: string) => Pick<Subject, 'neighbours'> | undefined,
+    eastWest: EastWest,
+  ) {
     this.#now = now;
     this.#subject = subject;
+    this.#eastWest = eastWest;
   }
 
   /** Take every view of Docker. */
@@ -139,16 +153,20 @@ export class NeighbourChanges {
     return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, time);
   }
 
+  /** By the view: a connection may be recorded before the pass that installs the rules for its neighbour has ended. */
   #isFreeSince(id: string, address: string, time: number): boolean {
-    const subject = this.#subject(id);
-    if (!subject || !isNeighbour(subject, address)) return false;
-    return this.#networksOf(id).some((network) => {
+    const self = this.#view?.containers.get(id);
+    if (!this.#view || !self) return false;
+    const hasJoined = this.#networksOf(id).some((network) => {
       const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
       const wasAnother = this.#former.some(
         (p) => p.networkId === network && p.addresses.includes(address) && p.left >= time,
       );
       return time > joined - EVENT_MS && time < joined + AWAY_MS && !wasAnother;
     });
+    return (
+      hasJoined && isNeighbour({ neighbours: freeNeighbours(this.#view, self, this.#eastWest) }, address)
+    );
   }
 
   /** A container of another owner got the address of the former neighbour, and had it at that time. */

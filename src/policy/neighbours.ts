@@ -10,7 +10,11 @@ const serviceOf = (c: ContainerFacts): string | undefined => ownLabel(c, COMPOSE
 export type EastWest = (network: NetworkFacts) => 'allow' | 'policy' | undefined;
 
 /** Addresses and networks that a container may reach among its neighbours whatever its entries are. */
-export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest: EastWest): string[] {
+export function freeNeighbours(
+  view: Pick<DockerView, 'containers' | 'networks'>,
+  self: ContainerFacts,
+  eastWest: EastWest,
+): string[] {
   const free = new Set<string>();
   for (const endpoint of self.endpoints) {
     const network = view.networks.get(endpoint.networkId);
@@ -22,7 +26,11 @@ export function freeNeighbours(view: DockerView, self: ContainerFacts, eastWest:
   return [...free].sort();
 }
 
-function projectPeers(view: DockerView, self: ContainerFacts, networkId: string): string[] {
+function projectPeers(
+  view: Pick<DockerView, 'containers'>,
+  self: ContainerFacts,
+  networkId: string,
+): string[] {
   const project = projectOf(self);
   if (project === undefined) return [];
   const addresses: string[] = [];

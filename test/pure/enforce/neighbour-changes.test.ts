@@ -20,7 +20,11 @@ function bench() {
   const clock = { now: 1_000_000 };
   const free = new Set(['172.31.1.2']);
   const subject = (id: string): Subject => ({ id, neighbours: [...free], classes: [] }) as unknown as Subject;
-  const changes = new NeighbourChanges(() => clock.now, subject);
+  const changes = new NeighbourChanges(
+    () => clock.now,
+    subject,
+    () => undefined,
+  );
   const view = (...all: readonly ContainerFacts[]): void =>
     changes.changed({ networks, containers: new Map(all.map((c) => [c.id, c])) });
   const told: DenialEvent[] = [];
@@ -214,24 +218,21 @@ describe('an address', () => {
     expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
   });
 
-  it('is free from the moment that a neighbour joins with it, though the rules for it come later', () => {
+  it('is free from the moment that a neighbour joins with it, before the rules for it are installed', () => {
     const { clock, changes, view, app, free } = bench();
-    const at = (ms: number) => changes.wasFree('app', '172.31.1.7', clock.now + ms);
+    free.clear(); // no pass has applied any of what follows
+    const at = (ms: number, address = '172.31.1.7') => changes.wasFree('app', address, clock.now + ms);
     clock.now += 60_000;
-    view(app, facts('db2', 'db', '172.31.1.7'));
-    expect(at(0)).toBe(false); // no rule of the container permits it yet, and none may come
-    free.add('172.31.1.7');
+    const vault = facts('v1', 'vault', '172.31.1.8', NET, 'other');
+    view(app, facts('db2', 'db', '172.31.1.7'), vault);
     expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
+    expect(at(0, '172.31.1.8')).toBe(false); // no neighbour of the same project: its rules will not permit it
     // what was there before was no free neighbour
     clock.now += 60_000;
-    view(app, facts('v1', 'vault', '172.31.1.8', NET, 'other'));
-    clock.now += 1_000;
     view(app);
     clock.now += 100;
     view(app, facts('db3', 'db', '172.31.1.8'));
-    free.add('172.31.1.8');
-    const then = (ms: number) => changes.wasFree('app', '172.31.1.8', clock.now + ms);
-    expect([then(-500), then(0)]).toEqual([false, true]);
+    expect([at(-500, '172.31.1.8'), at(0, '172.31.1.8')]).toEqual([false, true]);
   });
 
   it('was free no longer when a container of another owner had it', () => {
