@@ -39,8 +39,6 @@ interface Former extends Omit<FormerPlace, 'label'> {
 
 /** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
 export const AWAY_MS = 10_000;
-/** For so long a container may be on a network before Docker's event of it has been read. */
-const EVENT_MS = 2_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
 const MOST = 4_096;
@@ -158,11 +156,19 @@ export class NeighbourChanges {
     const self = this.#view?.containers.get(id);
     if (!this.#view || !self) return false;
     const hasJoined = this.#networksOf(id).some((network) => {
-      const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
+      const key = placeKey(network, address);
+      const joined = this.#joined.get(key) ?? Number.NEGATIVE_INFINITY;
+      const holder = this.#places().get(key)?.id;
       const wasAnother = this.#former.some(
-        (p) => p.networkId === network && p.addresses.includes(address) && p.left >= time,
+        (p) =>
+          p.networkId === network &&
+          p.addresses.includes(address) &&
+          p.left >= time &&
+          p.container !== holder &&
+          !p.freeFor.has(id),
       );
-      return time > joined - EVENT_MS && time < joined + AWAY_MS && !wasAnother;
+      // Docker's event of a new container may come seconds after its first packet
+      return Math.abs(time - joined) < AWAY_MS && !wasAnother;
     });
     return (
       hasJoined && isNeighbour({ neighbours: freeNeighbours(this.#view, self, this.#eastWest) }, address)

@@ -58,7 +58,7 @@ beforeAll(async () => {
   const names = { [PAY]: '93.184.76.1', [REGISTRY]: '93.184.76.2', [HOOK]: '93.184.76.3' };
   await lab.dns.set(Object.fromEntries(Object.entries(names).map(([name, a]) => [name, { A: [a] }])));
   // The app runs before the service is first started: the kernel has nothing of it.
-  drawbridge = lab.drawbridge({ config: { default: 'observe' } });
+  drawbridge = lab.drawbridge({ config: { default: 'observe', log: { level: 'debug' } } });
   await drawbridge.stop();
   await drawbridge.cli(['teardown', '--yes'], { check: true });
   kitchen = new Kitchen(lab, drawbridge, 'compose-observe-to-enforce');
@@ -293,7 +293,7 @@ interface Contact {
 }
 /** All events of flows and of first contacts from now on. */
 async function watchEvents() {
-  const seen: { readonly event: string; readonly data: Contact }[] = [];
+  const seen: { readonly event: string; readonly data: Contact; readonly at: string }[] = [];
   let text = '';
   const path = '/v1/events?kind=flow,first-contact';
   const stream = request({ socketPath: drawbridge.apiSocket, path }, (res) => {
@@ -304,7 +304,8 @@ async function watchEvents() {
       for (const part of parts) {
         const [, event] = /^event: (.*)$/m.exec(part) ?? [];
         const [, data] = /^data: (.*)$/m.exec(part) ?? [];
-        if (event && data) seen.push({ event, data: JSON.parse(data) as Contact });
+        if (event && data)
+          seen.push({ event, data: JSON.parse(data) as Contact, at: new Date().toISOString() });
       }
     });
   });
@@ -375,10 +376,15 @@ it('is recreated in part without an incident, and a neighbour that is gone for g
     ({ data }) => !controls.includes(data.name ?? data.address) && !isOther(data),
   );
   const news = others.filter(({ event, data }) => event === 'first-contact' || isDenied(data));
+  const passes = drawbridge
+    .logs()
+    .split('\n')
+    .filter((line) => line.includes('"applied"'));
   expect(
     news.map(({ event, data: { container, verdict, name, address, port, reason } }) =>
       [event, container, verdict, name, address, port, reason].join(' '),
     ),
+    [...events.seen.map((e) => JSON.stringify(e)), ...passes.slice(-60)].join('\n'),
   ).toEqual([]);
   const denied = await flows(`verdict=denied&since=${began}`);
   expect(denied.filter(({ name, address }) => !controls.includes(name ?? address))).toEqual([]);
