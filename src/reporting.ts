@@ -141,19 +141,10 @@ function reportPassed(
 /** A neighbour is its service, whatever its address is by now. Conntrack reports some connections when their neighbour has been replaced. */
 function toNeighbour(
   { neighbours }: App,
-  {
-    id,
-    first,
-    address,
-    name,
-    verdict,
-    entry,
-    feed,
-  }: Contact & { readonly id: string; readonly first: number },
+  flow: Contact & { readonly id: string; readonly first: number },
 ): Partial<Contact> {
-  // a deny entry and a feed apply to neighbours, too
-  const isUndecided = verdict === 'would-deny' && entry === null && feed === null;
-  const isFree = isUndecided && neighbours.wasFree(id, address, first);
+  const { id, first, address, name, verdict } = flow;
+  const isFree = verdict === 'would-deny' && neighbours.wasFree(id, flow);
   return {
     name: name ?? neighbours.neighbourAt(id, address, first) ?? null,
     ...(isFree && { verdict: 'allow', reason: FREE_NEIGHBOUR }),

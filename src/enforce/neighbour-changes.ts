@@ -10,6 +10,7 @@ import {
   rivalsOf,
 } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
+import { deniesAddress } from '../ruleset/deny-plan.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
 
@@ -37,8 +38,19 @@ interface Former extends Omit<FormerPlace, 'label'> {
   readonly rivals: readonly ContainerFacts[];
 }
 
+/** Where a flow led, and when it began (ms since the epoch). */
+interface FlowTo {
+  readonly address: string;
+  /** tcp, udp, icmp, or a number of IANA. */
+  readonly proto: string;
+  readonly port: number;
+  readonly first: number;
+}
+
 /** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
 export const AWAY_MS = 10_000;
+/** For so long a container may be on a network before Docker's event of it has been read. */
+const EVENT_MS = 2_000;
 /** Connections are recorded when they end, or with the next read of the table of connections. */
 const KEPT_MS = 120_000;
 const MOST = 4_096;
@@ -46,7 +58,7 @@ const MOST = 4_096;
 /** Which containers have left a network, or joined it, a moment ago. */
 export class NeighbourChanges {
   readonly #now: () => number;
-  readonly #subject: (id: string) => Pick<Subject, 'neighbours'> | undefined;
+  readonly #subject: (id: string) => Pick<Subject, 'neighbours' | 'denied'> | undefined;
   readonly #eastWest: EastWest;
   #view: Pick<DockerView, 'containers' | 'networks'> | undefined;
   #byPlace: ReadonlyMap<string, ContainerFacts> | undefined;
@@ -58,7 +70,7 @@ export class NeighbourChanges {
   /** `subject`: as the last pass has applied it, which the view is ahead of. */
   constructor(
     now: () => number,
-    subject: (id: string) => Pick<Subject, 'neighbours'> | undefined,
+    subject: (id: string) => Pick<Subject, 'neighbours' | 'denied'> | undefined,
     eastWest: EastWest,
   ) {
     this.#now = now;
@@ -139,16 +151,18 @@ export class NeighbourChanges {
   }
 
   /**
-   * An address was that of a neighbour that this container reached without an entry, until a moment before that time, and no container of
-   * another owner had got it by then. Or that of one that had joined a moment before, so that the rules for it were not installed yet.
+   * The address of a flow was that of a neighbour that this container reached without an entry, until a moment before the flow began, and
+   * no container of another owner had got it by then. Or that of one that had joined a moment before, so that the rules for it were not
+   * installed yet. Deny entries apply to neighbours, too.
    */
-  wasFree(id: string, address: string, time: number): boolean {
+  wasFree(id: string, { address, proto, port, first }: FlowTo): boolean {
+    if (deniesAddress(this.#subject(id)?.denied, { dst: address, proto, dport: port })) return false;
     const isFree = (p: Former): boolean =>
       p.addresses.includes(address) &&
       p.freeFor.has(id) &&
-      time - p.left < AWAY_MS &&
-      !this.isTaken(p, address, time);
-    return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, time);
+      first - p.left < AWAY_MS &&
+      !this.isTaken(p, address, first);
+    return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, first);
   }
 
   /** By the view: a connection may be recorded before the pass that installs the rules for its neighbour has ended. */
@@ -156,19 +170,11 @@ export class NeighbourChanges {
     const self = this.#view?.containers.get(id);
     if (!this.#view || !self) return false;
     const hasJoined = this.#networksOf(id).some((network) => {
-      const key = placeKey(network, address);
-      const joined = this.#joined.get(key) ?? Number.NEGATIVE_INFINITY;
-      const holder = this.#places().get(key)?.id;
+      const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
       const wasAnother = this.#former.some(
-        (p) =>
-          p.networkId === network &&
-          p.addresses.includes(address) &&
-          p.left >= time &&
-          p.container !== holder &&
-          !p.freeFor.has(id),
+        (p) => p.networkId === network && p.addresses.includes(address) && p.left >= time,
       );
-      // Docker's event of a new container may come seconds after its first packet
-      return Math.abs(time - joined) < AWAY_MS && !wasAnother;
+      return time > joined - EVENT_MS && time < joined + AWAY_MS && !wasAnother;
     });
     return (
       hasJoined && isNeighbour({ neighbours: freeNeighbours(this.#view, self, this.#eastWest) }, address)

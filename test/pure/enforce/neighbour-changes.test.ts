@@ -2,7 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import type { DenialEvent } from '../../../src/enforce/denials.js';
 import { AWAY_MS, HeldDenials, NeighbourChanges } from '../../../src/enforce/neighbour-changes.js';
+import { parseCidr } from '../../../src/lib/ip.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
+import type { DenyClass } from '../../../src/ruleset/deny-plan.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 
 const NET = 'n1';
@@ -19,7 +21,9 @@ const networks = new Map([[NET, { id: NET, name: 'shop_default' }]]) as never;
 function bench() {
   const clock = { now: 1_000_000 };
   const free = new Set(['172.31.1.2']);
-  const subject = (id: string): Subject => ({ id, neighbours: [...free], classes: [] }) as unknown as Subject;
+  const denied = { classes: [] as DenyClass[] };
+  const subject = (id: string): Subject =>
+    ({ id, neighbours: [...free], classes: [], denied }) as unknown as Subject;
   const changes = new NeighbourChanges(
     () => clock.now,
     subject,
@@ -50,7 +54,9 @@ function bench() {
   };
   const app = facts('app', 'app', '172.31.1.9');
   view(app, facts('db1', 'db', '172.31.1.2'));
-  return { clock, changes, view, held, told, deny, app, free };
+  const wasFree = (address: string, first: number, other: object = {}): boolean =>
+    changes.wasFree('app', { address, proto: 'tcp', port: 5432, first, ...other });
+  return { clock, changes, view, held, told, deny, app, free, denied, wasFree };
 }
 const dns = (name: string) => ({ proto: 'dns', port: 53, name });
 
@@ -211,21 +217,21 @@ describe('an address', () => {
   });
 
   it('was free for those whose neighbour it was, until a moment after it left', () => {
-    const { clock, changes, view, app } = bench();
+    const { clock, wasFree, view, app } = bench();
     view(app);
-    expect(changes.wasFree('app', '172.31.1.2', clock.now + 1_000)).toBe(true);
-    expect(changes.wasFree('app', '172.31.1.3', clock.now)).toBe(false);
-    expect(changes.wasFree('app', '172.31.1.2', clock.now + AWAY_MS)).toBe(false);
+    expect(wasFree('172.31.1.2', clock.now + 1_000)).toBe(true);
+    expect(wasFree('172.31.1.3', clock.now)).toBe(false);
+    expect(wasFree('172.31.1.2', clock.now + AWAY_MS)).toBe(false);
   });
 
   it('is free from the moment that a neighbour joins with it, before the rules for it are installed', () => {
-    const { clock, changes, view, app, free } = bench();
+    const { clock, wasFree, view, app, free } = bench();
     free.clear(); // no pass has applied any of what follows
-    const at = (ms: number, address = '172.31.1.7') => changes.wasFree('app', address, clock.now + ms);
+    const at = (ms: number, address = '172.31.1.7') => wasFree(address, clock.now + ms);
     clock.now += 60_000;
     const vault = facts('v1', 'vault', '172.31.1.8', NET, 'other');
     view(app, facts('db2', 'db', '172.31.1.7'), vault);
-    expect([at(-AWAY_MS), at(-5_000), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
+    expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
     expect(at(0, '172.31.1.8')).toBe(false); // no neighbour of the same project: its rules will not permit it
     // what was there before was no free neighbour
     clock.now += 60_000;
@@ -233,17 +239,24 @@ describe('an address', () => {
     clock.now += 100;
     view(app, facts('db3', 'db', '172.31.1.8'));
     expect([at(-500, '172.31.1.8'), at(0, '172.31.1.8')]).toEqual([false, true]);
-    // an older list of Docker, which does not have it yet
-    clock.now += 60_000;
-    view(app);
-    clock.now += 100;
-    view(app, facts('db3', 'db', '172.31.1.8'));
-    expect([at(-500, '172.31.1.8'), at(-50, '172.31.1.8'), at(0, '172.31.1.8')]).toEqual([true, true, true]);
+  });
+
+  it('is not free where a deny entry covers it, whoever has or had it', () => {
+    const { clock, wasFree, view, app, denied } = bench();
+    const ranges = [parseCidr('172.31.1.7/32'), parseCidr('172.31.1.2/32')];
+    const statics = ranges.map((range) => ({ range }));
+    denied.classes.push({ proto: 'tcp', ports: [{ lo: 5432, hi: 5432 }], statics } as never);
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    for (const address of ['172.31.1.7', '172.31.1.2']) {
+      expect(wasFree(address, clock.now)).toBe(false);
+      expect(wasFree(address, clock.now, { port: 80 })).toBe(true);
+      expect(wasFree(address, clock.now, { proto: 'udp' })).toBe(true);
+    }
   });
 
   it('was free no longer when a container of another owner had it', () => {
-    const { clock, changes, view, app, free } = bench();
-    const at = (ms: number) => changes.wasFree('app', '172.31.1.2', clock.now + ms);
+    const { clock, wasFree, view, app, free } = bench();
+    const at = (ms: number) => wasFree('172.31.1.2', clock.now + ms);
     view(app);
     clock.now += 1_000;
     view(app, facts('db2', 'db', '172.31.1.2'));
