@@ -216,6 +216,13 @@ export class Lab implements AsyncDisposable {
   inNet(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
     return run(['nsenter', `--net=${this.netNetns}`, '--', ...argv], options);
   }
+  /**
+   * Ends the TCP connections of NET's servers. A server would repeat its last segment when the container of its client is gone, and the
+   * host's own stack would answer with a reset, which looks like a packet of the container that has the address next.
+   */
+  async endConnections(): Promise<void> {
+    await this.inNet(['ss', '-HtnK', 'state', 'connected'], { check: true });
+  }
   /** Makes FAR, the end of a narrow path beyond NET: see far.ts. */
   far(): Promise<void> {
     return makeFar(this.record);

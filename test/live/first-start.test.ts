@@ -121,7 +121,10 @@ async function goesOn(what = GOES_ON): Promise<void> {
     });
   }
 }
-/** The one connection whose handshake is not complete when the first rules are installed is reset: the requested name is not known yet (docs/guard.md). */
+/**
+ * New connections to a server that is permitted by name. When the first rules are installed, the one that is in its TCP handshake is reset:
+ * its client has not sent the name yet (docs/guard.md).
+ */
 const CHECKED = 'name new=web.test:80';
 
 /** A sender on Docker's bridge that is no container, as a step of a build is. */

@@ -91,7 +91,8 @@ test.each(FAMILIES)('IPv%i: dumps are filtered by each end', async (family) => {
   using asker = await udpIn(a, family, client);
   using local = await udpIn(b, family, lo);
   using service = await udpIn(b, family, server, 7000);
-  // one after the other: the replies to both have the same addresses, and of two that the kernel confirms in the same moment it drops one
+  // One after the other: the replies to both have the same addresses. When two processors confirm such flows at once, the kernel may drop
+  // one (net/netfilter/nf_conntrack_core.c, nf_ct_resolve_clash).
   asker.socket.send('1', 7000, server);
   await until('the first datagram', () => service.received.length === 1);
   asker.socket.send('2', 53, elsewhere);
