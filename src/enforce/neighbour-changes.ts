@@ -165,19 +165,42 @@ export class NeighbourChanges {
     return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, first);
   }
 
-  /** By the view: a connection may be recorded before the pass that installs the rules for its neighbour has ended. */
+  /**
+   * By the view. The rules for a neighbour are installed after it has joined, and removed when its veth has gone, which may be before Docker's
+   * event of it.
+   */
   #isFreeSince(id: string, address: string, time: number): boolean {
-    const self = this.#view?.containers.get(id);
-    if (!this.#view || !self) return false;
     const hasJoined = this.#networksOf(id).some((network) => {
       const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;
       const wasAnother = this.#former.some(
         (p) => p.networkId === network && p.addresses.includes(address) && p.left >= time,
       );
-      return time > joined - EVENT_MS && time < joined + AWAY_MS && !wasAnother;
+      return time > joined - EVENT_MS && !wasAnother;
     });
-    return (
-      hasJoined && isNeighbour({ neighbours: freeNeighbours(this.#view, self, this.#eastWest) }, address)
+    return hasJoined && this.#isFree(id, address);
+  }
+
+  /** The newest view has a neighbour with this address that this container may reach without an entry. */
+  #isFree(id: string, address: string): boolean {
+    const self = this.#view?.containers.get(id);
+    if (!this.#view || !self || !this.#networksOf(id).some((n) => this.#places().has(placeKey(n, address))))
+      return false;
+    return isNeighbour({ neighbours: freeNeighbours(this.#view, self, this.#eastWest) }, address);
+  }
+
+  /**
+   * The newest view has a neighbour with this address, or with one of these names, that this container may reach without an entry: a denial
+   * of it is of the time before its rules were installed, or after they were removed.
+   */
+  isThere(id: string, address: string, names: readonly string[]): boolean {
+    const [view, self] = [this.#view, this.#view?.containers.get(id)];
+    if (!view || !self) return false;
+    if (names.length === 0) return this.#isFree(id, address);
+    return this.#networksOf(id).some((network) =>
+      neighboursOn(view, self, network).some((c) => {
+        const own = namesOn(view, c, network);
+        return names.some((n) => own.has(n)) && addressesOn(c, network).some((a) => this.#isFree(id, a));
+      }),
     );
   }
 
@@ -252,7 +275,7 @@ const hasSamePlaces = ({ endpoints: a }: ContainerFacts, { endpoints: b }: Conta
 const placeKey = (networkId: string, address: string): string => `${networkId} ${address}`;
 
 export interface HeldParts {
-  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'isTaken' | 'returned'>;
+  readonly changes: Pick<NeighbourChanges, 'justLeft' | 'hasJustJoined' | 'isThere' | 'isTaken' | 'returned'>;
   readonly subject: (container: string) => Subject | undefined;
   /** Suffixes that a resolver of the container adds to names. */
   readonly searchDomains: (container: string) => readonly string[];
@@ -272,9 +295,10 @@ interface Denied {
 }
 interface Held<T extends Denied> {
   readonly event: T;
-  /** Undefined: the address is that of a neighbour that has just come. */
-  readonly place: FormerPlace | undefined;
-  readonly until: number;
+  /** Undefined: the neighbour has just come, or its departure is not known yet. */
+  place: FormerPlace | undefined;
+  readonly find: () => FormerPlace | undefined;
+  until: number;
   readonly tell: (event: T) => void;
 }
 
@@ -302,13 +326,16 @@ export class HeldDenials<T extends Denied> {
     if (this.#isEnded || isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
     const { container, address } = event;
     const names = this.#namesIn(event);
-    const isNew = event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address);
+    const isNew =
+      this.#o.changes.isThere(container, address, names) ||
+      (event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address));
     const had = (p: Pick<FormerPlace, 'names' | 'addresses'>): boolean =>
       event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address);
-    const place = isNew ? undefined : this.#o.changes.justLeft(container, had);
+    const find = (): FormerPlace | undefined => this.#o.changes.justLeft(container, had);
+    const place = isNew ? undefined : find();
     if (!place && !isNew) return false;
     const until = (place?.left ?? this.#o.now()) + AWAY_MS;
-    this.#held.add({ event, place, until, tell });
+    this.#held.add({ event, place, find, until, tell });
     this.#timer ??= setTimeout(() => this.#tick(), CHECK_MS).unref();
     return true;
   }
@@ -317,6 +344,10 @@ export class HeldDenials<T extends Denied> {
   check(): void {
     const now = this.#o.now();
     for (const held of this.#held) {
+      if (!held.place) {
+        held.place = held.find();
+        if (held.place) held.until = held.place.left + AWAY_MS;
+      }
       const isBack = this.#isBack(held);
       if (!isBack && now < held.until && !this.#isEnded) continue;
       this.#held.delete(held);
@@ -355,7 +386,11 @@ export class HeldDenials<T extends Denied> {
     const reaches = (address: string): boolean =>
       subject !== undefined && mayReach(subject, { dst: address, proto: event.proto, dport: event.port });
     const isTaken = place && this.#o.changes.isTaken(place, event.address, this.#o.now());
-    if (!place || isTaken) return reaches(event.address);
+    if (isTaken) return reaches(event.address);
+    if (!place)
+      return event.proto === 'dns'
+        ? this.#o.changes.isThere(event.container, '', this.#namesIn(event))
+        : reaches(event.address);
     const back = this.#o.changes.returned(place);
     if (event.proto === 'dns') return back.length > 0;
     const family = parseAddress(event.address)?.family;

@@ -662,14 +662,20 @@ describe('what changes under containers in the host network', () => {
     await waitFor('its rule to go', async () => !(await marked()).includes(before.id), 10_000);
     await killed();
     await back();
-    const after = await run('n1.example.com');
-    await waitFor('its number', async () => (await numberOf(after)) !== undefined, 10_000);
+    // the numbers of earlier ones may be free again by now, and lower
+    let after = await run('n1.example.com');
+    const all = [after];
+    const hasNumber = async (): Promise<string> => waitFor('its number', async () => numberOf(after), 10_000);
+    while ((await hasNumber()) !== number && all.length < 8) {
+      after = await run('n1.example.com');
+      all.push(after);
+    }
     expect(await numberOf(after)).toBe(number);
     await lab.sniffer.clear();
     for (const dst of ECHOES) expect(await spray(after, dst, 500)).toBe(true);
     expect(await lab.sniffer.count({ direction: 'out', dst: ECHOES })).toBe(0);
     renumbered.held();
-    await after.remove();
+    for (const c of all) await c.remove();
   });
 
   it('explain and coverage', async () => {

@@ -22,6 +22,7 @@ function make(reaches = false, names: readonly string[] = []) {
     changes: {
       justLeft: () => undefined,
       hasJustJoined: () => false,
+      isThere: () => false,
       isTaken: () => false,
       returned: () => [],
     },

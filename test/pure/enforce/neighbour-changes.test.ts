@@ -61,6 +61,31 @@ function bench() {
 const dns = (name: string) => ({ proto: 'dns', port: 53, name });
 
 describe('a neighbour that is being recreated', () => {
+  it('is no incident while Docker still has it, though its veth and its rules have gone', () => {
+    const { clock, view, held, told, deny, app, free, wasFree } = bench();
+    const vault = facts('v1', 'vault', '172.31.1.8', NET, 'other');
+    view(app, facts('db1', 'db', '172.31.1.2'), vault);
+    clock.now += 60_000;
+    free.clear();
+    deny(dns('db'));
+    deny({ address: '172.31.1.2' });
+    expect(wasFree('172.31.1.2', clock.now)).toBe(true);
+    expect(told).toEqual([]);
+    // no neighbour that is free
+    deny(dns('vault'));
+    deny({ address: '172.31.1.8' });
+    expect(told.map(({ name, address }) => name ?? address)).toEqual(['vault', '172.31.1.8']);
+    clock.now += 500;
+    view(app, vault);
+    held.check();
+    clock.now += AWAY_MS - 1;
+    held.check();
+    expect(told.length).toBe(2);
+    clock.now += 1;
+    held.check();
+    expect(told.slice(2).map(({ reason }) => reason.includes('left this network'))).toEqual([true, true]);
+  });
+
   it('and comes back: neither its name nor its address is told', () => {
     const { clock, view, held, told, deny, app, free } = bench();
     view(app);
@@ -231,7 +256,7 @@ describe('an address', () => {
     clock.now += 60_000;
     const vault = facts('v1', 'vault', '172.31.1.8', NET, 'other');
     view(app, facts('db2', 'db', '172.31.1.7'), vault);
-    expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, false]);
+    expect([at(-2_000), at(-500), at(0), at(AWAY_MS)]).toEqual([false, true, true, true]);
     expect(at(0, '172.31.1.8')).toBe(false); // no neighbour of the same project: its rules will not permit it
     // what was there before was no free neighbour
     clock.now += 60_000;
