@@ -165,10 +165,7 @@ export class NeighbourChanges {
     return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, first);
   }
 
-  /**
-   * By the view. The rules for a neighbour are installed after it has joined, and removed when its veth has gone, which may be before Docker's
-   * event of it.
-   */
+  /** By the view: rules come after a neighbour has joined, and go with its veth, maybe before Docker's event of it. */
   #isFreeSince(id: string, address: string, time: number): boolean {
     const hasJoined = this.#networksOf(id).some((network) => {
       const joined = this.#joined.get(placeKey(network, address)) ?? Number.NEGATIVE_INFINITY;

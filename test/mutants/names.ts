@@ -36,8 +36,8 @@ export const NAMES: readonly Mutant[] = [
     id: 'neighbour-of-any-project',
     what: 'a flow to any container that has just joined is recorded as allowed',
     file: 'src/enforce/neighbour-changes.ts',
-    from: 'hasJoined && isNeighbour(',
-    to: 'hasJoined || isNeighbour(',
+    from: 'return hasJoined && this.#isFree(id, address);',
+    to: 'return hasJoined;',
     killedBy: pure('enforce/neighbour-changes', 'before the rules for it are installed'),
   },
   {
@@ -47,6 +47,22 @@ export const NAMES: readonly Mutant[] = [
     from: ' && !wasAnother;',
     to: ';',
     killedBy: pure('enforce/neighbour-changes', 'before the rules for it are installed'),
+  },
+  {
+    id: 'neighbour-there',
+    what: 'a service that is recreated is an incident when its veth goes before Docker tells that it has',
+    file: 'src/enforce/neighbour-changes.ts',
+    from: 'this.#o.changes.isThere(container, address, names) ||',
+    to: 'false ||',
+    killedBy: pure('enforce/neighbour-changes', 'though its veth and its rules have gone'),
+  },
+  {
+    id: 'neighbour-not-free',
+    what: 'what is denied of a neighbour that is not free is not told while Docker has that neighbour',
+    file: 'src/enforce/neighbour-changes.ts',
+    from: ' && addressesOn(c, network).some((a) => this.#isFree(id, a));',
+    to: ';',
+    killedBy: pure('enforce/neighbour-changes', 'though its veth and its rules have gone'),
   },
   {
     id: 'neighbour-by-hello',
