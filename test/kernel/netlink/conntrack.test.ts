@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
 import { addressBytes } from '../../../src/kernel/netlink/netlink-codec.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
-import { udpIn } from './udp.js';
+import { deliver, udpIn } from './udp.js';
 
 const ENDS = {
   4: { client: '192.0.2.1', server: '192.0.2.2', elsewhere: '198.51.100.9', lo: '127.0.0.1' },
@@ -41,8 +41,7 @@ test('one walk finds flows of both families and ways, and no others', async () =
     const { client, server, elsewhere } = ENDS[family];
     using asker = await udpIn(a, family, client);
     using service = await udpIn(b, family, server, 7000);
-    asker.socket.send('redirected', 53, elsewhere);
-    await until('the datagram', () => service.received.length === 1);
+    await deliver('redirected', asker, service, elsewhere, 53);
   }
   const of = async (...addresses: string[]): Promise<number[]> =>
     (await flows.flowsAmong(new Set(addresses))).map((f) => f.family).sort();
@@ -56,8 +55,7 @@ test.each(FAMILIES)('IPv%i: the destination before DNAT', async (family) => {
   const { client, server, elsewhere } = ENDS[family];
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
-  asker.socket.send('redirected', 53, elsewhere);
-  await until('the datagram', () => service.received.length === 1);
+  await deliver('redirected', asker, service, elsewhere, 53);
   const q = { proto: 'udp', client, clientPort: asker.port, server, serverPort: 7000 } as const;
   expect(flows.lookup(q)).toEqual({ address: elsewhere, port: 53 });
   expect(flows.lookup({ ...q, clientPort: (asker.port % 60000) + 1 })).toBeUndefined();
@@ -80,8 +78,7 @@ test.each(FAMILIES)('IPv%i: a flow without redirect leads to the server itself',
   const { client, server } = ENDS[family];
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
-  asker.socket.send('direct', 7000, server);
-  await until('the datagram', () => service.received.length === 1);
+  await deliver('direct', asker, service, server, 7000);
   const q = { proto: 'udp', client, clientPort: asker.port, server, serverPort: 7000 } as const;
   expect(flows.lookup(q)).toEqual({ address: server, port: 7000 });
 });
@@ -91,13 +88,9 @@ test.each(FAMILIES)('IPv%i: dumps are filtered by each end', async (family) => {
   using asker = await udpIn(a, family, client);
   using local = await udpIn(b, family, lo);
   using service = await udpIn(b, family, server, 7000);
-  // One after the other: the replies to both have the same addresses. When two processors confirm such flows at once, the kernel may drop
-  // one (net/netfilter/nf_conntrack_core.c, nf_ct_resolve_clash).
-  asker.socket.send('1', 7000, server);
-  await until('the first datagram', () => service.received.length === 1);
-  asker.socket.send('2', 53, elsewhere);
+  await deliver('1', asker, service, server, 7000);
+  await deliver('2', asker, service, elsewhere, 53);
   local.socket.send('3', 9, lo);
-  await until('the second datagram', () => service.received.length === 2);
   const count = async (filter: Parameters<Conntrack['flows']>[1]): Promise<number> =>
     (await flows.flows(family, filter)).filter((f) => f.proto === 17).length;
   await until('all flows', async () => (await count({})) === 3);
@@ -117,9 +110,8 @@ test.each(FAMILIES)('IPv%i: deletes this flow and no other', async (family) => {
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
   using other = await udpIn(b, family, server, 7001);
-  asker.socket.send('1', 7000, server);
-  asker.socket.send('1', 7001, server);
-  await until('the datagrams', () => service.received.length === 1 && other.received.length === 1);
+  await deliver('1', asker, service, server, 7000);
+  await deliver('1', asker, other, server, 7001);
   const both = await flows.flows(family, { orig: { src: client } });
   expect(both).toHaveLength(2);
   const flow = both.find((f) => f.orig.dport === 7000);
@@ -137,8 +129,7 @@ test.each(FAMILIES)('IPv%i: answered flows, echo requests, marks and zones', asy
   a.run('busybox', 'ping', '-c', '1', '-W', '2', server);
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
-  asker.socket.send('zoned', 7000, server);
-  await until('the datagram', () => service.received.length === 1);
+  await deliver('zoned', asker, service, server, 7000);
   const all = await flows.flows(family, { orig: { src: client } });
   const echo = all.find((f) => f.proto !== 17);
   expect(echo).toMatchObject({ proto: family === 4 ? 1 : 58, mark: 0x10000001, status: { seenReply: true } });
@@ -156,8 +147,7 @@ test.each(FAMILIES)('IPv%i: flows are found by the bits of their mark that are a
   b.run(IPTABLES[family], '-t', 'mangle', '-A', 'INPUT', '-j', 'CONNMARK', '--set-mark', '0x400000a5');
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
-  asker.socket.send('marked', 7000, server);
-  await until('the datagram', () => service.received.length === 1);
+  await deliver('marked', asker, service, server, 7000);
   const found = async (value: number, mask: number): Promise<number> =>
     (await flows.flows(family, { mark: { value, mask } })).filter((f) => f.proto === 17).length;
   await until('the mark', async () => (await found(0x400000a5, 0xffffffff)) === 1);
@@ -175,8 +165,7 @@ test.each(FAMILIES)(
     b.run(IPTABLES[family], '-t', 'raw', '-A', 'PREROUTING', '-p', 'udp', ...zone);
     using asker = await udpIn(a, family, client, 4501);
     using service = await udpIn(b, family, server, 7000);
-    asker.socket.send('zoned', 7000, server);
-    await until('the datagram', () => service.received.length === 1);
+    await deliver('zoned', asker, service, server, 7000);
     const own = async () =>
       (await flows.flows(family, { orig: { src: client } })).find((f) => f.proto === 17);
     const zoned = await own();
@@ -187,8 +176,7 @@ test.each(FAMILIES)(
     expect(await own()).toMatchObject({ mark: 5 });
     expect(flows.delete(zoned)).toBe(true);
     expect(await own()).toBeUndefined();
-    asker.socket.send('again', 7000, server);
-    await until('the next datagram', () => service.received.length === 2);
+    await deliver('again', asker, service, server, 7000);
     const first = { proto: 17, src: client, sport: asker.port, dst: server, dport: 7000 };
     expect([flows.deleteByOrigin(first), flows.deleteByOrigin(first, 9)]).toEqual([false, true]);
     expect(await own()).toBeUndefined();
@@ -199,9 +187,8 @@ test.each(FAMILIES)('IPv%i: flows told by an end alone, before the rest is read'
   const { client, server, elsewhere } = ENDS[family];
   using asker = await udpIn(a, family, client);
   using service = await udpIn(b, family, server, 7000);
-  asker.socket.send('redirected', 53, elsewhere);
-  asker.socket.send('direct', 7000, server);
-  await until('both datagrams', () => service.received.length === 2);
+  await deliver('redirected', asker, service, elsewhere, 53);
+  await deliver('direct', asker, service, server, 7000);
   const among = async (address: string): Promise<number> => {
     const octets = addressBytes(address) as Buffer;
     const fits = (all: Buffer, at: number): boolean => octets.equals(all.subarray(at, at + octets.length));
