@@ -62,6 +62,14 @@ async function seen(): Promise<string[]> {
     .filter((p) => p.dport !== OBSERVED_PORT)
     .map((p) => `${p.proto} ${p.src}:${p.sport} > ${p.dst}:${p.dport} ${p.flags ?? ''}`);
 }
+/** Addresses of enforced containers in the rules: nobody else can use one of them, and Docker gives those of removed containers again. */
+async function boundAddresses(): Promise<number> {
+  const listed = await lab.inHost(['nft', '-j', 'list', 'set', 'bridge', 'drawbridge', 'enf4'], {
+    check: true,
+  });
+  const parts = JSON.parse(listed.stdout).nftables as { set?: { elem?: unknown[] } }[];
+  return parts.find((part) => part.set)?.set?.elem?.length ?? 0;
+}
 const asks = async (c: Container): Promise<boolean> =>
   (await c.probe('dns', RESOLVER, 'any.fail.test', 'A', '--timeout', 1_000)).ok;
 
@@ -83,6 +91,7 @@ describe('failure: closed', () => {
   });
 
   it.each(['SIGTERM', 'SIGKILL'] as const)('the controller ended by %s', async (signal) => {
+    await waitFor('the rules of removed containers to go', async () => (await boundAddresses()) === 1);
     drawbridge.kill(signal);
     await drawbridge.exited();
     const began = performance.now();
