@@ -10,7 +10,7 @@ import {
   rivalsOf,
 } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
-import { deniesAddress } from '../ruleset/deny-plan.js';
+import { type DenyPlan, deniesAddress } from '../ruleset/deny-plan.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { isNeighbour, mayReach } from '../ruleset/policy-evaluator.js';
 
@@ -25,8 +25,8 @@ export interface FormerPlace {
   /** As neighbours resolve it, lower case. */
   readonly names: ReadonlySet<string>;
   readonly addresses: readonly string[];
-  /** Containers that reached it without an entry. */
-  readonly freeFor: ReadonlySet<string>;
+  /** Containers that reached it without an entry, except for what these plans of theirs denied then. */
+  readonly freeFor: ReadonlyMap<string, DenyPlan | undefined>;
   /** When it left (ms since the epoch). */
   readonly left: number;
 }
@@ -34,16 +34,11 @@ export interface FormerPlace {
 type PlaceOfOwner = Pick<FormerPlace, 'networkId' | 'owner' | 'left'>;
 interface Former extends Omit<FormerPlace, 'label'> {
   readonly facts: ContainerFacts;
-  /** When it left. */
   readonly rivals: readonly ContainerFacts[];
 }
 
-/** Where a flow led, and when it began (ms since the epoch). */
-interface FlowTo {
-  readonly address: string;
-  /** tcp, udp, icmp, or a number of IANA. */
-  readonly proto: string;
-  readonly port: number;
+interface FlowTo extends Pick<Denied, 'address' | 'proto' | 'port'> {
+  /** When it began (ms since the epoch). */
   readonly first: number;
 }
 
@@ -153,16 +148,21 @@ export class NeighbourChanges {
   /**
    * The address of a flow was that of a neighbour that this container reached without an entry, until a moment before the flow began, and
    * no container of another owner had got it by then. Or that of one that had joined a moment before, so that the rules for it were not
-   * installed yet. Deny entries apply to neighbours, too.
+   * installed yet. Deny entries apply to neighbours, too; while it is not known which there are, the answer is no.
    */
   wasFree(id: string, { address, proto, port, first }: FlowTo): boolean {
-    if (deniesAddress(this.#subject(id)?.denied, { dst: address, proto, dport: port })) return false;
+    const isDenied = (plan: DenyPlan | undefined): boolean =>
+      deniesAddress(plan, { dst: address, proto, dport: port });
+    const subject = this.#subject(id);
+    if (isDenied(subject?.denied)) return false;
     const isFree = (p: Former): boolean =>
       p.addresses.includes(address) &&
       p.freeFor.has(id) &&
+      !isDenied(p.freeFor.get(id)) &&
       first - p.left < AWAY_MS &&
       !this.isTaken(p, address, first);
-    return this.#formerOf(id, isFree).length > 0 || this.#isFreeSince(id, address, first);
+    if (this.#formerOf(id, isFree).length > 0) return true;
+    return subject !== undefined && this.#isFreeSince(id, address, first);
   }
 
   /** By the view: rules come after a neighbour has joined, and go with its veth, maybe before Docker's event of it. */
@@ -192,13 +192,12 @@ export class NeighbourChanges {
   isThere(id: string, address: string, names: readonly string[]): boolean {
     const [view, self] = [this.#view, this.#view?.containers.get(id)];
     if (!view || !self) return false;
-    if (names.length === 0) return this.#isFree(id, address);
-    return this.#networksOf(id).some((network) =>
-      neighboursOn(view, self, network).some((c) => {
-        const own = namesOn(view, c, network);
-        return names.some((n) => own.has(n)) && addressesOn(c, network).some((a) => this.#isFree(id, a));
-      }),
+    const named = this.#networksOf(id).flatMap((network) =>
+      neighboursOn(view, self, network)
+        .filter((c) => names.some((name) => namesOn(view, c, network).has(name)))
+        .flatMap((c) => addressesOn(c, network)),
     );
+    return (names.length === 0 ? [address] : named).some((a) => this.#isFree(id, a));
   }
 
   /** A container of another owner got the address of the former neighbour, and had it at that time. */
@@ -221,12 +220,14 @@ export class NeighbourChanges {
     c: ContainerFacts,
     networkId: string,
     addresses: readonly string[],
-  ): ReadonlySet<string> {
-    const isFree = (id: string): boolean => {
-      const subject = this.#subject(id);
-      return subject !== undefined && addresses.some((a) => isNeighbour(subject, a));
-    };
-    return new Set(neighboursOn(before, c, networkId).flatMap(({ id }) => (isFree(id) ? [id] : [])));
+  ): FormerPlace['freeFor'] {
+    return new Map(
+      neighboursOn(before, c, networkId).flatMap(({ id }) => {
+        const subject = this.#subject(id);
+        const isFree = subject !== undefined && addresses.some((a) => isNeighbour(subject, a));
+        return isFree ? [[id, subject.denied] as const] : [];
+      }),
+    );
   }
 
   /** By network and address, of the newest view: this is asked for each flow. */
@@ -294,7 +295,6 @@ interface Held<T extends Denied> {
   readonly event: T;
   /** Undefined: the neighbour has just come, or its departure is not known yet. */
   place: FormerPlace | undefined;
-  readonly find: () => FormerPlace | undefined;
   until: number;
   readonly tell: (event: T) => void;
 }
@@ -321,18 +321,14 @@ export class HeldDenials<T extends Denied> {
   take(event: T, tell: (event: T) => void): boolean {
     const isNews = event.verdict !== 'deny' && event.verdict !== 'would-deny';
     if (this.#isEnded || isNews || event.decidedBy || this.#held.size >= MOST_HELD) return false;
+    const { changes } = this.#o;
     const { container, address } = event;
-    const names = this.#namesIn(event);
     const isNew =
-      this.#o.changes.isThere(container, address, names) ||
-      (event.proto !== 'dns' && this.#o.changes.hasJustJoined(container, address));
-    const had = (p: Pick<FormerPlace, 'names' | 'addresses'>): boolean =>
-      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(address);
-    const find = (): FormerPlace | undefined => this.#o.changes.justLeft(container, had);
-    const place = isNew ? undefined : find();
+      changes.isThere(container, address, this.#namesIn(event)) ||
+      (event.proto !== 'dns' && changes.hasJustJoined(container, address));
+    const place = isNew ? undefined : this.#formerPlace(event);
     if (!place && !isNew) return false;
-    const until = (place?.left ?? this.#o.now()) + AWAY_MS;
-    this.#held.add({ event, place, find, until, tell });
+    this.#held.add({ event, place, until: (place?.left ?? this.#o.now()) + AWAY_MS, tell });
     this.#timer ??= setTimeout(() => this.#tick(), CHECK_MS).unref();
     return true;
   }
@@ -341,10 +337,8 @@ export class HeldDenials<T extends Denied> {
   check(): void {
     const now = this.#o.now();
     for (const held of this.#held) {
-      if (!held.place) {
-        held.place = held.find();
-        if (held.place) held.until = held.place.left + AWAY_MS;
-      }
+      held.place ??= this.#formerPlace(held.event);
+      if (held.place) held.until = held.place.left + AWAY_MS;
       const isBack = this.#isBack(held);
       if (!isBack && now < held.until && !this.#isEnded) continue;
       this.#held.delete(held);
@@ -365,6 +359,14 @@ export class HeldDenials<T extends Denied> {
   #tick(): void {
     this.check();
     this.#timer = this.#held.size > 0 ? setTimeout(() => this.#tick(), CHECK_MS).unref() : undefined;
+  }
+
+  /** Of the neighbour that had the name or the address, and left a moment ago. */
+  #formerPlace(event: T): FormerPlace | undefined {
+    const names = this.#namesIn(event);
+    return this.#o.changes.justLeft(event.container, (p) =>
+      event.proto === 'dns' ? names.some((name) => p.names.has(name)) : p.addresses.includes(event.address),
+    );
   }
 
   /** The name, and the name without each suffix that the resolver of the container adds. */

@@ -18,15 +18,20 @@ const facts = (id: string, service: string, ip4: string, networkId = NET, projec
   }) as unknown as ContainerFacts;
 const networks = new Map([[NET, { id: NET, name: 'shop_default' }]]) as never;
 
+const deniesDb = (...addresses: readonly string[]): DenyClass => {
+  const statics = addresses.map((address) => ({ range: parseCidr(`${address}/32`) }));
+  return { proto: 'tcp', ports: [{ lo: 5432, hi: 5432 }], statics } as never;
+};
 function bench() {
   const clock = { now: 1_000_000 };
   const free = new Set(['172.31.1.2']);
   const denied = { classes: [] as DenyClass[] };
+  const subjects = { denied, isKnown: true };
   const subject = (id: string): Subject =>
-    ({ id, neighbours: [...free], classes: [], denied }) as unknown as Subject;
+    ({ id, neighbours: [...free], classes: [], denied: subjects.denied }) as unknown as Subject;
   const changes = new NeighbourChanges(
     () => clock.now,
-    subject,
+    (id) => (subjects.isKnown ? subject(id) : undefined),
     () => undefined,
   );
   const view = (...all: readonly ContainerFacts[]): void =>
@@ -56,7 +61,7 @@ function bench() {
   view(app, facts('db1', 'db', '172.31.1.2'));
   const wasFree = (address: string, first: number, other: object = {}): boolean =>
     changes.wasFree('app', { address, proto: 'tcp', port: 5432, first, ...other });
-  return { clock, changes, view, held, told, deny, app, free, denied, wasFree };
+  return { clock, changes, view, held, told, deny, app, free, denied, subjects, wasFree };
 }
 const dns = (name: string) => ({ proto: 'dns', port: 53, name });
 
@@ -268,15 +273,28 @@ describe('an address', () => {
 
   it('is not free where a deny entry covers it, whoever has or had it', () => {
     const { clock, wasFree, view, app, denied } = bench();
-    const ranges = [parseCidr('172.31.1.7/32'), parseCidr('172.31.1.2/32')];
-    const statics = ranges.map((range) => ({ range }));
-    denied.classes.push({ proto: 'tcp', ports: [{ lo: 5432, hi: 5432 }], statics } as never);
+    denied.classes = [deniesDb('172.31.1.7', '172.31.1.2')];
     view(app, facts('db2', 'db', '172.31.1.7'));
     for (const address of ['172.31.1.7', '172.31.1.2']) {
       expect(wasFree(address, clock.now)).toBe(false);
       expect(wasFree(address, clock.now, { port: 80 })).toBe(true);
       expect(wasFree(address, clock.now, { proto: 'udp' })).toBe(true);
     }
+  });
+
+  it('was not free where a deny entry covered it until its neighbour left, and is not while no entries are known', () => {
+    const { clock, wasFree, view, app, subjects } = bench();
+    const applied = subjects.denied;
+    subjects.denied = { classes: [deniesDb('172.31.1.2')] };
+    view(app, facts('db2', 'db', '172.31.1.7'));
+    // an entry by name: its plan has the address of the next container by now
+    subjects.denied = applied;
+    expect(wasFree('172.31.1.2', clock.now)).toBe(false);
+    expect(wasFree('172.31.1.2', clock.now, { port: 80 })).toBe(true);
+    expect(wasFree('172.31.1.7', clock.now)).toBe(true);
+    subjects.isKnown = false;
+    expect(wasFree('172.31.1.7', clock.now)).toBe(false);
+    expect(wasFree('172.31.1.2', clock.now, { port: 80 })).toBe(true); // it was known then
   });
 
   it('was free no longer when a container of another owner had it', () => {
