@@ -62,7 +62,10 @@ async function seen(): Promise<string[]> {
     .filter((p) => p.dport !== OBSERVED_PORT)
     .map((p) => `${p.proto} ${p.src}:${p.sport} > ${p.dst}:${p.dport} ${p.flags ?? ''}`);
 }
-/** Addresses of enforced containers in the rules: nobody else can use one of them, and Docker gives those of removed containers again. */
+/**
+ * The number of IPv4 addresses that the rules reserve for enforced containers. Docker assigns the address of a removed container again; until the
+ * service has removed it from the rules, they drop the ARP requests of its next holder.
+ */
 async function boundAddresses(): Promise<number> {
   const listed = await lab.inHost(['nft', '-j', 'list', 'set', 'bridge', 'drawbridge', 'enf4'], {
     check: true,

@@ -12,13 +12,13 @@ export interface UdpEnd extends Disposable {
   readonly received: string[];
 }
 
-/** Repetitions of a datagram, and the time between them: the network and the kernel may lose one. */
+/** How often a datagram is sent at most, and after how many ms again: the kernel may lose one. */
 const TRIES = 20;
 const REPEAT_MS = 250;
 
 /**
- * Sends a datagram, and repeats it until one more has arrived at `to`. Rejects with the error of the socket, or with the counters of both
- * namespaces (nstat, links) when none arrives.
+ * Sends a datagram, and sends it again until `to` has received one more with this text. Rejects with the error of the socket, or with the
+ * counters of both namespaces (nstat, links) when none arrives.
  */
 export async function deliver(
   text: string,
@@ -27,14 +27,15 @@ export async function deliver(
   address: string,
   port: number,
 ): Promise<void> {
-  const before = to.received.length;
+  const arrived = (): number => to.received.filter((one) => one === text).length;
+  const before = arrived();
   for (let n = 0; n < TRIES; n++) {
     await new Promise<void>((resolve, reject) => {
       from.socket.send(text, port, address, (error) => (error === null ? resolve() : reject(error)));
     });
     const until = Date.now() + REPEAT_MS;
-    while (to.received.length === before && Date.now() < until) await sleep(2);
-    if (to.received.length > before) return;
+    while (arrived() === before && Date.now() < until) await sleep(2);
+    if (arrived() > before) return;
   }
   const counters = [from.ns, to.ns].flatMap((ns) => [ns.run('nstat', '-as'), ns.run('ip', '-s', 'link')]);
   throw new Error(`${TRIES} datagrams to [${address}]:${port} did not arrive:\n${counters.join('\n')}`);
