@@ -2,7 +2,7 @@
 import { keptSockets, memoryFile, readMemory } from '../kernel/netlink/kept-sockets.js';
 import { closeDescriptor } from '../kernel/netlink/libc.js';
 import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
-import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
+import { MAX_PAYLOAD, PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
 import type { Logger } from '../lib/log.js';
 import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
@@ -27,22 +27,24 @@ export interface Sources {
   readonly bodies: ConstructorParameters<typeof LargeBodies>[0];
 }
 
-/** Bytes of each packet that are copied: all of it (NFQNL_MAX_COPY_RANGE without its header). */
-const COPY_RANGE = 0xffff - 4;
 /** Copies of SYNs, and of the first bytes of answers. */
 const LOG = { copyRange: ANSWER_BYTES, messageBytes: 512 } as const;
 const MAX_WAITING = 8_192;
 
 export function kernelSources(shape: Pick<KernelConfig, 'checkQueue' | 'datagramQueue' | 'marks'>): Sources {
   const { checkQueue, datagramQueue, marks } = shape;
-  const of = {
-    tcp: { queue: checkQueue },
-    udp: { queue: datagramQueue, isSegmented: true },
-  } as const;
+  const queues = { tcp: checkQueue, udp: datagramQueue };
   return {
     queue: (proto, receive) =>
       new PacketQueue(
-        { ...of[proto], copyRange: COPY_RANGE, maxLength: MAX_WAITING, isPaused: true },
+        {
+          queue: queues[proto],
+          // each segment is evaluated and sent as it is, with its checksum
+          isSegmented: true,
+          copyRange: MAX_PAYLOAD,
+          maxLength: MAX_WAITING,
+          isPaused: true,
+        },
         receive,
       ),
     log: (receive) => new PacketLog({ ...LOG, group: checkQueue, isPaused: true }, receive),

@@ -43,7 +43,7 @@ import {
 import { HttpFlow } from './http-flow.js';
 import { LargeBodies } from './large-bodies.js';
 import { QuicFlow } from './quic-flow.js';
-import { doubtOfHops, readSegment, sequenceOf } from './tcp-segment.js';
+import { readDatagram, readSegment, sequenceOf } from './tcp-segment.js';
 import { judgeNow, keyOfEnds, type VerifiedNames } from './verified-names.js';
 
 export interface ConnectionChecksParts {
@@ -65,7 +65,6 @@ const UNSEEN =
 const LOST = 'the kernel could not report all connections: it must connect again';
 const TCP = 6;
 const UDP = 17;
-const UDP_HEADER = 8;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
@@ -180,7 +179,7 @@ export class ConnectionChecks implements Disposable {
   /** What a server has sent to a container in the host's network: it has passed, but the next packet of the client has not. */
   #answered(bytes: Buffer, header: PacketHeader): void {
     const flow = this.#flows.get(keyOfEnds(reversedEnds('tcp', header)));
-    const read = readSegment({ bytes, header, length: bytes.length, isUnchecked: true });
+    const read = readSegment({ bytes, header });
     if (!flow || flow.check instanceof QuicFlow || !read?.payload.length) return;
     const now = this.#o.now();
     this.#flows.use(flow, now);
@@ -240,15 +239,14 @@ export class ConnectionChecks implements Disposable {
 
   #take(flow: OpenFlow, packet: QueuedPacket, header: PacketHeader, now: number): Outcome {
     const { check } = flow;
-    const { id, payload: bytes, length, isUnchecked } = packet;
+    const { id, payload: bytes, length } = packet;
     if (check instanceof QuicFlow) {
-      const payload = bytes.subarray(header.upperOffset + UDP_HEADER);
       const { mask = 0, requests } = this.#o.shape.marks.check ?? {};
-      const doubt = doubtOfHops(bytes, header);
+      const { payload, doubt } = readDatagram({ bytes, header, length });
       if (doubt !== undefined) return check.refuse(doubt, { id });
       return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
     }
-    const read = readSegment({ bytes, header, length, isUnchecked });
+    const read = readSegment({ bytes, header, length });
     if (!read) return { release: [], drop: [id], state: check.state };
     if (read.payload.length === 0)
       return { release: read.doubt ? [] : [id], drop: read.doubt ? [id] : [], state: check.state };
@@ -352,18 +350,20 @@ export class ConnectionChecks implements Disposable {
   }
 
   #release(flow: OpenFlow, id: number, state: FlowState): void {
-    const mark = this.#flows.take(flow, id);
-    if (mark === undefined) return;
+    const packet = this.#flows.take(flow, id);
+    if (!packet) return;
     this.#counts.released += 1;
     const { held, check } = this.#o.shape.marks;
-    const others = mark & ~(check?.mask ?? 0);
-    this.#queues?.[flow.proto].verdict(id, 'repeat', (others | held | (check?.[state] ?? 0)) >>> 0);
+    const mark = ((packet.mark & ~(check?.mask ?? 0)) | held | (check?.[state] ?? 0)) >>> 0;
+    // what was read, whatever its sender has written into its memory since
+    const content = this.#isFromClient(packet) ? packet.payload : undefined;
+    this.#queues?.[flow.proto].verdict(id, 'repeat', mark, content);
   }
 
   #refuse(flow: OpenFlow, id: number): void {
-    const mark = this.#flows.take(flow, id);
-    if (mark === undefined) return;
-    this.#queues?.[flow.proto].verdict(id, 'repeat', (mark | refusedBits(this.#o.shape)) >>> 0);
+    const packet = this.#flows.take(flow, id);
+    if (!packet) return;
+    this.#queues?.[flow.proto].verdict(id, 'repeat', (packet.mark | refusedBits(this.#o.shape)) >>> 0);
   }
 
   #drop(flow: OpenFlow, id: number): void {

@@ -9,11 +9,8 @@ import { QuicFlow } from './quic-flow.js';
 import { type Exchanged, TlsFlow } from './tls-flow.js';
 import { type FlowEnds, keyOfEnds } from './verified-names.js';
 
-interface WaitingPacket {
-  readonly mark: number;
-  /** Bytes of it, which the kernel keeps, and the readers up to as many. */
-  readonly length: number;
-}
+/** Its bytes are kept here, in the kernel, and in the readers up to as many. */
+type WaitingPacket = Pick<QueuedPacket, 'mark' | 'payload'>;
 export interface OpenFlow extends FlowEnds {
   readonly key: string;
   readonly container: string;
@@ -241,27 +238,27 @@ export class FlowTable {
   }
 
   /** False: too many packets of its container wait already. */
-  hold(flow: OpenFlow, { id, mark, length }: Pick<QueuedPacket, 'id' | 'mark' | 'length'>): boolean {
+  hold(flow: OpenFlow, { id, mark, payload }: WaitingPacket & Pick<QueuedPacket, 'id'>): boolean {
     const share = this.#shareOf(flow.container);
     const { waitingOfOne, bytesOfOne } = this.#bounds;
-    if (share.waiting >= waitingOfOne || share.bytes + length > bytesOfOne) return false;
+    if (share.waiting >= waitingOfOne || share.bytes + payload.length > bytesOfOne) return false;
     share.waiting += 1;
-    share.bytes += length;
-    flow.waiting.set(id, { mark, length });
+    share.bytes += payload.length;
+    flow.waiting.set(id, { mark, payload });
     this.#pending.add(flow);
     return true;
   }
 
-  /** The mark of a packet that waits no longer; undefined: it did not wait. */
-  take(flow: OpenFlow, id: number): number | undefined {
+  /** A packet that waits no longer; undefined: it did not wait. */
+  take(flow: OpenFlow, id: number): WaitingPacket | undefined {
     const packet = flow.waiting.get(id);
     if (!packet) return undefined;
     flow.waiting.delete(id);
     const share = this.#shareOf(flow.container);
     share.waiting -= 1;
-    share.bytes -= packet.length;
+    share.bytes -= packet.payload.length;
     if (flow.waiting.size === 0) this.#pending.delete(flow);
-    return packet.mark;
+    return packet;
   }
 
   done(flow: OpenFlow): void {
@@ -281,7 +278,7 @@ export class FlowTable {
     const waiting = [...flow.waiting];
     flow.waiting.clear();
     share.waiting -= waiting.length;
-    for (const [, { length }] of waiting) share.bytes -= length;
+    for (const [, { payload }] of waiting) share.bytes -= payload.length;
     if (share.flows.size === 0) this.#shares.delete(flow.container);
     return waiting.map(([id]) => id);
   }

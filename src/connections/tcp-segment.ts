@@ -1,4 +1,4 @@
-/** A TCP segment of a queued packet, and whether the server could read other bytes than we do (RFC 9293). */
+/** The TCP segment or the datagram of a queued packet, and whether the server could read other bytes than we do (RFC 9293, RFC 768). */
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 
 export interface TcpSegment {
@@ -10,44 +10,71 @@ export interface TcpSegment {
 }
 
 const FLAG = { syn: 2, rst: 4, ack: 16, urg: 32 } as const;
-const OPTION = { end: 0, none: 1, md5: 19, authentication: 29 } as const;
+const OPTION = { end: 0, none: 1, md5: 19, authentication: 29, multipath: 30 } as const;
 const SEQUENCE_AT = 4;
 const MIN_HEADER = 20;
+const [TCP, UDP] = [6, 17] as const;
 /**
  * Routers between a host and a server: hardly more than 30. A packet with fewer hops left may end on its way, and the server would
  * read what comes in its place.
  */
 const MIN_HOPS = 40;
 
-export interface TcpPacket {
+export interface CapturedPacket {
   /** From the IP header on. */
   readonly bytes: Buffer;
   readonly header: PacketHeader;
-  /** The packet's true length in bytes. */
-  readonly length: number;
-  /** Its checksum is not computed yet: it was sent on this host. */
-  readonly isUnchecked: boolean;
+  /** The packet's true length in bytes. Undefined: of a copy that was cut, and is not evaluated as the server's reading. */
+  readonly length?: number;
 }
 
 /** Undefined when the header of TCP is not whole. */
-export function readSegment({ bytes, header, length, isUnchecked }: TcpPacket): TcpSegment | undefined {
+export function readSegment(packet: CapturedPacket): TcpSegment | undefined {
+  const { bytes, header, length } = packet;
   const at = header.upperOffset;
   if (at + MIN_HEADER > bytes.length) return undefined;
   const headerLength = (bytes.readUInt8(at + 12) >> 4) * 4;
   const payloadAt = at + headerLength;
   if (headerLength < MIN_HEADER || payloadAt > bytes.length) return undefined;
-  const end = header.family === 4 ? Math.min(bytes.length, totalLength(bytes)) : bytes.length;
   const doubt =
-    length > bytes.length
-      ? 'a segment that is too large'
-      : (doubtOf(bytes, header, payloadAt) ??
-        (isUnchecked || hasChecksum(bytes.subarray(0, end), header) ? undefined : 'a wrong checksum'));
+    doubtOf(bytes, header, payloadAt) ?? (length === undefined ? undefined : doubtOfWhole(packet, TCP));
   return {
     seq: bytes.readUInt32BE(at + SEQUENCE_AT),
     ack: bytes.readUInt32BE(at + 8),
-    payload: bytes.subarray(payloadAt, end),
+    payload: bytes.subarray(payloadAt),
     ...(doubt === undefined ? {} : { doubt }),
   };
+}
+
+const UDP_HEADER = 8;
+export interface Datagram {
+  readonly payload: Buffer;
+  /** Why the server may not read these bytes; undefined: nothing speaks against it. */
+  readonly doubt?: string;
+}
+/** A datagram of a queued packet (RFC 768). */
+export function readDatagram(packet: CapturedPacket): Datagram {
+  const { bytes, header } = packet;
+  const at = header.upperOffset;
+  const payload = bytes.subarray(at + UDP_HEADER);
+  const isWhole = at + UDP_HEADER <= bytes.length && bytes.readUInt16BE(at + 4) === bytes.length - at;
+  const doubt = isWhole
+    ? (doubtOfHops(bytes, header) ?? doubtOfWhole(packet, UDP))
+    : 'another length in the header of UDP than in that of IP';
+  return doubt === undefined ? { payload } : { payload, doubt };
+}
+
+/**
+ * The kernel has cut a packet to the length in its header (ip_rcv, ip6_rcv_core), and has written its checksum, before it is queued. A
+ * packet for which that is not so is one that the server could read in another way.
+ */
+function doubtOfWhole({ bytes, header, length }: CapturedPacket, protocol: number): string | undefined {
+  if (length !== bytes.length) return 'it is too large';
+  const { family, upperOffset: at } = header;
+  const said = family === 4 ? bytes.readUInt16BE(2) : 40 + bytes.readUInt16BE(4);
+  if (said !== bytes.length) return 'another length in the header of IP than that of the packet';
+  const isWithout = protocol === UDP && family === 4 && bytes.readUInt16BE(at + 6) === 0;
+  return isWithout || hasChecksum(bytes, header, protocol) ? undefined : 'a wrong checksum';
 }
 
 /** Of a copy that may have no more than the header. Undefined: it has less. */
@@ -55,9 +82,6 @@ export function sequenceOf(bytes: Buffer, { upperOffset }: PacketHeader): number
   const at = upperOffset + SEQUENCE_AT;
   return at + 4 > bytes.length ? undefined : bytes.readUInt32BE(at);
 }
-
-/** Of IPv4; the bytes behind it are padding of a short frame. */
-const totalLength = (bytes: Buffer): number => bytes.readUInt16BE(2);
 
 function doubtOf(
   bytes: Buffer,
@@ -72,8 +96,7 @@ function doubtOf(
   return doubtOfHops(bytes, { family }) ?? doubtOfOptions(bytes, at + MIN_HEADER, payloadAt);
 }
 
-/** Of a datagram as well. */
-export function doubtOfHops(bytes: Buffer, { family }: Pick<PacketHeader, 'family'>): string | undefined {
+function doubtOfHops(bytes: Buffer, { family }: Pick<PacketHeader, 'family'>): string | undefined {
   const hops = bytes.readUInt8(family === 4 ? 8 : 7);
   return hops < MIN_HOPS ? `only ${hops} hops left: it may not arrive` : undefined;
 }
@@ -84,6 +107,7 @@ function doubtOfOptions(bytes: Buffer, from: number, end: number): string | unde
     if (kind === OPTION.end) return undefined;
     if (kind === OPTION.md5 || kind === OPTION.authentication)
       return 'a signature in its options: a server without the key drops it';
+    if (kind === OPTION.multipath) return 'an option of Multipath TCP, by which a server orders its content';
     const length = kind === OPTION.none ? 1 : at + 1 < end ? (bytes[at + 1] as number) : 0;
     if (length < 1 || (kind !== OPTION.none && length < 2) || at + length > end) return 'malformed options';
     at += length;
@@ -91,13 +115,11 @@ function doubtOfOptions(bytes: Buffer, from: number, end: number): string | unde
   return undefined;
 }
 
-const TCP = 6;
-
-/** RFC 9293 3.1, with the pseudo header of IPv4 or IPv6 (RFC 8200 8.1). */
-function hasChecksum(bytes: Buffer, { family, upperOffset }: PacketHeader): boolean {
+/** RFC 9293 3.1 and RFC 768, with the pseudo header of IPv4 or IPv6 (RFC 8200 8.1). */
+function hasChecksum(bytes: Buffer, { family, upperOffset }: PacketHeader, protocol: number): boolean {
   const segment = bytes.subarray(upperOffset);
   const addresses = family === 4 ? bytes.subarray(12, 20) : bytes.subarray(8, 40);
-  let sum = sumOf(addresses) + sumOf(segment) + TCP + segment.length;
+  let sum = sumOf(addresses) + sumOf(segment) + protocol + segment.length;
   while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
   return sum === 0xffff;
 }

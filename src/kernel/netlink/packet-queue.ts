@@ -42,14 +42,11 @@ const PACKET = {
   hwaddr: 9,
   payload: 10,
   capturedOf: 13,
-  skbInfo: 14,
 } as const;
 const CONFIG = { command: 1, params: 2, maxLength: 3, mask: 4, flags: 5 } as const;
 const CONFIG_FLAG = { failOpen: 1, gso: 4 } as const;
 const COMMAND_BIND = 1;
 const COPY_PACKET = 2;
-/** NFQA_SKB_CSUMNOTREADY and NFQA_SKB_GSO. */
-const SKB = { unchecked: 1, gso: 2 } as const;
 
 /** Values of include/uapi/linux/netfilter.h. */
 const VERDICT = { drop: 0, accept: 1, repeat: 4 } as const;
@@ -74,19 +71,14 @@ export interface QueuedPacket {
   readonly payload: Buffer;
   /** The packet's true length in bytes. */
   readonly length: number;
-  /** Several segments in one, without checksums yet. */
-  readonly gso: boolean;
-  /** Its checksum is not computed yet: it was sent on this host. */
-  readonly isUnchecked: boolean;
 }
 
-const attributes = new AttributeTable(PACKET.skbInfo);
+const attributes = new AttributeTable(PACKET.capturedOf);
 export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
   attributes.read(body, 4);
   const header = attributes.start(PACKET.header);
   if (attributes.length(PACKET.header) < 7) return { ok: false, error: 'a queued packet without header' };
   const payload = attributes.copy(PACKET.payload);
-  const skbInfo = attributes.u32be(PACKET.skbInfo);
   return {
     ok: true,
     value: {
@@ -102,8 +94,6 @@ export function decodeQueuedPacket(body: Buffer): Decoded<QueuedPacket> {
       hwaddr: decodeHardwareAddress(attributes.view(PACKET.hwaddr)),
       payload,
       length: attributes.u32be(PACKET.capturedOf, payload.length),
-      gso: (skbInfo & SKB.gso) !== 0,
-      isUnchecked: (skbInfo & SKB.unchecked) !== 0,
     },
   };
 }
@@ -128,10 +118,11 @@ export function bindBody(queue: number, copyRange: number, maxLength: number, is
 }
 
 /**
- * The message of a verdict, which is written again for each packet: a header of netlink, one of nfnetlink, and the attributes verdict and mark.
+ * The message of a verdict, which is written again for each packet: a header of netlink, one of nfnetlink, and the attributes verdict, mark and
+ * payload.
  */
 export class VerdictMessage {
-  readonly #bytes = Buffer.alloc(VERDICT_AT.end);
+  readonly #bytes = Buffer.alloc(VERDICT_AT.payload + MAX_PAYLOAD);
 
   constructor(queue: number) {
     const bytes = this.#bytes;
@@ -142,18 +133,23 @@ export class VerdictMessage {
     bytes.writeUInt16LE(PACKET.verdict, VERDICT_AT.verdict + 2);
     bytes.writeUInt16LE(VERDICT_AT.end - VERDICT_AT.mark, VERDICT_AT.mark);
     bytes.writeUInt16LE(PACKET.mark, VERDICT_AT.mark + 2);
+    bytes.writeUInt16LE(PACKET.payload, VERDICT_AT.end + 2);
   }
 
-  /** Valid until the next call. */
-  of(id: number, verdict: keyof typeof VERDICT, mark?: number): Buffer {
+  /** Valid until the next call. `content`: replaces that of the packet; up to MAX_PAYLOAD bytes, with a mark. */
+  of(id: number, verdict: keyof typeof VERDICT, mark?: number, content?: Buffer): Buffer {
     const bytes = this.#bytes;
-    const length = mark === undefined ? VERDICT_AT.mark : VERDICT_AT.end;
+    let length: number = mark === undefined ? VERDICT_AT.mark : VERDICT_AT.end;
+    if (content !== undefined) {
+      bytes.writeUInt16LE(ATTRIBUTE_HEADER + content.length, VERDICT_AT.end);
+      content.copy(bytes, VERDICT_AT.payload);
+      length = VERDICT_AT.payload + content.length;
+    }
     bytes.writeUInt32LE(length, 0);
     bytes.writeUInt32BE(VERDICT[verdict], VERDICT_AT.verdict + ATTRIBUTE_HEADER);
     bytes.writeUInt32BE(id >>> 0, VERDICT_AT.verdict + ATTRIBUTE_HEADER + 4);
-    if (mark === undefined) return bytes.subarray(0, length);
-    bytes.writeUInt32BE(mark >>> 0, VERDICT_AT.mark + ATTRIBUTE_HEADER);
-    return bytes;
+    if (mark !== undefined) bytes.writeUInt32BE(mark >>> 0, VERDICT_AT.mark + ATTRIBUTE_HEADER);
+    return bytes.subarray(0, length);
   }
 }
 /** Behind the struct nfgenmsg: 4 bytes of header and 8 of verdict and id, 4 of header and 4 of mark. */
@@ -161,7 +157,10 @@ const VERDICT_AT = {
   verdict: MESSAGE_HEADER + 4,
   mark: MESSAGE_HEADER + 16,
   end: MESSAGE_HEADER + 24,
+  payload: MESSAGE_HEADER + 28,
 } as const;
+/** Bytes of a packet that a message can carry: the length of an attribute has 16 bits (NFQNL_MAX_COPY_RANGE). */
+export const MAX_PAYLOAD = 0xffff - ATTRIBUTE_HEADER;
 
 interface QueueCounters {
   /** Packets waiting for a verdict. */
@@ -245,16 +244,20 @@ export class PacketQueue implements Disposable {
    * Decides on a packet, with a new mark if one is given. `repeat` runs the packet through the hook again from its
    * start, with the new mark. `accept` skips all later rules, so that the packet hold never uses it. Never throws: a packet whose
    * verdict the kernel does not take, for example because it is out of memory, waits on, and is dropped with a later verdict.
+   *
+   * `content` replaces the whole packet, IP header included, with a final checksum (nfqnl_mangle of nfnetlink_queue.c). With what was read it
+   * releases these bytes and no others: until then those in the kernel may be in memory that the sender can still write to
+   * (sendfile(2) of a file, the ring of a packet socket).
    */
-  verdict(id: number, verdict: keyof typeof VERDICT, mark?: number): void {
-    if (!this.#send(id, verdict, mark)) return;
+  verdict(id: number, verdict: keyof typeof VERDICT, mark?: number, content?: Buffer): void {
+    if (!this.#send(id, verdict, mark, content)) return;
     this.#counts.verdicts++;
     for (const late of this.#undecided) if (!this.#send(late, 'drop')) return;
   }
 
-  #send(id: number, verdict: keyof typeof VERDICT, mark?: number): boolean {
+  #send(id: number, verdict: keyof typeof VERDICT, mark?: number, content?: Buffer): boolean {
     try {
-      this.#socket.send('verdict on a queued packet', this.#verdict.of(id, verdict, mark));
+      this.#socket.send('verdict on a queued packet', this.#verdict.of(id, verdict, mark, content));
       this.#undecided.delete(id);
       return true;
     } catch (error) {

@@ -51,12 +51,13 @@ function check(bytes: Buffer): void {
   const header = parsePacket(bytes);
   if (!header.ok || header.value.protocol !== 6) return;
   const { upperOffset: at, family } = header.value;
-  const read = readSegment({ bytes, header: header.value, length: bytes.length, isUnchecked: false });
+  const read = readSegment({ bytes, header: header.value, length: bytes.length });
   if (!read) return;
   must(at + 20 + read.payload.length <= bytes.length, 'a payload from beyond the end');
   if (read.doubt !== undefined) return;
-  const end = family === 4 ? Math.min(bytes.length, bytes.readUInt16BE(2)) : bytes.length;
-  const tcp = bytes.subarray(at, end);
+  const said = family === 4 ? bytes.readUInt16BE(2) : 40 + bytes.readUInt16BE(4);
+  must(said === bytes.length, 'two lengths were not seen');
+  const tcp = bytes.subarray(at);
   const pseudo = Buffer.from([0, 6, tcp.length >> 8, tcp.length & 255]);
   must(
     checksum(family === 4 ? bytes.subarray(12, 20) : bytes.subarray(8, 40), pseudo, tcp) === 0,

@@ -49,7 +49,23 @@ interface Sent {
   readonly payload?: Buffer;
   readonly flags?: number;
 }
-/** IPv4 and TCP, without checksums. */
+function checksum(...parts: Buffer[]): number {
+  const bytes = Buffer.concat(parts);
+  let sum = 0;
+  for (let at = 0; at < bytes.length; at++) sum += at % 2 === 0 ? (bytes[at] as number) << 8 : (bytes[at] as number);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
+}
+/** Writes the checksum of TCP or UDP at its place (RFC 9293 3.1). */
+function summed(bytes: Buffer, at: number): Buffer {
+  bytes.writeUInt16BE(0, at);
+  const upper = bytes.subarray(20);
+  const length = Buffer.from([0, bytes[9] as number, upper.length >> 8, upper.length & 255]);
+  bytes.writeUInt16BE(checksum(bytes.subarray(12, 20), length, upper), at);
+  return bytes;
+}
+
+/** IPv4 and TCP. */
 function bytesOf({ from = 1, sport = 40_000, dport = 443, seq, payload = NONE, flags = ACK }: Sent): Buffer {
   const header = Buffer.alloc(40);
   header.writeUInt8(0x45, 0);
@@ -63,7 +79,7 @@ function bytesOf({ from = 1, sport = 40_000, dport = 443, seq, payload = NONE, f
   header.writeUInt32BE(9_000, 28);
   header.writeUInt8(5 << 4, 32);
   header.writeUInt8(flags, 33);
-  return Buffer.concat([header, payload]);
+  return summed(Buffer.concat([header, payload]), 36);
 }
 
 /** The same from the server. */
@@ -83,7 +99,7 @@ interface Datagram {
   /** Of the flow, which the rules write into the mark. */
   readonly state?: 'requests';
 }
-/** IPv4 and UDP, without checksums. */
+/** IPv4 and UDP. */
 function datagramOf({ payload, hops = 64 }: Datagram): Buffer {
   const header = Buffer.alloc(28);
   header.writeUInt8(0x45, 0);
@@ -94,7 +110,7 @@ function datagramOf({ payload, hops = 64 }: Datagram): Buffer {
   header.writeUInt16BE(40_000, 20);
   header.writeUInt16BE(443, 22);
   header.writeUInt16BE(8 + payload.length, 24);
-  return Buffer.concat([header, payload]);
+  return summed(Buffer.concat([header, payload]), 26);
 }
 
 /** `isContinued`: no SYN since the process before is missing. `permits`: the policy. */
@@ -207,7 +223,7 @@ function started(isContinued = false, permits = first) {
     sendAnswer: (seq: number, content: Buffer): string | undefined => {
       id += 1;
       const payload = answerOf(seq, content);
-      const packet = { id, mark: 0, payload, length: payload.length, isUnchecked: true };
+      const packet = { id, mark: 0, payload, length: payload.length };
       receive.get('tcp')?.(packet as unknown as QueuedPacket);
       return verdicts.find(([of]) => of === id)?.[1];
     },
@@ -215,7 +231,7 @@ function started(isContinued = false, permits = first) {
     send: (sent: Sent): string | undefined => {
       id += 1;
       const payload = bytesOf(sent);
-      const packet = { id, mark: markOf(sent), payload, length: payload.length, isUnchecked: true };
+      const packet = { id, mark: markOf(sent), payload, length: payload.length };
       receive.get('tcp')?.(packet as unknown as QueuedPacket);
       return verdicts.find(([of]) => of === id)?.[1];
     },
@@ -223,7 +239,7 @@ function started(isContinued = false, permits = first) {
       id += 1;
       const payload = datagramOf(sent);
       const mark = markOf({ seq: 0 }) | (sent.state ? (marks.check?.[sent.state] ?? 0) : 0);
-      const packet = { id, mark, payload, length: payload.length, isUnchecked: true };
+      const packet = { id, mark, payload, length: payload.length };
       receive.get('udp')?.(packet as unknown as QueuedPacket);
       return verdicts.find(([of]) => of === id)?.[1];
     },

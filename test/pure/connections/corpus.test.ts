@@ -45,7 +45,7 @@ const UDP_HEADER = 8;
 const datagramOf = ({ bytes, header }: RecordedPacket): Buffer =>
   bytes.subarray(header.upperOffset + UDP_HEADER);
 function segmentOf({ bytes, header }: RecordedPacket): TcpSegment {
-  const segment = readSegment({ bytes, header, length: bytes.length, isUnchecked: false });
+  const segment = readSegment({ bytes, header, length: bytes.length });
   if (!segment) throw new Error('no segment of TCP');
   return segment;
 }

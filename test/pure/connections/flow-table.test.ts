@@ -29,7 +29,7 @@ const flow = (container: string): OpenFlow => ({
   queuedAt: 0,
   isNew: true,
 });
-const packet = (id: number, length = 10) => ({ id, mark: 7, length });
+const packet = (id: number, length = 10) => ({ id, mark: 7, payload: Buffer.alloc(length) });
 
 it('a container with too many flows loses its oldest that is idle', () => {
   const table = new FlowTable(BOUNDS);
@@ -62,7 +62,7 @@ it('bounds what waits of one container by its number and its bytes, and gives ro
   expect([1, 2, 3].map((id) => table.hold(x, packet(id)))).toEqual([true, true, false]);
   expect(table.hold(y, packet(4, 900))).toBe(true);
   expect(table.hold(y, packet(5, 200))).toBe(false);
-  expect(table.take(y, 4)).toBe(7);
+  expect(table.take(y, 4)).toMatchObject({ mark: 7 });
   expect(table.take(y, 4)).toBeUndefined();
   expect(table.hold(y, packet(5, 200))).toBe(true);
   expect(table.forget(x)).toEqual([1, 2]);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { readSegment } from '../../../src/connections/tcp-segment.js';
-import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
+import { readDatagram, readSegment } from '../../../src/connections/tcp-segment.js';
+import { type PacketHeader, parsePacket } from '../../../src/kernel/netlink/packet-header.js';
 
 interface Spec {
   readonly flags?: number;
@@ -59,10 +59,33 @@ function checksum(bytes: Buffer): number {
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
   return ~sum & 0xffff;
 }
-function read(bytes: Buffer, more: { length?: number; isUnchecked?: boolean } = {}) {
+interface DatagramSpec {
+  readonly v6: boolean;
+  readonly ttl?: number;
+  /** In the header of UDP; default: the true one. */
+  readonly length?: number;
+  /** Its checksum; default: the right one. */
+  readonly sum?: number;
+}
+function datagram({ v6, ttl = 64, length, sum }: DatagramSpec): Buffer {
+  const bytes = packet({ v6, ttl });
+  const [header, addresses] = v6 ? [40, bytes.subarray(8, 40)] : [20, bytes.subarray(12, 20)];
+  const udp = Buffer.from('9c4001bb000d000068656c6c6f', 'hex');
+  bytes.writeUInt16BE((v6 ? 0 : 20) + udp.length, v6 ? 4 : 2);
+  bytes.writeUInt8(17, v6 ? 6 : 9);
+  udp.writeUInt16BE(length ?? udp.length, 4);
+  udp.writeUInt16BE(sum ?? checksum(Buffer.concat([addresses, Buffer.from([0, 17, 0, udp.length]), udp])), 6);
+  return Buffer.concat([bytes.subarray(0, header), udp]);
+}
+
+function headerOf(bytes: Buffer): PacketHeader {
   const header = parsePacket(bytes);
   if (!header.ok) throw new Error(header.error);
-  return readSegment({ bytes, header: header.value, length: bytes.length, isUnchecked: false, ...more });
+  return header.value;
+}
+const readUdp = (bytes: Buffer) => readDatagram({ bytes, header: headerOf(bytes), length: bytes.length });
+function read(bytes: Buffer, length = bytes.length) {
+  return readSegment({ bytes, header: headerOf(bytes), length });
 }
 
 describe.each([false, true])('a segment (IPv6: %s)', (v6) => {
@@ -79,20 +102,40 @@ describe.each([false, true])('a segment (IPv6: %s)', (v6) => {
     ['URG', { flags: 0x38 }, /urgent/],
     ['few hops', { ttl: 5 }, /5 hops/],
     ['MD5', { options: Buffer.concat([Buffer.from([19, 18]), Buffer.alloc(18)]) }, /signature/],
+    ['Multipath TCP', { options: Buffer.from([30, 4, 0x20, 0]) }, /Multipath/],
     ['broken options', { options: Buffer.from([3, 1, 0, 0]) }, /options/],
   ])('is doubtful with %s', (_, spec, why) => {
     expect(read(packet({ v6, ...spec }))?.doubt).toMatch(why);
   });
-  it('is doubtful with a wrong checksum, unless it has none yet, and when it was not copied as a whole', () => {
+  it('is doubtful with a wrong checksum, and when it was not copied as a whole', () => {
     const bytes = packet({ v6 });
     bytes[bytes.length - 1] = 0;
     expect(read(bytes)?.doubt).toMatch(/checksum/);
-    expect(read(bytes, { isUnchecked: true })?.doubt).toBeUndefined();
-    expect(read(packet({ v6 }), { length: 70_000 })?.doubt).toMatch(/too large/);
+    expect(readSegment({ bytes, header: headerOf(bytes) })?.doubt).toBeUndefined();
+    expect(read(packet({ v6 }), 70_000)?.doubt).toMatch(/too large/);
+  });
+  it.each([0, 39, 60, 65_535])('is doubtful when its header tells another length (%i)', (said) => {
+    const bytes = packet({ v6 });
+    bytes.writeUInt16BE(said, v6 ? 4 : 2);
+    expect(read(bytes)?.doubt).toMatch(/another length/);
+    expect(read(Buffer.concat([packet({ v6 }), Buffer.alloc(2)]))?.doubt).toMatch(/another length/);
   });
 });
 
-it('a segment ends where IPv4 does: what is behind it is no content', () => {
-  const padded = Buffer.concat([packet({ payload: 'hello' }), Buffer.from('padding')]);
-  expect(read(padded)).toEqual({ seq: 1_000, ack: 2_000, payload: Buffer.from('hello') });
+describe.each([false, true])('a datagram (IPv6: %s)', (v6) => {
+  it('has its content', () => {
+    expect(readUdp(datagram({ v6 }))).toEqual({ payload: Buffer.from('hello') });
+  });
+  it.each([
+    ['few hops', { ttl: 5 }, /5 hops/],
+    ['a shorter length', { length: 12 }, /another length in the header of UDP/],
+    ['a longer length', { length: 14 }, /another length in the header of UDP/],
+    ['length 0', { length: 0 }, /another length in the header of UDP/],
+    ['a wrong checksum', { sum: 1 }, /checksum/],
+  ])('is doubtful with %s', (_, spec, why) => {
+    expect(readUdp(datagram({ v6, ...spec })).doubt).toMatch(why);
+  });
+  it('needs a checksum in IPv6 only', () => {
+    expect(readUdp(datagram({ v6, sum: 0 })).doubt).toEqual(v6 ? expect.stringMatching(/checksum/) : undefined);
+  });
 });

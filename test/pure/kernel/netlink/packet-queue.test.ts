@@ -31,6 +31,24 @@ test.each([
   expect(verdicts.of(id, verdict, mark)).toEqual(encodeMessage(QUEUE_MESSAGE.verdict, FLAG.request, 0, body));
 });
 
+test('a verdict carries what the packet is to contain, of any length', () => {
+  const verdicts = new VerdictMessage(QUEUE);
+  for (const length of [0xfffb, 1_500, 41, 0]) {
+    const content = Buffer.alloc(length, length & 255);
+    const attributes = [attribute(2, Buffer.concat([u32be(4), u32be(9)])), attribute(3, u32be(7))];
+    const head = netfilterBody(0, QUEUE, ...attributes);
+    const payload = Buffer.alloc(4 + length);
+    payload.writeUInt16LE(4 + length, 0);
+    payload.writeUInt16LE(10, 2);
+    content.copy(payload, 4);
+    const body = Buffer.concat([head, payload]);
+    expect(verdicts.of(9, 'repeat', 7, content)).toEqual(
+      encodeMessage(QUEUE_MESSAGE.verdict, FLAG.request, 0, body),
+    );
+    expect(verdicts.of(9, 'repeat', 7)).toEqual(encodeMessage(QUEUE_MESSAGE.verdict, FLAG.request, 0, head));
+  }
+});
+
 const HEADER = attribute(1, Buffer.from('0000000508000200', 'hex').subarray(0, 7));
 const HARDWARE = attribute(9, Buffer.from('000600000242ac1100020000', 'hex'));
 const PAYLOAD = attribute(10, Buffer.from('4500', 'hex'));
@@ -67,8 +85,6 @@ test('a queued packet is read from its attributes, of which the last of a type c
       hwaddr: '02:42:ac:11:00:02',
       payload: Buffer.from('4500', 'hex'),
       length: 1_500,
-      gso: true,
-      isUnchecked: true,
     },
   });
 });
@@ -77,7 +93,7 @@ test('what a queued packet does not have is zero, and its length that of its pay
   const read = decodeQueuedPacket(netfilterBody(10, QUEUE, HEADER, PAYLOAD, attribute(3, Buffer.alloc(2))));
   expect(read).toMatchObject({
     ok: true,
-    value: { family: 6, mark: 0, indev: 0, hwaddr: undefined, length: 2, gso: false, isUnchecked: false },
+    value: { family: 6, mark: 0, indev: 0, hwaddr: undefined, length: 2 },
   });
   expect(decodeQueuedPacket(netfilterBody(2, QUEUE, PAYLOAD))).toMatchObject({ ok: false });
   expect(decodeQueuedPacket(Buffer.alloc(2))).toMatchObject({ ok: false });
