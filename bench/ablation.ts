@@ -29,7 +29,8 @@ import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state
 import { IDENTIFY, IDENTITY_TABLE, OWN } from '../src/ruleset/host-identity.js';
 import { makeNetns, type Netns } from '../test/kernel/in-netns.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
-import { Btf, missingBpf } from './bpf.js';
+import { Btf } from '../src/kernel/btf.js';
+import { missingBpf } from './bpf.js';
 import { interleaved, median, quantile, type Side } from './harness.js';
 import {
   Attached,

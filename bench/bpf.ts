@@ -1,9 +1,10 @@
 /**
- * Programs of BPF for measurements: links to hooks, and the offsets of fields of the running kernel from its BTF. Nothing is pinned: maps,
- * programs and links exist as long as their descriptors, which `Programs` closes and which end with the process.
+ * Programs of BPF for measurements, and links to hooks. Nothing is pinned: maps, programs and links exist as long as their descriptors,
+ * which `Programs` closes and which end with the process.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { type BpfField, BpfMap, bpf, type Line, loadProgram, op } from '../src/kernel/bpf.js';
+import { BTF_FILE } from '../src/kernel/btf.js';
 import { closeDescriptor } from '../src/kernel/netlink/libc.js';
 import { withNamespace } from '../src/kernel/netlink/namespace.js';
 
@@ -18,87 +19,6 @@ const KINDS = {
   cgroupOption: { type: 25, attach: 22 },
 } as const;
 export type Kind = keyof typeof KINDS;
-const [BTF_STRUCT, BTF_UNION, BTF_FUNC] = [4, 5, 12] as const;
-const BTF_FILE = '/sys/kernel/btf/vmlinux';
-/** The types of a kernel (Documentation/bpf/btf.rst). */
-export class Btf {
-  readonly #data: Buffer;
-  readonly #strings: number;
-  /** Where the description of each type is. Type 0 is void. */
-  readonly #at: number[] = [0];
-  readonly #ids = new Map<string, number>();
-
-  constructor(data: Buffer = readFileSync(BTF_FILE)) {
-    this.#data = data;
-    const header = data.readUInt32LE(4);
-    const [types, length, strings] = [8, 12, 16].map((o) => data.readUInt32LE(o)) as [number, number, number];
-    this.#strings = header + strings;
-    for (let at = header + types; at < header + types + length; ) {
-      const kind = this.#kind(at);
-      if (kind === BTF_STRUCT || kind === BTF_FUNC)
-        this.#ids.set(`${kind} ${this.#text(data.readUInt32LE(at))}`, this.#at.length);
-      this.#at.push(at);
-      at += 12 + this.#more(kind, data.readUInt16LE(at + 4));
-    }
-  }
-
-  #kind(at: number): number {
-    return (this.#data.readUInt32LE(at + 4) >>> 24) & 0x1f;
-  }
-  /** Bytes that follow the description, by its kind. */
-  #more(kind: number, count: number): number {
-    const each = { 4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12 }[kind];
-    if (each !== undefined) return each * count;
-    return { 1: 4, 3: 12, 14: 4, 17: 4 }[kind] ?? 0;
-  }
-  #text(offset: number): string {
-    const from = this.#strings + offset;
-    return this.#data.toString('latin1', from, this.#data.indexOf(0, from));
-  }
-
-  struct(name: string): number {
-    return this.#id(BTF_STRUCT, name);
-  }
-  func(name: string): number {
-    return this.#id(BTF_FUNC, name);
-  }
-  #id(kind: number, name: string): number {
-    const id = this.#ids.get(`${kind} ${name}`);
-    if (id === undefined) throw new Error(`the BTF of the kernel has no ${name}`);
-    return id;
-  }
-
-  /** The offset of a field in bytes, also of one within members that have no name. */
-  offset(struct: string, field: string): number {
-    const bits = this.#find(this.struct(struct), field);
-    if (bits === undefined || bits % 8 !== 0) throw new Error(`struct ${struct} has no field ${field}`);
-    return bits / 8;
-  }
-  #find(id: number, field: string): number | undefined {
-    const at = this.#at[id] as number;
-    const info = this.#data.readUInt32LE(at + 4);
-    const kind = this.#kind(at);
-    if (kind !== BTF_STRUCT && kind !== BTF_UNION) return undefined;
-    for (let n = 0; n < (info & 0xffff); n++) {
-      const member = at + 12 + n * 12;
-      const [name, type, bits] = [0, 4, 8].map((o) => this.#data.readUInt32LE(member + o)) as [
-        number,
-        number,
-        number,
-      ];
-      // with the flag of the kind, the upper byte is the width of a bit field
-      const from = info >>> 31 ? bits & 0xff_ffff : bits;
-      if (name !== 0) {
-        if (this.#text(name) === field) return from;
-        continue;
-      }
-      const inner = this.#find(type, field);
-      if (inner !== undefined) return from + inner;
-    }
-    return undefined;
-  }
-}
-
 export type Hook = 'input' | 'forward' | 'output';
 const HOOKS: Readonly<Record<Hook, number>> = { input: 1, forward: 2, output: 3 };
 const NFPROTO_IPV4 = 2;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { layoutMarks } from '../src/ruleset/marks.js';
 import type { Lab } from '../test/lab/lab.js';
 import { shape } from '../test/pure/ruleset/sample.js';
-import { Btf } from './bpf.js';
+import { Btf } from '../src/kernel/btf.js';
 import { Attached, designsOf, type Sender, type Site } from './next-design.js';
 
 const CGROUPS = '/sys/fs/cgroup';

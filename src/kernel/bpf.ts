@@ -1,11 +1,11 @@
 /**
- * Programs and maps of BPF over bpf(2), and an assembler for programs of a few instructions (include/uapi/linux/bpf.h). Nothing is pinned:
- * a map or a program exists as long as a descriptor or an attachment refers to it.
+ * Programs and maps of BPF over bpf(2), and an assembler for programs of a few instructions (include/uapi/linux/bpf.h). They exist as long as
+ * a descriptor, an attachment or a name in a file system of BPF refers to them.
  */
 import { getSystemErrorMap } from 'node:util';
 import { addressOf, callBpf, closeDescriptor } from './netlink/libc.js';
 
-const COMMAND = { createMap: 0, lookup: 1, update: 2, delete: 3, load: 5, testRun: 10 } as const;
+const COMMAND = { createMap: 0, lookup: 1, update: 2, delete: 3, load: 5, pin: 6, get: 7, testRun: 10 } as const;
 const MAP_TYPES = { hash: 1, array: 2 } as const;
 /** Elements are allocated when they are added (BPF_F_NO_PREALLOC). */
 const NO_PREALLOC = 1;
@@ -48,6 +48,25 @@ function call(
   return { result, attributes };
 }
 
+/** Gives a program, a map or a link a name in a file system of BPF, with which it outlives this process. Throws BpfError. */
+export function pinObject(fd: number, path: string): void {
+  const name = Buffer.from(`${path}\0`);
+  bpf('keep an object of BPF', COMMAND.pin, [
+    [0, addressOf(name)],
+    [8, fd],
+  ]);
+}
+/** A descriptor of what has this name; undefined: there is nothing. Throws BpfError. */
+export function objectAt(path: string): number | undefined {
+  const name = Buffer.from(`${path}\0`);
+  try {
+    return bpf('open an object of BPF', COMMAND.get, [[0, addressOf(name)]]);
+  } catch (error) {
+    if (error instanceof BpfError && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
 /** An instruction, or the name of a label for the instruction after it. */
 export type Line = Insn | string;
 interface Insn {
@@ -82,6 +101,7 @@ export const op = {
   copy: (dst: number, src: number) => insn(0xbf, dst, src, 0, 0),
   add: (dst: number, value: number) => insn(0x07, dst, 0, 0, value),
   addTo: (dst: number, src: number) => insn(0x0f, dst, src, 0, 0),
+  subtract: (dst: number, src: number) => insn(0x1f, dst, src, 0, 0),
   /** Of 32 bits: the upper half becomes zero. */
   and: (dst: number, mask: number) => insn(0x54, dst, 0, 0, mask),
   /** Of 64 bits. */

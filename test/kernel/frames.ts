@@ -9,7 +9,7 @@ import ctypes, json, os, select, socket, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one backlog, so that frames stay in order
 libc = ctypes.CDLL(None, use_errno=True)
 def answer(ask):
-    at = {}
+    at, raw = {}, {}
     try:
         for name, (ns, dev) in ask['places'].items():
             fd = os.open(ns, os.O_RDONLY)
@@ -18,17 +18,20 @@ def answer(ask):
             at[name] = s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             s.bind((dev, 0))
             s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
-        return run(ask, at)
+            raw[name] = v = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            v.bind((dev, 0))
+            v.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+        return run(ask, at, raw)
     finally:
-        for s in at.values(): s.close()
-def run(ask, at):
+        for s in [*at.values(), *raw.values()]: s.close()
+def run(ask, at, raw):
     waiting = [at[n] for n in ask['marked']]
     names = {s: n for n, s in at.items()}
     out = []
     for n, step in enumerate(ask['steps']):
-        sender = at[step['from']]
+        sender = (raw if step['virtio'] else at)[step['from']]
         sender.setsockopt(socket.SOL_SOCKET, 36, step['mark'])  # SO_MARK
-        for frame in step['frames']: sender.send(bytes.fromhex(frame))
+        for frame in step['frames']: sender.send(bytes.fromhex(step['virtio'] + frame))
         time.sleep(step['restMs'] / 1000)
         marker = bytes.fromhex(ask['marker']) + b'marker %8d' % n
         at[ask['by']].send(marker)
@@ -52,6 +55,26 @@ export interface Step {
   readonly mark?: number;
   /** Longer than another process takes to decide on the frames. */
   readonly restMs?: number;
+  /** Before each frame, for the kernel (packet(7), PACKET_VNET_HDR): what it is to do with the frame on its way. */
+  readonly virtio?: Virtio;
+}
+/** struct virtio_net_hdr. Offsets are from the beginning of the frame. */
+export interface Virtio {
+  /** Where to begin with a checksum, and where to write it from there; undefined: nowhere. */
+  readonly checksum?: { readonly start: number; readonly offset: number };
+  /** VIRTIO_NET_HDR_GSO_*, and the length of a segment. */
+  readonly segments?: { readonly type: number; readonly size: number; readonly header: number };
+}
+export const SEGMENTS = { tcp4: 1, udpFragments: 3, tcp6: 4, udp: 5 } as const;
+function headerOf({ checksum, segments }: Virtio): Buffer {
+  const header = Buffer.alloc(10);
+  header.writeUInt8(checksum ? 1 : 0, 0);
+  header.writeUInt8(segments?.type ?? 0, 1);
+  header.writeUInt16LE(segments?.header ?? 0, 2);
+  header.writeUInt16LE(segments?.size ?? 0, 4);
+  header.writeUInt16LE(checksum?.start ?? 0, 6);
+  header.writeUInt16LE(checksum?.offset ?? 0, 8);
+  return header;
 }
 export interface Seen {
   readonly at: string;
@@ -122,8 +145,9 @@ export function makeHost({ bridges, veths, marker }: Plan): Host {
         marked: marker.at,
         by: marker.by,
         marker: head,
-        steps: steps.map(({ from, frames, mark = 0, restMs = 0 }) => ({
+        steps: steps.map(({ from, frames, mark = 0, restMs = 0, virtio }) => ({
           from,
+          virtio: virtio ? headerOf(virtio).toString('hex') : '',
           mark,
           restMs,
           frames: frames.map((f) => f.toString('hex')),

@@ -2,13 +2,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { Btf } from '../../bench/bpf.js';
+
 import { isReached, renderedDocs } from '../../bench/docs.js';
 import { BENCHES, GOALS } from '../../bench/goals.js';
 import { comparedRow, figure, interleaved, quantile, resampled } from '../../bench/harness.js';
 import { plot } from '../../bench/plot.js';
 import { keptRuns, shownNumber } from '../../bench/results.js';
 import { assembled, op } from '../../src/kernel/bpf.js';
+import { Btf } from '../../src/kernel/btf.js';
 
 const DOCS = join(import.meta.dirname, '../../docs');
 
