@@ -16,6 +16,7 @@ import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { BridgeProgram, PROGRAM_NAME } from '../src/kernel/bridge-program.js';
+import { Btf } from '../src/kernel/btf.js';
 import { Cgroups } from '../src/kernel/cgroups.js';
 import { Dataplane } from '../src/kernel/dataplane.js';
 import { exec } from '../src/kernel/exec.js';
@@ -29,7 +30,6 @@ import type { Cgroup, DesiredInput, Subject } from '../src/ruleset/desired-state
 import { IDENTIFY, IDENTITY_TABLE, OWN } from '../src/ruleset/host-identity.js';
 import { makeNetns, type Netns } from '../test/kernel/in-netns.js';
 import { input, member, shape } from '../test/pure/ruleset/sample.js';
-import { Btf } from '../src/kernel/btf.js';
 import { missingBpf } from './bpf.js';
 import { interleaved, median, quantile, type Side } from './harness.js';
 import {

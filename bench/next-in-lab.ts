@@ -1,10 +1,10 @@
 /** Puts programs of BPF (next-design.ts) in place of some chains of a lab, next to rules of a Drawbridge that is stopped. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { Btf } from '../src/kernel/btf.js';
 import { layoutMarks } from '../src/ruleset/marks.js';
 import type { Lab } from '../test/lab/lab.js';
 import { shape } from '../test/pure/ruleset/sample.js';
-import { Btf } from '../src/kernel/btf.js';
 import { Attached, designsOf, type Sender, type Site } from './next-design.js';
 
 const CGROUPS = '/sys/fs/cgroup';

@@ -8,7 +8,7 @@ import type { Exec } from '../kernel/exec.js';
 import { isRecord } from '../lib/json.js';
 import { detailOf, shownProblem } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
-import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
+import { ARP_TABLE, BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import type { Registry, Session } from './command.js';
@@ -236,7 +236,7 @@ export class Destinations {
 const LONGEST = 2 * 1024 * 1024;
 const LOG_LINES = 2_000;
 /** Packets, bytes and members change with each report, and members are destinations: `-t` leaves them out. */
-const TABLES = [`bridge ${BRIDGE_TABLE}`, BACKSTOP_TABLE, IDENTITY_TABLE];
+const TABLES = [`bridge ${BRIDGE_TABLE}`, BACKSTOP_TABLE, ARP_TABLE, IDENTITY_TABLE];
 const NO_LOG = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** Files by name. What cannot be read is one line that has the reason. */

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../lib/ip.js';
-import { backstopProgram } from '../ruleset/backstop-table.js';
+import { ARP_PROGRAM, backstopProgram } from '../ruleset/backstop-table.js';
 import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
 import { identityProgram, QUEUE, queueProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
@@ -35,7 +35,10 @@ export function planSteps(
 ): Plan {
   const sets = diffSets(desired.sets, observed.sets);
   const tables = FAMILIES.map((f) => tableSteps(f, desired, observed, shape.prefix, open));
-  const backstop = programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop);
+  const backstop = [
+    programScript(shape, ARP_PROGRAM, observed.arp),
+    programScript(shape, backstopProgram(shape, desired.hostNet), observed.backstop),
+  ].join('');
   const identity = identityScripts(shape, desired.identity, observed.identity).map(nftStep);
   const bridge = bridgeScript(shape, desired.bridge, observed.bridge);
   const withCgroups = (names: readonly TableName[]): Step[][] =>

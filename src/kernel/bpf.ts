@@ -5,7 +5,16 @@
 import { getSystemErrorMap } from 'node:util';
 import { addressOf, callBpf, closeDescriptor } from './netlink/libc.js';
 
-const COMMAND = { createMap: 0, lookup: 1, update: 2, delete: 3, load: 5, pin: 6, get: 7, testRun: 10 } as const;
+const COMMAND = {
+  createMap: 0,
+  lookup: 1,
+  update: 2,
+  delete: 3,
+  load: 5,
+  pin: 6,
+  get: 7,
+  testRun: 10,
+} as const;
 const MAP_TYPES = { hash: 1, array: 2 } as const;
 /** Elements are allocated when they are added (BPF_F_NO_PREALLOC). */
 const NO_PREALLOC = 1;

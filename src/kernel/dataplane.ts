@@ -1,5 +1,5 @@
 import type { Family } from '../lib/ip.js';
-import { backstopProgram } from '../ruleset/backstop-table.js';
+import { ARP_PROGRAM, backstopProgram } from '../ruleset/backstop-table.js';
 import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { identityProgram, queueProgram } from '../ruleset/host-identity.js';
@@ -212,6 +212,7 @@ export function expectedAfter(shape: KernelConfig, desired: DesiredState, before
       elements: desired.bridge,
     },
     backstop: { exists: true, rules: programTags(shape, backstopProgram(shape, desired.hostNet)) },
+    arp: { exists: true, rules: programTags(shape, ARP_PROGRAM) },
     identity: identityAfter(shape, desired, before),
     ...(before.nftTables === undefined ? {} : { nftTables: before.nftTables }),
   };

@@ -69,7 +69,9 @@ export class FrameChecks implements Disposable {
       return name;
     });
     this.#state =
-      ours === undefined ? { isOn: true, isKept: false, why: notKept(this.#folder) } : { isOn: true, isKept: true };
+      ours === undefined
+        ? { isOn: true, isKept: false, why: notKept(this.#folder) }
+        : { isOn: true, isKept: true };
     if (ours !== undefined) removeOthers(this.#folder, ours, new Set(names));
   }
 

@@ -12,6 +12,7 @@ import { BridgeFdb, BridgePorts } from './bridge-fdb.js';
 import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './cgroups.js';
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
+import { FrameChecks } from './frame-checks.js';
 import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import { withFastSets } from './ipset-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
@@ -82,6 +83,7 @@ export class Kernel implements AsyncDisposable {
   readonly #cache = new LinkCache(this.linkTable);
   readonly #bridges = new Bridges();
   readonly pastBridge: PastBridge;
+  readonly frames = new FrameChecks();
   #monitor: RouteMonitor | undefined;
   #refresh: (() => void) | undefined;
 
@@ -115,6 +117,7 @@ export class Kernel implements AsyncDisposable {
   /** Follows links and addresses from here on; puts our DNS addresses on lo. */
   async prepare(changed: LinkChangeListener): Promise<void> {
     this.#monitor = this.#follow(changed);
+    this.frames.begin(this.#shape.marks.enforced);
     this.addressTable.add('lo', `${this.#shape.dns.v4}/32`);
     this.addressTable.add('lo', `${this.#shape.dns.v6}/128`);
     await Promise.all([this.own.refresh(), this.pastBridge.prepare()]);
@@ -392,6 +395,7 @@ export class Kernel implements AsyncDisposable {
     this.#elements.close();
     this.flows.close();
     this.bulk.close();
+    this.frames[Symbol.dispose]();
     this.pastBridge.close(); // it may throw
   }
 }

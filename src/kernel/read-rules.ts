@@ -3,7 +3,7 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { deserialize, serialize } from 'node:v8';
 import type { Family } from '../lib/ip.js';
 import { VERSION } from '../lib/version.js';
-import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
+import { ARP_TABLE, BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
 import { IDENTIFY, IDENTITY_TABLE, QUEUE } from '../ruleset/host-identity.js';
@@ -30,19 +30,20 @@ export interface Observed {
   readonly sets: ReadonlyMap<string, SavedSet>;
   readonly bridge: ObservedBridge;
   readonly backstop: ObservedProgram;
+  readonly arp: ObservedProgram;
   /** With what its rules say, if they were read and not predicted. */
   readonly identity: ObservedProgram & { readonly senders?: readonly SenderRule[] };
   /** The list of all tables of nf_tables, as nft prints it. */
   readonly nftTables?: string;
 }
 /** No rule of Drawbridge is installed: the containers of this host were open until now. */
-export const hasNoRules = ({ bridge, backstop, identity, tables }: Observed): boolean =>
-  bridge.rules.length + backstop.rules.length + identity.rules.length === 0 &&
+export const hasNoRules = ({ bridge, backstop, arp, identity, tables }: Observed): boolean =>
+  bridge.rules.length + backstop.rules.length + arp.rules.length + identity.rules.length === 0 &&
   [...tables.values()].every((saved) =>
     [...saved.values()].every((t) => [...t.values()].flat().every((r) => r.hash === undefined)),
   );
 
-type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'identity' | 'nftTables'>;
+type ObservedNft = Pick<Observed, 'bridge' | 'backstop' | 'arp' | 'identity' | 'nftTables'>;
 /** What nf_tables holds. Its generation counts each change of it. */
 export type ObservedRules = Omit<Observed, 'sets'>;
 const SAVE: Readonly<Record<Family, string>> = { 4: 'iptables-save', 6: 'ip6tables-save' };
@@ -159,13 +160,14 @@ async function listNft(run: Exec, indexOf: IndexOf): Promise<ObservedNft> {
     const json = await list(table);
     return json ? parseProgram(json) : ABSENT;
   };
-  const [bridge, backstop, identity] = await Promise.all([
+  const [bridge, backstop, arp, identity] = await Promise.all([
     observeBridge(() => list(`bridge ${BRIDGE_TABLE}`), indexOf),
     program(BACKSTOP_TABLE),
+    program(ARP_TABLE),
     list(IDENTITY_TABLE),
   ]);
   const senders = identity ? { ...parseProgram(identity), senders: parseSenders(identity) } : ABSENT;
-  return { bridge, backstop, identity: senders, nftTables };
+  return { bridge, backstop, arp, identity: senders, nftTables };
 }
 
 /** Lists again while interfaces vanish between nft's listing and our reading of it. */

@@ -7,6 +7,7 @@ import { readParents } from '../enforce/host-cgroups.js';
 import { BridgePorts, releaseVeths } from '../kernel/bridge-fdb.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
+import { releaseFrameChecks } from '../kernel/frame-checks.js';
 import { RESTORE, removalEdits, restoreScript } from '../kernel/iptables-text.js';
 import { endKeeper } from '../kernel/keeper.js';
 import { PolicyRoutes, removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
@@ -19,7 +20,7 @@ import { releaseIngress } from '../kernel/past-bridge.js';
 import { type Observed, observe, setNames } from '../kernel/read-rules.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
 import { isRecord } from '../lib/json.js';
-import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
+import { ARP_TABLE, BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import { isHostResolver } from '../ruleset/host-net.js';
@@ -105,6 +106,7 @@ export async function teardownKernel(config: Config, isRefused = false): Promise
   former.delete(config.kernel.prefix);
   const removed = [
     ...(await releaseIngress()),
+    ...releaseFrameChecks(),
     ...(await teardownFormer(former)),
     ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
   ];
@@ -261,6 +263,7 @@ export async function teardownRules(
   removed.push(...(await removeChains(run, prefix, observed)));
   await removeTable(`bridge ${BRIDGE_TABLE}`, observed.bridge);
   await removeTable(IDENTITY_TABLE, observed.identity);
+  await removeTable(ARP_TABLE, observed.arp);
   removed.push(...(await removeSets(run, prefix, observed)));
   if (before) removed.push(...(await removeLeftovers(run, before)));
   return removed;

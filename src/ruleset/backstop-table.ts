@@ -13,8 +13,11 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   const hasAnswers = hostNet.hasSenders === true && checksNames(shape);
   return {
     table: BACKSTOP_TABLE,
+    // `first` comes before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG).
     // `forward` and `input` come after `security` (50, of iptables-nft 150) and before conntrack confirms; `early` comes before `filter`
     declarations: `
+  set fragmenting { typeof meta mark; size 65535; flags dynamic,timeout; timeout 10s; }
+  chain first { type filter hook prerouting priority -450; policy accept; }
   chain early { type filter hook forward priority -10; policy accept; }
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }
@@ -22,6 +25,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   chain host { }
   chain extended { }${marks.check ? '\n  chain checking { }\n  chain answers { }' : ''}`,
     rules: new Map([
+      ['first', first(marks)],
       ['early', early(shape)],
       ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
       [
@@ -104,6 +108,34 @@ function early(shape: KernelConfig): string[] {
     ...synData(shape),
   ];
 }
+
+/** Frames that a bridge does not forward (IEEE 802.1D): the kernel gives some of them to the host at the port, past all rules for frames. */
+export const TO_RESERVED_GROUP =
+  'meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
+
+export const ARP_TABLE = 'arp drawbridge';
+/** The same for ARP, which no table for IP sees. */
+export const ARP_PROGRAM: NftProgram = {
+  table: ARP_TABLE,
+  declarations: `
+  chain first { type filter hook input priority -450; policy accept; }`,
+  rules: new Map([['first', [TO_RESERVED_GROUP]]]),
+};
+
+/** Fragments a second and container: the memory in which they wait for the others of their packet is one for the host (net.ipv4.ipfrag_high_thresh). */
+const FRAGMENTS = 'update @fragmenting { meta mark limit rate over 20/second burst 60 packets } drop';
+
+/**
+ * Of enforced containers, what must not reach the host's routing: options and extension headers, some of which the kernel gives to programs of the
+ * host before FORWARD (ip(7), IP_ROUTER_ALERT), and more fragments than can wait beside those of others.
+ */
+const first = ({ enforced }: Marks): string[] => [
+  TO_RESERVED_GROUP,
+  `meta mark & ${hex(enforced)} == 0 accept`,
+  ...EXTENDED,
+  `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`,
+  `ip6 nexthdr 44 ${FRAGMENTS}`,
+];
 
 /** Behind all chains of FORWARD. The other rules of the chain would accept such a packet: neighbour discovery is never established. */
 const answered = ({ evaluated }: Marks): string => `meta mark ${hex(evaluated)} meta mark set 0 accept`;

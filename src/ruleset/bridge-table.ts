@@ -72,7 +72,8 @@ const SENDERS: readonly string[] = [
   `iif @strict meta length > ${ARP_LENGTH} drop`,
   'iif @strict arp operation != { request, reply } drop',
   'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
-  'iif @strict arp saddr ip 0.0.0.0 iif . arp saddr ether @macs accept', // an address probe (RFC 5227)
+  // an address probe (RFC 5227), of an address of its own
+  'arp saddr ip 0.0.0.0 meta mark set iif . arp saddr ether . arp daddr ip map @id4 meta mark set 0 accept',
   'iif @strict drop',
   'arp saddr ip @enf4 drop',
   CLAIMING,
@@ -94,6 +95,15 @@ const OWN_SOURCE =
   'icmpv6 type { 133, 135 } meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept';
 const OWN_TARGET =
   'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept';
+/**
+ * Duplicate address detection (RFC 4862 5.4). Who has the address, or asks for it at the same time, as the host for that of a new bridge, takes
+ * it out of use.
+ */
+const PROBE = 'icmpv6 type 135 ip6 saddr ::';
+const OWN_PROBE: readonly string[] = [
+  `${PROBE} iif . icmpv6 taddr @ll6 accept`,
+  `${PROBE} meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept`,
+];
 const OWN_LINK_LOCAL: readonly string[] = [
   'icmpv6 type { 133, 135 } iif . ip6 saddr @ll6 accept',
   'icmpv6 type 136 iif . icmpv6 taddr @ll6 accept',
@@ -123,7 +133,8 @@ const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[] = [
       OWN_SOURCE,
       OWN_TARGET,
       ...OWN_LINK_LOCAL,
-      'icmpv6 type { 133, 135 } ip6 saddr :: accept',
+      'icmpv6 type 133 ip6 saddr :: accept',
+      ...OWN_PROBE,
       'drop',
     ],
   ],
@@ -133,7 +144,11 @@ const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[] = [
       OWN_SOURCE,
       OWN_TARGET,
       ...OWN_LINK_LOCAL,
+      ...OWN_PROBE,
       ...NAMELESS_DISCOVERY,
+      // of a veth that is not enforced; one that is not known yet gets no answer, as for an address that nobody has
+      `${PROBE} icmpv6 taddr != @enf6 meta mark set iif map @loose meta mark set 0 accept`,
+      `${PROBE} drop`,
       'icmpv6 type { 133, 135 } ip6 saddr @enf6 drop',
       'icmpv6 type 136 icmpv6 taddr @enf6 drop',
       CLAIMING,
@@ -341,6 +356,12 @@ const delivery = (E: string): string[] => [
   'ether type { ip, ip6 } drop',
 ];
 
+/**
+ * A tag without a VLAN (IEEE 802.1Q, 6.9): the rules for frames see a tag, and every receiver the packet behind it. With a VLAN it reaches only
+ * a device of that VLAN.
+ */
+const PRIORITY_TAGGED = '@ll,96,16 { 0x8100, 0x88a8 } @ll,116,12 0 drop';
+
 function portRules(marks: Marks): string[] {
   const unknownBase = hex((marks.unknown | marks.enforced) >>> 0);
   const ifindex = `iif & ${hex(marks.ifindexMask)}${marks.shift > 0 ? ` << ${marks.shift}` : ''}`;
@@ -348,6 +369,7 @@ function portRules(marks: Marks): string[] {
     ROUTED,
     'meta iifkind != "veth" accept',
     'iif @exempt accept',
+    PRIORITY_TAGGED,
     ...SENDING,
     'ether type ip6 ip6 hoplimit 255 icmpv6 type { 133, 135, 136 } goto discovery',
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',

@@ -9,7 +9,19 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FrameChecks, releaseFrameChecks } from '../../src/kernel/frame-checks.js';
 import { withNamespace } from '../../src/kernel/netlink/namespace.js';
-import { type Bytes, bytes, ether, etherTypeOf, fragment, ICMP, icmp, ip, tcp, u16, udp } from '../attacks/wire.js';
+import {
+  type Bytes,
+  bytes,
+  ether,
+  etherTypeOf,
+  fragment,
+  ICMP,
+  icmp,
+  ip,
+  tcp,
+  u16,
+  udp,
+} from '../attacks/wire.js';
 import { shape } from '../pure/ruleset/sample.js';
 import { configure, type Host, makeHost, SEGMENTS, type Virtio } from './frames.js';
 
@@ -104,7 +116,10 @@ const HONEST: Readonly<Record<string, Case>> = {
   },
   'datagrams in one': {
     frame: (v) => datagram(v, LONG),
-    virtio: (v) => ({ ...sum(upper(v), 6), segments: { type: SEGMENTS.udp, size: 500, header: upper(v) + 8 } }),
+    virtio: (v) => ({
+      ...sum(upper(v), 6),
+      segments: { type: SEGMENTS.udp, size: 500, header: upper(v) + 8 },
+    }),
   },
 };
 const LIES: Readonly<Record<string, Case>> = {
@@ -150,7 +165,9 @@ describe('control, without them', () => {
     expect(others).toEqual([]);
     expect(seen?.length).toBe(sent.length);
     expect(unhopped(seen ?? sent).equals(unhopped(sent))).toBe(false);
-    expect(unhopped((await arrived(datagram(v)))[0] ?? sent).equals(unhopped(datagram(v).subarray(ETHER)))).toBe(true);
+    expect(
+      unhopped((await arrived(datagram(v)))[0] ?? sent).equals(unhopped(datagram(v).subarray(ETHER))),
+    ).toBe(true);
   });
 });
 /** Without what a router changes: the hops left, and with them the checksum of IPv4. */
@@ -237,7 +254,11 @@ describe('the checks stay', () => {
   });
   it('without the file system they last as long as the process, and say so', async () => {
     const checking = begin(join(folder, 'absent'));
-    expect(checking.state).toMatchObject({ isOn: true, isKept: false, why: expect.stringMatching(/mount -t bpf/) });
+    expect(checking.state).toMatchObject({
+      isOn: true,
+      isKept: false,
+      why: expect.stringMatching(/mount -t bpf/),
+    });
     expect(await passes()).toBe(false);
     checking[Symbol.dispose]();
     expect(await passes()).toBe(true);

@@ -52,7 +52,8 @@ interface Sent {
 function checksum(...parts: Buffer[]): number {
   const bytes = Buffer.concat(parts);
   let sum = 0;
-  for (let at = 0; at < bytes.length; at++) sum += at % 2 === 0 ? (bytes[at] as number) << 8 : (bytes[at] as number);
+  for (let at = 0; at < bytes.length; at++)
+    sum += at % 2 === 0 ? (bytes[at] as number) << 8 : (bytes[at] as number);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
   return ~sum & 0xffff;
 }

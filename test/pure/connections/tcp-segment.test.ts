@@ -136,6 +136,8 @@ describe.each([false, true])('a datagram (IPv6: %s)', (v6) => {
     expect(readUdp(datagram({ v6, ...spec })).doubt).toMatch(why);
   });
   it('needs a checksum in IPv6 only', () => {
-    expect(readUdp(datagram({ v6, sum: 0 })).doubt).toEqual(v6 ? expect.stringMatching(/checksum/) : undefined);
+    expect(readUdp(datagram({ v6, sum: 0 })).doubt).toEqual(
+      v6 ? expect.stringMatching(/checksum/) : undefined,
+    );
   });
 });

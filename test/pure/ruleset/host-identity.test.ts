@@ -54,6 +54,7 @@ const NOTHING: Observed = {
   sets: new Map(),
   bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
   backstop: { exists: false, rules: [] },
+  arp: { exists: false, rules: [] },
   identity: { exists: false, rules: [] },
 };
 const packet: TracePacket = {

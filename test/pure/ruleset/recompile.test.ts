@@ -77,6 +77,7 @@ const NOTHING: Observed = {
   sets: new Map(),
   bridge: { exists: false, rules: [], elements: EMPTY_BRIDGE },
   backstop: { exists: false, rules: [] },
+  arp: { exists: false, rules: [] },
   identity: { exists: false, rules: [] },
 };
 /** Each line of each tool, in any order: sets and chains are independent of each other within a stage. */
