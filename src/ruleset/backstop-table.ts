@@ -32,6 +32,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
         'input',
         [
           ...(hasAnswers ? answersTo(marks, 'answers') : []),
+          ...TO_OTHERS,
           ...chain(marks, ['icmpv6 type { 133, 135, 136 } accept'], 'ct direction original '),
         ],
       ],
@@ -112,6 +113,11 @@ function early(shape: KernelConfig): string[] {
 /** Frames that a bridge does not forward (IEEE 802.1D): the kernel gives some of them to the host at the port, past all rules for frames. */
 export const TO_RESERVED_GROUP =
   'meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
+
+/** The host's stack takes what is for one of its addresses, in a frame that is for a group of others. No bridge hands that on. */
+const TO_OTHERS: readonly string[] = ['ip daddr != 224.0.0.0/4', 'ip6 daddr != ff00::/8'].map(
+  (single) => `meta iifkind "veth" meta pkttype multicast ${single} drop`,
+);
 
 export const ARP_TABLE = 'arp drawbridge';
 /** The same for ARP, which no table for IP sees. */

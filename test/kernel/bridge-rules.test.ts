@@ -25,6 +25,7 @@ import {
   options6,
   tcp,
   u8,
+  u16,
   u32,
   udp,
 } from '../attacks/wire.js';
@@ -145,14 +146,15 @@ describe('ARP', () => {
   it('of an enforced veth: from its own MAC, about its own addresses, no longer than it is', () =>
     check([
       ['a request', 'own', arpFrame(ask(own.mac, own.ip4)), all('own')],
-      ['an address probe', 'own', arpFrame(ask(own.mac, '0.0.0.0')), all('own')],
+      ['an address probe', 'own', arpFrame(ask(own.mac, '0.0.0.0', own.ip4)), all('own')],
+      ["a probe of the victim's address", 'own', arpFrame(ask(own.mac, '0.0.0.0')), []],
       ['in a frame of another MAC', 'own', arpFrame(ask(own.mac, own.ip4, seen.ip4), NOBODY), []],
       ['with data behind it', 'own', arpFrame(bytes(ask(own.mac, own.ip4, seen.ip4), 'data')), []],
       ["the victim's address", 'own', arpFrame(ask(own.mac, victim.ip4, victim.ip4)), []],
       ["the gateway's address", 'own', arpFrame(ask(own.mac, '172.18.0.1')), []],
       ['a free address', 'own', arpFrame(ask(own.mac, '172.18.0.99')), []],
       ['its address at another MAC', 'own', arpFrame(ask(NOBODY, own.ip4, seen.ip4)), []],
-      ['a probe of another MAC', 'own', arpFrame(ask(NOBODY, '0.0.0.0', seen.ip4)), []],
+      ['a probe of another MAC', 'own', arpFrame(ask(NOBODY, '0.0.0.0', own.ip4)), []],
       ['a reverse request', 'own', arpFrame(Buffer.concat([arpOf(3)])), []],
     ]));
 
@@ -187,6 +189,8 @@ const solicit = (src: string, asker: string, of: string = victim.ip6): Bytes =>
   nd({ src, dst: 'ff02::1:ff00:3' }, 135, u32(0), bytes(address(of), option(1, asker)));
 const router = (src: string, asker: string): Bytes =>
   nd({ src, dst: 'ff02::2' }, 133, u32(0), option(1, asker));
+/** Duplicate address detection (RFC 4862 5.4): whoever has the address, or wants it as well, takes it out of use. */
+const probe = (of: string): Bytes => nd({ src: '::', dst: 'ff02::1:ff00:3' }, 135, u32(0), address(of));
 const v6 = (packet: Bytes, src: string = own.mac, dst = '33:33:00:00:00:01'): Bytes =>
   ether(dst, src, 0x86dd, packet);
 
@@ -205,6 +209,12 @@ describe('neighbour discovery', () => {
       ['a solicitation', 'own', v6(solicit(own.ip6, own.mac)), all('own')],
       ['a router solicitation', 'own', v6(router(own.ip6, own.mac)), all('own')],
       ['one without an address', 'own', v6(nd({ src: '::', dst: 'ff02::2' }, 133, u32(0), u8())), all('own')],
+      ['a probe of its address', 'own', v6(probe(own.ip6)), all('own')],
+      ['a probe of its link-local address', 'own', v6(probe(linkLocalOwn)), all('own')],
+      ["a probe of the victim's address", 'own', v6(probe(victim.ip6)), []],
+      ["a probe of the observed one's", 'own', v6(probe(seen.ip6)), []],
+      ["a probe of the gateway's", 'own', v6(probe('fd00:18::ff')), []],
+      ["a probe of the gateway's link-local address", 'own', v6(probe(linkLocal(BRIDGE))), []],
       ['of its link-local address', 'own', v6(advertise(linkLocalOwn, own.mac)), all('own')],
       ['from its link-local address', 'own', v6(solicit(linkLocalOwn, own.mac, seen.ip6)), all('own')],
       ['a frame of another MAC', 'own', v6(solicit(own.ip6, own.mac, free.ip6), NOBODY), []],
@@ -259,6 +269,9 @@ describe('neighbour discovery', () => {
     check([
       ['its own', 'seen', v6(advertise(seen.ip6, seen.mac), seen.mac), all('seen')],
       ["an enforced one's", 'seen', v6(advertise(victim.ip6, seen.mac), seen.mac), []],
+      ['a probe of its own', 'seen', v6(probe(seen.ip6), seen.mac), all('seen')],
+      ["a probe of an enforced one's", 'seen', v6(probe(victim.ip6), seen.mac), []],
+      ['a probe of an unknown veth', 'fresh', v6(probe(linkLocal(BRIDGE)), fresh.mac), []],
       ['asked as if by an enforced one', 'seen', v6(solicit(own.ip6, seen.mac), seen.mac), []],
       ['for a router as if by an enforced one', 'seen', v6(router(own.ip6, seen.mac), seen.mac), []],
       ["a container's, of a build step", 'build', v6(advertise(seen.ip6, build.mac), build.mac), []],
@@ -296,6 +309,9 @@ describe('neighbour discovery', () => {
 
 const datagram = (src: string, dst: string, data: string, port = 4601): Bytes =>
   ip({ src, dst }, 17, udp({ src, dst }, 4600, port, data));
+/** IEEE 802.1Q. A receiver takes a frame of VLAN 0 as one without a tag. */
+const tagged = (vlan: number, made: Bytes, type = 0x8100): Bytes =>
+  bytes(made.subarray(0, 12), u16(type, vlan), made.subarray(12));
 const frame = (packet: Bytes, src: string, dst: string): Bytes =>
   ether(dst, src, etherTypeOf(packet), packet);
 
@@ -344,6 +360,9 @@ describe.each(['ip4', 'ip6'] as const)('packets, %s', (v) => {
       ['to another', 'seen', frame(segment(80), seen.mac, BROADCAST), all('seen')],
       ['to a closed port, to all', 'seen', frame(segment(6379), seen.mac, BROADCAST), all('seen')],
       ['to a closed port of its MAC', 'seen', frame(segment(6379), seen.mac, free.mac), []],
+      ['the same with a priority', 'seen', tagged(0, frame(segment(6379), seen.mac, free.mac)), []],
+      ['with another tag', 'seen', tagged(0, frame(segment(6379), seen.mac, free.mac), 0x88a8), []],
+      ['of a VLAN', 'seen', tagged(5, frame(segment(80), seen.mac, free.mac)), ['free']],
     ]);
   });
 

@@ -6,7 +6,19 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/desired-state.js';
-import { type Bytes, ether, etherTypeOf, ip, udp } from '../attacks/wire.js';
+import {
+  arp,
+  type Bytes,
+  ether,
+  etherTypeOf,
+  fragment,
+  ICMP,
+  icmp,
+  ip,
+  u8,
+  u16,
+  udp,
+} from '../attacks/wire.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { configure, type Host, makeHost } from './frames.js';
 
@@ -29,7 +41,7 @@ beforeAll(() => {
   host = makeHost({
     bridges: { br0: { mac: BRIDGE, addresses: [`${GATEWAY.ip4}/16`, `${GATEWAY.ip6}/64`] } },
     veths: { ...VETHS, uplink: UPLINK },
-    marker: { by: 'free', at: ['br0', 'own', 'observed'] },
+    marker: { by: 'free', at: ['br0', 'own', 'observed', 'fresh'] },
   });
   const neighbour = (address: string, mac: string, dev: string): string =>
     `neigh add ${address} lladdr ${mac} dev ${dev} nud permanent`;
@@ -185,4 +197,113 @@ it('with filter emptied, the two behind it hold without one another, and togethe
   expect(await passes()).toEqual([]);
   expect(await passes({ by: 'fresh' })).toEqual([]);
   expect(await passes({ to: GATEWAY })).toEqual([]);
+});
+
+describe('what a port gives to the host, and not to its bridge (IEEE 802.1D)', () => {
+  const GROUPS = ['01:80:c2:00:00:02', '01:80:c2:00:00:03', '01:80:c2:00:00:0e', '01:80:c2:00:00:0f'];
+  const SENDERS = ['own', 'observed', 'fresh'] as const;
+  type By = (typeof SENDERS)[number];
+  const nft = (...words: readonly string[]): unknown => host.ns.run('nft', ...words);
+  /** Echo requests to the host, whose answers go to what they have as their source: families that are answered. */
+  async function answered(by: By): Promise<string[]> {
+    const asked = FAMILIES.flatMap((v) =>
+      GROUPS.map((group): Bytes => {
+        const e = { src: OUTSIDE[v], dst: GATEWAY[v] };
+        const of = v === 'ip4' ? ICMP.v4 : ICMP.v6;
+        const echo = ip(e, of, icmp(e, v === 'ip4' ? 8 : 128, 0, u16(1, 1), 'echo'));
+        return ether(group, VETHS[by].mac, etherTypeOf(echo), echo);
+      }),
+    );
+    const seen = await host.send(asked.map((frame) => ({ from: by, frames: [frame] })));
+    const replies = seen.flat().filter((s) => s.at === 'uplink' && s.frame.includes('echo'));
+    return FAMILIES.flatMap((v) =>
+      replies.filter((s) => (etherTypeOf(s.frame.subarray(14)) === 0x0800) === (v === 'ip4')).map(() => v),
+    );
+  }
+  async function resolved(by: By): Promise<number> {
+    const ask = arp({ op: 1, sha: VETHS[by].mac, spa: VETHS[by].ip4, tpa: GATEWAY.ip4 });
+    const frames = GROUPS.map((group) => ether(group, VETHS[by].mac, 0x0806, ask));
+    const seen = await host.send(frames.map((frame) => ({ from: by, frames: [frame] })));
+    return seen.flat().filter((s) => s.at === by && s.frame.readUInt16BE(12) === 0x0806).length;
+  }
+  beforeAll(() => {
+    const of = ['all', ...SENDERS].map((dev) => `net.ipv4.conf.${dev}.rp_filter=0`);
+    host.ns.run('sysctl', '-qw', ...of);
+  });
+  const each = [...GROUPS.map(() => 'ip4'), ...GROUPS.map(() => 'ip6')];
+
+  it.each(SENDERS)(
+    'control: the host answers what %s sends there, if both layers are emptied',
+    async (by) => {
+      await only();
+      nft('flush', 'table', 'arp', 'drawbridge');
+      expect(await answered(by)).toEqual(each);
+      expect(await resolved(by)).toBe(GROUPS.length);
+    },
+  );
+  it.each(SENDERS)('is dropped before all rules (%s)', async (by) => {
+    await only('backstop');
+    nft('flush', 'chain', 'inet', 'drawbridge_backstop', 'input');
+    expect(await answered(by)).toEqual([]);
+    expect(await resolved(by)).toBe(0);
+  });
+  it.each(SENDERS)('is dropped on its way into the host, too (%s)', async (by) => {
+    await only('backstop');
+    nft('flush', 'chain', 'inet', 'drawbridge_backstop', 'first');
+    expect(await answered(by)).toEqual([]);
+  });
+});
+
+describe('before the host puts fragments together, and reads options', () => {
+  const INCOMPLETE = 200;
+  /** What the first chain leaves for the host: fragments, and packets with options. */
+  async function found(frames: readonly Bytes[]): Promise<{ fragments: number; options: number }> {
+    const count = [
+      'ip frag-off & 0x3fff != 0 counter',
+      'ip6 nexthdr 44 counter',
+      'ip hdrlength != 5 counter',
+      'ip6 nexthdr { 0, 43, 60 } counter',
+    ].map((rule) => `iif "br0" ${rule};`);
+    const hook = 'type filter hook prerouting priority -440;';
+    host.ns.run('nft', `table inet counted { chain after { ${hook} ${count.join(' ')} }; }`);
+    await host.send([{ from: 'own', frames }]);
+    const counted = host.ns.run('nft', 'list', 'table', 'inet', 'counted');
+    host.ns.run('nft', 'delete', 'table', 'inet', 'counted');
+    const [v4 = 0, v6 = 0, options4 = 0, options6 = 0] = [...counted.matchAll(/packets (\d+)/g)].map((m) =>
+      Number(m[1]),
+    );
+    return { fragments: v4 + v6, options: options4 + options6 };
+  }
+  const framed = (packet: Bytes): Bytes => ether(BRIDGE, VETHS.own.mac, etherTypeOf(packet), packet);
+  const ends = (v: (typeof FAMILIES)[number]) => ({ src: VETHS.own[v], dst: OUTSIDE[v] });
+  /** First fragments without their rest, which the kernel would keep for 30 s. */
+  const incomplete = (v: (typeof FAMILIES)[number], from: number): Bytes[] =>
+    Array.from({ length: INCOMPLETE }, (_, n) =>
+      framed(fragment(ends(v), 17, udp(ends(v), 40_000, 9, 'x'.repeat(160)), 0, 64, from + n)),
+    );
+  const alert = (): Bytes[] =>
+    FAMILIES.map((v) => {
+      const datagram = udp(ends(v), 40_000, 9, 'alert');
+      return framed(
+        v === 'ip4'
+          ? ip(ends(v), 17, datagram, { options: u8(148, 4, 0, 0) })
+          : ip(ends(v), 0, Buffer.concat([u8(17, 0, 5, 2, 0, 0, 1, 0), datagram])),
+      );
+    });
+
+  it('fragments of one container are bounded, and options are dropped', async () => {
+    await only('backstop');
+    const { fragments } = await found([...incomplete('ip4', 1_000), ...incomplete('ip6', 1_000)]);
+    expect(fragments).toBeGreaterThanOrEqual(60); // a datagram of 64 KB
+    expect(fragments).toBeLessThan(100);
+    expect(await found(alert())).toEqual({ fragments: 0, options: 0 });
+  });
+  it('control: without the first chain they come to the host', async () => {
+    host.ns.run('nft', 'flush', 'chain', 'inet', 'drawbridge_backstop', 'first');
+    expect(await found([...incomplete('ip4', 3_000), ...incomplete('ip6', 3_000)])).toEqual({
+      fragments: 2 * INCOMPLETE,
+      options: 0,
+    });
+    expect(await found(alert())).toEqual({ fragments: 0, options: 2 });
+  });
 });

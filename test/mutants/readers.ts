@@ -348,14 +348,14 @@ const DATAGRAMS: readonly Mutant[] = [
   segment(
     'read-tcp-checksum',
     'a segment with a wrong checksum counts',
-    ['isUnchecked || hasChecksum', 'true || hasChecksum'],
+    ['isWithout || hasChecksum', 'true || hasChecksum'],
     pure('tcp-segment', 'is doubtful with a wrong checksum'),
   ),
   segment(
     'read-tcp-trailer',
     'bytes behind the IP packet are read as content',
-    ['header.family === 4 ? Math.min(bytes.length, totalLength(bytes)) : bytes.length', 'bytes.length'],
-    pure('tcp-segment', 'ends where IPv4 does'),
+    ['said !== bytes.length', 'said > bytes.length'],
+    pure('tcp-segment', 'is doubtful when its header tells another length'),
   ),
 ];
 

@@ -7,6 +7,7 @@ import { COVERAGE } from './coverage.js';
 import { DENY } from './deny.js';
 import { DNS } from './dns.js';
 import { FIGURES } from './figures.js';
+import { FRAMES } from './frames.js';
 import { LABELS } from './labels.js';
 import { LAN } from './lan.js';
 import { LAYERS } from './layers.js';
@@ -21,6 +22,7 @@ import { START } from './start.js';
 
 export const MUTANTS: readonly Mutant[] = [
   RULES,
+  FRAMES,
   LAYERS,
   NEIGHBOURS,
   BRIDGE,

@@ -1,0 +1,122 @@
+/** What a packet is when it leaves, and what reaches the host past the rules for frames. */
+import type { Mutant } from './mutant.js';
+
+const CHECK = 'src/kernel/frame-check.ts';
+const TABLE = 'src/ruleset/backstop-table.ts';
+const PORTS = 'src/ruleset/bridge-table.ts';
+const QUEUE = 'src/connections/connection-checks.ts';
+const by = (test: string) => ({ file: 'test/kernel/frame-check.test.ts', test, only: true });
+const layers = (test: string) => ({ file: 'test/kernel/layers.test.ts', test, only: true });
+const check = (id: string, what: string, from: string, to: string, test: string): Mutant => ({
+  id,
+  what,
+  file: CHECK,
+  from,
+  to,
+  killedBy: by(test),
+});
+
+export const FRAMES: readonly Mutant[] = [
+  check(
+    'frame-start',
+    'a checksum may begin anywhere',
+    "    op.whenDiffers(0, 7, 'drop'),\n",
+    '',
+    'a checksum in the destination does not',
+  ),
+  check(
+    'frame-place',
+    'a checksum may be written anywhere behind the header of IP',
+    "      op.when(2, '!=', checksum, 'drop'),\n",
+    '',
+    'a checksum in the port does not',
+  ),
+  check(
+    'frame-protocol',
+    'a checksum of a protocol that has none is written',
+    "      `not ${number}`,\n    ]),\n\n    'drop',\n",
+    "      `not ${number}`,\n    ]),\n    op.jump('accept'),\n\n    'drop',\n",
+    'a checksum of a protocol that has none does not',
+  ),
+  check(
+    'frame-fragment',
+    'a checksum is written into a fragment of IPv4',
+    "          op.when(2, '==', 0, 'linear'),\n          ...whenPartial('drop'),\n",
+    "          op.when(2, '==', 0, 'linear'),\n",
+    'a checksum in a fragment does not',
+  ),
+  check(
+    'frame-length',
+    'a packet that tells no length passes',
+    "    op.when(0, '!=', 0, 'protocol'),\n",
+    "    op.jump('protocol'),\n",
+    'a segment whose header of IP tells no length, which the kernel takes from the buffer does not pass',
+  ),
+  check(
+    'frame-group',
+    'frames to reserved groups reach the host at a port',
+    "    op.when(0, '==', VETH, 'drop'),\n",
+    '',
+    'frames of other to reserved groups do not reach the host',
+  ),
+  {
+    id: 'first-group',
+    what: 'the same by the rules, where the kernel has no such programs',
+    file: TABLE,
+    from: '  TO_RESERVED_GROUP,\n  `meta mark',
+    to: '  `meta mark',
+    killedBy: layers('is dropped before all rules (own)'),
+  },
+  {
+    id: 'first-group-arp',
+    what: 'the same for ARP',
+    file: TABLE,
+    from: "rules: new Map([['first', [TO_RESERVED_GROUP]]]),",
+    to: "rules: new Map([['first', []]]),",
+    killedBy: layers('is dropped before all rules (own)'),
+  },
+  {
+    id: 'input-group',
+    what: 'what is for the host in a frame for a group comes to its programs, when the first chain is emptied',
+    file: TABLE,
+    from: '          ...TO_OTHERS,\n',
+    to: '',
+    killedBy: layers('is dropped on its way into the host, too (own)'),
+  },
+  {
+    id: 'first-options',
+    what: 'a program of the host reads packets with options before they are evaluated',
+    file: TABLE,
+    from: '  ...EXTENDED,\n  `ip frag-off',
+    to: '  `ip frag-off',
+    killedBy: layers('fragments of one container are bounded, and options are dropped'),
+  },
+  {
+    id: 'first-fragments',
+    what: 'one container fills the memory in which fragments wait',
+    file: TABLE,
+    from: '  `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`,\n',
+    to: '',
+    killedBy: layers('fragments of one container are bounded, and options are dropped'),
+  },
+  {
+    id: 'port-tag',
+    what: 'a frame with a tag without a VLAN passes the rules for packets, and its receiver takes it as one',
+    file: PORTS,
+    from: '    PRIORITY_TAGGED,\n',
+    to: '',
+    killedBy: {
+      file: 'test/kernel/bridge-rules.test.ts',
+      test: 'of others: to enforced containers by way of the host, to what is closed not at all',
+      only: true,
+    },
+  },
+  {
+    id: 'release-as-read',
+    what: 'a packet is released with what its sender has written into it since it was read',
+    file: QUEUE,
+    from: 'const content = this.#isFromClient(packet) ? packet.payload : undefined;',
+    to: 'const content = undefined;',
+    killedBy: { file: 'test/live/connection-names.test.ts', test: 'as it was read' },
+  },
+];
