@@ -115,11 +115,14 @@ afterAll(() => {
   host[Symbol.dispose]();
 });
 
+/** What a frame carries; a packet socket sees no tag. */
+const contentOf = (frame: Bytes): Bytes =>
+  frame.subarray([0x8100, 0x88a8].includes(frame.readUInt16BE(12)) ? 18 : 14);
 /** The places at which one of the frames is seen, whatever has become of its MACs. */
 const places = (frames: readonly Bytes[], found: readonly Seen[]): string[] =>
   [
     ...new Set(
-      found.filter((s) => frames.some((f) => f.subarray(14).equals(s.frame.subarray(14)))).map((s) => s.at),
+      found.filter((s) => frames.some((f) => contentOf(f).equals(contentOf(s.frame)))).map((s) => s.at),
     ),
   ].sort();
 async function arrives(steps: readonly Step[]): Promise<string[][]> {

@@ -135,6 +135,10 @@ const LIES: Readonly<Record<string, Case>> = {
     frame: (v) => segment(v),
     virtio: (v) => sum(upper(v) - 2, 18),
   },
+  'a checksum of other bytes, at the same distance': {
+    frame: (v) => segment(v),
+    virtio: (v) => sum(upper(v) - 12, 16),
+  },
   'a checksum of a protocol that has none': {
     frame: (v) => framed(ip(ends(v), 253, bytes(TEXT))),
     virtio: (v) => sum(upper(v), 6),

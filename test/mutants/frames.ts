@@ -22,7 +22,7 @@ export const FRAMES: readonly Mutant[] = [
     'a checksum may begin anywhere',
     "    op.whenDiffers(0, 7, 'drop'),\n",
     '',
-    'a checksum in the destination does not',
+    'a checksum of other bytes, at the same distance does not',
   ),
   check(
     'frame-place',

@@ -108,7 +108,7 @@ export const NEIGHBOURS: readonly Mutant[] = [
     file: FILE,
     from: '      `${PROBE} drop`,\n',
     to: '',
-    killedBy: ND,
+    killedBy: ND_OTHERS,
   },
   {
     id: 'nd-gateway',
