@@ -3,8 +3,7 @@
  * which `Programs` closes and which end with the process.
  */
 import { existsSync } from 'node:fs';
-import { type BpfField, BpfMap, bpf, type Line, loadProgram, op } from '../src/kernel/bpf.js';
-import { BTF_FILE } from '../src/kernel/btf.js';
+import { type BpfField, BpfMap, BTF_FILE, bpf, type Line, loadProgram, op } from '../src/kernel/bpf.js';
 import { closeDescriptor } from '../src/kernel/netlink/libc.js';
 import { withNamespace } from '../src/kernel/netlink/namespace.js';
 

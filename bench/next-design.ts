@@ -5,8 +5,8 @@
  * those that it drops.
  */
 import { closeSync, constants, openSync } from 'node:fs';
+import type { Btf } from '../src/kernel/bpf.js';
 import { type BpfMap, HELPERS, type Line, op, SK_BUFF } from '../src/kernel/bpf.js';
-import type { Btf } from '../src/kernel/btf.js';
 import { BACKSTOP_TABLE } from '../src/ruleset/backstop-table.js';
 import { IDENTIFY, IDENTITY_TABLE } from '../src/ruleset/host-identity.js';
 import { hex, type Marks, markOf } from '../src/ruleset/marks.js';

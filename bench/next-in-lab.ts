@@ -1,7 +1,7 @@
 /** Puts programs of BPF (next-design.ts) in place of some chains of a lab, next to rules of a Drawbridge that is stopped. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Btf } from '../src/kernel/btf.js';
+import { Btf } from '../src/kernel/bpf.js';
 import { layoutMarks } from '../src/ruleset/marks.js';
 import type { Lab } from '../test/lab/lab.js';
 import { shape } from '../test/pure/ruleset/sample.js';

@@ -3,6 +3,7 @@ import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
+import type { Kernel } from '../kernel/kernel.js';
 import { atNext } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
@@ -113,6 +114,7 @@ export interface CoverageParts {
   readonly hostMode: HostMode;
   readonly lan: NetnsRules;
   readonly hostWatch: HostWatch;
+  readonly kernel: Kernel;
 }
 
 /** All that is known about a container's coverage now. */
@@ -196,6 +198,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
     policy,
     networks: view.networks,
     managed,
+    frames: parts.kernel.frames.state,
     hostNetwork: {
       senders: parts.applied.value?.hosts,
       mode: policy.mode,

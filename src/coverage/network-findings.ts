@@ -1,3 +1,4 @@
+import type { FrameCheckState } from '../kernel/frame-checks.js';
 import type { LanStatus } from '../netns-rules/netns-rules.js';
 import { type ContainerFacts, isWithoutGateway, type NetworkFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
@@ -12,6 +13,7 @@ export interface NetworkPlace {
   readonly managed: ReadonlySet<string>;
   readonly hostNetwork: HostNetworkFacts;
   readonly lan: LanFacts;
+  readonly frames: FrameCheckState;
 }
 
 /** Why traffic of these drivers does not pass the FORWARD chain of the host. */
@@ -25,7 +27,35 @@ export function networkFindings(c: ContainerFacts, place: NetworkPlace): Finding
   const { holder } = place;
   const shared = holder.id === c.id ? [] : [sharedWith(c, holder)];
   if (holder.networkMode === 'host') return [...shared, ...hostNetworkFindings(holder, c, place.hostNetwork)];
-  return [...shared, ...holder.endpoints.flatMap((e) => networkFinding(e.networkId, place))];
+  const isBridged = holder.endpoints.some((e) => place.managed.has(e.networkId));
+  return [
+    ...shared,
+    ...holder.endpoints.flatMap((e) => networkFinding(e.networkId, place)),
+    ...(isBridged && place.lan.mode === 'enforce' ? bridgedFrames(place) : []),
+  ];
+}
+
+/** Undefined when frames are checked before all rules, also while the service does not run. */
+export function frameFinding({
+  isOn,
+  isKept,
+  why = '',
+}: FrameCheckState): Omit<Finding, 'state'> | undefined {
+  if (isOn && isKept) return undefined;
+  return {
+    code: 'frames',
+    detail: isOn
+      ? `frames of containers with NET_RAW are checked before all rules only while the service runs: ${why}`
+      : `frames are not checked before all rules: a container with NET_RAW chooses into which segments the kernel cuts what it sends, and where checksums of these are written behind the last rule, so that other bytes can arrive than were evaluated: ${why}`,
+    remedy: isOn
+      ? 'mount that file system (systemd does), or start the containers with --cap-drop NET_RAW'
+      : 'use Linux 6.4 or newer with CONFIG_NETFILTER_BPF_LINK and CONFIG_DEBUG_INFO_BTF (Debian 13 has them), or start the containers with --cap-drop NET_RAW',
+  };
+}
+
+function bridgedFrames({ frames, lan }: NetworkPlace): Finding[] {
+  const found = lan.members.some((c) => has(c, 'NET_RAW')) ? frameFinding(frames) : undefined;
+  return found ? [{ state: 'partial', ...found }] : [];
 }
 
 /** Its own labels have no effect; the policy of the holder is enforced. */
@@ -98,7 +128,6 @@ interface HostNetworkFacts {
   /** Why Drawbridge's resolver does not serve the container; undefined: it does. */
   readonly noResolver: string | undefined;
 }
-type Privileges = NonNullable<ContainerFacts['privileges']>;
 
 /**
  * @param holder the container that is in the host network
@@ -114,7 +143,7 @@ function hostNetworkFindings(
   const late = senders?.late.get(holder.id);
   return [
     ...(late ? [LATE[late]] : []),
-    ...(c.privileges ? powers(c.privileges) : []),
+    ...powers(c),
     ...(mode === 'enforce' && noResolver !== undefined ? [noNames(noResolver)] : []),
     ...(mode === 'observe' ? [UNSEEN_NAMES] : []),
     ...(senders?.net.gates.some((g) => g.nft === undefined) ? [NO_BACKSTOP] : []),
@@ -164,12 +193,8 @@ const LATE: Readonly<Record<'shared' | 'unseen', Finding>> = {
 };
 
 /** In the host network, capabilities of the container apply to the network namespace of the host. */
-function powers(p: Privileges): Finding[] {
-  const has = (name: string): boolean => {
-    const isIn = (list: readonly string[]): boolean => list.includes(name) || list.includes('ALL');
-    return p.privileged || isIn(p.capAdd) || (name === 'NET_RAW' && !isIn(p.capDrop ?? []));
-  };
-  if (has('NET_ADMIN'))
+function powers(c: ContainerFacts): Finding[] {
+  if (has(c, 'NET_ADMIN'))
     return [
       {
         code: 'host-net-admin',
@@ -179,7 +204,7 @@ function powers(p: Privileges): Finding[] {
         remedy: 'remove NET_ADMIN from its cap_add, or use a bridge network',
       },
     ];
-  if (!has('NET_RAW')) return [];
+  if (!has(c, 'NET_RAW')) return [];
   return [
     {
       code: 'host-net-raw',

@@ -105,12 +105,11 @@ export class Kernel implements AsyncDisposable {
             prefix: shape.prefix,
             objectOf: (name) => this.cgroups.at(this.cgroups.pathOf(name))?.object,
           });
-    const hasCgroup = (path: string): boolean => this.cgroups.at(path) !== undefined;
     this.#plane = new Dataplane(
       withQueueRule(withFastElements(withFastSets(run, this.sets), this.#elements), this.#elements),
       shape,
       (name) => this.#cache.indexOf(name),
-      hasCgroup,
+      (path) => this.cgroups.at(path) !== undefined,
     );
   }
 
@@ -388,14 +387,14 @@ export class Kernel implements AsyncDisposable {
     this.addressTable.close();
     this.forwarding.close();
     await Promise.all([this.forwarding.settled(), this.pastBridge.settled()]);
-    this.#bridges.close();
-    this.#ports.close();
-    this.#policyRoutes.close();
-    this.sets.close();
-    this.#elements.close();
-    this.flows.close();
-    this.bulk.close();
-    this.frames[Symbol.dispose]();
+    const [bridges, ports, routes, elements] = [
+      this.#bridges,
+      this.#ports,
+      this.#policyRoutes,
+      this.#elements,
+    ];
+    for (const part of [bridges, ports, routes, this.sets, elements, this.flows, this.bulk, this.frames])
+      part.close();
     this.pastBridge.close(); // it may throw
   }
 }

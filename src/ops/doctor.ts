@@ -5,6 +5,7 @@ import { openListener, plainReceivers, unusableSecrets } from '../config/endpoin
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
 import { hostFindings } from '../coverage/host-findings.js';
+import { frameFinding } from '../coverage/network-findings.js';
 import { type DaemonFacts, engineFacts } from '../docker/docker-values.js';
 import { DockerWatch } from '../docker/watch.js';
 import { ForeignHooks, reasonAgainst, rulesBehindBridge } from '../kernel/bridge-hooks.js';
@@ -12,6 +13,7 @@ import { BridgeProgram } from '../kernel/bridge-program.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
+import { probeFrameChecks } from '../kernel/frame-checks.js';
 import { parseSave } from '../kernel/iptables-text.js';
 import { countsTraffic } from '../kernel/netlink/conntrack.js';
 import { Links } from '../kernel/netlink/links.js';
@@ -71,27 +73,16 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
   const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
   try {
     const facts = await docker.daemonInfo();
+    const detail = `Engine ${facts.serverVersion} answers at ${config.docker.socket}`;
     return [
-      {
-        name: 'docker',
-        ok: true,
-        level: 'error',
-        detail: `Engine ${facts.serverVersion} answers at ${config.docker.socket}`,
-      },
+      { name: 'docker', ok: true, level: 'error', detail },
       ...(await checkHost(config, docker, facts).catch(notSeen)),
       checkResolver(facts),
     ];
   } catch (e) {
     const detail = `Docker does not answer at ${config.docker.socket}: ${e instanceof Error ? e.message : String(e)}`;
-    return [
-      {
-        name: 'docker',
-        ok: false,
-        level: 'error',
-        detail,
-        remedy: 'start Docker, or set docker.socket to its socket',
-      },
-    ];
+    const remedy = 'start Docker, or set docker.socket to its socket';
+    return [{ name: 'docker', ok: false, level: 'error', detail, remedy }];
   } finally {
     await docker.close();
   }
@@ -193,6 +184,7 @@ export async function checkKernel(run: Exec, shape: KernelConfig): Promise<Docto
     await checkZones(run),
     await checkPastBridge(run, shape),
     checkAccounting(),
+    checkFrames(),
   ];
 }
 
@@ -200,13 +192,8 @@ function checkRoot(): DoctorCheck {
   const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
   const CAP_NET_ADMIN = 12n;
   const ok = ((BigInt(`0x${caps}`) >> CAP_NET_ADMIN) & 1n) === 1n;
-  return {
-    name: 'rights',
-    ok,
-    level: 'error',
-    detail: ok ? 'may change the network (CAP_NET_ADMIN)' : 'may not change the network',
-    ...(ok ? {} : { remedy: 'run it as root' }),
-  };
+  const detail = ok ? 'may change the network (CAP_NET_ADMIN)' : 'may not change the network';
+  return { name: 'rights', ok, level: 'error', detail, ...(ok ? {} : { remedy: 'run it as root' }) };
 }
 
 async function checkTool(
@@ -281,7 +268,23 @@ async function checkCgroups(run: Exec): Promise<DoctorCheck[]> {
       : 'nft can match the cgroup of a sender, but iptables identifies senders in the host network: each packet of the host passes more rules'
     : 'nft cannot match the cgroup of a sender: if another process flushes all iptables tables at once, containers in the host network are not filtered until Drawbridge has repaired the rules';
   const remedy = 'use Linux 5.13 or newer, with the cgroup hierarchy at /sys/fs/cgroup';
-  return [{ name: 'cgroups', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) }];
+  return [warning('cgroups', ok, detail, remedy)];
+}
+
+const warning = (name: string, ok: boolean, detail: string, remedy: string): DoctorCheck => ({
+  name,
+  ok,
+  level: 'warn',
+  detail,
+  ...(ok ? {} : { remedy }),
+});
+
+/** Whether what a packet is when it leaves can be checked before all rules. */
+function checkFrames(): DoctorCheck {
+  const found = frameFinding(probeFrameChecks());
+  const detail =
+    found?.detail ?? 'segments and checksums that are made behind the last rule are checked before the first';
+  return warning('frames', found === undefined, detail, found?.remedy ?? '');
 }
 
 /** Whether packets of containers take the short way to their bridge. It changes what they cost, and nothing of what is enforced. */
@@ -315,7 +318,7 @@ async function checkZones(run: Exec): Promise<DoctorCheck> {
     ? 'datagrams of each container in the host network get a conntrack zone of their own'
     : 'no zones for datagrams (iptables-legacy, or no module xt_CT): a container in the host’s network that gets a UDP port which another, or the host, has used for the same server within two minutes is refused there, and the host may get its answer';
   const remedy = 'use iptables-nft and a kernel with xt_CT (every distribution’s has it)';
-  return { name: 'conntrack zones', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
+  return warning('conntrack zones', ok, detail, remedy);
 }
 
 /** Whether records of what has passed have packets and bytes. */
@@ -328,8 +331,8 @@ function checkAccounting(): DoctorCheck {
     undefined:
       'this kernel does not count packets and bytes of connections: records of what has passed are without them',
   }[`${counts}`];
-  const [ok, remedy] = [counts !== undefined, 'use a kernel with CONFIG_NF_CONNTRACK, as distributions have'];
-  return { name: 'accounting', ok, level: 'warn', detail, ...(ok ? {} : { remedy }) };
+  const remedy = 'use a kernel with CONFIG_NF_CONNTRACK, as distributions have';
+  return warning('accounting', counts !== undefined, detail, remedy);
 }
 
 /** Bind the queues and the log groups. If the running service has them already, the check passes with a warning. */
@@ -368,17 +371,10 @@ async function checkMarks(run: Exec, shape: KernelConfig): Promise<DoctorCheck[]
     .filter(([, value, mask]) => (Number(mask ?? value) & shape.marks.all) !== 0)
     .map(([text]) => text);
   const ok = clashes.length === 0;
-  return [
-    {
-      name: 'packet marks',
-      ok,
-      level: 'warn',
-      detail: ok
-        ? `no ip rule uses bits of ${hex(shape.marks.all)}`
-        : `ip rules use our bits: ${clashes.join(', ')}`,
-      ...(ok ? {} : { remedy: 'set kernel.markMask to bits that no other program uses' }),
-    },
-  ];
+  const detail = ok
+    ? `no ip rule uses bits of ${hex(shape.marks.all)}`
+    : `ip rules use our bits: ${clashes.join(', ')}`;
+  return [warning('packet marks', ok, detail, 'set kernel.markMask to bits that no other program uses')];
 }
 
 /** Docker's chains in the other iptables variant: the traffic would not pass Drawbridge's rules. */

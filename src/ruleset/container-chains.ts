@@ -1,8 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
-import { cidrsOf, classMatches, EVERY_PORT, entriesOf } from './class-matches.js';
-import type { ClassPlan } from './classes.js';
+import { type ClassPlan, cidrsOf, classMatches, EVERY_PORT, entriesOf } from './classes.js';
 import { denialRules, denySets, hostDenials } from './deny-rules.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { identityMark } from './marks.js';

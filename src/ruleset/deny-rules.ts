@@ -1,7 +1,7 @@
 /** Rules and sets of deny entries. In each chain of a subject they come before every rule that permits. */
 import type { Family } from '../lib/ip.js';
 import type { PolicyEntry } from '../policy/policy.js';
-import { cidrsOf, classMatches, EVERY_PORT, entriesOf } from './class-matches.js';
+import { cidrsOf, classMatches, EVERY_PORT, entriesOf } from './classes.js';
 import { type DenyClass, hasStatics } from './deny-plan.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, type Names, sharedSet } from './naming.js';

@@ -1,7 +1,7 @@
 /** The nft program that is installed inside the namespace of a container on a macvlan or ipvlan network. Pure. */
 import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
-import { classMatches } from './class-matches.js';
+import { classMatches } from './classes.js';
 import { containerChain } from './container-chains.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, errorsChain, namesFor } from './naming.js';

@@ -76,7 +76,7 @@ const begin = (folder?: string): FrameChecks => {
   return checks;
 };
 afterEach(() => {
-  checks?.[Symbol.dispose]();
+  checks?.close();
   checks = undefined;
 });
 
@@ -162,6 +162,13 @@ describe('with the checks', () => {
     expect((await arrived(datagram(v))).length).toBe(1);
   });
 });
+it('the checks begin beside a hook of others with the same priority', async () => {
+  const hook = 'type filter hook prerouting priority -460; policy accept;';
+  host.ns.run('nft', `table inet others { chain first { ${hook} }; }`);
+  expect(begin().state).toMatchObject({ isOn: true });
+  expect(await arrived(datagram('v4'), sum(upper('v4'), 2))).toEqual([]);
+  host.ns.run('nft', 'delete', 'table', 'inet', 'others');
+});
 describe('control, without them', () => {
   it.each(all(LIES))('%s changes what arrives (%s)', async (_, v, { frame, virtio }) => {
     const sent = frame(v).subarray(ETHER);
@@ -246,11 +253,11 @@ describe('the checks stay', () => {
     expect(first.state).toEqual({ isOn: true, isKept: true });
     const kept = names();
     expect(kept).toHaveLength(2);
-    first[Symbol.dispose]();
+    first.close();
     expect(await passes()).toBe(false);
     expect(begin(folder).state).toEqual({ isOn: true, isKept: true });
     expect(names()).toEqual(kept);
-    checks?.[Symbol.dispose]();
+    checks?.close();
     expect(withNamespace(host.ns.path, () => releaseFrameChecks(folder))).toHaveLength(1);
     expect(names()).toEqual([]);
     expect(await passes()).toBe(true);
@@ -264,7 +271,7 @@ describe('the checks stay', () => {
       why: expect.stringMatching(/mount -t bpf/),
     });
     expect(await passes()).toBe(false);
-    checking[Symbol.dispose]();
+    checking.close();
     expect(await passes()).toBe(true);
   });
 });

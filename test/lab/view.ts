@@ -1,4 +1,4 @@
-/** The lab's mount view: /etc/resolv.conf and /run/containerd of its own, all else as on the machine. */
+/** The lab's mount view: /etc/resolv.conf, /run/containerd and /sys/fs/bpf of its own, all else as on the machine. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { enginePath } from './packaged-engine.js';
@@ -78,6 +78,7 @@ export async function makeView(record: LabRecord, anchor: number): Promise<View>
   writeFileSync(view.resolvConf, resolvConf(record.dns));
   await run(view.inside(['mount', '--bind', view.resolvConf, '/etc/resolv.conf']), { check: true });
   await run(view.inside(['mount', '--bind', containerd, '/run/containerd']), { check: true });
+  await run(view.inside(['mount', '-t', 'bpf', 'drawbridge-lab', '/sys/fs/bpf']), { check: true });
   if (record.iptables === 'legacy') await linkLegacy(record.dir);
   return view;
 }

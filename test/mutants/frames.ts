@@ -1,7 +1,7 @@
 /** What a packet is when it leaves, and what reaches the host past the rules for frames. */
 import type { Mutant } from './mutant.js';
 
-const CHECK = 'src/kernel/frame-check.ts';
+const CHECK = 'src/kernel/frame-checks.ts';
 const TABLE = 'src/ruleset/backstop-table.ts';
 const PORTS = 'src/ruleset/bridge-table.ts';
 const QUEUE = 'src/connections/connection-checks.ts';

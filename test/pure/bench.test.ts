@@ -8,8 +8,7 @@ import { BENCHES, GOALS } from '../../bench/goals.js';
 import { comparedRow, figure, interleaved, quantile, resampled } from '../../bench/harness.js';
 import { plot } from '../../bench/plot.js';
 import { keptRuns, shownNumber } from '../../bench/results.js';
-import { assembled, op } from '../../src/kernel/bpf.js';
-import { Btf } from '../../src/kernel/btf.js';
+import { assembled, Btf, op } from '../../src/kernel/bpf.js';
 
 const DOCS = join(import.meta.dirname, '../../docs');
 

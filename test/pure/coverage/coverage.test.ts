@@ -98,6 +98,7 @@ function input(c: ContainerFacts, more: Partial<CoverageInput> = {}): CoverageIn
     policy: policy(),
     networks: new Map([['front', network('front')]]),
     managed: new Set(['front']),
+    frames: { isOn: true, isKept: true },
     hostNetwork: { senders: senders(), mode: 'enforce', noResolver: undefined },
     lan: { isManaged: () => true, mode: 'enforce', status: undefined, isLimited: false, members: [c] },
     names: { hostAsked: false, namespaceDns: 'none', resolvers: HOST.resolvers },
@@ -121,6 +122,24 @@ const codes = (i: CoverageInput): string[] => coverageFindings(i).map((f) => `${
 describe('coverage of a container', () => {
   it('is enforced, without a reason, when nothing weakens it', () => {
     expect(coverageOf(input(container()))).toEqual({ state: 'enforced', reasons: [] });
+  });
+
+  it('is partial while frames are not checked before all rules, for containers that can send what they like', () => {
+    const checks = [
+      [{ isOn: false, isKept: false, why: 'an old kernel' }, /other bytes can arrive.*: an old kernel/],
+      [{ isOn: true, isKept: false, why: 'not mounted' }, /only while the service runs: not mounted/],
+    ] as const;
+    for (const [frames, why] of checks) {
+      expect(coverageOf(input(container(), { frames }))).toEqual({
+        state: 'partial',
+        reasons: [expect.stringMatching(why)],
+      });
+      const without = container({ privileges: { ...PLAIN, capDrop: ['NET_RAW'] } });
+      expect(codes(input(without, { frames }))).toEqual([]);
+      expect(
+        codes({ ...input(container(), { frames }), lan: { ...input(container()).lan, mode: 'observe' } }),
+      ).toEqual([]);
+    }
   });
 
   it('is said in one word of the container that Drawbridge itself runs in', () => {
