@@ -93,6 +93,7 @@ export class HostCgroupTable {
         zones: this.#o.zones(),
         native: nft.identifies,
         queues: nft.queues,
+        strips: nft.strips === true,
       },
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),

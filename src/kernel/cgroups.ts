@@ -187,8 +187,13 @@ export interface NftAbilities {
   readonly identifies: boolean;
   /** Queue packets of unknown senders. Otherwise `raw` does. */
   readonly queues: boolean;
+  /** Take options out of headers of TCP (Linux 5.18, nft 1.0.2). */
+  readonly strips?: boolean;
 }
 const NONE: NftAbilities = { identifies: false, queues: false };
+const TRY_STRIP =
+  'table inet drawbridge_strip { chain first { tcp flags syn reset tcp option mptcp; tcp flags syn reset tcp option fastopen; }; }';
+const SCRIPT = `ip link set lo up && nft -f - && { nft '${TRY_STRIP}' && echo strips || true; }`;
 
 /** A datagram of this process is sent in a network namespace of its own, where the rule that queues is tried, too. */
 export async function nftAbilities(run: Exec, cgroups: Cgroups): Promise<NftAbilities> {
@@ -201,9 +206,13 @@ export async function nftAbilities(run: Exec, cgroups: Cgroups): Promise<NftAbil
     const depth = path === '' ? 0 : path.split('/').length;
     const input = identifyProgram(sender, depth);
     const inside = [`--net=/proc/${process.pid}/fd/${namespace}`, '--'];
-    await must(run, 'nsenter', [...inside, 'sh', '-c', 'ip link set lo up && exec nft -f -'], { input });
+    const said = await must(run, 'nsenter', [...inside, 'sh', '-c', SCRIPT], { input });
     const identifies = await arrives(namespace);
-    return { identifies, queues: identifies && takesQueueRule(namespace) };
+    return {
+      identifies,
+      queues: identifies && takesQueueRule(namespace),
+      strips: said.includes('strips'),
+    };
   } catch {
     return NONE; // doctor reports what nft and the kernel accept
   } finally {

@@ -1,4 +1,11 @@
-import { answersTo, answersToHost, checkedForward, checksNames, synData } from './checked-flows.js';
+import {
+  answersTo,
+  answersToHost,
+  checkedForward,
+  checksNames,
+  synData,
+  withoutOptions,
+} from './checked-flows.js';
 import type { Cgroup, HostNet, KernelConfig, NftProgram } from './desired-state.js';
 import { hex, type Marks } from './marks.js';
 
@@ -25,7 +32,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   chain host { }
   chain extended { }${marks.check ? '\n  chain checking { }\n  chain answers { }' : ''}`,
     rules: new Map([
-      ['first', first(marks)],
+      ['first', first(shape, hostNet)],
       ['early', early(shape)],
       ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
       [
@@ -112,11 +119,11 @@ function early(shape: KernelConfig): string[] {
 
 /** Frames that a bridge does not forward (IEEE 802.1D): the kernel gives some of them to the host at the port, past all rules for frames. */
 export const TO_RESERVED_GROUP =
-  'meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
+  'meta pkttype multicast meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
 
 /** The host's stack takes what is for one of its addresses, in a frame that is for a group of others. No bridge hands that on. */
 const TO_OTHERS: readonly string[] = ['ip daddr != 224.0.0.0/4', 'ip6 daddr != ff00::/8'].map(
-  (single) => `meta iifkind "veth" meta pkttype multicast ${single} drop`,
+  (single) => `meta pkttype multicast meta iifkind "veth" ${single} drop`,
 );
 
 export const ARP_TABLE = 'arp drawbridge';
@@ -135,12 +142,13 @@ const FRAGMENTS = 'update @fragmenting { meta mark limit rate over 20/second bur
  * Of enforced containers, what must not reach the host's routing: options and extension headers, some of which the kernel gives to programs of the
  * host before FORWARD (ip(7), IP_ROUTER_ALERT), and more fragments than can wait beside those of others.
  */
-const first = ({ enforced }: Marks): string[] => [
+const first = (shape: KernelConfig, { strips }: HostNet): string[] => [
   TO_RESERVED_GROUP,
-  `meta mark & ${hex(enforced)} == 0 accept`,
+  `meta mark & ${hex(shape.marks.enforced)} == 0 accept`,
   ...EXTENDED,
   `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`,
   `ip6 nexthdr 44 ${FRAGMENTS}`,
+  ...(strips === true ? withoutOptions(shape) : []),
 ];
 
 /** Behind all chains of FORWARD. The other rules of the chain would accept such a packet: neighbour discovery is never established. */

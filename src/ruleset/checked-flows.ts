@@ -13,6 +13,8 @@ type CheckMarks = NonNullable<Marks['check']>;
 /** Word of the log: data with the SYN (TCP Fast Open, RFC 7413) would reach the server before anything was evaluated. */
 export const SYN_DATA = 'syndata';
 
+const HTTP_PORT = 80;
+
 /** Drop the SYN of an enforced container that has data. */
 export function synData({ marks, logGroup, prefix }: KernelConfig): string[] {
   return ([4, 6] as const).flatMap((family) => {
@@ -23,6 +25,18 @@ export function synData({ marks, logGroup, prefix }: KernelConfig): string[] {
     ];
   });
 }
+
+/**
+ * Options by which a server takes the bytes of a connection in another order than that of TCP, or data of the SYN: without them in the SYN,
+ * neither side uses them (RFC 8684 3.1, RFC 7413 4.2). Of SYNs to ports where names are checked; both families.
+ */
+export const withoutOptions = ({ marks, names }: KernelConfig): string[] =>
+  marks.check && names.verify
+    ? ['mptcp', 'fastopen'].map(
+        (option) =>
+          `tcp flags & (syn | ack) == syn tcp dport { ${[HTTP_PORT, ...names.ports].sort((a, b) => a - b).join(', ')} } reset tcp option ${option}`,
+      )
+    : [];
 
 /** A set for `meta length . tcp doff`: what the IP header, of that length without options, and the header of TCP fill. */
 function withoutContent(family: Family): string {
@@ -35,7 +49,6 @@ const emptySegments = (verdict: string): string[] =>
       `meta nfproto ipv${family} meta l4proto tcp meta length . tcp doff ${withoutContent(family)} ${verdict}`,
   );
 
-const HTTP_PORT = 80;
 const httpAnswer = ({ mask, requests }: CheckMarks): string =>
   `tcp sport ${HTTP_PORT} ct mark & ${hex(mask)} == ${hex(requests)} ct direction reply`;
 /** Words of a TCP header: without options, and with timestamps. Segments with others are queued. */

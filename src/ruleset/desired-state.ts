@@ -140,6 +140,8 @@ export interface HostNet {
   readonly hasSenders?: boolean;
   /** A table of nft can queue packets (host-identity.ts). Otherwise those of unknown senders are queued in `raw`. */
   readonly queues?: boolean;
+  /** nft can take options out of headers of TCP. */
+  readonly strips?: boolean;
 }
 
 export interface Bridge {

@@ -270,7 +270,7 @@ describe.each([
 });
 
 it('a datagram with the mark and zone of its cgroup arrives: nft identifies senders here', async () => {
-  expect(await nftAbilities(ns.exec, cgroups)).toEqual({ identifies: true, queues: true });
+  expect(await nftAbilities(ns.exec, cgroups)).toEqual({ identifies: true, queues: true, strips: true });
 });
 
 it('the namespace in which that is tried has no name: a service that is killed meanwhile leaves none', async () => {
@@ -285,7 +285,7 @@ it('the namespace in which that is tried has no name: a service that is killed m
     during.push(ofThisProcess());
     return ns.exec(file, args, options);
   };
-  expect(await nftAbilities(run, cgroups)).toEqual({ identifies: true, queues: true });
+  expect(await nftAbilities(run, cgroups)).toEqual({ identifies: true, queues: true, strips: true });
   expect(during).toContainEqual(before);
   expect(during.filter((names) => names.length !== before.length)).toEqual([]);
 });

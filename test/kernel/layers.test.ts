@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredInput, DesiredState, Veth } from '../../src/ruleset/desired-state.js';
+import type { DesiredInput, KernelConfig, Veth } from '../../src/ruleset/desired-state.js';
 import {
   arp,
   type Bytes,
@@ -15,6 +15,7 @@ import {
   ICMP,
   icmp,
   ip,
+  tcp,
   u8,
   u16,
   udp,
@@ -36,7 +37,7 @@ const VETHS = { own: at(2), observed: at(4), free: at(5), fresh: at(6) } as cons
 const UPLINK = { mac: NEXT_HOP, addresses: ['198.51.100.1/24', '2001:db8:51::1/64'] };
 
 let host: Host;
-let desired: DesiredState;
+let compiled: DesiredInput;
 beforeAll(() => {
   host = makeHost({
     bridges: { br0: { mac: BRIDGE, addresses: [`${GATEWAY.ip4}/16`, `${GATEWAY.ip6}/64`] } },
@@ -55,11 +56,16 @@ beforeAll(() => {
   host.ns.run('sysctl', '-qw', 'net.ipv4.icmp_ratelimit=0', 'net.ipv6.icmp.ratelimit=0');
   const port = (n: keyof typeof VETHS): Veth => ({ ...VETHS[n], ifindex: host.indexOf(n) });
   const members = [
-    member(2, `${OUTSIDE.ip4}:80/udp, [${OUTSIDE.ip6}]:80/udp`, 'enforce', [port('own')]),
+    member(
+      2,
+      `${OUTSIDE.ip4}:80/udp, [${OUTSIDE.ip6}]:80/udp, ${OUTSIDE.ip4}:443, [${OUTSIDE.ip6}]:443, ${OUTSIDE.ip4}:8443, [${OUTSIDE.ip6}]:8443`,
+      'enforce',
+      [port('own')],
+    ),
     member(4, '', 'observe', [port('observed')]),
     member(5, '', 'off', [port('free')]),
   ];
-  const from: DesiredInput = {
+  compiled = {
     ...input(...members),
     bridges: [
       {
@@ -70,15 +76,18 @@ beforeAll(() => {
       },
     ],
   };
-  desired = compile(from);
 });
 afterAll(() => host[Symbol.dispose]());
 
 type Layer = 'filter' | 'security' | 'backstop';
 const LAYERS: readonly Layer[] = ['filter', 'security', 'backstop'];
+async function install(of: KernelConfig = shape, strips = false): Promise<void> {
+  const hostNet = { ...compiled.hostNet, strips };
+  await new Dataplane(host.ns.exec, of, host.indexOf).apply(compile({ ...compiled, shape: of, hostNet }));
+}
 /** Everything is installed, and all layers but these are emptied, as by others. */
 async function only(...left: readonly Layer[]): Promise<void> {
-  await new Dataplane(host.ns.exec, shape, host.indexOf).apply(desired);
+  await install();
   for (const layer of LAYERS.filter((l) => !left.includes(l)))
     if (layer === 'backstop') host.ns.run('nft', 'flush', 'table', 'inet', 'drawbridge_backstop');
     else for (const tool of ['iptables', 'ip6tables']) host.ns.run(tool, '-t', layer, '-F');
@@ -251,6 +260,36 @@ describe('what a port gives to the host, and not to its bridge (IEEE 802.1D)', (
     await only('backstop');
     nft('flush', 'chain', 'inet', 'drawbridge_backstop', 'first');
     expect(await answered(by)).toEqual([]);
+  });
+});
+
+describe.each(['ip4', 'ip6'] as const)('a SYN to a port where names are checked, %s', (v) => {
+  const options = { mptcp: u8(30, 4, 0, 1), fastopen: u8(34, 2, 1, 1), others: u8(2, 4, 5, 0xb4) };
+  /** Its options when it leaves. */
+  async function leaving(port: number): Promise<Bytes | undefined> {
+    const e = { src: VETHS.own[v], dst: OUTSIDE[v] };
+    const { mptcp, fastopen, others } = options;
+    const packet = ip(
+      e,
+      6,
+      tcp(e, 20_000 + ++sent, port, { flags: 'S', options: Buffer.concat([mptcp, fastopen, others]) }),
+    );
+    const seen = await host.send([
+      { from: 'own', frames: [ether(BRIDGE, VETHS.own.mac, etherTypeOf(packet), packet)] },
+    ]);
+    const frame = seen.flat().find((s) => s.at === 'uplink' && s.frame.length === packet.length + 14)?.frame;
+    return frame?.subarray(-12);
+  }
+  const { mptcp, fastopen, others } = options;
+  const NOTHING = u8(1, 1, 1, 1);
+  it('leaves without Multipath TCP and Fast Open, where nft can take options out', async () => {
+    await install({ ...shape, names: { verify: true, quic: 'verify', ports: [443] } }, true);
+    expect(await leaving(443)).toEqual(Buffer.concat([NOTHING, NOTHING, others]));
+    expect(await leaving(8443)).toEqual(Buffer.concat([mptcp, fastopen, others]));
+  });
+  it('control: otherwise with them', async () => {
+    await only(...LAYERS);
+    expect(await leaving(443)).toEqual(Buffer.concat([mptcp, fastopen, others]));
   });
 });
 

@@ -100,6 +100,14 @@ export const FRAMES: readonly Mutant[] = [
     killedBy: layers('fragments of one container are bounded, and options are dropped'),
   },
   {
+    id: 'first-mptcp',
+    what: 'client and server agree on Multipath TCP, by which the server orders what was read in another order',
+    file: 'src/ruleset/checked-flows.ts',
+    from: "? ['mptcp', 'fastopen'].map(",
+    to: "? ['fastopen'].map(",
+    killedBy: layers('leaves without Multipath TCP and Fast Open, where nft can take options out'),
+  },
+  {
     id: 'port-tag',
     what: 'a frame with a tag without a VLAN passes the rules for packets, and its receiver takes it as one',
     file: PORTS,

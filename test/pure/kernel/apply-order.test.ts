@@ -14,6 +14,7 @@ const NOTHING = {
   bridge: { elements: EMPTY_BRIDGE, rules: [], chains: new Set(), layouts: new Set() },
   backstop: { rules: [], chains: new Set() },
   identity: { rules: [], exists: false },
+  arp: { rules: [], chains: new Set() },
 } as unknown as Observed;
 const port = { ifindex: 7, mac: '02:42:ac:1e:00:07', bridge: 'br-test', ip4: '172.30.0.7', ip6: 'fd00::7' };
 const desired = compile(input(member(2, 'a.example, 10.1.0.0/16:5432', 'enforce', [port])));
