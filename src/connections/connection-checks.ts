@@ -363,7 +363,8 @@ export class ConnectionChecks implements Disposable {
   #refuse(flow: OpenFlow, id: number): void {
     const packet = this.#flows.take(flow, id);
     if (!packet) return;
-    this.#queues?.[flow.proto].verdict(id, 'repeat', (packet.mark | refusedBits(this.#o.shape)) >>> 0);
+    const mark = ((packet.mark & ~(this.#o.shape.marks.check?.mask ?? 0)) | refusedBits(this.#o.shape)) >>> 0;
+    this.#queues?.[flow.proto].verdict(id, 'repeat', mark);
   }
 
   #drop(flow: OpenFlow, id: number): void {

@@ -158,12 +158,12 @@ function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
   ];
 }
 
-/** Packets that the service has released: their marks have the next state of the flow. */
+/** Packets that the service has released: their marks have the next state of the flow. One that it refuses may have a state, too. */
 const wasQueued = ({ marks }: KernelConfig): Match[][] =>
   marks.check
     ? [
         [
-          { k: 'mark', value: marks.held, mask: marks.held },
+          { k: 'mark', value: marks.held, mask: refusedBits({ marks }) },
           { k: 'mark', value: 0, mask: marks.check.mask, not: true },
         ],
       ]

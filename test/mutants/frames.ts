@@ -125,6 +125,31 @@ export const FRAMES: readonly Mutant[] = [
     file: QUEUE,
     from: 'const content = this.#isFromClient(packet) ? packet.payload : undefined;',
     to: 'const content = undefined;',
-    killedBy: { file: 'test/live/connection-names.test.ts', test: 'as it was read' },
+    killedBy: {
+      file: 'test/pure/connections/connection-checks.test.ts',
+      test: 'with the bytes that were read',
+    },
+  },
+  {
+    id: 'refused-state',
+    what: 'a datagram that is refused has the state of its flow in its mark, like one that is released',
+    file: QUEUE,
+    from: '((packet.mark & ~(this.#o.shape.marks.check?.mask ?? 0)) | refusedBits(this.#o.shape))',
+    to: '(packet.mark | refusedBits(this.#o.shape))',
+    killedBy: {
+      file: 'test/pure/connections/connection-checks.test.ts',
+      test: 'a refused datagram has no state',
+    },
+  },
+  {
+    id: 'refused-released',
+    what: 'what is refused, and has a state in its mark, passes as released',
+    file: 'src/ruleset/verdict-chains.ts',
+    from: 'mask: refusedBits({ marks }) }',
+    to: 'mask: marks.held }',
+    killedBy: {
+      file: 'test/pure/ruleset/name-checks.test.ts',
+      test: 'that the service refuses does not go on',
+    },
   },
 ];

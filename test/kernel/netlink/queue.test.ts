@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Conntrack } from '../../../src/kernel/netlink/conntrack.js';
 import { parsePacket } from '../../../src/kernel/netlink/packet-header.js';
@@ -78,7 +79,6 @@ test.each([
       hwProtocol: family === 4 ? 0x0800 : 0x86dd,
       mark: 0,
       indev: 0,
-      gso: false,
     });
     expect(held[0]?.outdev).toBeGreaterThan(0);
     expect(parsePacket(held[0]?.payload ?? Buffer.alloc(0))).toMatchObject({
@@ -244,4 +244,52 @@ test('a queue belongs to one', () => {
   expect(() => new PacketQueue({ queue: QUEUE, namespace: a.path }, () => undefined)).toThrow(
     /bind packet queue 77: another process has this queue/,
   );
+});
+
+/**
+ * Sends the page of a file by sendfile(2), which does not copy it, over UDP without a checksum, for which the kernel would have to read it. Then,
+ * for each further line, writes it into the file.
+ */
+const SHARED_PAGE = `
+import mmap, os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
+s.setsockopt(socket.SOL_SOCKET, 36, 0x40)  # SO_MARK
+s.connect(('192.0.2.2', 7001))
+text = sys.stdin.readline().strip().encode()
+fd = os.memfd_create('page')
+os.write(fd, text.ljust(4096))
+page = mmap.mmap(fd, 4096)
+os.sendfile(s.fileno(), fd, 0, len(text))
+print('sent', flush=True)
+for line in sys.stdin:
+    other = line.strip().encode()
+    page[:len(other)] = other
+    print('written', flush=True)
+`;
+test.each([
+  ['as they were read, when the verdict has them', true],
+  ['control: as they are by then, when it does not', false],
+] as const)('packets whose memory their sender writes to go on %s', async (_, isGiven) => {
+  const [read, written] = ['what was read...', 'what was written'];
+  const held: QueuedPacket[] = [];
+  using queue = new PacketQueue({ queue: QUEUE, namespace: b.path }, (packet) => held.push(packet));
+  using receiver = await udpIn(b, 4, '192.0.2.2', 7001);
+  const sender = spawn('nsenter', [`--net=${a.path}`, 'python3', '-c', SHARED_PAGE], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const answers = createInterface({ input: sender.stdout })[Symbol.asyncIterator]();
+  const tell = async (text: string): Promise<unknown> => {
+    sender.stdin.write(`${text}\n`);
+    return (await answers.next()).value;
+  };
+  expect(await tell(read)).toBe('sent');
+  const packet = await until('the packet', () => held[0]);
+  expect(packet.payload.includes(read)).toBe(true);
+  expect(await tell(written)).toBe('written');
+  queue.verdict(packet.id, 'accept', packet.mark, isGiven ? packet.payload : undefined);
+  await until('it to arrive', () => receiver.received.length > 0);
+  expect(receiver.received).toEqual([isGiven ? read : written]);
+  sender.stdin.end();
+  await once(sender, 'close');
 });

@@ -117,6 +117,8 @@ function datagramOf({ payload, hops = 64 }: Datagram): Buffer {
 /** `isContinued`: no SYN since the process before is missing. `permits`: the policy. */
 function started(isContinued = false, permits = first) {
   const verdicts: (readonly [number, string, number])[] = [];
+  /** What the kernel is told to go on with, by packet. */
+  const contents = new Map<number, Buffer | undefined>();
   const refused: string[] = [];
   const deleted: number[] = [];
   const warnings: string[] = [];
@@ -129,7 +131,8 @@ function started(isContinued = false, permits = first) {
     queue: (proto, handler) => {
       receive.set(proto, handler);
       return {
-        verdict: (id, what, mark = 0) => {
+        verdict: (id, what, mark = 0, content) => {
+          contents.set(id, content);
           const isRefused = (mark & marks.redirect) !== 0;
           verdicts.push([id, what === 'drop' ? 'drop' : isRefused ? 'refuse' : 'release', mark]);
         },
@@ -244,6 +247,8 @@ function started(isContinued = false, permits = first) {
       receive.get('udp')?.(packet as unknown as QueuedPacket);
       return verdicts.find(([of]) => of === id)?.[1];
     },
+    /** What the last packet goes on with; undefined: with what its memory has by then. */
+    lastContent: () => contents.get(id),
     /** The state that the last verdict gives its flow. */
     lastState: (): number => ((verdicts.at(-1)?.[2] ?? 0) & (marks.check?.mask ?? 0)) >>> 0,
   };
@@ -384,6 +389,13 @@ it('the middle of a large body passes in the kernel until its connection ends, o
   }
 });
 
+/** A first datagram of QUIC, which asks for this name. */
+const initialFor = (name: string, connection = 1): Buffer =>
+  initialPacket({
+    dcid: Buffer.alloc(8, connection),
+    frames: cryptoFrame(0, helloMessage(serverNames(name))),
+  });
+
 it('a datagram with few hops left refuses its flow', () => {
   const dcid = Buffer.alloc(8, 1);
   const payload = initialPacket({ dcid, frames: cryptoFrame(0, helloMessage(serverNames('good.example'))) });
@@ -420,6 +432,29 @@ it('a container whose hellos do not end takes no room of another one', () => {
   expect(checks.counts?.beyondBounds).toBe(dropped);
   syn({ from: 2, seq: 99 });
   expect(send({ from: 2, seq: 100, payload: GOOD })).toBe('release');
+});
+
+it('a packet of a client goes on with the bytes that were read, that of a server with its own', () => {
+  const { syn, send, sendAnswer, sendDatagram, lastContent } = started();
+  syn({ seq: 99 });
+  expect(send({ seq: 100, payload: GOOD })).toBe('release');
+  expect(lastContent()).toEqual(bytesOf({ seq: 100, payload: GOOD }));
+  expect(sendAnswer(9_000, Buffer.from([22, 3, 3, 0, 1, 2]))).toBe('release');
+  expect(lastContent()).toBeUndefined();
+  const payload = initialFor('good.example');
+  expect(sendDatagram({ payload })).toBe('release');
+  expect(lastContent()).toEqual(datagramOf({ payload }));
+});
+
+it('a refused datagram has no state of its flow', () => {
+  const { sendDatagram, lastState } = started();
+  expect(sendDatagram({ payload: initialFor('good.example') })).toBe('release');
+  expect(
+    sendDatagram({ payload: Buffer.concat([Buffer.from([0x40]), Buffer.alloc(40)]), state: 'requests' }),
+  ).toBe('release');
+  expect(lastState()).not.toBe(0);
+  expect(sendDatagram({ payload: initialFor('evil.example', 2), state: 'requests' })).toBe('refuse');
+  expect(lastState()).toBe(0);
 });
 
 it('an error while a packet is read drops it, and is counted', () => {

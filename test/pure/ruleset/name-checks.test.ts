@@ -69,6 +69,17 @@ describe('a packet of a flow that is being checked', () => {
     });
   });
   it.each(['open', 'requests', 'verified'] as const)(
+    'that the service refuses does not go on, also if it has the state %s of its flow',
+    (state) => {
+      const mark = (own | refusedBits(shape) | check[state]) >>> 0;
+      for (const start of [names.checking, names.checked, names.hostChecked])
+        expect(follow(start, { proto: 'udp', mark, connmark: check[state] })).toMatchObject({
+          end: 'reject',
+          state: check[state],
+        });
+    },
+  );
+  it.each(['open', 'requests', 'verified'] as const)(
     'that was released gives its flow the state %s',
     (state) => {
       const packet = { mark: released(check[state]), connmark: check.requests };
