@@ -55,7 +55,7 @@ const listTable = async (lab: Lab, table: string): Promise<string> =>
 /** Of our own tables those that stand, in this order. */
 async function ownTables(lab: Lab): Promise<string> {
   const tables = (await lab.inHost(['nft', '--stateless', 'list', 'tables'])).stdout.split('\n');
-  const all = ['bridge drawbridge', 'inet drawbridge_backstop', 'inet drawbridge_host'];
+  const all = ['arp drawbridge', 'bridge drawbridge', 'inet drawbridge_backstop', 'inet drawbridge_host'];
   const own = all.filter((t) => tables.includes(`table ${t}`));
   return (await Promise.all(own.map((t) => listTable(lab, t)))).join('');
 }
