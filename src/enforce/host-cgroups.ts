@@ -28,8 +28,8 @@ export interface HostSendersOptions {
   readonly singles: () => boolean;
   /** The kernel can give datagrams zones of conntrack. */
   readonly zones: () => boolean;
-  /** What nft can do for them (`nftAbilities`). */
-  readonly nft: () => NftAbilities;
+  /** What nft can do for them (`nftAbilities`), and whether programs check frames before all rules. */
+  readonly nft: () => NftAbilities & { readonly framesChecked?: boolean };
 }
 
 const CONTAINER = /^(docker-)?[0-9a-f]{64}(\.scope)?$/;
@@ -94,6 +94,7 @@ export class HostCgroupTable {
         native: nft.identifies,
         queues: nft.queues,
         strips: nft.strips === true,
+        framesChecked: nft.framesChecked === true,
       },
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
@@ -247,7 +248,7 @@ export class HostMode implements Disposable {
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
-      nft: () => kernel.nft,
+      nft: () => ({ ...kernel.nft, framesChecked: kernel.frames.state.isOn }),
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }

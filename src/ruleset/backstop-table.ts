@@ -20,11 +20,8 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   const hasAnswers = hostNet.hasSenders === true && checksNames(shape);
   return {
     table: BACKSTOP_TABLE,
-    // `first` comes before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG).
     // `forward` and `input` come after `security` (50, of iptables-nft 150) and before conntrack confirms; `early` comes before `filter`
-    declarations: `
-  set fragmenting { typeof meta mark; size 65535; flags dynamic,timeout; timeout 10s; }
-  chain first { type filter hook prerouting priority -450; policy accept; }
+    declarations: `${hostNet.framesChecked === true ? '' : FIRST}
   chain early { type filter hook forward priority -10; policy accept; }
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }
@@ -32,8 +29,8 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   chain host { }
   chain extended { }${marks.check ? '\n  chain checking { }\n  chain answers { }' : ''}`,
     rules: new Map([
-      ['first', first(shape, hostNet)],
-      ['early', early(shape)],
+      ...(hostNet.framesChecked === true ? [] : [['first', [TO_RESERVED_GROUP]] as [string, string[]]]),
+      ['early', early(shape, hostNet.strips === true)],
       ['forward', [evaluatedBefore(marks), answered(marks), neverRouted(marks), ...chain(marks, [])]],
       [
         'input',
@@ -102,7 +99,7 @@ const PLAIN_IPV4 = '@nh,0,8 0x45';
  * extension headers. Of packets without an identity (answers) the chains check the state only. Those with a mark of another
  * program keep it, because programs compare theirs as a whole; those without any get the bit, and `answered` takes it off again.
  */
-function early(shape: KernelConfig): string[] {
+function early(shape: KernelConfig, strips: boolean): string[] {
   const { marks } = shape;
   const own =
     `meta mark & ${hex(marks.identity)} != 0 ` +
@@ -114,12 +111,16 @@ function early(shape: KernelConfig): string[] {
     `meta mark 0 ct state established meta mark set ${hex(marks.evaluated)} accept`,
     `${own} ip6 nexthdr { tcp, udp } ${established}`,
     ...synData(shape),
+    ...(strips ? withoutOptions(shape) : []),
   ];
 }
 
 /** Frames that a bridge does not forward (IEEE 802.1D): the kernel gives some of them to the host at the port, past all rules for frames. */
 export const TO_RESERVED_GROUP =
   'meta pkttype multicast meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
+
+/** Where programs do not check frames (kernel/frame-checks.ts), before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG). */
+const FIRST = '\n  chain first { type filter hook prerouting priority -450; policy accept; }';
 
 /** The host's stack takes what is for one of its addresses, in a frame that is for a group of others. No bridge hands that on. */
 const TO_OTHERS: readonly string[] = ['ip daddr != 224.0.0.0/4', 'ip6 daddr != ff00::/8'].map(
@@ -134,22 +135,6 @@ export const ARP_PROGRAM: NftProgram = {
   chain first { type filter hook input priority -450; policy accept; }`,
   rules: new Map([['first', [TO_RESERVED_GROUP]]]),
 };
-
-/** Fragments a second and container: the memory in which they wait for the others of their packet is one for the host (net.ipv4.ipfrag_high_thresh). */
-const FRAGMENTS = 'update @fragmenting { meta mark limit rate over 20/second burst 60 packets } drop';
-
-/**
- * Of enforced containers, what must not reach the host's routing: options and extension headers, some of which the kernel gives to programs of the
- * host before FORWARD (ip(7), IP_ROUTER_ALERT), and more fragments than can wait beside those of others.
- */
-const first = (shape: KernelConfig, { strips }: HostNet): string[] => [
-  TO_RESERVED_GROUP,
-  `meta mark & ${hex(shape.marks.enforced)} == 0 accept`,
-  ...EXTENDED,
-  `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`,
-  `ip6 nexthdr 44 ${FRAGMENTS}`,
-  ...(strips === true ? withoutOptions(shape) : []),
-];
 
 /** Behind all chains of FORWARD. The other rules of the chain would accept such a packet: neighbour discovery is never established. */
 const answered = ({ evaluated }: Marks): string => `meta mark ${hex(evaluated)} meta mark set 0 accept`;

@@ -20,13 +20,26 @@ const NAMELESS_DECLARATIONS = `
   set said6 { typeof meta iif . ip6 saddr; ${KEPT} }`;
 
 const first = (ip: 'ip' | 'ip6', n: Family): readonly string[] => {
-  const keep = `update @spoke${n} { iif } update @said${n} { iif . ${ip} saddr } goto lift`;
+  const keep = `update @spoke${n} { iif } update @said${n} { iif . ${ip} saddr } goto plain${n}`;
   return [
     `${ip} saddr @own${n} drop`,
     `${ip} saddr != @net${n} drop`,
     `iif . ${ip} saddr @said${n} ${keep}`,
     `iif @spoke${n} drop`,
     keep,
+  ];
+};
+/** Fragments a second and veth: the memory in which they wait for others of their packet is one for the host (net.ipv4.ipfrag_high_thresh). */
+const FRAGMENTS = 'update @fragmenting { iif limit rate over 20/second burst 60 packets } drop';
+/**
+ * Of enforced veths, what must not reach the host's routing: options and extension headers, some of which the kernel gives to programs of the
+ * host before FORWARD (ip(7), IP_ROUTER_ALERT), and more fragments than can wait beside those of others.
+ */
+const plain = (E: string): readonly (readonly [string, readonly string[]])[] => {
+  const others = `meta mark & ${E} == 0 goto lift`;
+  return [
+    ['plain4', [others, 'ip hdrlength != 5 drop', `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`, 'goto lift']],
+    ['plain6', [others, 'ip6 nexthdr { 0, 43, 51, 60 } drop', `ip6 nexthdr 44 ${FRAGMENTS}`, 'goto lift']],
   ];
 };
 const NAMELESS: readonly (readonly [string, readonly string[]])[] = [
@@ -215,6 +228,7 @@ const LIMIT_DECLARATIONS = `
   map quotas { type iface_index : quota; }
   set asking { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
   set holding { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
+  set fragmenting { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
   chain delivered { type filter hook postrouting priority 300; policy accept; }`;
 
 /** Packets per second and veth, whatever addresses they have: to resolvers, and from veths that are not classified yet. */
@@ -237,9 +251,9 @@ const FRAME_HEAD = '@ll,0,120';
 /**
  * The first rule of `ports`, for the most frequent packet: plain IPv4 to the bridge's own MAC, from a bound MAC and address, of a veth
  * without limit and quota. For it the other rules would come to the same mark and accept it. Port 53 is limited for each veth by a
- * later rule; the bytes at this offset are no port in ICMP and in a fragment, which then take the other rules too.
+ * later rule, and fragments too; the bytes at this offset are no port in ICMP, which then takes the other rules as well.
  */
-const ROUTED = `meta mark set iif . ${FRAME_HEAD} . ip saddr map @routed4 @th,16,16 != 53 accept`;
+const ROUTED = `meta mark set iif . ${FRAME_HEAD} . ip saddr map @routed4 @nh,48,16 & 0x3fff == 0 @th,16,16 != 53 accept`;
 
 const DECLARATIONS = `
   map routed4 { typeof meta iif . ${FRAME_HEAD} . ip saddr : meta mark; }
@@ -263,6 +277,8 @@ const DECLARATIONS = `
   chain nameless { }
   chain nameless4 { }
   chain nameless6 { }
+  chain plain4 { }
+  chain plain6 { }
   chain route { }
   chain lift { }
   chain ports { type filter hook prerouting priority -300; policy accept; }
@@ -336,6 +352,7 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
       ],
       ...meetingChains(shape),
       ...NAMELESS,
+      ...plain(E),
       ['ports', portRules(marks)],
       ['delivered', [...DELIVERED, ...delivery(E)]],
     ]),
@@ -373,14 +390,15 @@ function portRules(marks: Marks): string[] {
     ...SENDING,
     'ether type ip6 ip6 hoplimit 255 icmpv6 type { 133, 135, 136 } goto discovery',
     'ether type ip6 ip6 daddr ff02::/16 icmpv6 type { 131, 132, 143 } goto membership',
-    'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto lift',
-    'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto lift',
+    'ether type ip meta mark set iif . ether saddr . ip saddr map @id4 goto plain4',
+    'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto plain6',
     'meta mark set iif map @nameless goto nameless',
     'ether type arp goto senders',
     'meta mark set iif map @loose goto lift',
     'iif @strict drop',
     HOLDING_BOUND,
-    `ether type { ip, ip6 } meta mark set ${ifindex} | ${unknownBase} goto lift`,
+    `ether type ip meta mark set ${ifindex} | ${unknownBase} goto plain4`,
+    `ether type ip6 meta mark set ${ifindex} | ${unknownBase} goto plain6`,
     'drop',
   ];
 }

@@ -28,13 +28,13 @@ export function synData({ marks, logGroup, prefix }: KernelConfig): string[] {
 
 /**
  * Options by which a server takes the bytes of a connection in another order than that of TCP, or data of the SYN: without them in the SYN,
- * neither side uses them (RFC 8684 3.1, RFC 7413 4.2). Of SYNs to ports where names are checked; both families.
+ * neither side uses them (RFC 8684 3.1, RFC 7413 4.2). Of SYNs of enforced containers to ports where names are checked; both families.
  */
 export const withoutOptions = ({ marks, names }: KernelConfig): string[] =>
   marks.check && names.verify
     ? ['mptcp', 'fastopen'].map(
         (option) =>
-          `tcp flags & (syn | ack) == syn tcp dport { ${[HTTP_PORT, ...names.ports].sort((a, b) => a - b).join(', ')} } reset tcp option ${option}`,
+          `meta mark & ${hex(marks.enforced)} != 0 tcp flags & (syn | ack) == syn tcp dport { ${[HTTP_PORT, ...names.ports].sort((a, b) => a - b).join(', ')} } reset tcp option ${option}`,
       )
     : [];
 

@@ -142,6 +142,8 @@ export interface HostNet {
   readonly queues?: boolean;
   /** nft can take options out of headers of TCP. */
   readonly strips?: boolean;
+  /** Programs check frames before all rules (kernel/frame-checks.ts). */
+  readonly framesChecked?: boolean;
 }
 
 export interface Bridge {

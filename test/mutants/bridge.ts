@@ -131,8 +131,8 @@ export const BRIDGE: readonly Mutant[] = [
     id: 'bridge-unknown-other',
     what: 'frames of an unknown veth that are not of IP pass',
     file: FILE,
-    from: "goto lift`,\n    'drop',\n  ];",
-    to: "goto lift`,\n    'accept',\n  ];",
+    from: "goto plain6`,\n    'drop',\n  ];",
+    to: "goto plain6`,\n    'accept',\n  ];",
     killedBy: by('of a veth that nobody knows: to the host'),
   },
   {
