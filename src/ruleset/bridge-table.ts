@@ -1,6 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig, NftProgram } from './desired-state.js';
 import { hex, type Marks } from './marks.js';
+import { DISCOVERY_CHAINS, MEMBERSHIP, NEIGHBOUR_DECLARATIONS, SENDERS } from './neighbour-frames.js';
 
 /**
  * veths of unattributed senders (build steps) while their mode is enforce. Docker does not report their addresses, and
@@ -39,7 +40,16 @@ const plain = (E: string): readonly (readonly [string, readonly string[]])[] => 
   const others = `meta mark & ${E} == 0 goto lift`;
   return [
     ['plain4', [others, 'ip hdrlength != 5 drop', `ip frag-off & 0x3fff != 0 ${FRAGMENTS}`, 'goto lift']],
-    ['plain6', [others, 'ip6 nexthdr { 0, 43, 51, 60 } drop', `ip6 nexthdr 44 ${FRAGMENTS}`, 'goto lift']],
+    [
+      'plain6',
+      [
+        others,
+        'ip6 nexthdr { 0, 43, 51, 60 } drop',
+        'frag nexthdr { 0, 43, 51, 60 } drop',
+        `ip6 nexthdr 44 ${FRAGMENTS}`,
+        'goto lift',
+      ],
+    ],
   ];
 };
 const NAMELESS: readonly (readonly [string, readonly string[]])[] = [
@@ -55,119 +65,6 @@ const NAMELESS: readonly (readonly [string, readonly string[]])[] = [
   ],
   ['nameless4', first('ip', 4)],
   ['nameless6', first('ip6', 6)],
-];
-/** In chain discovery: what speaks for a container's address. */
-const NAMELESS_DISCOVERY: readonly string[] = [
-  'ip6 saddr @own6 meta mark set iif map @nameless drop',
-  'icmpv6 type 136 icmpv6 taddr @own6 meta mark set iif map @nameless drop',
-];
-
-/**
- * ARP and neighbour discovery (RFC 826, RFC 4861) of veths. The veth of an enforced container sends them from its own MAC,
- * about its own addresses and in the length of an honest message. Other veths may not claim an address of an enforced
- * container, and what they claim beyond their own addresses is rate-limited: the neighbour table of the host is one for all
- * links (net.ipv4.neigh.default.gc_thresh3: 1,024 entries) and removes no entry that is younger than five seconds.
- */
-const NEIGHBOUR_DECLARATIONS = `
-  set ll6 { typeof meta iif . ip6 saddr; }
-  set claiming { typeof meta iif; size 65535; flags dynamic,timeout; timeout 10s; }
-  chain senders { }
-  chain discovery { }
-  chain claims { }`;
-
-/** Entries of the neighbour table that a veth may make beyond its own addresses. */
-const CLAIMING = 'update @claiming { iif limit rate over 10/second burst 50 packets } drop';
-
-const ARP_LENGTH = 28;
-
-const SENDERS: readonly string[] = [
-  'iif @strict iif . ether saddr != @macs drop',
-  `iif @strict meta length > ${ARP_LENGTH} drop`,
-  'iif @strict arp operation != { request, reply } drop',
-  'meta mark set iif . arp saddr ether . arp saddr ip map @id4 meta mark set 0 accept',
-  // an address probe (RFC 5227), of an address of its own
-  'arp saddr ip 0.0.0.0 meta mark set iif . arp saddr ether . arp daddr ip map @id4 meta mark set 0 accept',
-  'iif @strict drop',
-  'arp saddr ip @enf4 drop',
-  CLAIMING,
-  'accept',
-];
-
-/** Lengths with the IPv6 header: no option, or one of eight bytes. */
-const SOLICITS_ROUTER = '{ 48, 56 }';
-const DISCOVERS = '{ 64, 72 }';
-/** Type and length of an option: source and target link-layer address (RFC 4861 4.6.1), nonce (RFC 3971 5.3.2). */
-const OPTION = { source: '0x0101', target: '0x0201', nonce: '0x0e01' } as const;
-/**
- * nft compares no two fields of a packet. The link-layer address of the option is written over the Ethernet source, and the
- * frame is dropped unless that is then still the MAC of its veth.
- */
-const takeAddress = (bit: number): string => `@ll,48,48 set @th,${bit},48`;
-
-const OWN_SOURCE =
-  'icmpv6 type { 133, 135 } meta mark set iif . ether saddr . ip6 saddr map @id6 meta mark set 0 accept';
-const OWN_TARGET =
-  'icmpv6 type 136 meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept';
-/**
- * Duplicate address detection (RFC 4862 5.4). Who has the address, or asks for it at the same time, as the host for that of a new bridge, takes
- * it out of use.
- */
-const PROBE = 'icmpv6 type 135 ip6 saddr ::';
-const OWN_PROBE: readonly string[] = [
-  `${PROBE} iif . icmpv6 taddr @ll6 accept`,
-  `${PROBE} meta mark set iif . ether saddr . icmpv6 taddr map @id6 meta mark set 0 accept`,
-];
-const OWN_LINK_LOCAL: readonly string[] = [
-  'icmpv6 type { 133, 135 } iif . ip6 saddr @ll6 accept',
-  'icmpv6 type 136 iif . icmpv6 taddr @ll6 accept',
-];
-
-/**
- * Solicitations and advertisements. Probes of a known neighbour come from the link-local address (net/ipv6/ndisc.c,
- * ndisc_send_ns): the one that Linux derives from the MAC is the veth's own. A router solicitation updates the host's
- * neighbour table as a neighbour solicitation does, and so obeys the same rules.
- */
-const DISCOVERY_CHAINS: readonly (readonly [string, readonly string[]])[] = [
-  [
-    'discovery',
-    [
-      'iif != @strict goto claims',
-      'iif . ether saddr != @macs drop',
-      'ip6 nexthdr != 58 drop',
-      `icmpv6 type 133 meta length != ${SOLICITS_ROUTER} drop`,
-      `icmpv6 type { 135, 136 } meta length != ${DISCOVERS} drop`,
-      `icmpv6 type 133 meta length 56 @th,64,16 != ${OPTION.source} drop`,
-      `icmpv6 type 135 meta length 72 @th,192,16 != { ${OPTION.source}, ${OPTION.nonce} } drop`,
-      `icmpv6 type 136 meta length 72 @th,192,16 != ${OPTION.target} drop`,
-      `icmpv6 type 133 meta length 56 ${takeAddress(80)}`,
-      `icmpv6 type 135 meta length 72 @th,192,16 ${OPTION.source} ${takeAddress(208)}`,
-      `icmpv6 type 136 meta length 72 ${takeAddress(208)}`,
-      'iif . ether saddr != @macs drop',
-      OWN_SOURCE,
-      OWN_TARGET,
-      ...OWN_LINK_LOCAL,
-      'icmpv6 type 133 ip6 saddr :: accept',
-      ...OWN_PROBE,
-      'drop',
-    ],
-  ],
-  [
-    'claims',
-    [
-      OWN_SOURCE,
-      OWN_TARGET,
-      ...OWN_LINK_LOCAL,
-      ...OWN_PROBE,
-      ...NAMELESS_DISCOVERY,
-      // of a veth that is not enforced; one that is not known yet gets no answer, as for an address that nobody has
-      `${PROBE} icmpv6 taddr != @enf6 meta mark set iif map @loose meta mark set 0 accept`,
-      `${PROBE} drop`,
-      'icmpv6 type { 133, 135 } ip6 saddr @enf6 drop',
-      'icmpv6 type 136 icmpv6 taddr @enf6 drop',
-      CLAIMING,
-      'accept',
-    ],
-  ],
 ];
 
 /**
@@ -284,9 +181,6 @@ const DECLARATIONS = `
   chain ports { type filter hook prerouting priority -300; policy accept; }
   chain bridged { type filter hook forward priority 100; policy accept; }`;
 
-/** A listener report of sixteen groups is the longest that Linux sends. */
-const LONGEST_REPORT = 376;
-
 const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
 
 /**
@@ -304,15 +198,7 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
     rules: new Map([
       ['senders', SENDERS],
       ...DISCOVERY_CHAINS,
-      [
-        'membership',
-        [
-          `iif @strict meta length > ${LONGEST_REPORT} drop`,
-          'iif . ether saddr @macs accept',
-          'iif @strict drop',
-          'accept',
-        ],
-      ],
+      ['membership', MEMBERSHIP],
       // A veth newer than the last pass has no element yet: its packets to the bridge are queued, and `bridged` drops the others.
       [
         'route',
@@ -394,6 +280,9 @@ function portRules(marks: Marks): string[] {
     'ether type ip6 meta mark set iif . ether saddr . ip6 saddr map @id6 goto plain6',
     'meta mark set iif map @nameless goto nameless',
     'ether type arp goto senders',
+    // the resolver and the rules of the host take a source for its container
+    'ether type ip ip saddr @enf4 drop',
+    'ether type ip6 ip6 saddr @enf6 drop',
     'meta mark set iif map @loose goto lift',
     'iif @strict drop',
     HOLDING_BOUND,

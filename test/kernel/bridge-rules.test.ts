@@ -167,6 +167,14 @@ describe('ARP', () => {
       ["an enforced one's", 'seen', arpFrame(ask(seen.mac, victim.ip4, own.ip4), seen.mac), []],
       ["an enforced one's, of an unknown veth", 'fresh', arpFrame(ask(fresh.mac, own.ip4), fresh.mac), []],
       ["a container's, of a build step", 'build', arpFrame(ask(build.mac, seen.ip4), build.mac), []],
+      ['its own, of an unknown veth', 'fresh', arpFrame(ask(fresh.mac, fresh.ip4), fresh.mac), all('fresh')],
+      ['the same with data', 'fresh', arpFrame(bytes(ask(fresh.mac, fresh.ip4), 'data'), fresh.mac), []],
+      [
+        'with data, of an observed one',
+        'seen',
+        arpFrame(bytes(ask(seen.mac, seen.ip4), 'date'), seen.mac),
+        all('seen'),
+      ],
     ]));
 
   it('of others: entries of the host’s neighbour table are bounded', async () => {
@@ -268,12 +276,16 @@ describe('neighbour discovery', () => {
       ],
     ]));
 
+  const longer = (src: string): Bytes =>
+    nd({ src, dst: 'ff02::1' }, 136, u32(0), bytes(address(src), option(2, fresh.mac), option(2, fresh.mac)));
   it('of others: no address of an enforced container', () =>
     check([
       ['its own', 'seen', v6(advertise(seen.ip6, seen.mac), seen.mac), all('seen')],
       ["an enforced one's", 'seen', v6(advertise(victim.ip6, seen.mac), seen.mac), []],
       ['a probe of its own', 'seen', v6(probe(seen.ip6), seen.mac), all('seen')],
       ["a probe of an enforced one's", 'seen', v6(probe(victim.ip6), seen.mac), []],
+      ['its own, of an unknown veth', 'fresh', v6(advertise(fresh.ip6, fresh.mac), fresh.mac), all('fresh')],
+      ['the same with more options', 'fresh', v6(longer(fresh.ip6), fresh.mac), []],
       ['a probe of an unknown veth', 'fresh', v6(probe(linkLocal(BRIDGE)), fresh.mac), []],
       ['asked as if by an enforced one', 'seen', v6(solicit(own.ip6, seen.mac), seen.mac), []],
       ['for a router as if by an enforced one', 'seen', v6(router(own.ip6, seen.mac), seen.mac), []],
@@ -306,6 +318,8 @@ describe('neighbour discovery', () => {
       ['a report', 'own', v6(report(20)), all('own')],
       ['of another MAC', 'own', v6(report(24), NOBODY), []],
       ['with data', 'own', v6(report(400)), []],
+      ['with data, of an unknown veth', 'fresh', v6(report(404), fresh.mac), []],
+      ['with data, of an observed one', 'seen', v6(report(408), seen.mac), all('seen')],
     ]);
   });
 });
@@ -361,6 +375,13 @@ describe.each(['ip4', 'ip6'] as const)('packets, %s', (v) => {
     return check([
       ['to an enforced one', 'seen', frame(datagram(seen[v], victim[v], 'k'), seen.mac, victim.mac), HOST],
       ['to another', 'seen', frame(segment(80), seen.mac, BROADCAST), all('seen')],
+      [
+        'from a free address',
+        'seen',
+        frame(datagram(free99, free[v], 'k2'), seen.mac, BROADCAST),
+        all('seen'),
+      ],
+      ["from an enforced one's", 'seen', frame(datagram(own[v], free[v], 'k3'), seen.mac, BROADCAST), []],
       ['to a closed port, to all', 'seen', frame(segment(6379), seen.mac, BROADCAST), all('seen')],
       ['to a closed port of its MAC', 'seen', frame(segment(6379), seen.mac, free.mac), []],
       ['the same with a priority', 'seen', tagged(0, frame(segment(6379), seen.mac, free.mac)), []],

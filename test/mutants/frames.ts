@@ -4,6 +4,7 @@ import type { Mutant } from './mutant.js';
 const CHECK = 'src/kernel/frame-checks.ts';
 const TABLE = 'src/ruleset/backstop-table.ts';
 const PORTS = 'src/ruleset/bridge-table.ts';
+const NEIGHBOURS = 'src/ruleset/neighbour-frames.ts';
 const QUEUE = 'src/connections/connection-checks.ts';
 const by = (test: string) => ({ file: 'test/kernel/frame-check.test.ts', test, only: true });
 const layers = (test: string) => ({ file: 'test/kernel/layers.test.ts', test, only: true });
@@ -114,6 +115,30 @@ export const FRAMES: readonly Mutant[] = [
     from: "? ['mptcp', 'fastopen'].map(",
     to: "? ['fastopen'].map(",
     killedBy: layers('leaves without Multipath TCP and Fast Open, where nft can take options out'),
+  },
+  {
+    id: 'port-as-enforced',
+    what: 'an observed container asks the resolver as an enforced one',
+    file: PORTS,
+    from: "    'ether type ip ip saddr @enf4 drop',\n",
+    to: '',
+    killedBy: {
+      file: 'test/kernel/bridge-rules.test.ts',
+      test: 'of others: to enforced containers by way of the host, to what is closed not at all',
+      only: true,
+    },
+  },
+  {
+    id: 'arp-unknown-data',
+    what: 'a container sends data behind ARP before its veth is known',
+    file: NEIGHBOURS,
+    from: '  LOOSE,\n  `meta length > ${ARP_LENGTH} drop`,\n',
+    to: '  LOOSE,\n',
+    killedBy: {
+      file: 'test/kernel/bridge-rules.test.ts',
+      test: 'ARP of others: no address',
+      only: true,
+    },
   },
   {
     id: 'port-tag',

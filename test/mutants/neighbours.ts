@@ -1,7 +1,7 @@
 /** ARP and neighbour discovery. */
 import type { Mutant } from './mutant.js';
 
-const FILE = 'src/ruleset/bridge-table.ts';
+const FILE = 'src/ruleset/neighbour-frames.ts';
 const BUILDS = 'src/ruleset/bridge-table.ts';
 const by = (test: string) => ({ file: 'test/kernel/bridge-rules.test.ts', test, only: true });
 const ARP = by('ARP of an enforced veth');
@@ -74,8 +74,8 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'arp-claims-many',
     what: 'ARP of a container fills the neighbour table of the host',
     file: FILE,
-    from: "  CLAIMING,\n  'accept',\n];",
-    to: "  'accept',\n];",
+    from: '  CLAIMING,\n  LOOSE,\n  `meta length',
+    to: '  LOOSE,\n  `meta length',
     killedBy: by('ARP of others: entries'),
   },
   {
@@ -161,7 +161,7 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'nd-extension',
     what: 'neighbour discovery passes behind an extension header',
     file: FILE,
-    from: "      'ip6 nexthdr != 58 drop',\n",
+    from: "  'ip6 nexthdr != 58 drop',\n",
     to: '',
     killedBy: ND,
   },
@@ -169,7 +169,7 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'nd-router-length',
     what: 'data passes behind a router solicitation',
     file: FILE,
-    from: '      `icmpv6 type 133 meta length != ${SOLICITS_ROUTER} drop`,\n',
+    from: '  `icmpv6 type 133 meta length != ${SOLICITS_ROUTER} drop`,\n',
     to: '',
     killedBy: ND,
   },
@@ -177,7 +177,7 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'nd-length',
     what: 'data passes behind solicitations and advertisements',
     file: FILE,
-    from: '      `icmpv6 type { 135, 136 } meta length != ${DISCOVERS} drop`,\n',
+    from: '  `icmpv6 type { 135, 136 } meta length != ${DISCOVERS} drop`,\n',
     to: '',
     killedBy: ND,
   },
@@ -216,7 +216,7 @@ export const NEIGHBOURS: readonly Mutant[] = [
   ).map(([end, from]) => ({
     id: `nd-claim-build-${end}`,
     what: `a build step claims the address of a container by the ${end}`,
-    file: BUILDS,
+    file: FILE,
     from,
     to: '',
     killedBy: ND_OTHERS,
@@ -225,8 +225,8 @@ export const NEIGHBOURS: readonly Mutant[] = [
     id: 'nd-claims-many',
     what: 'neighbour discovery of a container fills the neighbour table of the host',
     file: FILE,
-    from: "      CLAIMING,\n      'accept',\n",
-    to: "      'accept',\n",
+    from: '      CLAIMING,\n      LOOSE,\n',
+    to: '      LOOSE,\n',
     killedBy: by('neighbour discovery of others: entries'),
   },
 ];

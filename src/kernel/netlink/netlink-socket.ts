@@ -10,7 +10,6 @@ import {
   type Watch,
   watchReadable,
 } from './libc.js';
-import { deliver, type Listener } from './listener.js';
 import { type NetlinkOptions, openNetlink } from './namespace.js';
 import {
   type Acknowledgement,
@@ -27,7 +26,16 @@ import {
   u16At,
   u32At,
 } from './netlink-codec.js';
-import { EBADF, EMSGSIZE, ENOBUFS, NetlinkError, notTaken, refusal } from './netlink-error.js';
+import {
+  deliver,
+  EBADF,
+  EMSGSIZE,
+  ENOBUFS,
+  type Listener,
+  NetlinkError,
+  notTaken,
+  refusal,
+} from './netlink-error.js';
 
 const [EINTR, EAGAIN] = [4, 11];
 
