@@ -18,7 +18,7 @@ import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/d
 import { IDENTITY_TABLE, unknownSender } from '../../src/ruleset/host-identity.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
-import { makeNetns, type Netns } from './in-netns.js';
+import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from './in-netns.js';
 
 const PARENT = `drawbridge-test-${process.pid}`;
 const cgroups = new Cgroups();
@@ -72,26 +72,16 @@ const AWAY = {
   permitted6: '2001:db8:52::9',
   forged4: '192.0.2.77',
   forged6: '2001:db8:53::77',
-  counted: [
-    ['own4', 'ip saddr 198.51.100.1 udp dport 7000'],
-    ['own6', 'ip6 saddr 2001:db8:51::1 udp dport 7000'],
-    ['group6', 'ip6 saddr fe80::/10 ip6 daddr ff02::fb udp dport 7000'],
-    ['forged4', 'ip saddr 192.0.2.77'],
-    ['forged6', 'ip6 saddr 2001:db8:53::77'],
-    ['refusal4', 'ip daddr 192.0.2.77'],
-    ['refusal6', 'ip6 daddr 2001:db8:53::77'],
-  ],
+  counted: {
+    own4: 'ip saddr 198.51.100.1 udp dport 7000',
+    own6: 'ip6 saddr 2001:db8:51::1 udp dport 7000',
+    group6: 'ip6 saddr fe80::/10 ip6 daddr ff02::fb udp dport 7000',
+    forged4: 'ip saddr 192.0.2.77',
+    forged6: 'ip6 saddr 2001:db8:53::77',
+    refusal4: 'ip daddr 192.0.2.77',
+    refusal6: 'ip6 daddr 2001:db8:53::77',
+  },
 } as const;
-/** A datagram from any address: IPV6_FREEBIND needs no capability, IP_TRANSPARENT does. */
-const SEND = `
-import socket, sys
-family, source, target, port = sys.argv[1:]
-s = socket.socket(socket.AF_INET if family == '4' else socket.AF_INET6, socket.SOCK_DGRAM)
-s.setsockopt(*((0, 19, 1) if family == '4' else (41, 78, 1)))
-s.bind((source, 0))
-s.sendto(b'from elsewhere', (target, int(port)))
-`;
-
 describe.each([
   ['iptables', false, false],
   ['nft, queue in raw', true, false],
@@ -231,6 +221,7 @@ describe.each([
     );
     const plane = planeOf();
     await plane.apply(own);
+    ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
     for (const words of [
       ['link', 'add', 'away', 'type', 'veth', 'peer', 'name', 'beyond'],
       ['link', 'set', 'away', 'up'],
@@ -241,35 +232,17 @@ describe.each([
       ['-6', 'route', 'add', 'default', 'dev', 'away'],
     ])
       ns.run('ip', ...words);
-    const counted = [...AWAY.counted].map(([name, match]) => `${match} counter comment "${name}";`);
-    ns.run(
-      'nft',
-      `table inet counted { chain after { type filter hook postrouting priority 300; ${counted.join(' ')} }; }`,
-    );
-    /** What has left since the last call, and refusals on their way to the forged address. */
-    const left = (): Record<string, number> => {
-      const { nftables } = JSON.parse(ns.run('nft', '-j', 'list', 'chain', 'inet', 'counted', 'after')) as {
-        nftables: { rule?: { comment: string; expr: { counter?: { packets: number } }[] } }[];
-      };
-      ns.run('nft', 'reset', 'rules', 'chain', 'inet', 'counted', 'after');
-      const rules = nftables.flatMap(({ rule }) => (rule === undefined ? [] : [rule]));
-      return Object.fromEntries(
-        rules
-          .map((r) => [r.comment, r.expr.find((e) => e.counter)?.counter?.packets ?? 0] as const)
-          .filter(([, packets]) => packets > 0),
-      );
-    };
+    const left = countLeaving(ns, AWAY.counted);
     const send = async (forged: boolean, port: number): Promise<Record<string, number>> => {
-      for (const [family, from, to] of [
-        [4, forged ? AWAY.forged4 : AWAY.own4, AWAY.permitted4],
-        [6, forged ? AWAY.forged6 : AWAY.own6, AWAY.permitted6],
-      ] as const)
-        await within(pathOf(2), 'python3', '-c', SEND, String(family), from, to, String(port));
+      const ends = forged
+        ? [AWAY.forged4, AWAY.permitted4, AWAY.forged6, AWAY.permitted6]
+        : [AWAY.own4, AWAY.permitted4, AWAY.own6, AWAY.permitted6];
+      await within(pathOf(2), 'python3', '-c', FROM_ANYWHERE, `${port}`, ...ends);
       return left();
     };
     expect(await send(false, 7000)).toEqual({ own4: 1, own6: 1 });
     // the kernel takes the link-local address of the device
-    await within(pathOf(2), 'python3', '-c', SEND, '6', '::', 'ff02::fb%away', '7000');
+    await within(pathOf(2), 'python3', '-c', FROM_ANYWHERE, '7000', '::', 'ff02::fb%away');
     expect(left()).toEqual({ group6: 1 });
     expect(await send(true, 7000)).toEqual({});
     expect(await send(true, 7001)).toEqual({});

@@ -229,10 +229,14 @@ describe('a source that was exchanged between the bridge table and IP', () => {
   };
   let number = 0;
   /** Families in which a packet leaves, and in which the host answers it: a datagram, or an echo request of so many bytes. */
-  async function sent(port: number, bytes = 0): Promise<{ left: string[]; answered: string[] }> {
+  async function sent(
+    port: number,
+    bytes = 0,
+    to = OUTSIDE,
+  ): Promise<{ left: string[]; answered: string[] }> {
     const frames = FAMILIES.map((v): Bytes => {
       number += 1;
-      const e = { src: FORGED[v], dst: OUTSIDE[v] };
+      const e = { src: FORGED[v], dst: to[v] };
       const echo = icmp(e, v === 'ip4' ? 8 : 128, 0, u16(1, 1), `exchanged ${number};`.padEnd(bytes));
       const datagram = udp(e, 21_000 + number, port, `exchanged ${number};`);
       const packet = bytes > 0 ? ip(e, v === 'ip4' ? ICMP.v4 : ICMP.v6, echo) : ip(e, 17, datagram);
@@ -253,6 +257,7 @@ describe('a source that was exchanged between the bridge table and IP', () => {
     expect(await sent(80)).toEqual({ left: [], answered: [] });
     expect(await sent(9)).toEqual({ left: [], answered: [] });
     expect(await sent(9, 300)).toEqual({ left: [], answered: [] });
+    expect(await sent(9, 0, GATEWAY)).toEqual({ left: [], answered: [] });
   });
 
   it('control: it leaves, and is refused, if the set of addresses has it', async () => {
@@ -264,6 +269,7 @@ describe('a source that was exchanged between the bridge table and IP', () => {
     expect(await sent(80)).toMatchObject({ left: [...FAMILIES] });
     expect(await sent(9)).toEqual({ left: [], answered: [...FAMILIES] });
     expect(await sent(9, 300)).toEqual({ left: [], answered: [...FAMILIES] });
+    expect(await sent(9, 0, GATEWAY)).toEqual({ left: [], answered: [...FAMILIES] });
   });
 });
 
