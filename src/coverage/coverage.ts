@@ -206,6 +206,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
       senders: parts.applied.value?.hosts,
       mode: policy.mode,
       noResolver: parts.hostMode.resolvers.failed.get(holder.id),
+      ...(host?.unseenSockets && { unseenSockets: host.unseenSockets }),
     },
     lan: {
       isManaged: parts.policies.isLan,

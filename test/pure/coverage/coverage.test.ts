@@ -361,6 +361,14 @@ describe('networks', () => {
     expect(codes(input({ ...c, privileges: { ...privileges, capAdd: ['NET_ADMIN'] } }))).toContain(
       'host-net-admin:unenforced',
     );
+    const { hostNetwork } = at({});
+    const unseenSockets = ['PPPOE', 'RDS'];
+    expect(codes(input(c, { hostNetwork: { ...hostNetwork, unseenSockets } }))).toContain(
+      'host-network-sockets:partial',
+    );
+    expect(codes(input(c, { hostNetwork: { ...hostNetwork, unseenSockets: [] } }))).toEqual([
+      'host-network:enforced',
+    ]);
     for (const why of ['shared', 'unseen'] as const)
       expect(codes(input(c, at({ late: new Map([[c.id, why]]) })))).toContain('host-network-start:partial');
     const gated = (gate: object) =>
