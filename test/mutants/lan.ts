@@ -31,8 +31,8 @@ export const LAN: readonly Mutant[] = [
     id: 'lan-forged-refused',
     what: 'a refusal goes to a forged source',
     file: FILE,
-    from: "    'fib saddr type != local drop',\n",
-    to: '',
+    from: "[logging(shape), 'fib saddr type != local drop', ",
+    to: '[logging(shape), ',
     killedBy: inside,
   },
   {
