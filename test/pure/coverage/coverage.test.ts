@@ -399,6 +399,18 @@ describe('networks', () => {
   });
 });
 
+describe('limits', () => {
+  const limited = { ...policy(), limits: { rateBitsPerSecond: 1e6 } };
+  it('segments that are counted once are reported: the kernel cannot, or the container may change it', () => {
+    const found = (more: Partial<CoverageInput>, capAdd: readonly string[] = []): string[] =>
+      codes(input(container({ privileges: { ...PLAIN, capAdd } }), { policy: limited, ...more }));
+    expect(found({})).not.toContain('limit-segments:partial');
+    expect(found({ uncountedSegments: 'not supported' })).toContain('limit-segments:partial');
+    expect(found({}, ['NET_ADMIN'])).toContain('limit-segments:partial');
+    expect(found({ policy: policy() }, ['NET_ADMIN'])).not.toContain('limit-segments:partial');
+  });
+});
+
 describe('names and proxies', () => {
   it('names asked from the host: first the dns of the service, which needs no restart of Docker', () => {
     const names = { hostAsked: true, namespaceDns: 'attached', resolvers: HOST.resolvers } as const;

@@ -59,6 +59,7 @@ describe('facts of the host', () => {
       foreignAccepts: [],
       firewalld: false,
       ufw: false,
+      unseenSockets: [],
       resolvers: ['192.0.2.53', '::1'],
     });
     expect(await codes({})).toEqual([]);
@@ -143,7 +144,18 @@ it('sockets that send past the rules for the host’s network are those that are
   const of = async (...names: string[]) =>
     (await look({ files: { '/proc/net/protocols': listed(...names) } })).unseenSockets;
   const usual = ['AF_VSOCK', 'PACKET', 'MPTCPv6', 'PINGv6', 'RAWv6', 'UDPLITEv6', 'UDPv6', 'TCPv6', 'XDP'];
-  const others = ['UNIX-STREAM', 'UNIX', 'UDP-Lite', 'MPTCP', 'PING', 'RAW', 'UDP', 'TCP', 'SCTPv6', 'NETLINK'];
+  const others = [
+    'UNIX-STREAM',
+    'UNIX',
+    'UDP-Lite',
+    'MPTCP',
+    'PING',
+    'RAW',
+    'UDP',
+    'TCP',
+    'SCTPv6',
+    'NETLINK',
+  ];
   expect(await of(...usual, ...others)).toEqual([]);
   expect(await of(...usual, 'RDS', 'PPPOE', 'TIPC', 'RXRPC', 'L2CAP')).toEqual([
     'L2CAP',
