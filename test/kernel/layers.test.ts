@@ -216,7 +216,9 @@ describe('a source that was exchanged between the bridge table and IP', () => {
       ['id4', 'ip4'],
       ['id6', 'ip6'],
     ] as const) {
-      const mark = desired.bridge[map].get(`${host.indexOf('own')} . ${VETHS.own.mac} . ${VETHS.own[v]}`);
+      const mark = compile(compiled).bridge[map].get(
+        `${host.indexOf('own')} . ${VETHS.own.mac} . ${VETHS.own[v]}`,
+      );
       const element = `"own" . ${VETHS.own.mac} . ${FORGED[v]}${verb === 'add' ? ` : ${mark}` : ''}`;
       host.ns.run('nft', verb, 'element', 'bridge', 'drawbridge', map, `{ ${element} }`);
     }
