@@ -102,20 +102,37 @@ function systemPaths(p: Privileges): Finding[] {
   ];
 }
 
-/** Report limits of the container that cannot be enforced on its network. */
-export function limitFindings(c: ContainerFacts, { limits, mode }: Policy): Finding[] {
-  if (!limits || mode !== 'enforce' || c.networkMode !== 'host') return [];
-  const open = unheld(limits);
-  if (open.length === 0) return [];
+/** Report limits of the container that cannot be enforced on its network, and what is counted there as less than it is. */
+export function limitFindings(c: ContainerFacts, { limits, mode }: Policy, uncounted?: string): Finding[] {
+  const open = limits && mode === 'enforce' ? unheld(limits).join(' and ') : '';
+  if (open === '') return [];
+  if (c.networkMode === 'host')
+    return [
+      {
+        code: 'limit-host-network',
+        state: 'partial',
+        detail: `the limit of ${open} is not enforced: a container in the host network has no veth on which it could be counted`,
+        remedy: 'use a bridge network',
+      },
+    ];
+  const settings = c.privileges && settingsOf(c.privileges);
   return [
-    {
-      code: 'limit-host-network',
-      state: 'partial',
-      detail: `the limit of ${open.join(' and ')} is not enforced: a container in the host network has no veth on which it could be counted`,
-      remedy: 'use a bridge network',
-    },
+    ...(uncounted === undefined ? [] : [segments(open, uncounted, SEGMENTS_REMEDY)]),
+    ...(settings === undefined
+      ? []
+      : [segments(open, `the container has ${settings}, and can change its veth`, settings)]),
   ];
 }
+
+const SEGMENTS_REMEDY = 'needs Linux 5.7 or newer; see the log';
+const settingsOf = ({ privileged, capAdd }: Privileges): string | undefined =>
+  privileged ? 'all capabilities' : capAdd.find((name) => name === 'NET_ADMIN' || name === 'ALL');
+const segments = (open: string, why: string, remedy: string): Finding => ({
+  code: 'limit-segments',
+  state: 'partial',
+  detail: `the limit of ${open} counts a packet of many segments (UDP_SEGMENT) once, with one header: ${why}`,
+  remedy: remedy === SEGMENTS_REMEDY ? remedy : `run the container without ${remedy}`,
+});
 
 const unheld = ({ rateBitsPerSecond, quota }: Limits): string[] => [
   ...(rateBitsPerSecond === undefined ? [] : ['rate']),

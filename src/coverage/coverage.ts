@@ -42,6 +42,8 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly pidMode?: string;
   /** Containers that share its PID namespace and have another policy. */
   readonly pidPeers?: readonly PidPeer[];
+  /** Why packets of several segments count as one. */
+  readonly uncountedSegments?: string;
   /** It is the container that Drawbridge itself runs in. */
   readonly isSelf: boolean;
 }
@@ -74,7 +76,7 @@ export function coverageFindings(input: CoverageInput): Finding[] {
     ...pidFindings(policy.mode, input.pidPeers ?? []),
     ...(policy.mode === 'enforce' ? nameFindings(names) : []),
     ...relayFindings(c, policy),
-    ...limitFindings(c, policy),
+    ...limitFindings(c, policy, input.uncountedSegments),
     ...host,
   ];
 }
@@ -192,6 +194,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
   const holder = (c.sharesWith && view.containers.get(c.sharesWith)) || c;
   const mounts = parts.hostWatch.mounts.mountsOf(c);
   const hostAsked = parts.namespaceDns.hostAsked(holder.id);
+  const uncountedSegments = parts.lan.uncountedSegments(holder.id);
   return {
     container: c,
     holder,
@@ -203,6 +206,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
       senders: parts.applied.value?.hosts,
       mode: policy.mode,
       noResolver: parts.hostMode.resolvers.failed.get(holder.id),
+      ...(host?.unseenSockets && { unseenSockets: host.unseenSockets }),
     },
     lan: {
       isManaged: parts.policies.isLan,
@@ -220,6 +224,7 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
     own,
     isStore: (parts.applied.value?.input.closed ?? []).some((place) => place.container === c.id),
     ...(mounts && { mounts }),
+    ...(uncountedSegments !== undefined && { uncountedSegments }),
     devices: parts.hostWatch.mounts.devicesOf(c),
     isSelf: c.id === parts.hostMode.self,
     host,

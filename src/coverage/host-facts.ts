@@ -27,6 +27,8 @@ export interface HostFacts {
   readonly ufw: boolean;
   /** The host's resolvers, as /etc/resolv.conf names them. */
   readonly resolvers: readonly string[];
+  /** Kinds of sockets that the kernel has loaded and whose packets its rules do not see as those of their sender. */
+  readonly unseenSockets?: readonly string[];
 }
 
 /** A file's text; undefined when there is none. */
@@ -63,10 +65,24 @@ export async function readHostFacts(
 /** The facts that files show: reading them starts no process. */
 export const readHostFiles = (
   readText: ReadText = textOf,
-): Pick<HostFacts, 'forwarding' | 'bridgeNf' | 'resolvers'> => ({
+): Pick<HostFacts, 'forwarding' | 'bridgeNf' | 'resolvers' | 'unseenSockets'> => ({
   ...switches(readText),
   resolvers: resolversOf(readText('/etc/resolv.conf') ?? ''),
+  unseenSockets: unseenSockets(readText('/proc/net/protocols') ?? ''),
 });
+
+/**
+ * Protocols (net/core/sock.c, proto_register) whose packets are IP of their own socket, stay on the host, or need a capability that coverage
+ * reports. Docker's seccomp profile refuses AF_VSOCK; it permits all other families, and the kernel loads their modules on demand.
+ */
+const SEEN =
+  /^(?:TCP|UDP|UDP-?Lite|UDPLITE|MPTCP|PING|RAW|SCTP|DCCP)(?:v6)?$|^(?:UNIX|UNIX-STREAM|NETLINK|PACKET|XDP|AF_VSOCK|ALG|KEY|KCM|SMC6?|L2TP\/IP(?:v6)?|PPTP|PPPOL2TP)$/;
+
+function unseenSockets(protocols: string): string[] {
+  const [, ...lines] = protocols.split('\n');
+  const names = lines.flatMap((line) => line.trim().split(/\s+/)[0] || []);
+  return [...new Set(names.filter((name) => !SEEN.test(name)))].sort();
+}
 
 function rulesOf(
   v4: SavedTable,

@@ -127,6 +127,8 @@ interface HostNetworkFacts {
   readonly mode: Mode;
   /** Why Drawbridge's resolver does not serve the container; undefined: it does. */
   readonly noResolver: string | undefined;
+  /** Kinds of sockets that send past the rules for the host's network. */
+  readonly unseenSockets?: readonly string[];
 }
 
 /**
@@ -136,7 +138,7 @@ interface HostNetworkFacts {
 function hostNetworkFindings(
   holder: ContainerFacts,
   c: ContainerFacts,
-  { senders, mode, noResolver }: HostNetworkFacts,
+  { senders, mode, noResolver, unseenSockets = [] }: HostNetworkFacts,
 ): Finding[] {
   const why = senders ? senders.open.get(holder.id) : 'its cgroup has not been read yet';
   if (why !== undefined) return [notHeld(why)];
@@ -144,12 +146,21 @@ function hostNetworkFindings(
   return [
     ...(late ? [LATE[late]] : []),
     ...powers(c),
+    ...(mode === 'enforce' && unseenSockets.length > 0 ? [unseen(unseenSockets)] : []),
     ...(mode === 'enforce' && noResolver !== undefined ? [noNames(noResolver)] : []),
     ...(mode === 'observe' ? [UNSEEN_NAMES] : []),
     ...(senders?.net.gates.some((g) => g.nft === undefined) ? [NO_BACKSTOP] : []),
     HELD,
   ];
 }
+
+const unseen = (kinds: readonly string[]): Finding => ({
+  code: 'host-network-sockets',
+  state: 'partial',
+  detail: `the container uses the host network, and the kernel has sockets whose packets are not IP packets of their sender: ${kinds.join(', ')}. Without any capability it can send by them, past all rules`,
+  remedy:
+    'use a bridge network, or unload the module and keep it from being loaded (modprobe.d: install NAME /bin/false)',
+});
 
 const HELD: Finding = {
   code: 'host-network',

@@ -1,10 +1,10 @@
-/** Rules inside the network namespaces of containers on macvlan and ipvlan networks: write, read and remove them. */
+/** Rules inside the network namespaces of containers on macvlan and ipvlan networks, and settings of their devices: write, read and remove them. */
 import { createHash } from 'node:crypto';
 import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
 import { type Exec, must } from './exec.js';
 import { Addresses } from './netlink/addresses.js';
 import { type Link, Links } from './netlink/links.js';
-import { addressBytes } from './netlink/netlink-codec.js';
+import { addressBytes, attribute, cString, nested, parseAttributes, u32le } from './netlink/netlink-codec.js';
 import { isRefusal } from './netlink/netlink-error.js';
 import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
 import {
@@ -161,4 +161,68 @@ export async function lanEnds(namespace: string): Promise<readonly LanEnd[]> {
 function transact(namespace: string, what: string, messages: readonly Outgoing[]): void {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
   socket.transaction(`${what} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
+}
+
+/** Generic netlink (include/uapi/linux/genetlink.h): the family that resolves names, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID and _NAME. */
+const CONTROL = { family: 16, getFamily: 3, id: 1, name: 2, header: 4 } as const;
+/** include/uapi/linux/ethtool_netlink.h, since Linux 5.7: ETHTOOL_MSG_FEATURES_GET and _SET, ETHTOOL_A_FEATURES_*, ETHTOOL_FLAG_OMIT_REPLY. */
+const FEATURES = {
+  get: 11,
+  set: 12,
+  header: 1,
+  wanted: 3,
+  active: 4,
+  device: 1,
+  flags: 3,
+  omitReply: 2,
+} as const;
+/** ETHTOOL_A_BITSET_*: a list of bits by name, each with or without the flag that sets it. */
+const BITSET = { bits: 3, bit: 1, name: 2, value: 3 } as const;
+/** What a veth takes in one packet (net/core/dev.c, netif_needs_gso: it takes a packet only if it takes all types that the packet has). */
+const SEGMENTED = [
+  'tx-udp-segmentation',
+  'tx-tcp-segmentation',
+  'tx-tcp6-segmentation',
+  'tx-sctp-segmentation',
+  'tx-gso-list',
+] as const;
+
+/**
+ * Whether the veths in that namespace hand on segments in one packet, which the host would count as one, with one header. Otherwise the kernel makes
+ * the segments before the veth, for packet sockets too (validate_xmit_skb). Resolves with the veths that were changed. Rejects with NetlinkError, or
+ * when the path is not a namespace.
+ */
+export async function setSegmentation(namespace: string, isOn: boolean): Promise<readonly string[]> {
+  using links = new Links({ namespace });
+  using socket = new NetlinkSocket({ protocol: 'generic', namespace });
+  const ask = (what: string, type: number, command: number, ...attributes: Buffer[]): Buffer | undefined => {
+    const body = Buffer.concat([Buffer.from([command, 1, 0, 0]), ...attributes]);
+    return socket.request(`${what} in ${namespace}`, { type, body })[0]?.body;
+  };
+  const name = attribute(CONTROL.name, cString('ethtool'));
+  const found = ask('find the netlink of ethtool', CONTROL.family, CONTROL.getFamily, name);
+  const family = found && parseAttributes(found, CONTROL.header).get(CONTROL.id)?.readUInt16LE(0);
+  if (family === undefined) throw new Error('the kernel has no netlink of ethtool');
+  const bits = SEGMENTED.map((feature) => {
+    const value = isOn ? [attribute(BITSET.value, Buffer.alloc(0))] : [];
+    return nested(BITSET.bit, attribute(BITSET.name, cString(feature)), ...value);
+  });
+  const change = nested(FEATURES.wanted, nested(BITSET.bits, ...bits));
+  const changed: string[] = [];
+  for (const { index, name, kind } of await links.list()) {
+    if (kind !== 'veth') continue;
+    const header = (flags: number): Buffer =>
+      nested(
+        FEATURES.header,
+        attribute(FEATURES.device, u32le(index)),
+        attribute(FEATURES.flags, u32le(flags)),
+      );
+    const features = ask(`read the features of ${name}`, family, FEATURES.get, header(0));
+    const active = features && parseAttributes(features, CONTROL.header).get(FEATURES.active);
+    const isAny = SEGMENTED.some((feature) => active?.includes(cString(feature)) === true);
+    if (isAny === isOn) continue; // what is on in part was not set here
+    ask(`set the features of ${name}`, family, FEATURES.set, header(FEATURES.omitReply), change);
+    changed.push(name);
+  }
+  return changed;
 }

@@ -18,7 +18,7 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
 import { NamespaceOwners } from './namespace-owners.js';
-import { NamespaceRules } from './one-namespace.js';
+import { NamespaceRules, SingleSegments } from './one-namespace.js';
 
 export interface NetnsRulesOptions {
   readonly shape: KernelConfig;
@@ -69,10 +69,15 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
     BEAT_MS,
     () => this.#checkSpaces(),
   );
+  readonly #segments: SingleSegments;
+  readonly #segmenting = new Newest<AppliedState>((state) =>
+    this.#segments.update(state.subjects.values(), (id) => (isUp(state, id) ? this.#pathOf(id) : undefined)),
+  );
   #ended = false;
 
   constructor(options: NetnsRulesOptions) {
     this.#o = options;
+    this.#segments = new SingleSegments(options.log);
     this.#claims = new NamespaceOwners({
       ...options,
       onClaim: (container, path) => {
@@ -87,6 +92,11 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
     return space && { failure: space.failure, frames: space.frames };
   }
 
+  /** The reason why segments of a container that has a rate or a quota are not counted one by one. */
+  uncountedSegments(container: string): string | undefined {
+    return this.#segments.failure(container);
+  }
+
   /**
    * Called after every pass, and without a state when something else changed that the rules inside depend on. Resolves when the
    * rules inside are those of this state or of a newer one.
@@ -94,6 +104,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   applied(state?: AppliedState): Promise<void> {
     if (!state || state.places !== this.#empty) this.#empty = undefined;
     const now = state ?? this.#o.applied.value;
+    if (!this.#ended && now) void this.#segmenting.run(now);
     return this.#ended || !now || this.#empty ? this.#syncs.settled() : this.#syncs.run(now);
   }
 
@@ -173,7 +184,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
     this.#ended = true;
     this.#claims.end();
     await this.#checks[Symbol.asyncDispose]();
-    await this.#syncs.settled();
+    await Promise.all([this.#syncs.settled(), this.#segmenting.settled()]);
     for (const space of this.#spaces.values()) space[Symbol.dispose]();
   }
 
@@ -291,6 +302,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
   }
 
   async #checkSpaces(): Promise<void> {
+    if (this.#o.applied.value) await this.#segmenting.run(this.#o.applied.value);
     for (const [id, space] of [...this.#spaces]) {
       // the next pass handles a namespace that is gone
       if (!(await space.isTampered().catch(() => false))) continue;

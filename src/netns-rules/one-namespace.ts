@@ -7,10 +7,11 @@ import {
   lanFingerprint,
   putLanMember,
   removeLanMember,
+  setSegmentation,
 } from '../kernel/netns-tables.js';
 import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
-import type { NetnsPlace } from '../ruleset/desired-state.js';
+import type { NetnsPlace, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import {
   LAN_FLOW,
@@ -220,6 +221,73 @@ export class NamespaceRules implements Disposable {
       );
   }
 }
+
+/**
+ * Lets containers send each segment by itself when their bytes are counted: the rules would count a packet of many segments once, with one header.
+ * Their number is not known to nf_tables.
+ */
+export class SingleSegments {
+  /** Containers whose veths are set so, with the namespace and the veths of that time. */
+  readonly #set = new Map<string, string>();
+  readonly #failures = new Map<string, string>();
+  readonly #log: Logger;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** The reason why packets of several segments are counted once. */
+  failure(container: string): string | undefined {
+    return this.#failures.get(container);
+  }
+
+  /** Sets the veths of all containers that are counted, and sets others back. One call at a time. */
+  async update(
+    subjects: Iterable<Subject>,
+    pathOf: (container: string) => string | undefined,
+  ): Promise<void> {
+    const counted = new Set<string>();
+    for (const m of subjects) {
+      if (!isCounted(m)) continue;
+      counted.add(m.id);
+      const path = pathOf(m.id);
+      const key = `${path} ${m.veths.map((v) => v.ifindex).join()}`;
+      if (path !== undefined && this.#set.get(m.id) !== key && (await this.#change(m.id, path, false)))
+        this.#set.set(m.id, key);
+    }
+    for (const id of [...this.#set.keys(), ...this.#failures.keys()]) {
+      if (counted.has(id)) continue;
+      const path = this.#set.has(id) ? pathOf(id) : undefined;
+      if (path !== undefined) await this.#change(id, path, true);
+      this.#set.delete(id);
+      this.#failures.delete(id);
+    }
+  }
+
+  async #change(container: string, path: string, isOn: boolean): Promise<boolean> {
+    try {
+      await setSegmentation(path, isOn);
+      this.#failures.delete(container);
+      return true;
+    } catch (e) {
+      const reason = e instanceof Error ? e.message : String(e);
+      const isNew = this.#failures.get(container) !== reason;
+      this.#failures.set(container, reason);
+      // the next pass, or the next check, tries again
+      if (isNew)
+        this.#log.warn(
+          { container, err: reason },
+          'the veths of the container are not set for counting each segment',
+        );
+      return false;
+    }
+  }
+}
+
+/** As portLimits: what observed containers send is counted, and not limited. */
+const isCounted = ({ veths, limits, policy }: Subject): boolean =>
+  veths.length > 0 &&
+  (limits?.quota !== undefined || (limits?.bytesPerSecond !== undefined && policy.mode === 'enforce'));
 
 const left = (until: number, now: number): number => Math.max(1, Math.ceil((until - now) / 1000));
 

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { readFolders } from '../dns/sandbox-folders.js';
@@ -15,7 +15,7 @@ import { Addresses } from '../kernel/netlink/addresses.js';
 import { endAccounting } from '../kernel/netlink/conntrack.js';
 import { Bridges, Links } from '../kernel/netlink/links.js';
 import { NetlinkError } from '../kernel/netlink/netlink-error.js';
-import { removeLan } from '../kernel/netns-tables.js';
+import { removeLan, setSegmentation } from '../kernel/netns-tables.js';
 import { releaseIngress } from '../kernel/past-bridge.js';
 import { type Observed, observe, setNames } from '../kernel/read-rules.js';
 import { removeResolverRules } from '../kernel/resolver-rules.js';
@@ -182,6 +182,10 @@ async function tidyNamespaces(state: string): Promise<string[]> {
     try {
       if (await removeResolverRules(path)) removed.push(`resolver rules in namespace ${path}`);
       if (removeLan(path)) removed.push(`rules in namespace ${path}`);
+      if (/^[0-9a-f]{12}$/.test(basename(path)))
+        removed.push(
+          ...(await setSegmentation(path, true)).map((veth) => `setting of ${veth} in namespace ${path}`),
+        );
     } catch (e) {
       if (!(e instanceof NetlinkError)) throw e; // a file that leads to no namespace any more
     }

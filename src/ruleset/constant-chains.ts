@@ -12,7 +12,7 @@ import {
   denyChain,
   errorChain,
   foreignErrors,
-  logRule,
+  forgedLog,
   namesBound,
   RELATED_ERROR,
 } from './verdict-chains.js';
@@ -38,8 +38,8 @@ export function constantChains(
     [names.cut, cutChain(names, family)],
     [names.middle, middleChain(shape, names, family)],
     [names.near, nearChain(shape, names, family)],
-    // a refusal would go to the forged source
-    [names.forged, [logRule(shape, names, 'log', 'deny'), rule([], { k: 'drop' })]],
+    // a refusal would go to the forged source, and a limit by source would begin again with each
+    [names.forged, [forgedLog(shape, names), rule([], { k: 'drop' })]],
     [names.later, denyChain(shape, names, 'later')],
     [names.hold, holdChain(shape, names, family)],
     [names.ask, askChain(shape, names)],
@@ -83,12 +83,49 @@ function forwardChain(shape: KernelConfig, names: Names, family: Family): Rule[]
   const { marks } = shape;
   return [
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
+    ...changedSource(shape, names, family),
     rule(onEndedFlow(shape), { k: 'goto', chain: names.ended }),
     bigEcho(shape, names, family),
     ...checkingFlow(shape, names),
     rule([ESTABLISHED], { k: 'return' }),
     rule([], { k: 'goto', chain: names.opening }),
   ];
+}
+
+/**
+ * The bridge table has compared the source with the veth. A sender shares the memory of a packet in flight (PACKET_TX_RING), so that it may exchange
+ * the address between that table and IP: what has the mark of an enforced container comes from an address of a container. Packets of established
+ * flows seldom come here (backstop-table.ts, `early`).
+ */
+function changedSource(
+  { marks }: KernelConfig,
+  names: Names,
+  family: Family,
+  when: readonly Match[] = [],
+): Rule[] {
+  const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
+  const to = { k: 'goto', chain: names.forged } as const;
+  const { attributed, bound, inNetworks } = knownSources(marks, names, family);
+  return [
+    rule([enforced, attributed, ...when, bound], to),
+    rule([enforced, { ...attributed, not: false }, ...when, bound, inNetworks], to),
+  ];
+}
+
+/** What a source is not: bound to a veth; of a sender without a name; of a managed network. The addresses of senders without a name are not known. */
+function knownSources(
+  marks: KernelConfig['marks'],
+  names: Names,
+  family: Family,
+): { attributed: Match & { k: 'mark' }; bound: Match; inNetworks: Match } {
+  const from = (what: 'own' | 'net'): Match => ({
+    k: 'set',
+    set: sharedSet(names.prefix, what, family),
+    dir: 'src',
+    not: true,
+  });
+  const unattributed = { k: 'mark', value: identityMark(marks, UNATTRIBUTED), mask: marks.identity } as const;
+  return { bound: from('own'), attributed: { ...unattributed, not: true }, inNetworks: from('net') };
 }
 
 /**
@@ -188,17 +225,10 @@ function middleChain(shape: KernelConfig, names: Names, family: Family): Rule[] 
  * known: those of managed networks.
  */
 function nearChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
-  const { marks } = shape;
-  const from = (what: 'own' | 'net'): Match => ({
-    k: 'set',
-    set: sharedSet(names.prefix, what, family),
-    dir: 'src',
-    not: true,
-  });
-  const unattributed = { k: 'mark', value: identityMark(marks, UNATTRIBUTED), mask: marks.identity } as const;
+  const { bound, attributed, inNetworks } = knownSources(shape.marks, names, family);
   return [
-    rule([from('own'), { ...unattributed, not: true }], { k: 'goto', chain: names.forged }),
-    rule([from('own'), from('net')], { k: 'goto', chain: names.forged }),
+    rule([bound, attributed], { k: 'goto', chain: names.forged }),
+    rule([bound, inNetworks], { k: 'goto', chain: names.forged }),
     rule([], { k: 'jump', chain: names.middle }),
   ];
 }
@@ -252,6 +282,7 @@ export function inputChain(
     ...neighbourDiscovery(family),
     rule([{ k: 'mark', value: marks.unknown, mask: marks.unknown }], { k: 'goto', chain: names.hold }),
     rule(onEndedFlow(shape), { k: 'drop' }),
+    ...changedSource(shape, names, family, [{ k: 'ct', states: ['ESTABLISHED'], not: true }]),
     ...forgedToHost(shape, names, family),
     rule([ours, { k: 'proto', proto: 'udp' }, ports], { k: 'goto', chain: names.dnsOk }),
     rule([ours, { k: 'proto', proto: 'tcp' }, ports], { k: 'goto', chain: names.dnsOk }),

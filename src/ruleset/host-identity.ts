@@ -177,6 +177,20 @@ function ownRules(input: DesiredInput): readonly Rule[] {
   ];
 }
 
+/** A packet has no address yet (DHCP): nothing can be sent to it. */
+export const UNSPECIFIED: Readonly<Record<Family, string>> = { 4: '0.0.0.0', 6: '::' };
+
+/**
+ * Any process may send from an IPv6 address that the host does not have (IPV6_FREEBIND), and raw sockets from any. A refusal, or the answer of a
+ * permitted server, would carry data to that address. Own flows have passed this rule with their first packet.
+ */
+const forgedSources = ({ marks }: KernelConfig): string[] =>
+  ([4, 6] as const).map(
+    (family) =>
+      `meta mark & ${hex(marks.enforced)} == ${hex(marks.enforced)} ` +
+      `${family === 4 ? 'ip' : 'ip6'} saddr != ${UNSPECIFIED[family]} fib saddr type != local drop`,
+  );
+
 /**
  * The identity is taken off: no later chain needs it for such a packet, and of the conditions of the jumps in `filter` and `security` the first one
  * fails. The backstop accepts it by the evaluated bit.
@@ -195,7 +209,7 @@ export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>, shape
   const name = isNative ? OWN : OWN_MARKED;
   const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${nftRule(r)} accept` : nftRule(r)));
   texts.delete(OWN);
-  if (own) texts.set(name, [...own, ...synData(shape)]);
+  if (own) texts.set(name, [...own, ...forgedSources(shape), ...synData(shape)]);
   if (own && checksNames(shape))
     texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape))} accept`));
   // behind conntrack (-200); before any table of iptables that has a jump of Drawbridge, or behind `mangle` (-150), which identifies them

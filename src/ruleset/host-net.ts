@@ -10,6 +10,7 @@ import {
   isUnknown,
   ownCheckedFlows,
   ownFlows,
+  UNSPECIFIED,
 } from './host-identity.js';
 import { identityMark, type Marks, markOf, UNATTRIBUTED } from './marks.js';
 import { hostChain, type Names, sharedSet } from './naming.js';
@@ -243,8 +244,9 @@ export function hostBackstopWhen(input: DesiredInput): readonly (readonly Match[
 /** `filter` OUTPUT. Where nft identifies the senders, of the host's packets only those that open a flow, and ICMP, come here. */
 function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
   const { shape, hostNet } = input;
+  const forged = forgedSource(shape, names, family);
   const last = [...toNeighbours(names, family), ...gate(hostNet, names.hostOut)];
-  if (!hostNet.native) return last;
+  if (!hostNet.native) return [forged, ...last];
   const { identity, redirect } = shape.marks;
   const opened = rule([{ k: 'mark', value: redirect, mask: (identity | redirect) >>> 0 }], {
     k: 'setMark',
@@ -252,8 +254,19 @@ function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
     mask: redirect,
   });
   const own = ownFlows(input).map((when) => rule(when, { k: 'goto', chain: names.ok }));
-  return [...own, opened, ...last];
+  return [forged, ...own, opened, ...last];
 }
+
+/** Before any chain that answers: a refusal would go to an address that the sender has chosen, with up to 1,100 bytes of what was refused. */
+const forgedSource = ({ marks }: KernelConfig, names: Names, family: Family): Rule =>
+  rule(
+    [
+      { k: 'mark', value: marks.enforced, mask: marks.enforced },
+      { k: 'srcLocal', not: true },
+      { k: 'within', end: 'src', net: UNSPECIFIED[family], not: true },
+    ],
+    { k: 'goto', chain: names.forged },
+  );
 
 /** Neighbours of an enforced container are reached through the host: drop ICMP redirects that name the direct route. */
 const toNeighbours = (names: Names, family: Family): Rule[] => [

@@ -155,13 +155,22 @@ function chains(input: LanInput, rules: Rules): (readonly [string, readonly stri
   const { resolver } = input;
   return [
     ...(resolver === undefined ? [] : namesTo(input, resolver)),
+    ['forged', [logging(input.shape), 'drop']],
     ['denied', denied(input.shape)],
+    ['link', link(input.links6)],
     ['judge', evaluation(input, rules)],
     ['arrived', ARRIVED],
     ['output', [base('output', PRIORITY), ...atResolver(resolver), ...leaving('goto judge')]],
     ['forward', [base('forward', PRIORITY), ...leaving('goto judge')]],
     // a socket that is bound to the device takes a redirected question out through it
-    ['leaving', [base('postrouting', PRIORITY), ...leaving('ip daddr 127.0.0.0/8 drop')]],
+    [
+      'leaving',
+      [
+        base('postrouting', PRIORITY),
+        ...leaving('ip daddr 127.0.0.0/8 drop'),
+        ...leaving('ct state new fib saddr type != local drop'),
+      ],
+    ],
     ['input', [base('input', PRIORITY), ...LAN_KINDS.map((k) => `meta iifkind "${k}" goto arrived`)]],
   ];
 }
@@ -205,13 +214,10 @@ const ARRIVED: readonly string[] = [
 
 function evaluation(input: LanInput, rules: Rules): string[] {
   const targets = targetsOf(input);
-  const links = ['fe80::/10', 'ff02::/16', ...input.links6].join(', ');
   return [
-    // what IPv6 itself needs on a link
-    `icmpv6 type mld2-listener-report ip6 hoplimit 1 ip6 daddr ff02::16 meta length <= ${LONGEST.report} accept`,
-    `icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 ip6 daddr { ${links} } meta length <= ${LONGEST.neighbour} accept`,
+    `icmpv6 type { ${LINK_TYPES} } jump link`,
+    'fib saddr type != local goto forged',
     `${bit('ended')} goto denied`,
-    'fib saddr type != local goto denied',
     'ip hdrlength > 5 goto denied',
     ...['hbh', 'rt', 'dst', 'mh'].map((header) => `exthdr ${header} exists goto denied`),
     `icmp type echo-request meta length > ${ECHO[4]} goto denied`,
@@ -232,16 +238,26 @@ function evaluation(input: LanInput, rules: Rules): string[] {
   ];
 }
 
-function denied({ deny, logGroup, prefix }: KernelConfig): string[] {
+const NEIGHBOUR_TYPES = 'nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert';
+const LINK_TYPES = `mld2-listener-report, ${NEIGHBOUR_TYPES}`;
+/** What IPv6 itself needs on a link. Without a source it checks whether an address is free (RFC 4862 5.4). */
+const link = (networks: readonly string[]): string[] => [
+  'ip6 saddr != :: fib saddr type != local goto forged',
+  `icmpv6 type mld2-listener-report ip6 hoplimit 1 ip6 daddr ff02::16 meta length <= ${LONGEST.report} accept`,
+  `icmpv6 type { ${NEIGHBOUR_TYPES} } ip6 hoplimit 255 ip6 daddr { ${['fe80::/10', 'ff02::/16', ...networks].join(', ')} } meta length <= ${LONGEST.neighbour} accept`,
+];
+
+const logging = ({ logGroup, prefix }: KernelConfig): string =>
+  `limit rate 20/second burst 60 packets log prefix "${prefix}:deny" group ${logGroup} snaplen 128`;
+
+/** No refusal goes to a forged source, whatever has led here. */
+function denied(shape: KernelConfig): string[] {
+  const { deny } = shape;
   const refusal = [
     'meta l4proto tcp reject with tcp reset',
     'limit rate 50/second burst 100 packets reject with icmpx admin-prohibited',
   ];
-  return [
-    `limit rate 20/second burst 60 packets log prefix "${prefix}:deny" group ${logGroup} snaplen 128`,
-    ...(deny === 'reject' ? refusal : []),
-    'drop',
-  ];
+  return [logging(shape), 'fib saddr type != local drop', ...(deny === 'reject' ? refusal : []), 'drop'];
 }
 
 /**

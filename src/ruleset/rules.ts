@@ -38,8 +38,8 @@ export type Match =
   | { readonly k: 'cgroup'; readonly path: string; readonly object: string; readonly nft?: string }
   /** IPv6 packet with hop limit 255: no router forwarded it, so it comes from a neighbour (RFC 4861 11.2). */
   | { readonly k: 'unrouted' }
-  /** From an address of this host. */
-  | { readonly k: 'srcLocal' }
+  /** From an address of this host; of IPv6 neither an anycast one, nor one that is being checked for duplicates. */
+  | { readonly k: 'srcLocal'; readonly not?: boolean }
   /** Per source address; above it the rule does not match. */
   | { readonly k: 'limit'; readonly name: string; readonly perSecond: number; readonly burst: number }
   /** Per source address; only above it the rule matches. */
@@ -164,7 +164,7 @@ function renderMatch(m: Match, family: Family): string {
     case 'unrouted':
       return '-m hl --hl-eq 255';
     case 'srcLocal':
-      return '-m addrtype --src-type LOCAL';
+      return `-m addrtype ${m.not ? '! ' : ''}--src-type LOCAL`;
     case 'limit':
       return hashLimit('upto', m);
     case 'above':

@@ -121,8 +121,10 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'cgroup':
       return p.cgroup === m.path || (p.cgroup?.startsWith(`${m.path}/`) ?? false);
     case 'unrouted':
-    case 'srcLocal':
       return false;
+    // what a process of the host sends is traced from an address of the host
+    case 'srcLocal':
+      return (p.cgroup !== undefined) !== (m.not ?? false);
     case 'flowSource':
       return p.flowSources?.[m.direction] === m.address;
     case 'longer':

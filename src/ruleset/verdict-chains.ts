@@ -78,6 +78,10 @@ export const askChain = (shape: KernelConfig, names: Names): Rule[] => {
   return [queued({ k: 'proto', proto: 'tcp' }, { k: 'syn' }), queued({ k: 'proto', proto: 'udp' })];
 };
 
+/** One limit for all: each forged source would have a limit of its own. */
+export const forgedLog = (shape: KernelConfig, { prefix }: Names): Rule =>
+  rule([{ k: 'paced', ...LOG_LIMIT }], { k: 'nflog', group: shape.logGroup, prefix: `${prefix}:deny` });
+
 /** In the container's own chain: an observed container may forge its addresses, so the rate is limited per chain. */
 const observedLog = (shape: KernelConfig, names: Names): Rule =>
   rule([{ k: 'paced', ...LOG_LIMIT }], {

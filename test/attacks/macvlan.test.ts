@@ -129,9 +129,22 @@ attackSuite(
       ...sent((a) => datagram(a, a.family === 'v4' ? '10.77.0.200' : 'fd00:77::200'), { way: 'ip' }),
     },
     {
+      id: 'macvlan-forged-refused',
+      title: 'from an address of the internet, to which the refusal would go',
+      stoppedBy: 'rules in its own namespace: a source that is not local is dropped before anything answers',
+      families: BOTH,
+      attack: async (a) => {
+        // the router's MAC is known then: a packet that waits for it might be missed
+        await a.attacker.probe('tcp', PERMITTED[a.family], PERMITTED.port);
+        const from = { v4: '93.184.250.9', v6: '2600:9000:f09::9' };
+        return trySending(a.attacker, [await datagram(a, from[a.family])], { way: 'ip' });
+      },
+      reached: (a) => seen(a, { direction: 'in', payloadIncludes: a.tag }),
+    },
+    {
       id: 'macvlan-forged-permitted',
       title: 'from an address that is not its own, to where it may send',
-      stoppedBy: 'rules in its own namespace: a source that is not local is refused',
+      stoppedBy: 'rules in its own namespace: a source that is not local is dropped before anything answers',
       ...toOpen(BOTH, (e, data) => [ip(e, UDP, data)], { v4: '10.77.0.200', v6: 'fd00:77::200' }),
     },
     {

@@ -50,6 +50,11 @@ const listens = (container: Container): Promise<string> =>
 /** Another way than a packet socket (programs/raw.mjs). */
 export type Way =
   | { readonly way: 'direct' | 'ip' }
+  | {
+      readonly way: 'free';
+      readonly from: string;
+      readonly to: { readonly address: string; readonly port: number };
+    }
   | { readonly way: 'bound'; readonly to: { readonly address: string; readonly port: number } };
 /** Sends the frames as they are, one after the other; resolves with what the attacker's own kernel refused. */
 export async function trySending(

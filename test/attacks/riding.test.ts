@@ -2,8 +2,19 @@
 import { join } from 'node:path';
 import { waitFor } from '../lab/process.js';
 import { ask } from './dns.js';
+import { raw, trySending } from './raw.js';
 import type { Family } from './report.js';
-import { type Attempt, asked, attackSuite, PROGRAMS, program, seen, type Technique } from './technique.js';
+import {
+  type Attempt,
+  asked,
+  attackSuite,
+  PERMITTED,
+  PROGRAMS,
+  program,
+  seen,
+  type Technique,
+} from './technique.js';
+import { address, type Ends, ip, udp } from './wire.js';
 
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const PORT = 7000;
@@ -126,10 +137,45 @@ const onConnection: Technique = {
   reached: (a) => seen(a, { dst: a.target, sport: portOf(a), after: befores.get(a.tag) ?? Infinity }),
 };
 
+const FORGED = { v4: '93.184.250.9', v6: '2600:9000:f09::9' } as const;
+/** Permitted on PORT/udp. */
+const OPEN = { v4: '93.184.2.1', v6: '2600:9000:2::1' } as const;
+const ALLOW = [PERMITTED.v4, `[${PERMITTED.v6}]`]
+  .map((at) => `${at}:${PERMITTED.port}`)
+  .concat(`${OPEN.v4}:${PORT}/udp`, `[${OPEN.v6}]:${PORT}/udp`);
+const NO_FORGED = 'in the host’s network a source that is not local is dropped before anything answers';
+/** IPv6: by an ordinary socket, which needs no capability. IPv4: by a raw one. */
+function fromElsewhere(a: Attempt, dst: string): Promise<readonly number[]> {
+  const e: Ends = { src: FORGED[a.family], dst };
+  if (a.family === 'v4') return trySending(a.attacker, [ip(e, 17, udp(e, PORT, PORT, a.tag))], { way: 'ip' });
+  const [from, to] = [address(e.src), address(dst)].map((b) => b.toString('hex'));
+  return trySending(a.attacker, [Buffer.from(a.tag)], {
+    way: 'free',
+    from: from ?? '',
+    to: { address: to ?? '', port: PORT },
+  });
+}
+const refused: Technique = {
+  id: 'forged-host-refused',
+  title: 'a datagram that is denied, from an address to which its refusal would go',
+  families: BOTH,
+  stoppedBy: NO_FORGED,
+  attack: (a) => fromElsewhere(a, a.target),
+  reached: (a) => seen(a, { payloadIncludes: a.tag }),
+};
+const answered: Technique = {
+  id: 'forged-host-answered',
+  title: 'a datagram to where it may send, from an address to which the answer would go',
+  families: BOTH,
+  stoppedBy: NO_FORGED,
+  attack: (a) => fromElsewhere(a, OPEN[a.family]),
+  reached: (a) => seen(a, { payloadIncludes: a.tag }),
+};
+
 attackSuite(
   'flows of others, in the host’s network',
   {
-    attacker: { network: 'host' },
+    attacker: raw({ network: 'host', labels: { 'drawbridge.allow': ALLOW.join(', ') } }),
     prepare: async (lab) => {
       await lab.dns.set({
         'quick.example.com': { A: ['93.184.9.1'] },
@@ -138,5 +184,5 @@ attackSuite(
       });
     },
   },
-  [onDatagrams, meanwhile, ofContainer, onQuestion, unanswered, onConnection],
+  [onDatagrams, meanwhile, ofContainer, onQuestion, unanswered, onConnection, refused, answered],
 );

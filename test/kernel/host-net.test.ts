@@ -18,7 +18,7 @@ import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/d
 import { IDENTITY_TABLE, unknownSender } from '../../src/ruleset/host-identity.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
-import { makeNetns, type Netns } from './in-netns.js';
+import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from './in-netns.js';
 
 const PARENT = `drawbridge-test-${process.pid}`;
 const cgroups = new Cgroups();
@@ -65,6 +65,23 @@ async function within(path: string, ...argv: string[]): Promise<number | null> {
 }
 const ping = ['busybox', 'ping', '-c', '1', '-W', '1'];
 
+const AWAY = {
+  own4: '198.51.100.1',
+  own6: '2001:db8:51::1',
+  permitted4: '203.0.113.9',
+  permitted6: '2001:db8:52::9',
+  forged4: '192.0.2.77',
+  forged6: '2001:db8:53::77',
+  counted: {
+    own4: 'ip saddr 198.51.100.1 udp dport 7000',
+    own6: 'ip6 saddr 2001:db8:51::1 udp dport 7000',
+    group6: 'ip6 saddr fe80::/10 ip6 daddr ff02::fb udp dport 7000',
+    forged4: 'ip saddr 192.0.2.77',
+    forged6: 'ip6 saddr 2001:db8:53::77',
+    refusal4: 'ip daddr 192.0.2.77',
+    refusal6: 'ip6 daddr 2001:db8:53::77',
+  },
+} as const;
 describe.each([
   ['iptables', false, false],
   ['nft, queue in raw', true, false],
@@ -196,6 +213,64 @@ describe.each([
       expect(await passes()).toBe(true);
     },
   );
+
+  it('from an address that is not local nothing leaves, and no refusal goes there', async () => {
+    cgroups.make(pathOf(2));
+    const own = compile(
+      world(hosted(2, `${AWAY.permitted4}:7000/udp, [${AWAY.permitted6}]:7000/udp, [ff02::fb]:7000/udp`)),
+    );
+    const plane = planeOf();
+    await plane.apply(own);
+    ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
+    for (const words of [
+      ['link', 'add', 'away', 'type', 'veth', 'peer', 'name', 'beyond'],
+      ['link', 'set', 'away', 'up'],
+      ['link', 'set', 'beyond', 'up'],
+      ['address', 'add', `${AWAY.own4}/24`, 'dev', 'away'],
+      ['address', 'add', `${AWAY.own6}/64`, 'dev', 'away', 'nodad'],
+      ['route', 'add', 'default', 'dev', 'away'],
+      ['-6', 'route', 'add', 'default', 'dev', 'away'],
+    ])
+      ns.run('ip', ...words);
+    const left = countLeaving(ns, AWAY.counted);
+    const send = async (forged: boolean, port: number): Promise<Record<string, number>> => {
+      const ends = forged
+        ? [AWAY.forged4, AWAY.permitted4, AWAY.forged6, AWAY.permitted6]
+        : [AWAY.own4, AWAY.permitted4, AWAY.own6, AWAY.permitted6];
+      await within(pathOf(2), 'python3', '-c', FROM_ANYWHERE, `${port}`, ...ends);
+      return left();
+    };
+    expect(await send(false, 7000)).toEqual({ own4: 1, own6: 1 });
+    // the kernel takes the link-local address of the device
+    await within(pathOf(2), 'python3', '-c', FROM_ANYWHERE, '7000', '::', 'ff02::fb%away');
+    expect(left()).toEqual({ group6: 1 });
+    expect(await send(true, 7000)).toEqual({});
+    expect(await send(true, 7001)).toEqual({});
+    if (!queues) return;
+    const flush = {
+      filter: (): void => {
+        for (const tool of ['iptables', 'ip6tables']) {
+          const rule = ns
+            .run(tool, '-S', 'DB-OUTPUT')
+            .split('\n')
+            .find((line) => line.includes('-g DB-FORGED'));
+          ns.run(tool, ...(rule?.replace('-A', '-D').replaceAll('"', '') ?? '').split(' '));
+        }
+      },
+      own: (): unknown => ns.run('nft', 'flush', 'chain', ...IDENTITY_TABLE.split(' '), 'own'),
+    };
+    flush.own();
+    expect(await send(true, 7000)).toEqual({});
+    expect(await send(true, 7001)).toEqual({});
+    plane.invalidate();
+    expect(await plane.apply(own)).toMatchObject({ repaired: true });
+    flush.filter();
+    expect(await send(true, 7000)).toEqual({});
+    expect(await send(true, 7001)).toEqual({});
+    flush.own();
+    expect(await send(true, 7000)).toEqual({ forged4: 1, forged6: 1 });
+    expect(await send(true, 7001)).toEqual({ refusal4: 1, refusal6: 1 });
+  });
 
   it.runIf(native)('without the table of nft nothing of a container leaves, and it is repaired', async () => {
     cgroups.make(pathOf(2));

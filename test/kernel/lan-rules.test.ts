@@ -21,7 +21,7 @@ import {
   lanProgram,
 } from '../../src/ruleset/netns-program.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
-import { makeNetns, type Netns } from './in-netns.js';
+import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from './in-netns.js';
 
 const FAR4 = '10.9.0.1';
 const FAR6 = 'fd09::1';
@@ -120,6 +120,43 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
       '10.9.0.4 timeout 1h23m20s',
     );
     expect(await pings('10.9.0.4')).toBe(true);
+  });
+
+  it('from an address that is not local nothing leaves, and no refusal goes there: by either of two rules', async () => {
+    for (const words of [['route'], ['-6', 'route']]) ns.run('ip', ...words, 'add', 'default', 'dev', 'm0');
+    const forged = { 4: '192.0.2.77', 6: '2001:db8:53::77' } as const;
+    const left = countLeaving(ns, {
+      own4: 'ip saddr 10.9.0.2 udp dport 7000',
+      own6: 'ip6 saddr fd09::2 udp dport 7000',
+      forged4: `ip saddr ${forged[4]}`,
+      forged6: `ip6 saddr ${forged[6]}`,
+      refusal4: `ip daddr ${forged[4]}`,
+      refusal6: `ip6 daddr ${forged[6]}`,
+    });
+    const send = async (port: number, from: Readonly<Record<4 | 6, string>> = forged) => {
+      ns.run('python3', '-c', FROM_ANYWHERE, `${port}`, from[4], FAR4, from[6], FAR6);
+      return left();
+    };
+    const program = lanProgram(inputFor(onLan(`${FAR4}:7000/udp, [${FAR6}]:7000/udp`)), new Map());
+    const without = (...rules: readonly string[]): Promise<void> => {
+      for (const rule of rules) expect(program).toContain(`    ${rule}\n`);
+      const lines = program.split('\n').filter((line) => !rules.includes(line.trim()));
+      return applyLanProgram(exec, ns.path, lines.join('\n'));
+    };
+    const judged = 'fib saddr type != local goto forged';
+    const leaving = 'meta oifkind "macvlan" ct state new fib saddr type != local drop';
+    const refused = 'fib saddr type != local drop';
+    await without();
+    expect(await send(7000, { 4: '10.9.0.2', 6: 'fd09::2' })).toEqual({ own4: 1, own6: 1 });
+    for (const rule of [judged, leaving, refused]) {
+      await without(rule);
+      expect([rule, await send(7000), await send(7001)]).toEqual([rule, {}, {}]);
+    }
+    await without(judged, leaving, refused);
+    expect([await send(7000), await send(7001)]).toEqual([
+      { forged4: 1, forged6: 1 },
+      { refusal4: 1, refusal6: 1 },
+    ]);
   });
 
   it('what others change is seen, learned members are not', async () => {

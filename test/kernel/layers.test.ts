@@ -208,6 +208,73 @@ it('with filter emptied, the two behind it hold without one another, and togethe
   expect(await passes({ to: GATEWAY })).toEqual([]);
 });
 
+describe('a source that was exchanged between the bridge table and IP', () => {
+  const FORGED = { ip4: '172.18.0.77', ip6: 'fd00:18::77' };
+  /** The bridge table gives the mark to another source, too: what it compares is not what IP reads. */
+  const exchange = (verb: 'add' | 'delete'): void => {
+    for (const [map, v] of [
+      ['id4', 'ip4'],
+      ['id6', 'ip6'],
+    ] as const) {
+      const mark = compile(compiled).bridge[map].get(
+        `${host.indexOf('own')} . ${VETHS.own.mac} . ${VETHS.own[v]}`,
+      );
+      const element = `"own" . ${VETHS.own.mac} . ${FORGED[v]}${verb === 'add' ? ` : ${mark}` : ''}`;
+      host.ns.run('nft', verb, 'element', 'bridge', 'drawbridge', map, `{ ${element} }`);
+    }
+    // what the host refuses would come back
+    const by = verb === 'add' ? 'replace' : 'del';
+    configure(
+      host.ns,
+      Object.values(FORGED).map((a) => `neigh ${by} ${a} lladdr ${VETHS.own.mac} dev br0 nud permanent`),
+    );
+  };
+  let number = 0;
+  /** Families in which a packet leaves, and in which the host answers it: a datagram, or an echo request of so many bytes. */
+  async function sent(
+    port: number,
+    bytes = 0,
+    to = OUTSIDE,
+  ): Promise<{ left: string[]; answered: string[] }> {
+    const frames = FAMILIES.map((v): Bytes => {
+      number += 1;
+      const e = { src: FORGED[v], dst: to[v] };
+      const echo = icmp(e, v === 'ip4' ? 8 : 128, 0, u16(1, 1), `exchanged ${number};`.padEnd(bytes));
+      const datagram = udp(e, 21_000 + number, port, `exchanged ${number};`);
+      const packet = bytes > 0 ? ip(e, v === 'ip4' ? ICMP.v4 : ICMP.v6, echo) : ip(e, 17, datagram);
+      return ether(BRIDGE, VETHS.own.mac, etherTypeOf(packet), packet);
+    });
+    const seen = await host.send(frames.map((f) => ({ from: 'own', frames: [f] })));
+    const at = (device: string): string[] =>
+      FAMILIES.filter((_, i) => seen[i]?.some((s) => s.at === device && s.frame.includes('exchanged')));
+    return { left: at('uplink'), answered: at('own') };
+  }
+  beforeAll(async () => {
+    await only('filter');
+    exchange('add');
+  });
+  afterAll(() => exchange('delete'));
+
+  it('leaves nowhere, and no refusal goes there', async () => {
+    expect(await sent(80)).toEqual({ left: [], answered: [] });
+    expect(await sent(9)).toEqual({ left: [], answered: [] });
+    expect(await sent(9, 300)).toEqual({ left: [], answered: [] });
+    expect(await sent(9, 0, GATEWAY)).toEqual({ left: [], answered: [] });
+  });
+
+  it('control: it leaves, and is refused, if the set of addresses has it', async () => {
+    for (const [set, address] of [
+      ['DB-own4', FORGED.ip4],
+      ['DB-own6', FORGED.ip6],
+    ] as const)
+      host.ns.run('ipset', 'add', set, address);
+    expect(await sent(80)).toMatchObject({ left: [...FAMILIES] });
+    expect(await sent(9)).toEqual({ left: [], answered: [...FAMILIES] });
+    expect(await sent(9, 300)).toEqual({ left: [], answered: [...FAMILIES] });
+    expect(await sent(9, 0, GATEWAY)).toEqual({ left: [], answered: [...FAMILIES] });
+  });
+});
+
 describe('what a port gives to the host, and not to its bridge (IEEE 802.1D)', () => {
   const GROUPS = ['01:80:c2:00:00:02', '01:80:c2:00:00:03', '01:80:c2:00:00:0e', '01:80:c2:00:00:0f'];
   const SENDERS = ['own', 'observed', 'fresh'] as const;

@@ -15,6 +15,8 @@ const MB = 1_000_000;
 
 let lab: Lab;
 let drawbridge: Drawbridge;
+/** Its segments are counted one by one. */
+let counted: Container;
 beforeAll(async () => {
   lab = await Lab.up({});
   await lab.docker('network', 'create', '--ipv6', 'user');
@@ -46,6 +48,35 @@ const reasons = async (name: string): Promise<string[]> => {
   const { body } = await drawbridge.get(`/v1/flows?container=${name}&verdict=denied`);
   return (JSON.parse(body) as { items: { reason: string }[] }).items.map((i) => i.reason);
 };
+
+/** A socket that hands on many datagrams of a byte in one packet (UDP_SEGMENT). Prints for how many seconds it has sent. */
+const SEGMENTS = `
+import socket, sys, time
+address, port, packets = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(17, 103, 1)
+s.connect((address, port))
+begin = time.monotonic()
+for _ in range(packets):
+    try: s.send(bytes(64))
+    except OSError: pass
+print(time.monotonic() - begin)
+`;
+const PER_PACKET = 64;
+const PORTS = { probe: 7100, counted: 7101, flood: 7102 } as const;
+/** Bytes of IP of a datagram of one byte. */
+const SEGMENT = { [PEER]: 20 + 8 + 1, [PEER6]: 40 + 8 + 1 } as const;
+async function sendSegments(c: Container, address: string, port: number, packets: number): Promise<number> {
+  const words = [`--net=/proc/${await c.pid()}/ns/net`, '--', 'python3', '-c', SEGMENTS];
+  const sent = await lab.inHost(['nsenter', ...words, address, `${port}`, `${packets}`], { check: true });
+  return Number(sent.stdout);
+}
+/** Packets on the wire for one that this container hands on. */
+async function onTheWire(c: Container, address: string = PEER): Promise<number> {
+  const after = await lab.sniffer.settle();
+  await sendSegments(c, address, PORTS.probe, 1);
+  return lab.sniffer.count({ after, direction: 'out', dst: address, dport: PORTS.probe });
+}
 
 describe('rate', () => {
   let slow: Container;
@@ -88,6 +119,28 @@ describe('rate', () => {
     expect(await bridgeTable()).toContain('limit r-');
     await slow.remove();
     await waitFor('the limit to be gone', async () => !(await bridgeTable()).includes('limit r-'));
+  });
+
+  it('counts each segment that a container hands on in one packet, in both families', async () => {
+    const [c, free] = [await start('segments', 'rate=1mbit, quota=1GB/day'), await start('whole', undefined)];
+    counted = c;
+    await waitFor('packets of one segment each', async () => (await onTheWire(c)) === PER_PACKET);
+    for (const address of [PEER, PEER6] as const) {
+      expect(await onTheWire(free, address)).toBe(1);
+      const before = (await shown('segments')).quota?.used ?? 0;
+      const after = await lab.sniffer.settle();
+      await sendSegments(c, address, PORTS.counted, 5);
+      const wire = { after, direction: 'out', dst: address } as const;
+      const bytes = SEGMENT[address] * (await lab.sniffer.count({ ...wire, dport: PORTS.counted }));
+      expect(bytes).toBe(SEGMENT[address] * PER_PACKET * 5);
+      await waitFor('the count', async () => ((await shown('segments')).quota?.used ?? 0) >= before + bytes);
+      const seconds = await sendSegments(c, address, PORTS.flood, 1000);
+      const passed = SEGMENT[address] * (await lab.sniffer.count({ ...wire, dport: PORTS.flood }));
+      expect(passed).toBeGreaterThan(0);
+      // what had gathered, and what is sent meanwhile
+      expect(passed).toBeLessThan(65_536 + (seconds + 2) * (1e6 / 8));
+    }
+    expect((await shown('segments')).coverage.reasons.join()).not.toMatch(/UDP_SEGMENT/);
   });
 
   it('is not held of an observed container, and coverage says so', async () => {
@@ -163,5 +216,6 @@ describe('quota', () => {
   it('teardown leaves nothing', async () => {
     expect((await drawbridge.cli(['teardown'])).code).toBe(0);
     expect((await lab.inHost(['nft', 'list', 'tables'])).stdout).not.toContain('drawbridge');
+    expect(await onTheWire(counted)).toBe(1);
   });
 });

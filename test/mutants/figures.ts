@@ -7,6 +7,22 @@ const [NAMING, TALLIES] = ['src/ruleset/naming.ts', 'src/enforce/tallies.ts'];
 
 export const FIGURES: readonly Mutant[] = [
   {
+    id: 'figures-segments',
+    what: 'a rate and a quota count a packet of many segments once',
+    file: 'src/netns-rules/one-namespace.ts',
+    from: '  veths.length > 0 &&\n  (limits',
+    to: '  veths.length < 0 &&\n  (limits',
+    killedBy: { file: 'test/live/limits.test.ts', test: 'counts each segment that a container hands on' },
+  },
+  {
+    id: 'figures-segments-read',
+    what: 'datagrams stay in one packet, segments of TCP do not',
+    file: 'src/kernel/netns-tables.ts',
+    from: "  'tx-udp-segmentation',\n",
+    to: '',
+    killedBy: { file: 'test/live/limits.test.ts', test: 'counts each segment that a container hands on' },
+  },
+  {
     id: 'figures-checked-class',
     what: 'a chain where the check of names begins has no class',
     file: NAMING,

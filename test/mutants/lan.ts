@@ -4,7 +4,37 @@ import type { Mutant } from './mutant.js';
 const FILE = 'src/ruleset/netns-program.ts';
 const by = (test: string) => ({ file: 'test/attacks/macvlan.test.ts', test, only: true });
 
+const inside = {
+  file: 'test/kernel/lan-rules.test.ts',
+  test: 'from an address that is not local',
+  only: true,
+};
+
 export const LAN: readonly Mutant[] = [
+  {
+    id: 'lan-forged-judged',
+    what: 'a packet with a forged source is evaluated as any other',
+    file: FILE,
+    from: "    'fib saddr type != local goto forged',\n    `${bit",
+    to: '    `${bit',
+    killedBy: inside,
+  },
+  {
+    id: 'lan-forged-leaving',
+    what: 'what was permitted leaves with a forged source',
+    file: FILE,
+    from: "        ...leaving('ct state new fib saddr type != local drop'),\n",
+    to: '',
+    killedBy: inside,
+  },
+  {
+    id: 'lan-forged-refused',
+    what: 'a refusal goes to a forged source',
+    file: FILE,
+    from: "[logging(shape), 'fib saddr type != local drop', ",
+    to: '[logging(shape), ',
+    killedBy: inside,
+  },
   {
     id: 'lan-hop-by-hop',
     what: 'hop-by-hop options pass',
@@ -49,8 +79,11 @@ export const LAN: readonly Mutant[] = [
     id: 'lan-forged',
     what: 'forged sources pass to permitted destinations',
     file: FILE,
-    from: "    'fib saddr type != local goto denied',\n",
-    to: '',
+    from: "    'fib saddr type != local goto forged',\n    `${bit",
+    to: '    `${bit',
+    also: [
+      { file: FILE, from: "        ...leaving('ct state new fib saddr type != local drop'),\n", to: '' },
+    ],
     killedBy: by('macvlan-forged-permitted'),
   },
   {

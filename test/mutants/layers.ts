@@ -14,7 +14,43 @@ const NFT_UNKNOWN = '    notEvaluated(marks.unknown),\n';
 const IPV4_ONLY =
   "    rule([...(family === 6 ? [{ k: 'in' as const, device: 'none' }] : []), notEvaluated(marks.enforced)], { k: 'drop' }),\n";
 
+const hosted = (test: string) => ({ file: 'test/kernel/host-net.test.ts', test });
+const FORGED = 'from an address that is not local nothing leaves';
+const CHANGED = layers('leaves nowhere, and no refusal goes there');
+
 export const LAYERS: readonly Mutant[] = [
+  {
+    id: 'forged-nft',
+    what: 'the table of nft lets packets of the host’s network pass whose source is not local',
+    file: 'src/ruleset/host-identity.ts',
+    from: '...forgedSources(shape), ',
+    to: '',
+    killedBy: hosted(FORGED),
+  },
+  {
+    id: 'forged-filter',
+    what: 'filter lets them pass, and refuses to their source',
+    file: 'src/ruleset/host-net.ts',
+    from: '[forged, ...own, opened, ...last]',
+    to: '[...own, opened, ...last]',
+    killedBy: hosted(FORGED),
+  },
+  {
+    id: 'changed-source',
+    what: 'a source that was exchanged behind the bridge table passes',
+    file: RULES,
+    from: "    ...changedSource(shape, names, family),\n    rule(onEndedFlow(shape), { k: 'goto'",
+    to: "    rule(onEndedFlow(shape), { k: 'goto'",
+    killedBy: CHANGED,
+  },
+  {
+    id: 'changed-source-host',
+    what: 'the same to the host',
+    file: RULES,
+    from: "    ...changedSource(shape, names, family, [{ k: 'ct', states: ['ESTABLISHED'], not: true }]),\n",
+    to: '',
+    killedBy: CHANGED,
+  },
   {
     id: 'layer-filter',
     what: 'filter permits what no entry permits',
@@ -260,7 +296,7 @@ export const LAYERS: readonly Mutant[] = [
     id: 'near-forged',
     what: 'an enforced container answers a source that no container has',
     file: RULES,
-    from: "    rule([from('own'), { ...unattributed, not: true }], { k: 'goto', chain: names.forged }),\n",
+    from: "    rule([bound, attributed], { k: 'goto', chain: names.forged }),\n",
     to: '',
     killedBy: pure('ruleset/threat-rules', 'of nobody is not heard by an enforced container'),
   },
@@ -268,7 +304,7 @@ export const LAYERS: readonly Mutant[] = [
     id: 'near-forged-unattributed',
     what: 'an enforced container answers a source outside of managed networks',
     file: RULES,
-    from: "    rule([from('own'), from('net')], { k: 'goto', chain: names.forged }),\n",
+    from: "    rule([bound, inNetworks], { k: 'goto', chain: names.forged }),\n",
     to: '',
     killedBy: pure('ruleset/threat-rules', 'of nobody is not heard by an enforced container'),
   },

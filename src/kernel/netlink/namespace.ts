@@ -201,7 +201,7 @@ function socketAddress(place: SocketPlace, what: string): Buffer {
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
-const PROTOCOL = { route: 0, netfilter: 12 } as const;
+const PROTOCOL = { route: 0, netfilter: 12, generic: 16 } as const;
 const SO_RCVBUF = 8;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;

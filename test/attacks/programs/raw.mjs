@@ -1,7 +1,7 @@
 // Sends any Ethernet frame (AF_PACKET, which NET_RAW permits) for whoever asks on /asks/ID.sock, the first twelve digits of the container's id: a line of JSON
 // { frames: [hex, …], device?, way? } is answered with { errors: [errno, …] }. way: "direct" goes around the queueing
 // discipline; "ip": the frames are IP packets, sent by a raw socket; "bound": datagrams of a UDP socket that is bound to the
-// device, to { to: { address: hex, port } }. Plain JavaScript: it runs inside containers, alone.
+// device, to { to: { address: hex, port } }; "free": datagrams of a UDP socket from any IPv6 address { from: hex } (IPV6_FREEBIND). Plain JavaScript: it runs inside containers, alone.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { hostname } from 'node:os';
@@ -23,6 +23,7 @@ const AF_INET6 = 10;
 const IPPROTO_RAW = 255;
 const QDISC_BYPASS = [263, 20];
 const BIND_TO_DEVICE = [1, 25];
+const FREEBIND = [41, 78];
 const ONE = Buffer.from([1, 0, 0, 0]);
 
 function target(address, port) {
@@ -46,6 +47,13 @@ function sendBound(data, device, { address, port }) {
   return sendto(fd, data, data.length, 0, to, to.length) === data.length ? [] : [koffi.errno()];
 }
 
+function sendFree(data, from, { address, port }) {
+  const [own, to] = [target(Buffer.from(from, 'hex'), 0), target(Buffer.from(address, 'hex'), port)];
+  const fd = socket(AF_INET6, 2, 0);
+  if (option(fd, ...FREEBIND, ONE, ONE.length) < 0 || bind(fd, own, own.length) < 0) return [koffi.errno()];
+  return sendto(fd, data, data.length, 0, to, to.length) === data.length ? [] : [koffi.errno()];
+}
+
 function open(device, way) {
   const fd = socket(AF_PACKET, SOCK_RAW, 0);
   const address = Buffer.alloc(20); // struct sockaddr_ll
@@ -58,9 +66,10 @@ function open(device, way) {
   return fd;
 }
 const sockets = new Map();
-function sendAll({ frames, device = 'eth0', way = '', to }) {
+function sendAll({ frames, device = 'eth0', way = '', to, from }) {
   if (way === 'ip') return frames.flatMap((hex) => sendIp(Buffer.from(hex, 'hex')));
   if (way === 'bound') return frames.flatMap((hex) => sendBound(Buffer.from(hex, 'hex'), device, to));
+  if (way === 'free') return frames.flatMap((hex) => sendFree(Buffer.from(hex, 'hex'), from, to));
   const key = `${device} ${way}`;
   if (!sockets.has(key)) sockets.set(key, open(device, way));
   return frames.flatMap((hex) => {

@@ -361,6 +361,14 @@ describe('networks', () => {
     expect(codes(input({ ...c, privileges: { ...privileges, capAdd: ['NET_ADMIN'] } }))).toContain(
       'host-net-admin:unenforced',
     );
+    const { hostNetwork } = at({});
+    const unseenSockets = ['PPPOE', 'RDS'];
+    expect(codes(input(c, { hostNetwork: { ...hostNetwork, unseenSockets } }))).toContain(
+      'host-network-sockets:partial',
+    );
+    expect(codes(input(c, { hostNetwork: { ...hostNetwork, unseenSockets: [] } }))).toEqual([
+      'host-network:enforced',
+    ]);
     for (const why of ['shared', 'unseen'] as const)
       expect(codes(input(c, at({ late: new Map([[c.id, why]]) })))).toContain('host-network-start:partial');
     const gated = (gate: object) =>
@@ -388,6 +396,18 @@ describe('networks', () => {
     expect(codes(input(labelled, { holder }))).toEqual(['shared-network:partial']);
     const hosted = { ...holder, networkMode: 'host', endpoints: [] };
     expect(codes(input(sidecar, { holder: hosted }))).toContain('host-net-raw:partial');
+  });
+});
+
+describe('limits', () => {
+  const limited = { ...policy(), limits: { rateBitsPerSecond: 1e6 } };
+  it('segments that are counted once are reported: the kernel cannot, or the container may change it', () => {
+    const found = (more: Partial<CoverageInput>, capAdd: readonly string[] = []): string[] =>
+      codes(input(container({ privileges: { ...PLAIN, capAdd } }), { policy: limited, ...more }));
+    expect(found({})).not.toContain('limit-segments:partial');
+    expect(found({ uncountedSegments: 'not supported' })).toContain('limit-segments:partial');
+    expect(found({}, ['NET_ADMIN'])).toContain('limit-segments:partial');
+    expect(found({ policy: policy() }, ['NET_ADMIN'])).not.toContain('limit-segments:partial');
   });
 });
 

@@ -59,6 +59,7 @@ describe('facts of the host', () => {
       foreignAccepts: [],
       firewalld: false,
       ufw: false,
+      unseenSockets: [],
       resolvers: ['192.0.2.53', '::1'],
     });
     expect(await codes({})).toEqual([]);
@@ -135,4 +136,32 @@ describe('facts of the host', () => {
     expect(found.length).toBeGreaterThan(3);
     for (const f of found) expect([f.detail.length > 40, f.remedy.length > 10]).toEqual([true, true]);
   });
+});
+
+it('sockets that send past the rules for the host’s network are those that are not known to be evaluated', async () => {
+  const listed = (...names: string[]): string =>
+    ['protocol  size sockets  memory', ...names.map((n) => `${n.padEnd(10)} 1024      0      -1`)].join('\n');
+  const of = async (...names: string[]) =>
+    (await look({ files: { '/proc/net/protocols': listed(...names) } })).unseenSockets;
+  const usual = ['AF_VSOCK', 'PACKET', 'MPTCPv6', 'PINGv6', 'RAWv6', 'UDPLITEv6', 'UDPv6', 'TCPv6', 'XDP'];
+  const others = [
+    'UNIX-STREAM',
+    'UNIX',
+    'UDP-Lite',
+    'MPTCP',
+    'PING',
+    'RAW',
+    'UDP',
+    'TCP',
+    'SCTPv6',
+    'NETLINK',
+  ];
+  expect(await of(...usual, ...others)).toEqual([]);
+  expect(await of(...usual, 'RDS', 'PPPOE', 'TIPC', 'RXRPC', 'L2CAP')).toEqual([
+    'L2CAP',
+    'PPPOE',
+    'RDS',
+    'RXRPC',
+    'TIPC',
+  ]);
 });

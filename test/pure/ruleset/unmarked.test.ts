@@ -91,6 +91,10 @@ describe('a set that somebody emptied', () => {
     const filter = desired.tables.find((t) => t.table === 'filter' && t.family === 4)?.chains ?? new Map();
     const packet = { ...syn, mark: enforced };
     for (const dst of ['93.184.1.1', '10.0.0.1', '169.254.169.254'])
-      expect(trace(filter, 'DB-FORWARD', { ...packet, dst }, () => false).verdict).toBe('reject');
+      for (const [has, verdict] of [
+        [(set: string) => set === 'DB-own4', 'reject'],
+        [() => false, 'drop'],
+      ] as const)
+        expect(trace(filter, 'DB-FORWARD', { ...packet, dst }, has).verdict).toBe(verdict);
   });
 });
