@@ -169,8 +169,9 @@ export const BINDING: readonly Mutant[] = [
     to: NO_JOIN.to,
     also: [{ file: CLASSIFY, ...NO_SANDBOX }],
     killedBy: {
-      file: 'test/attacks/identity.test.ts',
-      test: 'connect-race-unnamed',
+      file: 'test/attacks/reuse.test.ts',
+      test: 'is held by the MAC of that endpoint and by the sandbox that the veth leads to',
+      only: true,
     },
   },
   {
