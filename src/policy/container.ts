@@ -61,6 +61,12 @@ export interface ContainerFacts {
     readonly devices: readonly string[];
     /** HostConfig.DeviceCgroupRules, such as "c 10:200 rw"; absent: none. */
     readonly deviceRules?: readonly string[];
+    /** HostConfig.SecurityOpt as `name=value`; a seccomp profile of its own is `seccomp=profile`. Absent: none. */
+    readonly securityOpt?: readonly string[];
+    /** HostConfig.Runtime; absent: not reported. */
+    readonly runtime?: string;
+    /** Devices that Docker adds by a driver: ids of CDI, `gpu`, or the name of another driver. Absent: none. */
+    readonly deviceRequests?: readonly string[];
     /** No path of /proc and /sys is masked or read-only (--security-opt systempaths=unconfined). */
     readonly hasOpenSystemPaths?: boolean;
     readonly dns: readonly string[];
