@@ -163,6 +163,17 @@ describe('coverage of a container', () => {
     });
   });
 
+  it('notes a network namespace whose file Drawbridge cannot see', () => {
+    const path = '/srv/docker/netns/0123456789ab';
+    expect(coverageFindings(input(container(), { hiddenSandbox: path }))).toMatchObject([
+      {
+        code: 'hidden-sandbox',
+        state: 'enforced',
+        remedy: expect.stringContaining('/srv/docker/netns into'),
+      },
+    ]);
+  });
+
   it.each<[Partial<Privileges>, string[]]>([
     [{ privileged: true }, ['privileged:unenforced']],
     [{ capAdd: ['NET_ADMIN'] }, ['net-admin:partial']],
