@@ -363,6 +363,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
 
 /** Why the suites on Engine 28 cannot run; undefined when they can or when none is wanted. */
 async function withoutEngine28(): Promise<string | undefined> {
+  if (process.env.LAB_ENGINE_DIR) return provideEngine(engineOfRun()).then(() => undefined); // a fault there is an error
   if (engineOfRun() !== '28' && !parts.includes('engine28')) return undefined;
   return provideEngine('28').then(
     () => undefined,

@@ -40,7 +40,15 @@ const WITH_HOST_PID = ['SYS_PTRACE', 'SYS_ADMIN', 'ALL'];
  * @param pidMode PID mode of the container that owns the PID namespace
  */
 export function powerFindings(p: Privileges, pidMode = p.pidMode): Finding[] {
-  return [...privileged(p), ...capabilities(p), ...hostPid(p, pidMode), ...systemPaths(p)];
+  const limits = p.privileged ? [] : [...systemPaths(p), ...seccomp(p), ...appArmor(p)];
+  return [
+    ...privileged(p),
+    ...capabilities(p),
+    ...hostPid(p, pidMode),
+    ...limits,
+    ...runtime(p),
+    ...(p.deviceRequests ?? []).map(requestedDevice),
+  ];
 }
 
 const privileged = (p: Privileges): Finding[] =>
@@ -90,7 +98,7 @@ function hostPid(p: Privileges, pidMode: string): Finding[] {
 }
 
 function systemPaths(p: Privileges): Finding[] {
-  if (!p.hasOpenSystemPaths || p.privileged) return [];
+  if (!p.hasOpenSystemPaths) return [];
   return [
     {
       code: 'system-paths',
@@ -101,6 +109,75 @@ function systemPaths(p: Privileges): Finding[] {
     },
   ];
 }
+
+/** What Docker's own seccomp profile denies, and no rule of a packet filter evaluates. */
+const SYSTEM_CALLS =
+  'AF_VSOCK sockets, which belong to no network namespace, keys for which the kernel asks the resolver of the host (keyctl), and user namespaces';
+
+function seccomp(p: Privileges): Finding[] {
+  if (p.securityOpt?.includes('seccomp=unconfined'))
+    return [
+      {
+        code: 'seccomp-unconfined',
+        state: 'partial',
+        detail: `no profile filters the system calls of the container (seccomp=unconfined): it can use ${SYSTEM_CALLS}`,
+        remedy: 'run the container without --security-opt seccomp=unconfined',
+      },
+    ];
+  if (!p.securityOpt?.includes('seccomp=profile')) return [];
+  return [
+    {
+      code: 'seccomp-profile',
+      state: 'partial',
+      detail: `the container has a seccomp profile of its own, which Drawbridge does not evaluate: unless it denies them, the container can use ${SYSTEM_CALLS}`,
+      remedy: 'run the container without --security-opt seccomp=FILE: Docker’s own profile denies them',
+    },
+  ];
+}
+
+/**
+ * Without SYS_ADMIN, nothing that is enforced here depends on AppArmor. SELinux is not evaluated: Docker disables its label itself, for
+ * containers with `pid: host` or `ipc: host`.
+ */
+function appArmor(p: Privileges): Finding[] {
+  if (!p.securityOpt?.includes('apparmor=unconfined')) return [];
+  const canMount = p.capAdd.some((c) => c === 'SYS_ADMIN' || c === 'ALL');
+  return [
+    {
+      code: 'apparmor-unconfined',
+      state: canMount ? 'unenforced' : 'enforced',
+      detail: canMount
+        ? 'AppArmor does not confine the container (apparmor=unconfined), and with SYS_ADMIN it can mount /proc, /sys and the cgroups of the host, and so run programs on the host'
+        : 'AppArmor does not confine the container (apparmor=unconfined): alone this bypasses no rule',
+      remedy: 'run the container without --security-opt apparmor=unconfined',
+    },
+  ];
+}
+
+/** Runtimes that set up namespaces and cgroups as runc does. */
+const AS_RUNC = ['', 'runc', 'io.containerd.runc.v2', 'crun', 'youki'];
+
+function runtime({ runtime: name = '' }: Privileges): Finding[] {
+  if (AS_RUNC.includes(name)) return [];
+  return [
+    {
+      code: 'runtime',
+      state: 'partial',
+      detail: `the container runs under the runtime ${name}: Drawbridge does not know which devices and mounts that gives to it, whether it has sockets to a hypervisor (AF_VSOCK), nor whether rules inside its network namespace (resolver, macvlan) apply to it`,
+      remedy: 'run the container with --runtime runc',
+    },
+  ];
+}
+
+const GPU = /^(?:gpu\b.*|nvidia|(?:nvidia|amd|intel)\.com\/gpu=.*)$/;
+
+const requestedDevice = (device: string): Finding => ({
+  code: 'requested-device',
+  state: GPU.test(device) ? 'enforced' : 'partial',
+  detail: `the container has the device ${device}, added by a driver (CDI, --gpus): Docker does not report which device nodes, mounts and hooks of the host belong to it`,
+  remedy:
+    'check what the driver adds (docker info shows the folders of CDI), or name the device nodes with --device',
+});
 
 /** Report limits of the container that cannot be enforced on its network, and what is counted there as less than it is. */
 export function limitFindings(c: ContainerFacts, { limits, mode }: Policy, uncounted?: string): Finding[] {

@@ -1,9 +1,11 @@
+import { dirname } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { isNamespaceMounted } from '../kernel/netlink/namespace.js';
 import { atNext } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { NetnsRules } from '../netns-rules/netns-rules.js';
@@ -46,6 +48,8 @@ export interface CoverageInput extends NetworkPlace, HostInput, StoreFacts {
   readonly uncountedSegments?: string;
   /** It is the container that Drawbridge itself runs in. */
   readonly isSelf: boolean;
+  /** The file of its network namespace that Drawbridge cannot see; undefined: it can. */
+  readonly hiddenSandbox?: string;
 }
 
 /** Return whether the policy can be enforced completely for this container, and everything that its operator should know. */
@@ -77,6 +81,7 @@ export function coverageFindings(input: CoverageInput): Finding[] {
     ...(policy.mode === 'enforce' ? nameFindings(names) : []),
     ...relayFindings(c, policy),
     ...limitFindings(c, policy, input.uncountedSegments),
+    ...(input.hiddenSandbox === undefined ? [] : [hidden(input.hiddenSandbox)]),
     ...host,
   ];
 }
@@ -105,6 +110,14 @@ const NOT_INSPECTED: Finding = {
   detail: 'the privileges and mounts of the container have not been read from Docker yet',
   remedy: 'check again in a moment; if this remains, see docker inspect',
 };
+
+/** A running container that joins a network is then recognised by Docker's answers alone (enforce/classify.ts). */
+const hidden = (path: string): Finding => ({
+  code: 'hidden-sandbox',
+  state: 'enforced',
+  detail: `Drawbridge cannot see the file of the network namespace, ${path}: one of the two checks by which a new veth is not taken for that of a step of a build is missing`,
+  remedy: `mount the folder ${dirname(path)} into the container of Drawbridge, read-only and with the propagation rslave`,
+});
 
 /** The parts of the service from which the coverage of a container is computed. */
 export interface CoverageParts {
@@ -227,10 +240,16 @@ function withoutPeers(parts: CoverageParts, c: ContainerFacts, policy: Policy): 
     ...(uncountedSegments !== undefined && { uncountedSegments }),
     devices: parts.hostWatch.mounts.devicesOf(c),
     isSelf: c.id === parts.hostMode.self,
+    ...hiddenSandboxOf(holder),
     host,
     engine: daemon,
     failure: parts.shape.failure,
   };
+}
+
+function hiddenSandboxOf(c: ContainerFacts): Pick<CoverageInput, 'hiddenSandbox'> {
+  const path = (isUp(c) && c.privileges?.sandboxKey) || undefined;
+  return path === undefined || isNamespaceMounted(path) ? {} : { hiddenSandbox: path };
 }
 
 /** A change of the coverage of one container. */

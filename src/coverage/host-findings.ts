@@ -14,7 +14,7 @@ const SHOWN = 3;
 
 /** Report what of the host affects every container. A finding with the state `enforced` is a note: enforcement is complete. */
 export function hostFindings({ host, engine, failure }: HostInput): Finding[] {
-  const found: Finding[] = [...backend(engine), ...open(failure)];
+  const found: Finding[] = [...backend(engine), ...confinement(engine), ...open(failure)];
   if (!host) return found;
   const nftables = engine?.firewallBackend?.startsWith('nftables') ?? false;
   return [
@@ -50,6 +50,28 @@ function backend(engine: EngineFacts | undefined): Finding[] {
       detail: `Docker Engine ${version} is newer than those that Drawbridge is tested with (26.1 and 28.5)`,
       remedy: 'run drawbridge doctor after each upgrade of Docker, and keep "firewall-backend": "iptables"',
     },
+  ];
+}
+
+/** What the engine changes of each container without a word in its settings. */
+function confinement({ seccomp = 'builtin', hasPlugins = false }: EngineFacts = {}): Finding[] {
+  const profile: Finding = {
+    code: 'engine-seccomp',
+    state: 'partial',
+    detail: `Docker uses ${seccomp === '' ? 'no seccomp' : `the seccomp profile ${seccomp}`} for containers that name none: unless it denies them, containers can use AF_VSOCK sockets, which belong to no network namespace, keyctl and user namespaces`,
+    remedy:
+      'remove "seccomp-profile" from /etc/docker/daemon.json, and use a kernel and an engine with seccomp',
+  };
+  const plugins: Finding = {
+    code: 'engine-plugins',
+    state: 'enforced',
+    detail:
+      'plugins of NRI are enabled in Docker: they are trusted like Docker itself, and may give a container mounts and variables that its own settings do not name',
+    remedy: 'enable only plugins that you trust ("nri-opts" in /etc/docker/daemon.json)',
+  };
+  return [
+    ...(seccomp === 'builtin' || seccomp === 'default' ? [] : [profile]),
+    ...(hasPlugins ? [plugins] : []),
   ];
 }
 

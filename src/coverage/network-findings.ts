@@ -198,8 +198,9 @@ const LATE: Readonly<Record<'shared' | 'unseen', Finding>> = {
     code: 'host-network-start',
     state: 'partial',
     detail:
-      'the container uses the host network and was started before Drawbridge knew the cgroup in which Docker creates containers: what it sent before the rule was installed was not filtered',
-    remedy: 'restart the container',
+      'the container uses the host network and was started before Drawbridge knew the cgroup in which Docker creates containers, such as the first one of a new --cgroup-parent: what it sent before the rule was installed was not filtered',
+    remedy:
+      'restart the container; before the first one of another --cgroup-parent, start a container on a bridge network there',
   },
 };
 

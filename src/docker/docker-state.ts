@@ -1,6 +1,6 @@
 /** The state that Docker has reported, by events, lists and inspects in any order. Pure: time is passed in. */
 import { isDeepStrictEqual } from 'node:util';
-import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
+import type { ContainerFacts, DockerView, NetworkFacts, UnnamedEndpoints } from '../policy/container.js';
 import type { ContainerAction, DockerEvent } from './docker-events.js';
 import type { Inspected, Listed } from './read-containers.js';
 import type { InspectedNetwork } from './read-networks.js';
@@ -8,9 +8,11 @@ import {
   abandon,
   clearEndpoints,
   fresh,
+  GATEWAY,
   isKnown,
   isLocal,
   isOpen,
+  isPerhapsOverlay,
   isUp,
   namespaceOwner,
   newTracked,
@@ -39,6 +41,7 @@ export class DockerState {
   version = 0;
   readonly containers = new Map<string, Tracked>();
   readonly networks = new Map<string, NetworkFacts>();
+  readonly unnamed = new Map<string, UnnamedEndpoints>();
   /** By network id: when the newest request that showed the network was sent (ms, monotonic). */
   readonly networksAskedAt = new Map<string, number>();
   /** By network id: when the newest request that showed its members was sent. */
@@ -121,6 +124,8 @@ export class DockerState {
     // answers to requests that run side by side can arrive in another order
     if (askedAt < (this.#membersAskedAt.get(id) ?? NEVER)) return { changed: false, wants: [] };
     this.#membersAskedAt.set(id, askedAt);
+    if (!isDeepStrictEqual(this.unnamed.get(id), inspected.unnamed)) this.version += 1;
+    this.unnamed.set(id, inspected.unnamed);
     let changed = this.#takeNetwork(inspected.network, begun, askedAt);
     const wants: Want[] = [];
     for (const member of inspected.members.keys()) {
@@ -299,6 +304,7 @@ export class DockerState {
     let changed = this.networks.delete(id);
     this.networksAskedAt.delete(id);
     this.#membersAskedAt.delete(id);
+    this.unnamed.delete(id);
     for (const t of this.containers.values()) {
       if (!fresh(t, id, begun)) continue;
       changed = t.pending.delete(id) || changed;
@@ -315,11 +321,6 @@ export class DockerState {
     return t !== undefined && touched <= begun ? this.containers.delete(id) : false;
   }
 }
-
-/** Where members of an overlay leave the swarm. Docker makes it, and connects to it, without an event. */
-const GATEWAY = 'docker_gwbridge';
-const isPerhapsOverlay = (network: NetworkFacts | undefined): boolean =>
-  network === undefined || (network.scope === 'swarm' && !isLocal(network));
 
 type ImageLabels = (imageId: string) => Readonly<Record<string, string>> | undefined;
 
@@ -367,7 +368,7 @@ export function viewOf(
   const networks = new Map(
     [...state.networks].map(([id, n]) => [id, { ...n, ...asked(state.networksAskedAt.get(id)) }] as const),
   );
-  return { content: {}, containers, networks, starting, attached, ...meta };
+  return { content: {}, containers, networks, unnamed: new Map(state.unnamed), starting, attached, ...meta };
 }
 
 /** Whether both show the same, but for the times at which Docker was asked. Takes some 5 µs for each container. */

@@ -1,6 +1,6 @@
 /** Ids, addresses and labels as the Docker API writes them, each validated and in canonical form, and facts about the engine. Pure. */
 import { parseAddress } from '../lib/ip.js';
-import { asRecord, flagAt, recordAt, textAt, textMap, textsAt } from '../lib/json.js';
+import { asRecord, flagAt, listAt, recordAt, textAt, textMap, textsAt } from '../lib/json.js';
 
 /** A full container, network or image-config id: 64 hex digits. */
 export function isFullId(text: string): boolean {
@@ -63,14 +63,22 @@ export interface DaemonFacts {
   readonly ipv4Forwarding: boolean;
   /** This node takes part in a swarm. */
   readonly swarm: boolean;
+  /** Plugins of NRI may change containers when they are created (`/info` since Engine 29). */
+  readonly hasPlugins: boolean;
 }
 
 /** Select the facts that coverage depends on. */
-export const engineFacts = ({ serverVersion, rootDir, firewallBackend }: DaemonFacts): EngineFacts => ({
-  version: serverVersion,
-  dataRoot: rootDir,
-  ...(firewallBackend && { firewallBackend }),
-});
+export const engineFacts = (daemon: DaemonFacts): EngineFacts => {
+  const { serverVersion, rootDir, firewallBackend, securityOptions, hasPlugins } = daemon;
+  const seccomp = securityOptions.find((o) => o.startsWith('name=seccomp'));
+  return {
+    version: serverVersion,
+    dataRoot: rootDir,
+    ...(firewallBackend && { firewallBackend }),
+    seccomp: seccomp === undefined ? '' : (/,profile=([^,]+)/.exec(seccomp)?.[1] ?? 'builtin'),
+    hasPlugins,
+  };
+};
 
 export function readDaemon(info: unknown): DaemonFacts {
   const i = asRecord(info);
@@ -88,6 +96,7 @@ export function readDaemon(info: unknown): DaemonFacts {
     bridgeNfIp6tables: flagAt(i, 'BridgeNfIp6tables'),
     ipv4Forwarding: flagAt(i, 'IPv4Forwarding'),
     swarm: textAt(recordAt(i, 'Swarm'), 'LocalNodeState') === 'active',
+    hasPlugins: listAt(recordAt(i, 'NRI'), 'Info').length > 0,
   };
 }
 
@@ -99,4 +108,8 @@ export interface EngineFacts {
   readonly dataRoot?: string;
   /** Such as `28.5.2+dfsg4`. */
   readonly version?: string;
+  /** The profile of containers that name none: `builtin`, `unconfined`, or a file; empty: it has no seccomp. */
+  readonly seccomp?: string;
+  /** Plugins of NRI are enabled. */
+  readonly hasPlugins?: boolean;
 }

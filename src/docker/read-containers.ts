@@ -211,6 +211,20 @@ function mountsOf(item: Fields): readonly ListedMount[] {
 const hasOpenSystemPaths = (host: Fields): boolean =>
   ['MaskedPaths', 'ReadonlyPaths'].every((key) => Array.isArray(host[key]) && listAt(host, key).length === 0);
 
+/** The client replaces the file of a seccomp profile by its text. Former versions of Docker write a colon instead of "=". */
+function securityOption(option: string): string {
+  const [, name = option, value = 'true'] = /^([^=:]+)(?:[=:]([\s\S]*))?$/.exec(option) ?? [];
+  const isProfile = name === 'seccomp' && !/^(?:unconfined|builtin)$/.test(value);
+  return isProfile ? 'seccomp=profile' : `${name}=${value}`;
+}
+
+function requestedDevices(request: Fields | undefined): readonly string[] {
+  const driver = textAt(request, 'Driver');
+  if (driver === 'cdi') return textsAt(request, 'DeviceIDs');
+  const capabilities = listAt(request, 'Capabilities').flat();
+  return [driver || capabilities.filter((c) => typeof c === 'string').join(' ') || 'unknown'];
+}
+
 const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
 
 function privilegesOf(item: Fields): Inspected['privileges'] {
@@ -225,6 +239,9 @@ function privilegesOf(item: Fields): Inspected['privileges'] {
     mounts: mountsOf(item),
     devices: devices.filter((d) => d !== ''),
     deviceRules: textsAt(host, 'DeviceCgroupRules'),
+    securityOpt: textsAt(host, 'SecurityOpt').map(securityOption),
+    runtime: textAt(host, 'Runtime'),
+    deviceRequests: listAt(host, 'DeviceRequests').map(asRecord).flatMap(requestedDevices),
     hasOpenSystemPaths: hasOpenSystemPaths(host),
     dns: textsAt(host, 'Dns'),
     pid: countAt(recordAt(item, 'State'), 'Pid'),

@@ -1,7 +1,7 @@
 /** `GET /networks` and `GET /networks/ID` → facts. Pure; what is malformed is left out and noted. */
 
 import { asRecord, type Fields, flagAt, listAt, recordAt, textAt, textMap } from '../lib/json.js';
-import type { Endpoint, NetworkFacts } from '../policy/container.js';
+import type { Endpoint, NetworkFacts, UnnamedEndpoints } from '../policy/container.js';
 import { canonicalCidr, canonicalIp, canonicalMac, isFullId, labelsOf, type Notes } from './docker-values.js';
 
 /** Names that a swarm's overlay knows, from `GET /networks/ID?verbose=true`. Pure. */
@@ -10,6 +10,7 @@ import { canonicalCidr, canonicalIp, canonicalMac, isFullId, labelsOf, type Note
 export interface InspectedNetwork {
   readonly network: NetworkFacts;
   readonly members: ReadonlyMap<string, Endpoint>;
+  readonly unnamed: UnnamedEndpoints;
 }
 
 function bridgeOf(id: string, driver: string, options: Readonly<Record<string, string>>): string | undefined {
@@ -61,20 +62,30 @@ function memberOf(value: unknown, networkId: string, driver: string): Endpoint |
 
 const WITHOUT_ADDRESSES = new Set(['host', 'null']);
 
-/** Members with a key that is no container id (load balancers, gateway sandboxes of swarm) belong to no container. */
+/**
+ * Keys of sandboxes that are no container's: an id of BuildKit for a step of a build (identity.NewID: 25 characters, base 36), and those of
+ * a swarm (moby libnetwork, `ingress-sbox` and `lb-NETWORK`). Any other key counts as a container that joins.
+ */
+const FOREIGN = /^(?:[0-9a-z]{25}|ingress-sbox|lb-.+)$/;
+
 export function readNetwork(json: unknown, notes: Notes): InspectedNetwork | undefined {
   const item = asRecord(json);
   const id = textAt(item, 'Id');
   if (!item || !id) return undefined;
   const network = networkFacts(item, id, notes);
   const members = new Map<string, Endpoint>();
+  const unnamed = { joining: new Set<string>(), foreign: new Set<string>() };
   for (const [key, value] of Object.entries(recordAt(item, 'Containers'))) {
     const endpoint = isFullId(key) ? memberOf(value, id, network.driver) : undefined;
     if (endpoint) members.set(key, endpoint);
-    else if (isFullId(key) && !WITHOUT_ADDRESSES.has(network.driver))
+    else if (!isFullId(key))
+      unnamed[FOREIGN.test(key) ? 'foreign' : 'joining'].add(
+        canonicalMac(textAt(asRecord(value), 'MacAddress')) ?? '',
+      );
+    else if (!WITHOUT_ADDRESSES.has(network.driver))
       notes.push(`network ${id.slice(0, 12)}: no address of container ${key.slice(0, 12)} can be read`);
   }
-  return { network, members };
+  return { network, members, unnamed };
 }
 
 /**

@@ -162,6 +162,11 @@ export function isLocal(network: NetworkFacts): boolean {
 
 export const isOverlay = (network: NetworkFacts): boolean => network.driver === 'overlay';
 
+/** Where members of an overlay leave the swarm. Docker makes it, and connects to it, without an event. */
+export const GATEWAY = 'docker_gwbridge';
+export const isPerhapsOverlay = (network: NetworkFacts | undefined): boolean =>
+  network === undefined || (network.scope === 'swarm' && !isLocal(network));
+
 function isDefaultBridge(network: NetworkFacts): boolean {
   return network.options['com.docker.network.bridge.default_bridge'] === 'true';
 }

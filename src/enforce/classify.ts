@@ -1,9 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
-import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
+import { type AppliedState, type HostLink, LATEST_MS } from '../ruleset/applied-state.js';
 import type { EnforcementPass } from './pass.js';
 import type { Reconciler } from './reconciler.js';
 
@@ -12,6 +13,7 @@ export interface ClassifierParts {
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly namespaces: Pick<ContainerNamespaces, 'pathBehind' | 'ownerOf'>;
   /** The clock of `isAwaited`. */
   readonly now: () => number;
   readonly log: Logger;
@@ -23,12 +25,19 @@ const MOST_REST_MS = 1_000;
 /** A list that is this quick needs no rest. */
 const QUICK_MS = 50;
 
+type Unnamed = HostLink & { readonly why: string };
+const LOGGED = Number.NEGATIVE_INFINITY;
+const NEVER_NAMED =
+  'the packets of this veth are dropped: it may be a container’s, and Docker does not name the container: disconnect the endpoint that docker network inspect shows, or restart Docker';
+
 class PassError extends Error {}
 
 /**
  * Determines the container of each veth with held packets. A veth counts as unattributed only when a list that began after
  * a packet of this veth knows no container for it (Docker creates a veth before it reports the container), when no container
  * starts or joins a network, and when the veth neither belonged to a container before nor leads to the namespace of one.
+ * Two things must hold for it besides, each of which would do alone: Docker shows no endpoint without a container that may be the
+ * veth's, and the veth does not lead to a sandbox of Docker, unless Docker shows it as the endpoint of a step of a build.
  */
 export class Classifier {
   readonly #o: ClassifierParts;
@@ -40,6 +49,8 @@ export class Classifier {
   #waiting: () => ReadonlySet<number> = () => new Set();
   /** When the newest run began that has been answered in full, or that Docker has refused to answer. */
   #answered = Number.NEGATIVE_INFINITY;
+  /** By ifindex: since when the veth waits for Docker to name its container, or LOGGED. */
+  readonly #unnamed = new Map<number, number>();
 
   constructor(options: ClassifierParts) {
     this.#o = options;
@@ -101,17 +112,55 @@ export class Classifier {
     await this.#inForce();
     const state = this.#o.applied.value;
     if (!state || view.starting.size > 0 || state.view.starting.size > 0) return false;
-    const unattributed = state.vethMap.unbound.filter(
+    const candidates = state.vethMap.unbound.filter(
       (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
     );
-    if (unattributed.length === 0) return true;
+    const unnamed = candidates.flatMap((p) => {
+      const why = this.#mayBeContainers(p, state, view);
+      return why === undefined ? [] : [{ ...p, why }];
+    });
+    const unattributed = candidates.filter((p) => !unnamed.some((u) => u.index === p.index));
+    const isAnswered = !this.#noteUnnamed(unnamed, state, began);
+    if (unattributed.length === 0) return isAnswered;
     for (const p of unattributed) this.#o.pass.setUnattributed(p.index);
     this.#o.log.info(
       { ports: unattributed.map((p) => p.name) },
       'these veths belong to no container: treated as unattributed',
     );
     await this.#inForce();
-    return true;
+    return isAnswered;
+  }
+
+  /**
+   * Why the veth may be a container's although the list names none for it. Engine 29 shows the endpoint of a running container that joins a
+   * network without the container until its packets flow (moby libnetwork, Endpoint.sbJoin), and reports the event later still.
+   */
+  #mayBeContainers(p: HostLink, state: AppliedState, view: DockerView): string | undefined {
+    const shown = endpointBehind(p, state, view);
+    if (shown === 'joining') return 'Docker shows its endpoint without a container';
+    const sandbox = this.#o.namespaces.pathBehind(p.index);
+    if (sandbox === undefined) return undefined;
+    if (this.#o.namespaces.ownerOf(sandbox) !== undefined) return `it leads to the container of ${sandbox}`;
+    return shown === 'foreign'
+      ? undefined
+      : `it leads to the sandbox ${sandbox}, of which Docker shows no endpoint`;
+  }
+
+  /**
+   * Docker names the container within a second. An endpoint that it never names, such as one that a crash of dockerd has left behind, keeps
+   * its veth blocked, which is logged once. Returns whether a veth still has the time of a container that starts.
+   */
+  #noteUnnamed(found: readonly Unnamed[], { vethMap }: AppliedState, now: number): boolean {
+    const unbound = new Set(vethMap.unbound.map((p) => p.index));
+    for (const index of this.#unnamed.keys()) if (!unbound.has(index)) this.#unnamed.delete(index);
+    let isNew = false;
+    for (const { index, name, why } of found) {
+      const since = this.#unnamed.get(index) ?? now;
+      if (now - since < LATEST_MS) isNew = true;
+      else if (since !== LOGGED) this.#o.log.warn({ port: name, why }, NEVER_NAMED);
+      this.#unnamed.set(index, now - since < LATEST_MS ? since : LOGGED);
+    }
+    return isNew;
   }
 
   /** Some endpoint of that bridge has no port yet: this port may be its. */
@@ -131,3 +180,19 @@ export class Classifier {
 
 const isContainers = (port: HostLink, { containers, vethMap: ports }: AppliedState): boolean =>
   containers.has(port.index) || (port.netnsId !== undefined && ports.namespaces.has(port.netnsId));
+
+/** What the newest inspect of its network shows about the endpoint at the far end of a veth, if not the container's id. */
+function endpointBehind(
+  { index, master, peerMac }: HostLink,
+  { vethMap: { bridges, unbound } }: AppliedState,
+  { unnamed }: DockerView,
+): 'joining' | 'foreign' | 'none' {
+  const bridge = [...bridges.values()].find((b) => b.link.index === master);
+  const shown = bridge && unnamed?.get(bridge.network.id);
+  if (!shown) return 'joining'; // the members of the network were not read
+  if (peerMac === undefined) return shown.joining.size > 0 ? 'joining' : 'none';
+  if (shown.joining.has(peerMac)) return 'joining';
+  const isOnly = !unbound.some((u) => u.index !== index && u.master === master && u.peerMac === peerMac);
+  if (shown.foreign.has(peerMac) && isOnly) return 'foreign';
+  return shown.joining.has('') ? 'joining' : 'none';
+}

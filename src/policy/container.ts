@@ -61,6 +61,12 @@ export interface ContainerFacts {
     readonly devices: readonly string[];
     /** HostConfig.DeviceCgroupRules, such as "c 10:200 rw"; absent: none. */
     readonly deviceRules?: readonly string[];
+    /** HostConfig.SecurityOpt as `name=value`; a seccomp profile of its own is `seccomp=profile`. Absent: none. */
+    readonly securityOpt?: readonly string[];
+    /** HostConfig.Runtime; absent: not reported. */
+    readonly runtime?: string;
+    /** Devices that Docker adds by a driver: ids of CDI, `gpu`, or the name of another driver. Absent: none. */
+    readonly deviceRequests?: readonly string[];
     /** No path of /proc and /sys is masked or read-only (--security-opt systempaths=unconfined). */
     readonly hasOpenSystemPaths?: boolean;
     readonly dns: readonly string[];
@@ -103,12 +109,24 @@ export interface NetworkFacts {
   /** When the newest request that showed this network was sent (ms, monotonic); absent: unknown. */
   readonly askedAt?: number;
 }
+/** MACs of a network's endpoints that Docker shows under another key than the id of a container. */
+export interface UnnamedEndpoints {
+  /**
+   * Endpoints that may be a container's: one without a sandbox in Docker's store (key `ep-ENDPOINT`), as a container has while it joins,
+   * or one with an unknown key. "": Docker shows no MAC, so that each veth of the bridge may be the endpoint's.
+   */
+  readonly joining: ReadonlySet<string>;
+  /** Endpoints of sandboxes that are no container's: steps of builds by BuildKit, gateways and load balancers of a swarm. */
+  readonly foreign: ReadonlySet<string>;
+}
 /** The whole state of Docker at one moment. Maps are keyed by full id. */
 export interface DockerView {
   /** The same object as in another view: the two differ at most in the times at which Docker was asked. Another object: in anything. */
   readonly content: object;
   readonly containers: ReadonlyMap<string, ContainerFacts>;
   readonly networks: ReadonlyMap<string, NetworkFacts>;
+  /** By network id, as its newest inspect shows them. No part of `content`: they change with every join. Absent: none was read. */
+  readonly unnamed?: ReadonlyMap<string, UnnamedEndpoints>;
   /** Counts full lists that have completed; `listBegan` is when the newest complete one was begun (ms, monotonic). */
   readonly listings: number;
   readonly listBegan: number;

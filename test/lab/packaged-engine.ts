@@ -1,10 +1,22 @@
 /**
- * Engine 28, unpacked from the packages of Debian's next release into a cache folder. The packages are never installed:
+ * Which engine a lab runs: the installed one, Engine 28, or the programs in the folder that LAB_ENGINE_DIR names. Engine 28 is
+ * unpacked from the packages of Debian's next release into a cache folder. The packages are never installed:
  * the lab puts the folder first in the PATH of its own processes. apt checks each package by the signed index of the
  * release, with lists and a cache of its own, so that the machine's package state stays as it is.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { execFileSync } from 'node:child_process';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { isAbsolute, join } from 'node:path';
 import { run } from './process.js';
 
 /** 26: the engine that is installed on this machine (Debian 13 has 26.1.5). 28: the one in the cache folder. */
@@ -15,25 +27,80 @@ const CACHE = '/var/cache/drawbridge';
 const UNPACKED = join(CACHE, 'engine-28');
 const RELEASE = 'forky';
 const PACKAGES = ['docker.io', 'docker-cli', 'containerd', 'runc', 'tini-static'];
-/** Programs whose shared libraries must all be on this machine. */
-const PROGRAMS = ['dockerd', 'docker', 'docker-proxy', 'containerd', 'containerd-shim-runc-v2', 'runc'];
+/** The programs of an engine, whose shared libraries must all be on this machine. */
+const PROGRAMS = [
+  'dockerd',
+  'docker',
+  'docker-init',
+  'docker-proxy',
+  'containerd',
+  'containerd-shim-runc-v2',
+  'runc',
+];
+/** Where a package has its programs. */
 const FOLDERS = ['usr/sbin', 'usr/bin'];
 const DEFAULT_SOURCE = {
   uri: 'http://deb.debian.org/debian/',
   key: '/usr/share/keyrings/debian-archive-keyring.pgp',
 };
 
-/** The engine of a whole run, from the environment variable LAB_ENGINE. */
+/** The folder with the programs of any engine, for a whole run: LAB_ENGINE_DIR. */
+function folderOfRun(): string | undefined {
+  const folder = process.env.LAB_ENGINE_DIR || undefined;
+  if (folder !== undefined && process.env.LAB_ENGINE)
+    throw new Error('LAB_ENGINE and LAB_ENGINE_DIR are both set: only one of them can choose the engine');
+  if (folder !== undefined && !isAbsolute(folder))
+    throw new Error(`LAB_ENGINE_DIR is "${folder}": use an absolute path`);
+  return folder;
+}
+
+/** Of a folder: itself, as Docker's archives have it, or an unpacked package. */
+const programsIn = (root: string): string[] =>
+  [root, ...FOLDERS.map((f) => join(root, f))].filter(existsSync);
+
+/**
+ * The engine of a whole run, from the environment variable LAB_ENGINE. With LAB_ENGINE_DIR, the one of ENGINES that behaves as the engine in
+ * that folder: tests ask for it where the two differ.
+ */
 export function engineOfRun(): EngineVersion {
+  const folder = folderOfRun();
+  if (folder !== undefined) return majorOf(folder) < 28 ? '26' : '28';
   const wanted = process.env.LAB_ENGINE || '26';
   const known = ENGINES.find((e) => e === wanted);
   if (known === undefined) throw new Error(`LAB_ENGINE is "${wanted}": use one of ${ENGINES.join(', ')}`);
   return known;
 }
 
+const majors = new Map<string, number>();
+function majorOf(folder: string): number {
+  const known = majors.get(folder);
+  if (known !== undefined) return known;
+  const printed = execFileSync(programAt(folder, 'dockerd'), ['--version'], { encoding: 'utf8' });
+  const major = Number(/^Docker version (\d+)\./.exec(printed)?.[1]);
+  if (Number.isNaN(major)) throw new Error(`${folder}: dockerd --version prints ${JSON.stringify(printed)}`);
+  majors.set(folder, major);
+  return major;
+}
+
 /** PATH with the programs of this engine first. */
 export function enginePath(engine: EngineVersion, path = process.env.PATH ?? ''): string {
-  return engine !== '28' ? path : [...FOLDERS.map((f) => join(UNPACKED, f)), path].join(':');
+  const root = folderOfRun() ?? (engine === '28' ? UNPACKED : undefined);
+  return root === undefined ? path : [...programsIn(root), path].join(':');
+}
+
+/** Throws when the folder has no such program, or it may not be executed. */
+function programAt(root: string, name: string): string {
+  const file = programsIn(root)
+    .map((folder) => join(folder, name))
+    .find(existsSync);
+  if (file === undefined)
+    throw new Error(`${root} has no program ${name}: an engine consists of ${PROGRAMS.join(', ')}`);
+  try {
+    accessSync(file, constants.X_OK);
+  } catch {
+    throw new Error(`${file} is not executable`);
+  }
+  return file;
 }
 
 const output = async (argv: readonly string[], cwd?: string): Promise<string> => {
@@ -74,14 +141,12 @@ async function checkVersion(options: readonly string[]): Promise<void> {
   if (!version.startsWith('28.')) throw new Error(`Debian ${RELEASE} has docker.io ${version}`);
 }
 
-async function checkLibraries(root: string): Promise<void> {
-  for (const name of PROGRAMS) {
-    const file = FOLDERS.map((f) => join(root, f, name)).find((f) => existsSync(f));
-    if (file === undefined) throw new Error(`the packages have no ${name}`);
+async function checkPrograms(root: string): Promise<void> {
+  for (const file of PROGRAMS.map((name) => programAt(root, name))) {
     const { stdout, stderr } = await run(['ldd', file]); // exit 1 for a static program, which needs none
     const missing = `${stdout}\n${stderr}`.split('\n').filter((line) => line.includes('not found'));
     if (missing.length > 0)
-      throw new Error(`${name} lacks libraries of this machine: ${missing.join(', ').trim()}`);
+      throw new Error(`${file} lacks libraries of this machine: ${missing.join(', ').trim()}`);
   }
 }
 
@@ -102,13 +167,15 @@ async function unpack(dir: string): Promise<string> {
   if (files.length !== PACKAGES.length) throw new Error(`apt-get download gave only ${files.join(', ')}`);
   const root = join(dir, 'root');
   for (const file of files) await output(['dpkg', '-x', join(packages, file), root]);
-  await checkLibraries(root);
+  await checkPrograms(root);
   writeFileSync(join(root, 'packages'), `${files.sort().join('\n')}\n`);
   return root;
 }
 
-/** Makes the programs of this engine available, from the cache folder or the network; throws with the reason if it cannot. */
+/** Makes the programs of this engine available, from LAB_ENGINE_DIR, the cache folder or the network; throws with the reason if it cannot. */
 export async function provideEngine(engine: EngineVersion): Promise<void> {
+  const folder = folderOfRun();
+  if (folder !== undefined) return checkPrograms(folder);
   if (engine === '26' || existsSync(UNPACKED)) return;
   mkdirSync(CACHE, { recursive: true });
   const dir = mkdtempSync(join(CACHE, 'fetch-'));

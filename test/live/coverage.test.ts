@@ -48,7 +48,7 @@ describe('containers', () => {
   let lab: Lab;
   let d: Drawbridge;
   beforeAll(async () => {
-    lab = await Lab.up({ sniffer: false });
+    lab = await Lab.up({ sniffer: false, daemon: { runtimes: { other: { path: 'runc' } } } });
     d = lab.drawbridge({ config: { networks: { ignore: ['free'] } } });
     await d.ready(60_000);
     await lab.docker('network', 'create', 'free');
@@ -84,6 +84,9 @@ describe('containers', () => {
       ['macvlan-network:unenforced', 'net-admin:partial'],
     ],
     ['system-paths', { args: ['--security-opt=systempaths=unconfined'] }, ['system-paths:partial']],
+    ['seccomp', { args: ['--security-opt=seccomp=unconfined'] }, ['seccomp-unconfined:partial']],
+    ['apparmor', { args: ['--security-opt=apparmor=unconfined'] }, ['apparmor-unconfined:enforced']],
+    ['runtime', { args: ['--runtime=other'] }, ['runtime:partial']],
     ['host-proc', { mounts: ['/proc:/host/proc:ro'] }, ['host-proc:partial']],
     ['engine-entry', { labels: { ...ENFORCED, 'drawbridge.allow': 'host:2375' } }, ['engine-port:enforced']],
     ['ignored-network', { network: 'free' }, ['unmanaged-network:unenforced']],

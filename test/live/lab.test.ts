@@ -1,9 +1,19 @@
 /** The lab itself: it stands, tells the truth, and leaves nothing behind. */
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Lab } from '../lab/lab.js';
+import { engineOfRun, enginePath, provideEngine } from '../lab/packaged-engine.js';
 import { alive, run, waitFor } from '../lab/process.js';
 import { LABS, type LabRecord, load } from '../lab/registry.js';
 import { reap } from '../lab/teardown.js';
@@ -28,6 +38,46 @@ function traces(name: string): string[] {
   const all = [...netns, ...cgroups, ...processes, ...mounts, ...readdirSync(LABS).map((f) => join(LABS, f))];
   return all.filter((t) => words.some((w) => t.includes(w)));
 }
+
+describe('the folder of another engine (LAB_ENGINE_DIR)', () => {
+  const PROGRAMS = 'dockerd docker docker-init docker-proxy containerd containerd-shim-runc-v2 runc'.split(
+    ' ',
+  );
+  const before = { LAB_ENGINE: process.env.LAB_ENGINE, LAB_ENGINE_DIR: process.env.LAB_ENGINE_DIR };
+  let folder: string;
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'engine-'));
+    const path = enginePath(engineOfRun());
+    for (const name of PROGRAMS) {
+      const { stdout } = await run(['env', `PATH=${path}`, 'which', name], { check: true });
+      symlinkSync(stdout.trim(), join(folder, name));
+    }
+    delete process.env.LAB_ENGINE;
+    process.env.LAB_ENGINE_DIR = folder;
+  });
+  afterAll(() => {
+    rmSync(folder, { recursive: true });
+    for (const [name, value] of Object.entries(before)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+
+  test('its programs come first, and what is missing or contradictory is said', async () => {
+    await provideEngine('26');
+    expect(enginePath('26', '/usr/bin')).toBe(`${folder}:/usr/bin`);
+    expect(['26', '28']).toContain(engineOfRun());
+    rmSync(join(folder, 'runc'));
+    await expect(provideEngine('26')).rejects.toThrow(`${folder} has no program runc: an engine consists of`);
+    writeFileSync(join(folder, 'runc'), '');
+    await expect(provideEngine('26')).rejects.toThrow(`${join(folder, 'runc')} is not executable`);
+    process.env.LAB_ENGINE = '28';
+    expect(() => engineOfRun()).toThrow('LAB_ENGINE and LAB_ENGINE_DIR are both set');
+    delete process.env.LAB_ENGINE;
+    process.env.LAB_ENGINE_DIR = 'engine';
+    await expect(provideEngine('26')).rejects.toThrow('use an absolute path');
+  });
+});
 
 describe('one lab, the authority asked directly', () => {
   let lab: Lab;

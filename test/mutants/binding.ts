@@ -4,6 +4,12 @@ import type { Mutant } from './mutant.js';
 const BINDINGS = 'src/enforce/bind-veths.ts';
 const DEPARTED = 'src/enforce/veth-table.ts';
 const HOLD = 'src/enforce/packet-hold.ts';
+const CLASSIFY = 'src/enforce/classify.ts';
+const NO_JOIN = { from: "if (shown === 'joining') return", to: 'if (shown === undefined) return' };
+const NO_SANDBOX = {
+  from: 'if (sandbox === undefined) return undefined;',
+  to: 'if (sandbox !== "") return undefined;',
+};
 const pure = (file: string, test: string) => ({ file: `test/pure/${file}.test.ts`, test });
 const DOCKER_LATE = 'is not bound by what was asked for before, in the same moment';
 
@@ -138,6 +144,67 @@ export const BINDING: readonly Mutant[] = [
     from: 'containers.has(port.index) || ',
     to: '',
     killedBy: pure('enforce/classify', 'a port that has been a container’s never is'),
+  },
+  {
+    id: 'classify-joining',
+    what: 'a veth is unattributed although Docker shows its endpoint without a container (the sandbox holds it all the same)',
+    file: CLASSIFY,
+    from: NO_JOIN.from,
+    to: NO_JOIN.to,
+    killedBy: pure('enforce/classify', 'a veth with its MAC at the far end may be a container’s that joins'),
+  },
+  {
+    id: 'classify-sandbox',
+    what: 'a veth that leads to a sandbox of Docker is unattributed (the endpoint without a container holds it all the same)',
+    file: CLASSIFY,
+    from: NO_SANDBOX.from,
+    to: NO_SANDBOX.to,
+    killedBy: pure('enforce/classify', 'is never unattributed, although Docker shows no endpoint for it'),
+  },
+  {
+    id: 'classify-engine-29',
+    what: 'neither holds: a container that joins a network is free until Docker names it',
+    file: CLASSIFY,
+    from: NO_JOIN.from,
+    to: NO_JOIN.to,
+    also: [{ file: CLASSIFY, ...NO_SANDBOX }],
+    killedBy: {
+      file: 'test/attacks/reuse.test.ts',
+      test: 'is held by the MAC of that endpoint and by the sandbox that the veth leads to',
+      only: true,
+    },
+  },
+  {
+    id: 'classify-step-owner',
+    what: 'a container is unattributed when it takes the MAC of a step of a build',
+    file: CLASSIFY,
+    from: '    if (this.#o.namespaces.ownerOf(sandbox) !== undefined) return',
+    to: '    if (sandbox === "") return',
+    killedBy: pure('enforce/classify', 'is not by the MAC of a step when the sandbox is a container’s'),
+  },
+  {
+    id: 'classify-members-unread',
+    what: 'a veth is unattributed while the members of its network were not read',
+    file: CLASSIFY,
+    from: "  if (!shown) return 'joining';",
+    to: "  if (!shown) return 'none';",
+    killedBy: pure('enforce/classify', 'nothing is said while the members of the network were not read'),
+  },
+  {
+    id: 'members-unknown-key',
+    what: 'an endpoint with a key of a later engine counts as a step of a build',
+    file: 'src/docker/read-networks.ts',
+    from: "FOREIGN.test(key) ? 'foreign' : 'joining'",
+    to: "key.startsWith('ep-') ? 'joining' : 'foreign'",
+    killedBy: pure('docker/read-networks', 'endpoint-of-a-later-engine'),
+  },
+  {
+    id: 'members-settled',
+    what: 'an endpoint that has got its container stays without one, and its veth blocked',
+    file: 'src/docker/docker-state.ts',
+    from: 'if (!isDeepStrictEqual(this.unnamed.get(id), inspected.unnamed)) this.version += 1;',
+    to: '',
+    killedBy: pure('docker/docker-state', 'what was settled before counts no more'),
   },
   {
     id: 'links-since',

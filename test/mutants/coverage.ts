@@ -7,7 +7,60 @@ const PLACES = 'src/coverage/sensitive-places.ts';
 const by = (test: string) => ({ file: 'test/pure/coverage/coverage-mounts.test.ts', test });
 const mounted = by('mounts, by file system and path in it');
 
+const settings = (test: string) => ({ file: 'test/pure/coverage/coverage.test.ts', test });
+
 export const COVERAGE: readonly Mutant[] = [
+  {
+    id: 'coverage-seccomp',
+    what: 'a container without a seccomp profile, or with one of its own, has full coverage',
+    file: 'src/coverage/container-findings.ts',
+    from: '...systemPaths(p), ...seccomp(p), ',
+    to: '...systemPaths(p), ',
+    killedBy: settings('{"securityOpt":["seccomp=unconfined"]}'),
+  },
+  {
+    id: 'coverage-seccomp-text',
+    what: 'the text of a seccomp profile is taken for Docker’s own',
+    file: 'src/docker/read-containers.ts',
+    from: "return isProfile ? 'seccomp=profile' : ",
+    to: 'return ',
+    killedBy: {
+      file: 'test/pure/docker/read-containers.test.ts',
+      test: 'what the settings change of its confinement',
+    },
+  },
+  {
+    id: 'coverage-runtime',
+    what: 'another runtime than runc is not said',
+    file: 'src/coverage/container-findings.ts',
+    from: '  if (AS_RUNC.includes(name)) return [];',
+    to: '  if (name.length >= 0) return [];',
+    killedBy: settings('{"runtime":"runsc"}'),
+  },
+  {
+    id: 'coverage-requested-devices',
+    what: 'devices that a driver adds are not said',
+    file: 'src/coverage/container-findings.ts',
+    from: '...(p.deviceRequests ?? []).map(requestedDevice),',
+    to: '',
+    killedBy: settings('{"deviceRequests":["vendor.com/net=vf0"]}'),
+  },
+  {
+    id: 'coverage-apparmor-mounts',
+    what: 'SYS_ADMIN without AppArmor counts as SYS_ADMIN with it',
+    file: 'src/coverage/container-findings.ts',
+    from: "state: canMount ? 'unenforced' : 'enforced',",
+    to: "state: 'enforced',",
+    killedBy: settings('{"securityOpt":["apparmor=unconfined"],"capAdd":["SYS_ADMIN"]}'),
+  },
+  {
+    id: 'coverage-engine-seccomp',
+    what: 'an engine without seccomp is not said',
+    file: 'src/coverage/host-findings.ts',
+    from: "seccomp === 'builtin' || seccomp === 'default' ? [] : [profile]",
+    to: '[profile].slice(1)',
+    killedBy: settings('what weakens every container is said with each'),
+  },
   {
     id: 'coverage-connects',
     what: 'a socket in a folder, a volume or behind a link is not seen',

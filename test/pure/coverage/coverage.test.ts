@@ -163,6 +163,17 @@ describe('coverage of a container', () => {
     });
   });
 
+  it('notes a network namespace whose file Drawbridge cannot see', () => {
+    const path = '/srv/docker/netns/0123456789ab';
+    expect(coverageFindings(input(container(), { hiddenSandbox: path }))).toMatchObject([
+      {
+        code: 'hidden-sandbox',
+        state: 'enforced',
+        remedy: expect.stringContaining('/srv/docker/netns into'),
+      },
+    ]);
+  });
+
   it.each<[Partial<Privileges>, string[]]>([
     [{ privileged: true }, ['privileged:unenforced']],
     [{ capAdd: ['NET_ADMIN'] }, ['net-admin:partial']],
@@ -180,6 +191,22 @@ describe('coverage of a container', () => {
     [{ pidMode: 'container:x' }, []],
     [{ hasOpenSystemPaths: true }, ['system-paths:partial']],
     [{ hasOpenSystemPaths: true, privileged: true }, ['privileged:unenforced']],
+    [{ securityOpt: ['seccomp=unconfined'] }, ['seccomp-unconfined:partial']],
+    [{ securityOpt: ['seccomp=unconfined'], privileged: true }, ['privileged:unenforced']],
+    [{ securityOpt: ['seccomp=profile'] }, ['seccomp-profile:partial']],
+    [{ securityOpt: ['seccomp=builtin', 'no-new-privileges=true', 'apparmor=docker-default'] }, []],
+    [{ securityOpt: ['apparmor=unconfined'] }, ['apparmor-unconfined:enforced']],
+    [
+      { securityOpt: ['apparmor=unconfined'], capAdd: ['SYS_ADMIN'] },
+      ['sys-admin:partial', 'apparmor-unconfined:unenforced'],
+    ],
+    [{ securityOpt: ['label=disable'], capAdd: ['SYS_ADMIN'] }, ['sys-admin:partial']],
+    [{ runtime: 'runc' }, []],
+    [{ runtime: 'io.containerd.runc.v2' }, []],
+    [{ runtime: 'runsc' }, ['runtime:partial']],
+    [{ deviceRequests: ['vendor.com/net=vf0'] }, ['requested-device:partial']],
+    [{ deviceRequests: ['nvidia.com/gpu=all'] }, ['requested-device:enforced']],
+    [{ deviceRequests: ['gpu'] }, ['requested-device:enforced']],
     [{ deviceRules: ['b *:* rmw'] }, ['device-rule:unenforced']],
     [{ devices: ['/dev/disk/by-id/x'] }, ['disk-device:unenforced']],
     [{ devices: ['/dev/net/tun'] }, ['tun:partial']],
@@ -458,6 +485,11 @@ describe('the host', () => {
     expect(codes(input(container(), { engine: { firewallBackend: 'nftables' } }))).toEqual([
       'nftables-backend:unenforced',
     ]);
+    expect(codes(input(container(), { engine: { seccomp: 'unconfined' } }))).toEqual([
+      'engine-seccomp:partial',
+    ]);
+    expect(codes(input(container(), { engine: { seccomp: '' } }))).toEqual(['engine-seccomp:partial']);
+    expect(codes(input(container(), { engine: { seccomp: 'builtin', hasPlugins: true } }))).toEqual([]);
     const host = { ...HOST, foreignAccepts: [accept, accept, accept, accept] };
     const { reasons } = coverageOf(input(container(), { host }));
     expect(reasons[0]).toContain('IPv4 FORWARD: -i docker0 -j ACCEPT');

@@ -487,3 +487,33 @@ describe('when Docker was asked', () => {
     expect(showSame(now, { ...now, connected: false })).toBe(false);
   });
 });
+
+describe('endpoints that Docker shows without a container', () => {
+  const EP = { MacAddress: '02:42:ac:12:00:09', IPv4Address: '172.18.0.9/16' };
+  const withEp = () => front({ Containers: { 'ep-1': EP } });
+  const joining = (s: DockerState): string[] => [...(view(s).unnamed?.get(F)?.joining ?? ['unread'])];
+
+  it('are those of the newest answer, whatever order the answers come in', () => {
+    const s = new DockerState();
+    expect(joining(s)).toEqual(['unread']);
+    s.network(F, withEp(), s.seq, 1, 100);
+    expect(joining(s)).toEqual([EP.MacAddress]);
+    s.network(F, front({ Containers: {} }), s.seq, 2, 99);
+    expect(joining(s)).toEqual([EP.MacAddress]);
+    s.network(F, front({ Containers: {} }), s.seq, 3, 101);
+    expect(joining(s)).toEqual([]);
+    s.network(F, undefined, s.seq, 4);
+    expect(joining(s)).toEqual(['unread']);
+  });
+  it('change nothing that rules are made of, but what was settled before counts no more', () => {
+    const s = new DockerState();
+    s.network(F, front({ Containers: {} }), s.seq, 1, 100);
+    const [before, version] = [view(s), s.version];
+    expect(s.network(F, withEp(), s.seq, 2, 101)).toEqual({ changed: false, wants: [] });
+    expect(showSame(before, view(s))).toBe(true);
+    expect(s.version).toBeGreaterThan(version);
+    const known = s.version;
+    s.network(F, withEp(), s.seq, 3, 102);
+    expect(s.version).toBe(known);
+  });
+});

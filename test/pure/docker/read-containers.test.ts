@@ -4,6 +4,7 @@ import {
   canonicalCidr,
   canonicalIp,
   canonicalMac,
+  engineFacts,
   readDaemon,
   UNREADABLE_LABELS,
 } from '../../../src/docker/docker-values.js';
@@ -110,6 +111,9 @@ describe('container inspect', () => {
         },
       ],
       deviceRules: [],
+      securityOpt: [],
+      runtime: '',
+      deviceRequests: [],
       hasOpenSystemPaths: false,
       cgroupParent: '',
     });
@@ -174,6 +178,43 @@ describe('networks', () => {
     );
   });
 });
+
+it.each([
+  [{ SecurityOpt: ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}'] }, { securityOpt: ['seccomp=profile'] }],
+  [
+    { SecurityOpt: ['seccomp:unconfined', 'label=disable'] },
+    { securityOpt: ['seccomp=unconfined', 'label=disable'] },
+  ],
+  [
+    { SecurityOpt: ['seccomp=builtin', 'no-new-privileges', 7] },
+    { securityOpt: ['seccomp=builtin', 'no-new-privileges=true'] },
+  ],
+  [
+    { SecurityOpt: null, Runtime: 'runsc' },
+    { securityOpt: [], runtime: 'runsc' },
+  ],
+  [
+    { DeviceRequests: [{ Driver: 'cdi', DeviceIDs: ['vendor.com/net=vf0'] }] },
+    { deviceRequests: ['vendor.com/net=vf0'] },
+  ],
+  [
+    { DeviceRequests: [{ Driver: '', Capabilities: [['gpu']] }, null] },
+    { deviceRequests: ['gpu', 'unknown'] },
+  ],
+])('what the settings change of its confinement: %j', (HostConfig, expected) => {
+  expect(readInspect(containerInspect({ HostConfig }))?.privileges).toMatchObject(expected);
+});
+
+it.each([
+  [{ SecurityOptions: ['name=seccomp,profile=builtin'] }, 'builtin', false],
+  [{ SecurityOptions: ['name=cgroupns', 'name=seccomp,profile=unconfined'] }, 'unconfined', false],
+  [{ SecurityOptions: ['name=apparmor'], NRI: { Info: [['plugin-path', '/p']] } }, '', true],
+])(
+  'which seccomp profile the engine uses, and whether plugins change containers: %j',
+  (info, seccomp, hasPlugins) => {
+    expect(engineFacts(readDaemon(info))).toMatchObject({ seccomp, hasPlugins });
+  },
+);
 
 it('reads the engine itself', () => {
   const info = {

@@ -66,6 +66,37 @@ describe('services of an overlay', () => {
   });
 });
 
+describe('members with another key than the id of a container', () => {
+  const member = (MacAddress: string) => ({ EndpointID: ID('9'), MacAddress, IPv4Address: '172.18.0.9/16' });
+  const shown = (Containers: object) => {
+    const { joining = [], foreign = [] } = readNetwork(networkInspect({ Containers }), [])?.unnamed ?? {};
+    return { joining: [...joining], foreign: [...foreign] };
+  };
+  const MAC = '02:42:ac:12:00:09';
+
+  it.each([
+    [`ep-${ID('9')}`, 'joining'],
+    ['oewcyby7vje3sacpgf6j1dvfe', 'foreign'], // a step of a build, on Engine 26 and 28
+    ['ingress-sbox', 'foreign'],
+    ['lb-over', 'foreign'],
+    ['endpoint-of-a-later-engine', 'joining'],
+    ['', 'joining'],
+  ] as const)('%s: %s', (key, kind) => {
+    expect(shown({ [key]: member('02:42:AC:12:00:09') })).toEqual({
+      joining: [],
+      foreign: [],
+      [kind]: [MAC],
+    });
+  });
+  it('a container is none of them, and an endpoint without a MAC stays one', () => {
+    expect(shown({ [ID('a')]: member(MAC) })).toEqual({ joining: [], foreign: [] });
+    expect(shown({ 'ep-1': member(''), 'ep-2': null, 'ep-3': member(MAC) })).toEqual({
+      joining: ['', MAC],
+      foreign: [],
+    });
+  });
+});
+
 describe('names that a member of an overlay may ask', () => {
   const network = readNetwork(overlay(), [])?.network as NetworkFacts;
   const view = {

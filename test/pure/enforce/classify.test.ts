@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Classifier } from '../../../src/enforce/classify.js';
-import type { DockerView } from '../../../src/policy/container.js';
+import type { DockerView, UnnamedEndpoints } from '../../../src/policy/container.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const quiet = {
@@ -10,13 +10,27 @@ const quiet = {
   error: () => undefined,
 };
 const BRIDGE = { link: { index: 1 }, network: { id: 'n' } };
-const veth = (index: number, netnsId: number) => ({ index, name: `veth${index}`, master: 1, netnsId });
-const viewOf = (starting: readonly string[] = [], shown: readonly string[] = []): DockerView =>
+const MAC = { 7: '02:00:00:00:00:07', 8: '02:00:00:00:00:08', other: '02:00:00:00:00:99' };
+const veth = (index: 7 | 8, netnsId: number, peerMac: string | undefined = MAC[index]) => ({
+  index,
+  name: `veth${index}`,
+  master: 1,
+  netnsId,
+  ...(peerMac && { peerMac }),
+});
+type Shown = Partial<Record<keyof UnnamedEndpoints, readonly string[]>>;
+const viewOf = (
+  starting: readonly string[] = [],
+  shown: readonly string[] = [],
+  { joining = [], foreign = [] }: Shown = {},
+): DockerView =>
   ({
     containers: new Map(shown.map((id) => [id, { id, endpoints: [{ networkId: 'n' }] }])),
     starting: new Set(starting),
     attached: new Set(),
+    unnamed: new Map([['n', { joining: new Set(joining), foreign: new Set(foreign) }]]),
   }) as unknown as DockerView;
+const NO_SANDBOX = { pathBehind: () => undefined, ownerOf: () => undefined };
 
 interface World {
   readonly waiting?: readonly number[];
@@ -31,6 +45,12 @@ interface World {
   readonly bound?: readonly string[];
   /** The bridge of the veths is a managed one. */
   readonly isManaged?: boolean;
+  /** MACs of endpoints that Docker shows without a container; null: its members were not read. */
+  readonly unnamed?: Shown | null;
+  /** MACs at the far ends, where not MAC[7] and MAC[8]; empty: not known. */
+  readonly macs?: { readonly 7?: string; readonly 8?: string };
+  /** Veth 7 leads to a sandbox of Docker: of this container, or (empty) of none that is known. */
+  readonly sandbox?: string;
   /** What happens while the list is under way. */
   readonly meanwhile?: () => void;
 }
@@ -39,7 +59,7 @@ async function judged(w: World): Promise<number[]> {
   const state = {
     view: viewOf(w.starting, w.shown),
     vethMap: {
-      unbound: [veth(7, 70), veth(8, 80)],
+      unbound: [veth(7, 70, w.macs?.[7]), veth(8, 80, w.macs?.[8])],
       bindings: new Map((w.bound ?? []).map((container, i) => [20 + i, { container, networkId: 'n' }])),
       bridges: new Map(w.isManaged === false ? [] : [['br', BRIDGE]]),
       namespaces: new Set(w.namespaces),
@@ -52,12 +72,17 @@ async function judged(w: World): Promise<number[]> {
     docker: {
       refresh: async () => {
         w.meanwhile?.();
-        return viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])]);
+        const view = viewOf(w.starting, [...(w.shown ?? []), ...(w.listedOnly ?? [])], w.unnamed ?? {});
+        return w.unnamed === null ? { ...view, unnamed: new Map() } : view;
       },
     },
     reconciler: { inForce: async () => void passes++ },
     applied: { value: state },
     pass: { setUnattributed: (veth) => strangers.push(veth) },
+    namespaces: {
+      pathBehind: (index) => (index === 7 && w.sandbox !== undefined ? '/netns/7' : undefined),
+      ownerOf: () => w.sandbox || undefined,
+    },
     now: () => performance.now(),
     log: quiet,
   });
@@ -103,6 +128,42 @@ it('a veth on a bridge of which nothing is known any more is not nobody’s', as
   expect(await judged({ isManaged: false })).toEqual([]);
 });
 
+describe('an endpoint that Docker shows without its container', () => {
+  it('a veth with its MAC at the far end may be a container’s that joins', async () => {
+    expect(await judged({ waiting: [7, 8], unnamed: { joining: [MAC[7]] } })).toEqual([8]);
+  });
+  it('another MAC says nothing about the veth: a crash of dockerd may have left that endpoint behind', async () => {
+    expect(await judged({ unnamed: { joining: [MAC.other] } })).toEqual([7]);
+  });
+  it('without a MAC, or while the MAC of the veth is not known, any veth of the bridge may be its', async () => {
+    expect(await judged({ unnamed: { joining: [''] } })).toEqual([]);
+    expect(await judged({ unnamed: { joining: [MAC.other] }, macs: { 7: '' } })).toEqual([]);
+    expect(await judged({ macs: { 7: '' } })).toEqual([7]);
+  });
+  it('an endpoint without a MAC is not that of a step, which Docker shows', async () => {
+    expect(await judged({ unnamed: { joining: [''], foreign: [MAC[7]] }, sandbox: '' })).toEqual([7]);
+  });
+  it('nothing is said while the members of the network were not read', async () => {
+    expect(await judged({ unnamed: null })).toEqual([]);
+  });
+});
+
+describe('a veth that leads to a sandbox of Docker', () => {
+  it('is never unattributed, although Docker shows no endpoint for it', async () => {
+    expect(await judged({ waiting: [7, 8], sandbox: '' })).toEqual([8]);
+    expect(await judged({ sandbox: 'c' })).toEqual([]);
+  });
+  it('is when Docker shows it as the endpoint of a step of a build', async () => {
+    expect(await judged({ sandbox: '', unnamed: { foreign: [MAC[7]] } })).toEqual([7]);
+  });
+  it('is not by the MAC of a step when the sandbox is a container’s, or when two veths have that MAC', async () => {
+    const unnamed = { foreign: [MAC[7]] };
+    expect(await judged({ sandbox: 'c', unnamed })).toEqual([]);
+    expect(await judged({ sandbox: '', unnamed, macs: { 8: MAC[7] } })).toEqual([]);
+    expect(await judged({ sandbox: '', unnamed, macs: { 7: '' } })).toEqual([]);
+  });
+});
+
 describe('what a packet waits for', () => {
   const classifierOf = (
     more: Partial<ConstructorParameters<typeof Classifier>[0]>,
@@ -120,6 +181,7 @@ describe('what a packet waits for', () => {
         } as unknown as AppliedState,
       },
       pass: { setUnattributed: () => undefined },
+      namespaces: NO_SANDBOX,
       now: () => (now += 1),
       log: quiet,
       ...more,
@@ -151,6 +213,43 @@ describe('what a packet waits for', () => {
       await settled();
       expect(c.isAwaited(0)).toBe(true);
     }
+  });
+
+  it('the name of a container that joins, for as long as a start may take: then the log says it, once', async () => {
+    let now = 0;
+    const logged: unknown[] = [];
+    const c = classifierOf({
+      docker: { refresh: async () => viewOf([], [], { joining: [MAC[7]] }) },
+      applied: {
+        value: {
+          view: viewOf(),
+          vethMap: {
+            unbound: [veth(7, 70)],
+            bindings: new Map(),
+            bridges: new Map([['br', BRIDGE]]),
+            namespaces: new Set(),
+          },
+          containers: new Set(),
+        } as unknown as AppliedState,
+      },
+      now: () => now,
+      log: { ...quiet, warn: (fields: unknown) => void logged.push(fields) },
+    });
+    const tried = async (at: number): Promise<[boolean, number]> => {
+      now = at;
+      c.request(() => new Set([7]));
+      await settled();
+      return [c.isAwaited(now - 1), logged.length];
+    };
+    expect([await tried(1), await tried(9_999)]).toEqual([
+      [true, 0],
+      [true, 0],
+    ]);
+    expect([await tried(10_001), await tried(20_000)]).toEqual([
+      [false, 1],
+      [false, 1],
+    ]);
+    expect(logged).toEqual([{ port: 'veth7', why: 'Docker shows its endpoint without a container' }]);
   });
 
   it('a list rests as long as the list before it took, whatever its pass took', async () => {

@@ -3,11 +3,18 @@ import { hostFindings } from '../../../src/coverage/host-findings.js';
 import { engineFacts, readDaemon } from '../../../src/docker/docker-values.js';
 import { checkListener, hostChecks } from '../../../src/ops/doctor.js';
 
-/** What doctor says of the host of an engine whose `GET /info` is this. */
-const checksOf = (info: object) =>
-  hostChecks(hostFindings({ host: undefined, engine: engineFacts(readDaemon(info)), failure: 'closed' })).map(
+/** What doctor says of the host of an engine whose `GET /info` is this, with Docker's own seccomp profile. */
+const checksOf = (info: object) => {
+  const engine = engineFacts(readDaemon({ SecurityOptions: ['name=seccomp,profile=builtin'], ...info }));
+  return hostChecks(hostFindings({ host: undefined, engine, failure: 'closed' })).map(
     ({ name, ok, level }) => ({ name, ok, level }),
   );
+};
+
+it('an engine without seccomp, or with a profile of its own, is said', () => {
+  for (const SecurityOptions of [[], null, ['name=seccomp,profile=/etc/docker/own.json']])
+    expect(checksOf({ SecurityOptions })).toEqual([{ name: 'engine-seccomp', ok: false, level: 'warn' }]);
+});
 
 describe('the firewall backend of Docker', () => {
   it.each(['nftables', 'nftables+firewalld'])('%s: the host is not protected, doctor fails', (Driver) => {
