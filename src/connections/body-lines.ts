@@ -20,13 +20,16 @@ type Kind = 'request' | 'other' | 'open';
 
 /** Whether a server may take this for the first line of a request; `open`: its rest decides. `isWhole`: the line has ended. */
 function kindOf(line: string, isWhole: boolean): Kind {
-  const [method, target = '', ...more] = line.split(BLANKS).filter((word) => word !== '');
-  if (method === undefined) return isWhole ? 'other' : line.length > LONGEST ? 'request' : 'open';
+  const isLong = line.length > LONGEST;
+  const words = line.slice(0, LONGEST).split(BLANKS);
+  const [method, target = '', ...more] = words.filter((word) => word !== '');
+  if (method === undefined) return isLong ? 'request' : isWhole ? 'other' : 'open';
   if (!TOKEN.test(method)) return 'other';
   const isKnown = KNOWN.test(method);
   if (isKnown && /^[/*]|:\/\//.test(target)) return 'request';
   if (WHOLE_VERSION.test(more[0] ?? '')) return 'request';
-  if (!isWhole) return line.length <= LONGEST ? 'open' : isKnown ? 'request' : 'other';
+  if (isLong) return isKnown ? 'request' : 'other';
+  if (!isWhole) return 'open';
   const isOld = isKnown && target !== '' && more.length === 0;
   return isOld || VERSION.test(more.at(-1) ?? target) ? 'request' : 'other';
 }

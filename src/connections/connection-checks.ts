@@ -46,7 +46,7 @@ import { HttpFlow } from './http-flow.js';
 import { LargeBodies } from './large-bodies.js';
 import { QuicFlow } from './quic-flow.js';
 import { readDatagram, readSegment, sequenceOf } from './tcp-segment.js';
-import { judgeNow, keyOfEnds, type VerifiedNames } from './verified-names.js';
+import { judgeNow, keyOfEnds, PROTOCOLS, type VerifiedNames } from './verified-names.js';
 
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
@@ -66,7 +66,6 @@ const UNSEEN =
   'its beginning was not seen: it was open before this service started, or had been silent for long. It must connect again';
 const LOST = 'the kernel could not report all connections: it must connect again';
 const TCP = 6;
-const UDP = 17;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
@@ -266,8 +265,8 @@ export class ConnectionChecks implements Disposable {
   /** Of a client without a flow: one is made, to be refused unless it is of QUIC. */
   #flowOf(packet: QueuedPacket, header: PacketHeader): OpenFlow | undefined {
     const { protocol } = header;
-    if (protocol !== TCP && protocol !== UDP) return undefined;
-    const proto = protocol === TCP ? 'tcp' : 'udp';
+    const proto = PROTOCOLS[protocol];
+    if (!proto) return undefined;
     const isFromClient = this.#isFromClient(packet);
     const ends = isFromClient ? endsOf(proto, header) : reversedEnds(proto, header);
     const known = this.#flows.get(keyOfEnds(ends));

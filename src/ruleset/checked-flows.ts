@@ -162,8 +162,8 @@ const ANSWERS = { perSecond: 2_000, burst: 4_000 } as const;
 export const ANSWER_BYTES = 8_192 + HEADERS;
 
 /**
- * A ServerHello verifies the flow, as in FORWARD. Of other answers to a hello, and of those of QUIC until short headers pass, the service gets a copy. They are not held: it reads the copy before
- * the next packet of the client, which waits in the queue.
+ * A ServerHello verifies the flow, as in FORWARD. Of other answers to a hello, and of those of QUIC until short headers pass, the service gets
+ * a copy. They are not held: it reads the copy before the next packet of the client, which waits in the queue.
  */
 export function answersToHost(shape: KernelConfig): string[] {
   const { check } = shape.marks;

@@ -18,6 +18,7 @@ class Unread(BaseHTTPRequestHandler):
         pass
 
 
+ThreadingHTTPServer.request_queue_size = 128
 server = ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Unread)
 print("listening", flush=True)
 server.serve_forever()
