@@ -1,12 +1,17 @@
-/** What the kernel sends to the check of names: packets that wait for a verdict, and copies of each SYN. */
+/** What the kernel sends to the check of names, packets that wait for a verdict and copies of each SYN; and how a connection ends there. */
+import type { Conntrack } from '../kernel/netlink/conntrack.js';
 import { keptSockets, memoryFile, readMemory } from '../kernel/netlink/kept-sockets.js';
 import { closeDescriptor } from '../kernel/netlink/libc.js';
 import { type LoggedPacket, PacketLog } from '../kernel/netlink/packet-log.js';
 import { MAX_PAYLOAD, PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { PassedBytes } from '../kernel/netlink/passed-bytes.js';
+import type { ResetSender } from '../kernel/netlink/tcp-reset.js';
+import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
 import { ANSWER_BYTES } from '../ruleset/checked-flows.js';
-import type { KernelConfig } from '../ruleset/desired-state.js';
+import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
+import { zoneOf } from '../ruleset/host-identity.js';
+import type { Expected } from './flow-check.js';
 import {
   type CheckCounts,
   type NamesOf,
@@ -17,6 +22,7 @@ import {
   saveFlows,
 } from './flow-table.js';
 import type { LargeBodies } from './large-bodies.js';
+import type { FlowEnds } from './verified-names.js';
 
 export type CheckQueue = Pick<PacketQueue, 'verdict' | 'stats' | 'resume' | typeof Symbol.dispose>;
 export type SynLog = Pick<PacketLog, 'drain' | 'losses' | 'isContinued' | 'resume' | typeof Symbol.dispose>;
@@ -83,5 +89,54 @@ export function inheritedFlows(isContinued: boolean, log: Pick<Logger, 'warn'>):
     return [];
   } finally {
     closeDescriptor(fd);
+  }
+}
+
+export type Resets = Pick<ResetSender, 'send' | typeof Symbol.dispose>;
+type Side = 'client' | 'server';
+
+/** The end of a connection that was refused: both sides are reset, and its entry in conntrack is deleted. */
+export class FlowEnd {
+  readonly #flows: Pick<Conntrack, 'deleteByOrigin'>;
+  readonly #log: Pick<Logger, 'debug'>;
+
+  constructor(flows: Pick<Conntrack, 'deleteByOrigin'>, log: Pick<Logger, 'debug'>) {
+    this.#flows = flows;
+    this.#log = log;
+  }
+
+  /** `answered`: this side was reset by the rules, which have refused a packet of it. Undefined: no packet waited. */
+  reset(
+    resets: Resets | undefined,
+    { proto, source, sourcePort, address, port }: FlowEnds,
+    expected: Expected | undefined,
+    answered: Side | undefined,
+  ): void {
+    if (proto !== 'tcp' || !expected) return;
+    const { byServer, byClient } = expected;
+    const toServer = { src: source, sport: sourcePort, dst: address, dport: port };
+    const toClient = { src: address, sport: port, dst: source, dport: sourcePort };
+    try {
+      if (answered !== 'server') resets?.send({ ...toServer, seq: byServer, ack: byClient });
+      if (answered !== 'client') resets?.send({ ...toClient, seq: byClient, ack: byServer });
+    } catch (err) {
+      this.#log.debug({ err: String(err), address, port }, 'a refused connection stays open at one side');
+    }
+  }
+
+  /** Delete the entry in conntrack: packets without a SYN open no other one. `subject`: its container, if it is known. */
+  delete(ends: FlowEnds, subject: Subject | undefined): void {
+    const { proto, source: src, sourcePort: sport, address: dst, port: dport } = ends;
+    const first = { proto: PROTOCOL_NUMBERS[proto], src, sport, dst, dport };
+    const zone = proto === 'udp' && subject ? zoneOf(subject) : undefined;
+    try {
+      // a flow that began before its container got a zone is in the default one
+      if (zone === undefined || !this.#flows.deleteByOrigin(first, zone)) this.#flows.deleteByOrigin(first);
+    } catch (err) {
+      this.#log.debug(
+        { err: String(err), address: dst, port: dport },
+        'the flow of a refused connection stays',
+      );
+    }
   }
 }

@@ -20,15 +20,17 @@ import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js
 import {
   bequeathFlows,
   type CheckQueue,
+  FlowEnd,
   inheritedFlows,
   kernelSources,
+  type Resets,
   type Sources,
   type SynLog,
   waitingIn,
 } from './check-sources.js';
 import { type CheckedName, type FlowState, NO_PACKET, type Outcome, type Segment } from './flow-check.js';
-import { FlowEnd, type Resets } from './flow-end.js';
 import {
+  afterCopy,
   type BegunFlow,
   type CheckCounts,
   checkOf,
@@ -44,7 +46,7 @@ import { HttpFlow } from './http-flow.js';
 import { LargeBodies } from './large-bodies.js';
 import { QuicFlow } from './quic-flow.js';
 import { readDatagram, readSegment, sequenceOf } from './tcp-segment.js';
-import { judgeNow, keyOfEnds, type VerifiedNames } from './verified-names.js';
+import { judgeNow, keyOfEnds, PROTOCOLS, type VerifiedNames } from './verified-names.js';
 
 export interface ConnectionChecksParts {
   readonly shape: Pick<KernelConfig, 'marks' | 'checkQueue' | 'datagramQueue' | 'names'>;
@@ -64,7 +66,6 @@ const UNSEEN =
   'its beginning was not seen: it was open before this service started, or had been silent for long. It must connect again';
 const LOST = 'the kernel could not report all connections: it must connect again';
 const TCP = 6;
-const UDP = 17;
 
 export class ConnectionChecks implements Disposable {
   readonly names = new Signal<CheckedName>();
@@ -141,7 +142,8 @@ export class ConnectionChecks implements Disposable {
   /** What is not read here stays closed: the beginning of its connection counts as not seen. */
   #reported(packet: LoggedPacket): void {
     try {
-      this.#begun(packet);
+      if (packet.prefix.endsWith(ANSWERED)) this.#answered(packet.payload);
+      else this.#begun(packet);
     } catch (err) {
       this.#counts.faults += 1;
       this.#o.log.warn({ err: String(err) }, 'a new connection could not be noted: it is refused');
@@ -156,10 +158,6 @@ export class ConnectionChecks implements Disposable {
   #begun(packet: LoggedPacket): void {
     const header = parsePacket(packet.payload);
     if (!header.ok || header.value.protocol !== TCP) return;
-    if (packet.prefix.endsWith(ANSWERED)) {
-      this.#answered(packet.payload, header.value);
-      return;
-    }
     const seq = sequenceOf(packet.payload, header.value);
     if (seq === undefined) return;
     const start = (seq + 1) >>> 0;
@@ -177,13 +175,14 @@ export class ConnectionChecks implements Disposable {
   }
 
   /** What a server has sent to a container in the host's network: it has passed, but the next packet of the client has not. */
-  #answered(bytes: Buffer, header: PacketHeader): void {
-    const flow = this.#flows.get(keyOfEnds(reversedEnds('tcp', header)));
-    const read = readSegment({ bytes, header });
-    if (!flow || flow.check instanceof QuicFlow || !read?.payload.length) return;
-    const now = this.#o.now();
-    this.#flows.use(flow, now);
-    this.#settle(flow, flow.check.take({ ...read, id: NO_PACKET, from: 'server' }, now));
+  #answered(bytes: Buffer): void {
+    const header = parsePacket(bytes);
+    if (!header.ok) return;
+    const proto = header.value.protocol === TCP ? 'tcp' : 'udp';
+    const flow = this.#flows.get(keyOfEnds(reversedEnds(proto, header.value)));
+    if (!flow) return;
+    this.#flows.use(flow, this.#o.now());
+    this.#settle(flow, afterCopy(flow.check, { bytes, header: header.value }, flow.used));
   }
 
   #receive(proto: 'tcp' | 'udp', packet: QueuedPacket): void {
@@ -243,6 +242,7 @@ export class ConnectionChecks implements Disposable {
     if (check instanceof QuicFlow) {
       const { mask = 0, requests } = this.#o.shape.marks.check ?? {};
       const { payload, doubt } = readDatagram({ bytes, header, length });
+      if (!this.#isFromClient(packet)) return check.answer({ id, payload });
       if (doubt !== undefined) return check.refuse(doubt, { id });
       return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
     }
@@ -265,8 +265,8 @@ export class ConnectionChecks implements Disposable {
   /** Of a client without a flow: one is made, to be refused unless it is of QUIC. */
   #flowOf(packet: QueuedPacket, header: PacketHeader): OpenFlow | undefined {
     const { protocol } = header;
-    if (protocol !== TCP && protocol !== UDP) return undefined;
-    const proto = protocol === TCP ? 'tcp' : 'udp';
+    const proto = PROTOCOLS[protocol];
+    if (!proto) return undefined;
     const isFromClient = this.#isFromClient(packet);
     const ends = isFromClient ? endsOf(proto, header) : reversedEnds(proto, header);
     const known = this.#flows.get(keyOfEnds(ends));

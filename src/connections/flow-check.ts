@@ -56,8 +56,8 @@ export interface NameJudge {
 
 /**
  * What the kernel does with further packets of the flow (docs/kernel.md). `open`: of TCP, what has content waits, in both directions; of QUIC,
- * all that the client sends. `requests`: of HTTP, what the client sends waits; of TLS the same as in `open`, until the server answers with a
- * ServerHello; of QUIC, what has a long header. `verified`: nothing waits.
+ * all waits. `requests`: of HTTP, what the client sends waits; of TLS the same as in `open`, until the server answers with a
+ * ServerHello; of QUIC, what the client sends with a long header. `verified`: nothing waits.
  */
 export type FlowState = 'open' | 'requests' | 'verified';
 

@@ -6,6 +6,7 @@ import { putNewest } from '../lib/current.js';
 import { type NameJudge, NO_PACKET, type Outcome } from './flow-check.js';
 import { HttpFlow, type HttpPlace } from './http-flow.js';
 import { QuicFlow } from './quic-flow.js';
+import { type CapturedPacket, readDatagram, readSegment } from './tcp-segment.js';
 import { type Exchanged, TlsFlow } from './tls-flow.js';
 import { type FlowEnds, keyOfEnds } from './verified-names.js';
 
@@ -87,7 +88,7 @@ const REVOKED = 'a name for which it was permitted is not permitted any more';
 /** Those that were used last. Others must connect again. */
 const MOST_SAVED = 4_096;
 /** Differs when a process of another version would read it in another way. */
-export const SAVED_FORMAT = '2';
+export const SAVED_FORMAT = '3';
 
 export function saveFlows(flows: Iterable<OpenFlow>, namesOf: NamesOf): Buffer {
   const open = [...flows].filter((flow) => !flow.isDone).sort((a, b) => b.used - a.used);
@@ -113,6 +114,13 @@ export function* repeated(
     { id: NO_PACKET, from: 'server', seq: serverStart, ack: start, payload: server },
   ] as const;
   for (const segment of [ofClient, ofServer]) if (segment.payload.length > 0) yield check.take(segment, now);
+}
+
+/** The outcome of what a server has sent, by a copy: the packet has passed. */
+export function afterCopy(check: OpenFlow['check'], copy: CapturedPacket, now: number): Outcome | undefined {
+  if (check instanceof QuicFlow) return check.answer({ ...readDatagram(copy), id: NO_PACKET });
+  const read = readSegment(copy);
+  return read?.payload.length ? check.take({ ...read, id: NO_PACKET, from: 'server' }, now) : undefined;
 }
 
 /** Throws when it cannot be read. */

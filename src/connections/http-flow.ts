@@ -141,7 +141,9 @@ export class HttpFlow {
   expire(now: number): Outcome | undefined {
     if (this.#refusal || this.#waiting === 0) return undefined;
     if (now - this.#since < HELLO_MS) return undefined;
-    return this.#refuse(host('the head of a request was not complete within 3 s'));
+    return this.#refuse(
+      host('the head of a request, or the first line of its body, was not complete within 3 s'),
+    );
   }
 
   get #waiting(): number {

@@ -2,6 +2,7 @@
  * The requests of a connection of HTTP/1.0 and 1.1 (RFC 9112): the host that each asks for, and where the next one begins. What servers
  * read differently from each other (request smuggling) is refused, because the next request would begin elsewhere for the server.
  */
+import { BodyLines } from './body-lines.js';
 import { type AskedName, hostName, printable } from './client-hello.js';
 
 /** A request, once its head is complete. */
@@ -36,6 +37,7 @@ type State =
 export interface ReaderPlace {
   readonly at: number;
   readonly state: State;
+  readonly lines: BodyLines['place'];
 }
 
 class Refused extends Error {
@@ -56,6 +58,8 @@ export interface Framing {
 export class RequestReader {
   readonly #port: number;
   #state: State = { in: 'head' };
+  /** Of the present request. */
+  #lines = BodyLines.of('');
   /** What has come of the head or line that is not complete yet. */
   #pending = Buffer.alloc(0);
   /** Offset in the stream of what comes next. */
@@ -64,17 +68,19 @@ export class RequestReader {
   #framing: Framing[] = [];
 
   /** `port`: the one that the connection goes to. A Host with another one is refused. */
-  constructor(port: number, from: ReaderPlace = { at: 0, state: { in: 'head' } }) {
+  constructor(port: number, from?: ReaderPlace) {
     this.#port = port;
+    if (!from) return;
     this.#at = from.at;
     this.#state = { ...from.state };
+    this.#lines = new BodyLines(from.lines);
   }
 
   /** For a reader that goes on from there. Undefined: within a head or a line, or what was read is refused. */
   get place(): ReaderPlace | undefined {
     const { in: within } = this.#state;
-    const isWhole = this.#pending.length === 0 && within !== 'refused' && within !== 'trailers';
-    return isWhole ? { at: this.#at, state: { ...this.#state } } : undefined;
+    const isWhole = this.isDecided && within !== 'trailers';
+    return isWhole ? { at: this.#at, state: { ...this.#state }, lines: this.#lines.place } : undefined;
   }
 
   /** Nothing of what was read so far belongs to a request that is not complete. */
@@ -82,15 +88,15 @@ export class RequestReader {
     return this.#state.in === 'head' && this.#pending.length === 0;
   }
 
-  /** All bytes so far are decided: none was refused, and a head, or a line with a length, is not waiting for its end. */
+  /** All bytes so far are decided: none was refused, and no head and no line is waiting for its end. */
   get isDecided(): boolean {
-    return this.#state.in !== 'refused' && this.#pending.length === 0;
+    return this.#state.in !== 'refused' && this.#pending.length === 0 && !this.#lines.isOpen;
   }
 
-  /** Bytes of the content that is being read, a body or a chunk: what is left, and what has come. Undefined between them. */
+  /** Bytes of a body or a chunk that need not be seen: what is left, and what has come. Undefined between them, and where lines are read. */
   get content(): { readonly left: number; readonly come: number } | undefined {
     const state = this.#state;
-    if (state.in !== 'body' && state.in !== 'chunk') return undefined;
+    if ((state.in !== 'body' && state.in !== 'chunk') || !this.#lines.isDone) return undefined;
     return { left: state.left, come: state.length - state.left };
   }
 
@@ -125,9 +131,13 @@ export class RequestReader {
   #step(bytes: Buffer, events: HttpEvent[]): Buffer {
     const state = this.#state;
     if (state.in === 'body' || state.in === 'chunk') {
-      const taken = Math.min(state.left, bytes.length);
-      this.#content(taken);
-      return bytes.subarray(taken);
+      const own = bytes.subarray(0, state.left);
+      const read = this.#lines.read(own, own.length === state.left);
+      if (read === undefined) throw new Refused('malformed', 'its body may be read as another request');
+      this.#addFraming(own.subarray(0, read));
+      this.#at -= read;
+      this.#content(own.length);
+      return bytes.subarray(own.length);
     }
     const end = this.#findEnd(state.in, bytes);
     if (end === undefined) {
@@ -176,6 +186,7 @@ export class RequestReader {
   /** Adds the next bytes. Those that follow each other in what was read become one stretch. */
   #addFraming(own: Buffer): void {
     const at = this.#at;
+    if (own.length === 0) return;
     this.#at += own.length;
     const last = this.#framing.at(-1);
     const { bytes } = last ?? {};
@@ -193,17 +204,21 @@ export class RequestReader {
   }
 
   #head(text: Buffer, events: HttpEvent[]): void {
-    const { head, body } = readHead(text, this.#port);
+    const { head, body, method } = readHead(text, this.#port);
     events.push({ kind: 'request', head });
+    this.#lines = BodyLines.of(method);
+    if (typeof body === 'number' && body > 0) this.#lines.begin();
     if (body === 'chunked') this.#state = { in: 'chunk-line' };
     else if (body > 0) this.#state = { in: 'body', length: body, left: body };
   }
 
   #chunkLine(text: Buffer): void {
     const size = /^([0-9a-f]{1,8})(?:;[\x20-\x7e\t]*)?\r\n$/i.exec(text.toString('latin1'))?.[1];
-    if (size === undefined) throw new Refused('malformed', 'the size of a chunk is not readable');
+    if (size === undefined || /HTTP\//i.test(text.toString('latin1')))
+      throw new Refused('malformed', 'the size of a chunk is not readable');
     const left = Number.parseInt(size, 16);
     this.#state = left === 0 ? { in: 'trailers' } : { in: 'chunk', length: left, left };
+    if (left > 0) this.#lines.begin();
   }
 
   #chunkEnd(text: Buffer): void {
@@ -301,6 +316,7 @@ interface Head {
   readonly head: RequestHead;
   /** Bytes of the body. */
   readonly body: number | 'chunked';
+  readonly method: string;
 }
 
 function readHead(bytes: Buffer, port: number): Head {
@@ -309,7 +325,7 @@ function readHead(bytes: Buffer, port: number): Head {
   const { method, target, minor } = requestLine(line);
   const fields = fieldsOf(rest);
   const host = hostOf(fields, target, port);
-  return { head: { host, isUpgrade: isUpgrade(fields) }, body: bodyOf(fields, minor, method) };
+  return { head: { host, isUpgrade: isUpgrade(fields) }, body: bodyOf(fields, minor, method), method };
 }
 
 function requestLine(line: string): { method: string; target: string; minor: number } {

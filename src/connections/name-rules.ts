@@ -99,7 +99,11 @@ export function judgeFor(
       const mayHide =
         entries.some((e) => e.flags.includes('ech=allow') && matches(e, ruling.name)) ||
         byAddress()?.some(({ entry }) => entry.flags.includes('ech=allow'));
-      return mayHide ? ruling : encryption(hello.encrypted.configId, ruling, facts.keysOf(ruling.name));
+      if (mayHide) return ruling;
+      // the container chooses a name that no entry permits: its record is never looked up, because the query itself would carry the name out
+      const isPermitted = classes.some((c) => c.names.some(({ entry }) => matches(entry, ruling.name)));
+      if (!isPermitted) return refuse({ reason: 'ech', name: ruling.name, detail: NOT_LOOKED_UP });
+      return encryption(hello.encrypted.configId, ruling, facts.keysOf(ruling.name));
     },
     request: (host) => byName(host, 'host', 'Host'),
   };
@@ -111,6 +115,9 @@ function unnamed(entries: readonly PolicyEntry[] | undefined): string {
   const [pe] = entries;
   return `: deny entries for names cover this port${pe ? `, and ${pe.entry.canonical} has no flag tls=off` : ''}`;
 }
+
+const NOT_LOOKED_UP =
+  'it may have an encrypted hello, and deny entries for names cover this port: no entry permits the name itself, so that the keys of its server are not looked up (ech=allow on the entry of the address permits it)';
 
 /**
  * An encrypted hello has a second name, which only the server can read. Browsers send one of random bytes to servers for which they have no key

@@ -2,6 +2,8 @@
  * The datagrams of a client of QUIC to one server, from one port: each ClientHello in them must name a permitted host. All packets with a long
  * header come here, as long as the flow exists: a client may open several connections from one port, and begins again after a Retry. Those with
  * a short header come here, too, until the first one was released: they would overtake the end of the handshake, and a server would drop them.
+ * What can be read of nobody but a server of QUIC goes on once such a server has answered a hello: something else at its address and port might
+ * read it in another way. Until then the datagrams of the server come here as well.
  */
 import { MalformedMessage } from './byte-reader.js';
 import { MAX_HELLO, readHelloMessage } from './client-hello.js';
@@ -11,6 +13,7 @@ import {
   type InitialKeys,
   type InitialPacket,
   initialKeys,
+  initialsOfServer,
   openInitial,
   type QuicPacket,
   readDatagram,
@@ -54,6 +57,8 @@ export class QuicFlow {
   #held: number[] = [];
   /** The last datagram began with a short header, so that the handshake of the client has ended. */
   #hasEnded = false;
+  /** A server of QUIC has answered a hello of this flow. */
+  #isAnswered = false;
   #since = 0;
   #refusal: Refusal | undefined;
 
@@ -68,6 +73,15 @@ export class QuicFlow {
     if (datagram.kind === 'refused')
       return this.#refuse(
         quic(datagram.why === 'version' ? `${datagram.detail} cannot be read` : datagram.detail),
+        id,
+      );
+    if (datagram.packets.some((p) => p.kind === 'short' && p.isOfGoogle)) return this.#outcome([], [id]);
+    // the kernel has this state of a flow that was answered and is forgotten here
+    if (isVerified) this.#isAnswered = true;
+    const early = datagram.packets.find((p) => p.kind === 'short' || p.kind === 'handshake');
+    if (early && !this.#isAnswered && this.#connections.length > 0)
+      return this.#refuse(
+        quic(`it goes on with ${firstOf([early])} before a server of QUIC has answered`),
         id,
       );
     this.#hasEnded = datagram.packets[0]?.kind === 'short';
@@ -94,6 +108,13 @@ export class QuicFlow {
       return this.#refuse(quic('too many datagrams before its hello was complete'), id);
     this.#held.push(id);
     return this.#settle(rulings);
+  }
+
+  /** A datagram of the server, which goes on unless the flow is refused. */
+  answer({ id, payload }: QueuedDatagram): Outcome {
+    if (this.#refusal) return this.#outcome([], [id]);
+    this.#isAnswered ||= initialsOfServer(payload).some((p) => this.#connections.some((c) => isHello(c, p)));
+    return this.#outcome([id]);
   }
 
   /** Refuse the flow for something that is not in the bytes of this datagram. */
@@ -263,6 +284,21 @@ function openWith(connection: Connection, packet: InitialPacket): Buffer | undef
   return opened.frames;
 }
 
+const SERVER_HELLO = 2;
+/** Whether it has the beginning of a ServerHello for this connection. Its keys derive from the destination that the client has chosen. */
+function isHello({ dcid }: Connection, packet: InitialPacket): boolean {
+  const opened = openInitial(packet, initialKeys(packet.version, dcid, 'server'), undefined);
+  try {
+    return cryptoFrames(opened?.frames ?? NONE).some(
+      ({ offset, data }) => offset === 0 && data[0] === SERVER_HELLO,
+    );
+  } catch (error) {
+    if (!(error instanceof MalformedMessage)) throw error;
+    return false;
+  }
+}
+
+const NONE = Buffer.alloc(0);
 const firstOf = (packets: readonly QuicPacket[]): string =>
   packets[0]?.kind === 'short' ? 'a short header' : `a ${packets[0]?.kind ?? 'missing'} packet`;
 const quic = (detail: string): Refusal => ({ reason: 'quic', name: '', detail });

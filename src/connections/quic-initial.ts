@@ -46,7 +46,7 @@ export type QuicPacket =
   /** Encrypted with keys of the handshake: it cannot be read. */
   | { readonly kind: '0-rtt' | 'handshake'; readonly dcid: Buffer }
   /** A short header has no length: it goes to the end of its datagram (RFC 9000 12.2). */
-  | { readonly kind: 'short' };
+  | { readonly kind: 'short'; readonly isOfGoogle: boolean };
 
 export type Datagram =
   | { readonly kind: 'packets'; readonly packets: readonly QuicPacket[] }
@@ -54,6 +54,7 @@ export type Datagram =
   | { readonly kind: 'refused'; readonly why: 'version' | 'malformed'; readonly detail: string };
 
 const LONG_HEADER = 0x80;
+const FIXED_BIT = 0x40;
 const MAX_CONNECTION_ID = 20;
 /** Bytes that are there at least behind the packet number, so that the header can be protected (RFC 9001 5.4.2). */
 const SAMPLE_AT = 4;
@@ -72,7 +73,7 @@ export function readDatagram(datagram: Buffer): Datagram {
         const isPadding = packets.length > 0 && first === 0;
         if (isPadding && datagram.subarray(at).some((byte) => byte !== 0))
           throw new MalformedMessage('something behind the padding of a datagram');
-        if (!isPadding) packets.push({ kind: 'short' });
+        if (!isPadding) packets.push({ kind: 'short', isOfGoogle: isOfGoogle(datagram.subarray(at)) });
         break;
       }
       const { packet, end } = readLongHeader(datagram, at);
@@ -88,6 +89,35 @@ export function readDatagram(datagram: Buffer): Datagram {
   }
   if (packets.length === 0) return { kind: 'refused', why: 'malformed', detail: 'an empty datagram' };
   return { kind: 'packets', packets };
+}
+
+/** Behind the flags and a connection ID of 0, 1, 4 or 8 bytes. */
+const LABEL_AT = [1, 2, 5, 9];
+const LABEL = /^Q\d{3}/;
+/**
+ * The hello of a version of Google before Q046, which names its site in the clear. Its first byte has no fixed bit, as short headers of ends that
+ * have agreed on RFC 9287 (ngtcp2 and others), so that the label of its version and the tag of its message decide.
+ */
+function isOfGoogle(packet: Buffer): boolean {
+  if (((packet[0] ?? 0) & FIXED_BIT) !== 0) return false;
+  const hasLabel = LABEL_AT.some((at) => LABEL.test(packet.toString('latin1', at, at + 4)));
+  return hasLabel || packet.includes('CHLO');
+}
+
+/** The Initial packets at the beginning of a datagram of a server, which goes on whatever it is. */
+export function initialsOfServer(datagram: Buffer): readonly InitialPacket[] {
+  const found: InitialPacket[] = [];
+  try {
+    for (let at = 0; ((datagram[at] ?? 0) & LONG_HEADER) !== 0 && found.length < MAX_PACKETS; ) {
+      const { packet, end } = readLongHeader(datagram, at);
+      if (packet?.kind !== 'initial') break;
+      found.push(packet);
+      at = end;
+    }
+  } catch (error) {
+    if (!(error instanceof MalformedMessage)) throw error;
+  }
+  return found;
 }
 
 const versionText = (datagram: Buffer, at: number): string =>
@@ -118,7 +148,7 @@ function connectionId(reader: ByteReader): Buffer {
   return id;
 }
 
-/** Of the packets that a client sends (RFC 9001 5.2). */
+/** Of the packets that one side sends (RFC 9001 5.2). */
 export interface InitialKeys {
   readonly key: Buffer;
   readonly iv: Buffer;
@@ -139,14 +169,18 @@ function expandLabel(secret: Buffer, label: string, length: number): Buffer {
 }
 
 /** `dcid`: the destination of the client's first Initial packet, or of the first one after a Retry. */
-export function initialKeys(version: number, dcid: Buffer): InitialKeys {
+export function initialKeys(
+  version: number,
+  dcid: Buffer,
+  side: 'client' | 'server' = 'client',
+): InitialKeys {
   const known = VERSIONS.find((v) => v.number === version);
   if (!known) throw new RangeError(`no QUIC version ${version}`);
-  const client = expandLabel(hmac(known.salt, dcid), 'client in', 32);
+  const secret = expandLabel(hmac(known.salt, dcid), `${side} in`, 32);
   return {
-    key: expandLabel(client, `${known.label} key`, 16),
-    iv: expandLabel(client, `${known.label} iv`, 12),
-    headerProtection: expandLabel(client, `${known.label} hp`, 16),
+    key: expandLabel(secret, `${known.label} key`, 16),
+    iv: expandLabel(secret, `${known.label} iv`, 12),
+    headerProtection: expandLabel(secret, `${known.label} hp`, 16),
   };
 }
 

@@ -27,6 +27,17 @@ export interface Query {
   readonly checkingDisabled: boolean;
   readonly edns?: { readonly size: number; readonly dnssecOk: boolean };
 }
+/** A query of the controller itself on behalf of a container. */
+export const queryFor = (name: string, asked: number): Query => ({
+  id: 0,
+  name,
+  asked: name,
+  type: asked,
+  class: classIn,
+  recursionDesired: true,
+  authenticData: false,
+  checkingDisabled: false,
+});
 /** A refusal has a reply where the sender may receive one; anything else is dropped (a reply to a reply would loop). */
 export type ParsedQuery =
   | { readonly ok: true; readonly query: Query }

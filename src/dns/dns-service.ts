@@ -4,6 +4,8 @@ import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { nameMatches } from '../lib/dns-name.js';
 import type { Logger } from '../lib/log.js';
+import { queryFor } from './client-query.js';
+import { decide } from './decide.js';
 import { type } from './dns-constants.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
@@ -95,7 +97,9 @@ export class DnsService {
     const isListed = (name: string): boolean => policy.threats.blockedName(name) !== undefined;
     const upstream = new Upstream({ ...config, resolvers, shares, stopsAt: isListed });
     this.#upstream = upstream;
-    this.keys = new PublishedKeys({ upstream, isListed, now: () => performance.now() });
+    const mayQuery = (container: string, name: string): boolean =>
+      decide(policy, container, queryFor(name, type.HTTPS)).kind === 'forward';
+    this.keys = new PublishedKeys({ upstream, isListed, mayQuery, now: () => performance.now() });
     const recorder = this.#recorder;
     const passthrough = new Passthrough({
       policy,

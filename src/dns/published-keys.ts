@@ -11,6 +11,8 @@ export interface PublishedKeysParts {
   readonly upstream: Pick<Upstream, 'resolve'>;
   /** Names that are never sent upstream. */
   readonly isListed: (name: string) => boolean;
+  /** Whether a query of this container for the record of this name would be sent upstream. */
+  readonly mayQuery: (container: string, name: string) => boolean;
   /** ms, monotonic. */
   readonly now: () => number;
 }
@@ -54,9 +56,11 @@ export class PublishedKeys {
     return new Set([...known.ids].filter(([, until]) => now < until).map(([id]) => id));
   }
 
-  /** Query the HTTPS record of a name on behalf of a container, within its share of the upstream resolvers. */
+  /** Query the HTTPS record of a name on behalf of a container that may query it itself, within its share of the upstream resolvers. */
   async lookUp(name: string, container: string): Promise<void> {
-    const found = await this.#idsOf(name, container);
+    const mayQuery = this.#o.mayQuery(container, name);
+    if (!mayQuery && this.of(name) !== undefined) return;
+    const found = mayQuery ? await this.#idsOf(name, container) : undefined;
     const now = this.#o.now();
     const ids = new Map(this.#known.get(name)?.ids);
     for (const id of found ?? []) {

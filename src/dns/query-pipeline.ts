@@ -10,13 +10,14 @@ import {
   noData,
   parseQuery,
   type Query,
+  queryFor,
   type Reply,
   type ReplyBasis,
   type Revision,
   serverFailure,
 } from './client-query.js';
 import { decide, deniedAlias, observedThreat, replyFor, threatAlias } from './decide.js';
-import { classIn, extendedError, rcode, type, typeName } from './dns-constants.js';
+import { extendedError, rcode, type, typeName } from './dns-constants.js';
 import type { KeptReplies, QueryTime } from './kept-replies.js';
 import type { NameDecision, NameEvent, QueryPolicy } from './names-policy.js';
 import type { Passthrough } from './passthrough.js';
@@ -185,11 +186,10 @@ export class QueryPipeline {
   /** Record the addresses that a permitted name has now, as an answer to the container would. Without an answer nothing is recorded. */
   async learn(container: string, name: string, type: number): Promise<void> {
     const { policy, upstream, recorder, log } = this.#o;
-    const flags = { dnssecOk: false, checkingDisabled: false, authenticData: false };
-    const query = { id: 0, name, asked: name, type, class: classIn, recursionDesired: true, ...flags };
+    const query = queryFor(name, type);
     if (decide(policy, container, query).kind !== 'forward') return;
     try {
-      const { records } = await upstream.resolve({ name, type, ...flags }, container);
+      const { records } = await upstream.resolve({ ...query, dnssecOk: false }, container);
       const action = decide(policy, container, query); // it may have changed while we waited
       if (action.kind !== 'forward') return;
       if (threatAlias(policy, query, records) ?? deniedAlias(policy, container, query, records)) return;

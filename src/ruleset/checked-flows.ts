@@ -70,15 +70,24 @@ function serverHellos(check: CheckMarks, pass: string): string[] {
   });
 }
 
-/** Bytes of the smallest GSO packet with an Initial behind another datagram: all datagrams of one but the last have the same size. */
-const TWO_INITIALS = 20 + 8 + 2 * 1200;
+/**
+ * Bytes of the smallest GSO packet with a hello behind another datagram: all datagrams of one but the last have the same size. An Initial has at
+ * least 1,200 bytes (RFC 9000 14.1), the hello of a version of Google 1,024.
+ */
+const TWO_HELLOS = 20 + 8 + 2 * 1024;
 
-/** QUIC once the client has ended its handshake: short headers pass, other datagrams have the state of the flow in their mark. */
-function beyondHandshake({ mask, requests }: CheckMarks, pass: string): string[] {
-  const established = `meta l4proto udp ct mark & ${hex(mask)} == ${hex(requests)}`;
+const answeredByQuic = ({ mask, requests }: CheckMarks): string =>
+  `meta l4proto udp ct mark & ${hex(mask)} == ${hex(requests)}`;
+/**
+ * QUIC once a server has answered and the client has ended its handshake: short headers with the fixed bit (RFC 9000 17.3.1) pass. Other
+ * datagrams have the state of the flow in their mark: without that bit, one may be the hello of a version of Google.
+ */
+function beyondHandshake(check: CheckMarks, pass: string): string[] {
+  const { requests } = check;
+  const established = answeredByQuic(check);
   return [
-    // one packet with several datagrams (UDP_SEGMENT) may hide an Initial behind its first header, of at least 1,200 bytes (RFC 9000 14.1)
-    `${established} @th,64,1 0 meta length < ${TWO_INITIALS} ${pass}`,
+    // one packet with several datagrams (UDP_SEGMENT) may hide a hello behind its first header
+    `${established} @th,64,2 1 meta length < ${TWO_HELLOS} ${pass}`,
     `${established} meta mark set meta mark | ${hex(requests)} accept`,
   ];
 }
@@ -112,7 +121,7 @@ export function checkedForward(shape: KernelConfig): string[] {
     ...emptySegments(pass),
     `${httpAnswer(check)} ${pass}`,
     ...serverHellos(check, pass),
-    `meta l4proto udp ct direction reply ${pass}`,
+    `${answeredByQuic(check)} ct direction reply ${pass}`,
     ...beyondHandshake(check, pass),
     'accept',
   ];
@@ -153,14 +162,15 @@ const ANSWERS = { perSecond: 2_000, burst: 4_000 } as const;
 export const ANSWER_BYTES = 8_192 + HEADERS;
 
 /**
- * A ServerHello verifies the flow, as in FORWARD. Of other answers to a hello the service gets a copy. They are not held: it reads the copy before
- * the next packet of the client, which waits in the queue.
+ * A ServerHello verifies the flow, as in FORWARD. Of other answers to a hello, and of those of QUIC until short headers pass, the service gets
+ * a copy. They are not held: it reads the copy before the next packet of the client, which waits in the queue.
  */
 export function answersToHost(shape: KernelConfig): string[] {
   const { check } = shape.marks;
   if (!check) return [];
   return [
-    'meta l4proto != tcp return',
+    'meta l4proto != { tcp, udp } return',
+    `${answeredByQuic(check)} return`,
     ...emptySegments('return'),
     `${httpAnswer(check)} return`,
     ...serverHellos(check, 'return'),

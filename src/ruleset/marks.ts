@@ -38,9 +38,9 @@ export interface CheckMarks {
   readonly mask: number;
   /** The bit that `open` and `requests` have: packets of the flow are queued. */
   readonly queued: number;
-  /** What has content is queued, in both directions (TCP); all that the client sends (QUIC). */
+  /** What has content is queued (TCP), or all (QUIC), in both directions. */
   readonly open: number;
-  /** What has content is queued if the client has sent it (TCP); what has a long header, or may be several datagrams (QUIC). */
+  /** What has content is queued if the client has sent it (TCP); what has a long header or no fixed bit, or may be several datagrams (QUIC). */
   readonly requests: number;
   /** The flow was checked. */
   readonly verified: number;

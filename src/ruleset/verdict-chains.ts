@@ -194,7 +194,13 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
       names.checking,
       [
         ...wasQueued(shape).map((when) => rule(when, { k: 'goto', chain: names.released })),
-        rule([answer, { k: 'proto', proto: 'udp' }], { k: 'return' }),
+        // until then the service reads whether the server is one of QUIC
+        rule(
+          [answer, { k: 'proto', proto: 'udp' }, { k: 'connmark', value: check.requests, mask: check.mask }],
+          {
+            k: 'return',
+          },
+        ),
         rule([], { k: 'goto', chain: names.inspect }),
       ],
     ],

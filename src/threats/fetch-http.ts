@@ -3,10 +3,11 @@ import { lookup as resolve } from 'node:dns';
 import { addAbortListener } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { isIP, type LookupFunction, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { pipeline, type Readable } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { buildConnector, Client, type Dispatcher, errors } from 'undici';
-import { parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { type Address, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import { type FetchSpec, MAX_WAIT_MS, shownUrl } from './feed-spec.js';
 
@@ -48,9 +49,15 @@ const NEVER: readonly Range[] = [
   '168.63.129.16/32',
 ].flatMap((text) => parseCidr(text) ?? []);
 
+/** Also a public address may be one of this host, whose own services trust it: read at each connection, because addresses come and go. */
+const isOwn = ({ family, value }: Address): boolean =>
+  Object.values(networkInterfaces()).some((all) =>
+    all?.map(({ address }) => parseAddress(address)).some((a) => a?.family === family && a.value === value),
+  );
+
 const isPrivate = (text: string): boolean => {
   const address = parseAddress(text);
-  return !address || privateRangeOf(address) !== undefined;
+  return !address || privateRangeOf(address) !== undefined || isOwn(address);
 };
 
 const isNever = (text: string): boolean => {
@@ -58,16 +65,25 @@ const isNever = (text: string): boolean => {
   return !address || NEVER.some((range) => rangeHas(range, address));
 };
 
-/** Throws FetchFault. */
-function checkAddress(address: string, host: string, allowPrivate: boolean): void {
-  const refused = allowPrivate ? isNever(address) : isPrivate(address);
-  if (!refused) return;
-  throw new FetchFault(
-    `${host} is ${address}, which is private, loopback, link-local or metadata space`,
+const notFrom = (address: string, host: string, allowPrivate: boolean): FetchFault =>
+  new FetchFault(
+    `${host} is ${address}, which is private, loopback, link-local or metadata space, or an address of this host`,
     allowPrivate
       ? 'no feed is fetched from there'
       : 'if this feed is meant to come from there, allow private addresses for it',
   );
+
+/** Throws FetchFault. */
+function checkAddress(address: string, host: string, allowPrivate: boolean): void {
+  if (allowPrivate ? isNever(address) : isPrivate(address)) throw notFrom(address, host, allowPrivate);
+}
+
+/** The source of what the kernel delivers to the host itself is the destination, whichever route makes that local: nothing is asked there. */
+function endsHere(socket: Socket, host: string): FetchFault | undefined {
+  const { localAddress, remoteAddress = '' } = socket;
+  if (localAddress !== remoteAddress) return undefined;
+  socket.destroy();
+  return notFrom(remoteAddress, host, false);
 }
 
 /** The host of a URL without the brackets of v6. */
@@ -187,8 +203,11 @@ async function send(hop: Hop): Promise<Answer> {
   const connect = connectorFor(hop);
   const watched: buildConnector.connector = (options, callback) =>
     connect(options, (...opened: Parameters<typeof callback>) => {
-      opened[1]?.once('error', (error: Error) => (broken = error));
-      callback(...opened);
+      const [, socket] = opened;
+      socket?.once('error', (error: Error) => (broken = error));
+      const fault = socket && !proxy && !hop.allowPrivate ? endsHere(socket, hostOf(url)) : undefined;
+      if (fault) callback(fault, null);
+      else callback(...opened);
     });
   const connection = new Connection(isForwarded ? proxy.origin : url.origin, watched, signal);
   const headers = { ...hop.headers, ...(isForwarded && proxyAuth(proxy)), host: url.host };

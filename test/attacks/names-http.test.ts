@@ -1,8 +1,12 @@
 /** Requests on port 80 that ask for another host, or that servers read in different ways. */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Lab } from '../lab/lab.js';
+import { startDaemon, waitFor } from '../lab/process.js';
 import type { Answer } from '../lab/sink.js';
 import { helloFor } from '../pure/connections/hello-maker.js';
-import { BOTH, distance, GOOD, type NameAttack, namesSuite, type Try } from './names.js';
+import { BOTH, distance, GOOD, type NameAttack, namesSuite, SHARED, type Try } from './names.js';
 import type { RawTcp } from './raw-tcp.js';
 import type { Family } from './report.js';
 
@@ -370,6 +374,9 @@ const reopened: readonly NameAttack[] = [
   },
 ];
 
+async function prepare(lab: Lab): Promise<void> {
+  await Promise.all([distance(lab), serveUnread(lab)]);
+}
 const MiB = 2 ** 20;
 /** An upload of which the kernel lets the rest pass without the service. Returns the connection, and the length of its head. */
 async function uploading(t: Try): Promise<{ c: RawTcp; head: number }> {
@@ -431,7 +438,76 @@ const uploads: readonly NameAttack[] = [
     },
   },
 ];
-namesSuite('names in requests', { prepare: distance }, [
+/** Of the permitted name: a server that takes bodies for requests. */
+const UNREAD = { address: '93.184.63.7', port: 8099, log: 'unread.log' } as const;
+async function serveUnread(lab: Lab): Promise<void> {
+  const { address, port } = UNREAD;
+  const redirect = [
+    '-t',
+    'nat',
+    '-I',
+    'PREROUTING',
+    '-p',
+    'tcp',
+    '-d',
+    address,
+    '--dport',
+    '80',
+    '-j',
+    'REDIRECT',
+  ];
+  await lab.inNet(['iptables', ...redirect, '--to-ports', String(port)], { check: true });
+  const log = join(lab.dir, UNREAD.log);
+  const server = ['python3', join(import.meta.dirname, 'programs', 'unread.py'), String(port)];
+  startDaemon(['nsenter', `--net=${lab.netNetns}`, '--', ...server], log);
+  await waitFor('the server to listen', () => readFileSync(log, 'utf8').includes('listening'));
+}
+/** One request, and another one in its body. `pieces`: of the body, in segments of their own. */
+const unread = (id: string, title: string, head: (length: number) => string, pieces = 1): NameAttack => ({
+  id,
+  title,
+  families: V4,
+  port: 80,
+  hasPermitted: true,
+  stoppedBy:
+    'a body that begins like a request refuses the flow; of methods that have none by their definition, each of its lines',
+  attack: async (t) => {
+    const c = await t.open({ dst: UNREAD.address });
+    const body = get(t.evil);
+    const begin = head(body.length);
+    if (pieces === 1) {
+      c.stream(begin + body);
+      return;
+    }
+    c.segment(begin);
+    const size = Math.ceil(body.length / pieces);
+    for (let at = 0; at < body.length; at += size)
+      c.segment(body.slice(at, at + size), { at: begin.length + at });
+  },
+  arrived: (t) => readFileSync(join(t.lab.dir, UNREAD.log), 'utf8').includes(t.evil),
+});
+const announcing =
+  (method: string, ...lines: readonly string[]) =>
+  (length: number): string =>
+    [`${method} / HTTP/1.1`, `Host: ${GOOD}`, `Content-Length: ${length}`, ...lines, '', ''].join('\r\n');
+const bodies: readonly NameAttack[] = [
+  ...['GET', 'HEAD', 'OPTIONS', 'DELETE', 'POST', 'PUT'].map((method) =>
+    unread(
+      `host-body-${method.toLowerCase()}`,
+      `a request as the body of ${method}, to a server that does not read it`,
+      announcing(method),
+    ),
+  ),
+  unread(
+    'host-body-expect',
+    'a request as the body of POST, behind Expect: 100-continue',
+    announcing('POST', 'Expect: 100-continue'),
+  ),
+  unread('host-body-segments', 'a request as the body of GET, in many segments', announcing('GET'), 20),
+];
+
+namesSuite('names in requests', { prepare, ofGood: { A: [SHARED.v4, UNREAD.address] } }, [
+  ...bodies,
   ...heads,
   ...later,
   ...smuggling,

@@ -1,5 +1,9 @@
 /** Datagrams to udp/443 that open a connection of QUIC for a name that is not permitted, or hide that they do. */
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Lab } from '../lab/lab.js';
+import { startDaemon, waitFor } from '../lab/process.js';
 import {
   cryptoFrame,
   helloMessage,
@@ -7,7 +11,7 @@ import {
   padding,
   serverNames,
 } from '../pure/connections/hello-maker.js';
-import { BOTH, GOOD, type NameAttack, namesSuite, type Try } from './names.js';
+import { BOTH, GOOD, type NameAttack, namesSuite, SHARED, type Try } from './names.js';
 import type { Family } from './report.js';
 import { bytes, u8, u16, u32 } from './wire.js';
 
@@ -397,4 +401,78 @@ const others: readonly NameAttack[] = [
   ),
 ];
 
-namesSuite('names in datagrams', { sniffer: true }, [...names, ...others]);
+/** Of the permitted name: a server that answers as one of QUIC does. At all other addresses, datagrams are sent back as they are. */
+const ANSWERING = { address: '93.184.63.8', port: 8448 } as const;
+async function serveQuic(lab: Lab): Promise<void> {
+  const { address, port } = ANSWERING;
+  const redirect = [
+    '-t',
+    'nat',
+    '-I',
+    'PREROUTING',
+    '-p',
+    'udp',
+    '-d',
+    address,
+    '--dport',
+    '443',
+    '-j',
+    'REDIRECT',
+  ];
+  await lab.inNet(['iptables', ...redirect, '--to-ports', String(port)], { check: true });
+  const log = join(lab.dir, 'quic-server.log');
+  const program = join(import.meta.dirname, 'programs', 'quic-server.ts');
+  const server = [process.execPath, '--import', 'tsx', program, String(port)];
+  startDaemon(['nsenter', `--net=${lab.netNetns}`, '--', ...server], log);
+  await waitFor('the server to listen', () => readFileSync(log, 'utf8').includes('listening'));
+}
+const ANSWERED = 'what is not a hello goes on once a server of QUIC has answered one';
+/** What a service that is not one of QUIC reads of a client, by its first byte. */
+const foreign = (first: number, what: string, families: readonly Family[]): NameAttack =>
+  quic(
+    {
+      id: `quic-no-server-${what}`,
+      title: `a permitted hello to a server that is not one of QUIC, a short header, then ${what}`,
+      families,
+      stoppedBy: ANSWERED,
+    },
+    async (t, port) => {
+      await t.datagramThatLeaves(port, good(t));
+      t.datagram(port, short(t), { isForbidden: false });
+      await t.never(100);
+      for (const n of [1, 2])
+        t.datagram(port, bytes(u8(first), createHash('sha512').update(`${t.tag} ${n}`).digest()));
+    },
+  );
+const afterwards: readonly NameAttack[] = [
+  foreign(0x41, 'short', BOTH),
+  foreign(0x16, 'dtls', V4),
+  foreign(0x01, 'wireguard', V4),
+  quic(
+    {
+      id: 'quic-google',
+      title: 'a hello of a version of Google (Q043) for another name, once short headers pass in the kernel',
+      families: V4,
+      stoppedBy:
+        'short headers pass in the kernel with the fixed bit only; hellos of versions of Google are dropped',
+    },
+    async (t, port) => {
+      const dst = ANSWERING.address;
+      await t.datagramThatLeaves(port, good(t), dst);
+      await t.datagramThatLeaves(port, short(t), dst);
+      const hello = bytes(
+        u8(0x0d),
+        idOf(t, 7),
+        Buffer.from('Q043'),
+        Buffer.from(`CHLO SNI ${t.evil}`.repeat(20)),
+      );
+      t.datagram(port, hello, { dst });
+    },
+  ),
+];
+
+namesSuite(
+  'names in datagrams',
+  { sniffer: true, prepare: serveQuic, ofGood: { A: [SHARED.v4, ANSWERING.address] } },
+  [...names, ...others, ...afterwards],
+);

@@ -113,18 +113,26 @@ export class Try {
   datagram(
     fromPort: number,
     payload: Buffer,
-    o: { isForbidden?: boolean; change?: (p: Buffer) => Buffer } = {},
+    o: { isForbidden?: boolean; change?: (p: Buffer) => Buffer; dst?: string } = {},
   ): void {
-    const e = this.host.ends(this.shared);
+    const e = this.host.ends(o.dst ?? this.shared);
     const made = ip(e, UDP, udp(e, fromPort, 443, payload));
     if (o.isForbidden !== false) this.datagrams.push(markOf(payload));
     this.host.send(o.change ? o.change(made) : made);
   }
   async datagramsArrived(): Promise<boolean> {
-    for (const payloadIncludes of this.datagrams)
-      if ((await this.lab.sniffer.count({ direction: 'out', dst: this.shared, payloadIncludes })) > 0)
-        return true;
+    for (const payloadIncludes of this.datagrams) if (await this.#hasLeft(payloadIncludes)) return true;
     return false;
+  }
+  async #hasLeft(payloadIncludes: string): Promise<boolean> {
+    return (await this.lab.sniffer.count({ direction: 'out', proto: 'udp', payloadIncludes })) > 0;
+  }
+  /** Sends a permitted datagram until one has left. Throws when none does in time. */
+  async datagramThatLeaves(fromPort: number, payload: Buffer, dst = this.shared): Promise<void> {
+    await waitFor(`a datagram of ${this.tag} to leave`, async () => {
+      this.datagram(fromPort, payload, { isForbidden: false, dst });
+      return this.#hasLeft(markOf(payload));
+    });
   }
   streams(): Promise<readonly Stream[]> {
     return this.lab.web.streams(this.#firstPort, this.#firstPort + PORTS_EACH);

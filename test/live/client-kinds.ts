@@ -173,6 +173,15 @@ export const CLIENTS: readonly Client[] = [
     prints: (site) => new RegExp(`${content(site)} 1 (\\{"length":2000000,"sha256":"\\w+"\\} ?){3}`),
     missing: noCurl,
   })),
+  {
+    name: 'curl, bodies of GET and DELETE over http',
+    script: (site) =>
+      ['GET', 'DELETE']
+        .map((method) => `curl -sS -X ${method} --json '{"query": {"match_all": {}}}' http://${site}/content`)
+        .join(' && '),
+    prints: content,
+    missing: noCurl,
+  },
   node('fetch', (site) => `fetch https://${site}/content`, content),
   node('https', (site) => `get https://${site}/content`, content),
   ...both((scheme) =>

@@ -1,5 +1,5 @@
 /** A feed server: sends what stands in BODY, misbehaves as MODE says. Usage: feed-server.mjs PORT BODY MODE */
-import { readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 
 const [port, body, mode] = process.argv.slice(2);
@@ -12,7 +12,16 @@ const WAYS = {
     response.write('203.0.113.9\n', () => response.destroy());
   },
   silent: () => undefined,
+  'to-own': (response) => response.writeHead(302, { location: `http://93.184.77.1:${port}/` }).end(),
+  'to-local': (response) => response.writeHead(302, { location: `http://93.184.78.9:${port}/` }).end(),
+  'to-public': (response) => response.writeHead(302, { location: 'http://93.184.1.1:80/' }).end(),
   inwards: (response) => response.writeHead(302, { location: 'http://169.254.169.254/' }).end(),
 };
 
 createServer((_, response) => WAYS[readFileSync(mode, 'utf8')](response)).listen(Number(port), '127.0.0.1');
+/** Services at addresses of the host that are not private. What they are asked is in the file BODY.asked. */
+for (const address of ['93.184.77.1', '93.184.78.9'])
+  createServer(({ socket }, response) => {
+    appendFileSync(`${body}.asked`, `${socket.localAddress}\n`);
+    response.end(readFileSync(body));
+  }).listen(Number(port), address);

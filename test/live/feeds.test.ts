@@ -1,7 +1,7 @@
 /** Feeds end to end: a server that misbehaves, poisoned lists, and what containers reach meanwhile. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
@@ -79,6 +79,9 @@ beforeAll(async () => {
   lab = await Lab.up({});
   paths = { body: join(lab.dir, 'feed.txt'), mode: join(lab.dir, 'feed.mode') };
   send(GOOD);
+  // an address of an interface, and one that only a route makes local
+  await lab.inHost(['ip', 'address', 'add', '93.184.77.1/32', 'dev', 'lo'], { check: true });
+  await lab.inHost(['ip', 'route', 'add', 'local', '93.184.78.9', 'dev', 'lo'], { check: true });
   serve();
   await lab.dns.set({ 'fine.example': { A: [FINE] }, 'evil.example': { A: [FINE] } });
   await lab.docker('network', 'create', '--subnet', PUBLIC, 'pub');
@@ -157,6 +160,27 @@ describe('a poisoned feed', () => {
 });
 
 describe('whatever its server sends', () => {
+  it('a redirect leads to no address of the host itself, private or not', async () => {
+    const asked = (): string => readFileSync(`${paths.body}.asked`, 'utf8');
+    writeFileSync(`${paths.body}.asked`, '');
+    // the services answer, and redirects to other hosts are followed
+    for (const address of ['93.184.77.1', '93.184.78.9'])
+      await lab.inHost(['wget', '-q', '-O', '/dev/null', `http://${address}:${PORT}/`], { check: true });
+    expect(asked()).toBe('93.184.77.1\n93.184.78.9\n');
+    const before = (await lab.web.requests()).length;
+    send(GOOD, 'to-public');
+    expect((await sync()).status).toBe('refused');
+    expect((await lab.web.requests()).slice(before)).toMatchObject([{ path: '/' }]);
+    for (const mode of ['to-own', 'to-local']) {
+      send(GOOD, mode);
+      expect(await sync()).toMatchObject({
+        status: 'failed',
+        reason: expect.stringContaining('an address of this host'),
+      });
+    }
+    expect(asked()).toBe('93.184.77.1\n93.184.78.9\n');
+  });
+
   it('the last good version stays in force, and that is said', async () => {
     const edge = haveReal
       ? readdirSync(join(process.cwd(), '../shared/feeds/edge'))

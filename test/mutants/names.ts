@@ -293,6 +293,23 @@ export const NAMES: readonly Mutant[] = [
     killedBy: pure('lib/special-use', 'IPv4 addresses inside IPv6 addresses'),
   },
   {
+    id: 'feed-own-address',
+    what: 'the server of a feed redirects to a public address of the host',
+    file: 'src/threats/fetch-http.ts',
+    from: ' || isOwn(address)',
+    to: '',
+    also: [{ file: 'src/threats/fetch-http.ts', from: '!proxy && !hop.allowPrivate', to: 'false' }],
+    killedBy: { file: 'test/live/feeds.test.ts', test: 'no address of the host itself' },
+  },
+  {
+    id: 'feed-local-route',
+    what: 'the server of a feed redirects to an address that only a route makes one of the host',
+    file: 'src/threats/fetch-http.ts',
+    from: '!proxy && !hop.allowPrivate',
+    to: 'false',
+    killedBy: { file: 'test/live/feeds.test.ts', test: 'no address of the host itself' },
+  },
+  {
     id: 'carried-threats',
     what: 'listed IPv4 addresses behind translators are no threats',
     file: 'src/threats/merge.ts',

@@ -15,7 +15,76 @@ const [hello, reassembly, tls] = [of('client-hello'), of('reassembly'), of('tls-
 const [http, httpFlow] = [of('http-requests'), of('http-flow')];
 const [initial, quic, segment] = [of('quic-initial'), of('quic-flow'), of('tcp-segment')];
 const rules = of('name-rules');
+const lines = of('body-lines');
 const bodies = of('large-bodies');
+
+const BODY_LINES: readonly Mutant[] = [
+  http(
+    'read-http-body-request',
+    'a body may be a request to a server that does not read it',
+    ['if (read === undefined) throw', 'if (read === -1) throw'],
+    pure('http-flow', 'takes for the next request is refused of GET'),
+  ),
+  lines(
+    'read-http-body-method',
+    'of methods without content by their definition, the first line of a body decides',
+    ["this.#hasContent ? 'first' : 'all'", "'first'"],
+    pure('http-flow', 'behind lines that are none of a request'),
+  ),
+  lines(
+    'read-http-body-blank',
+    'a blank line at the beginning of a body decides',
+    ["=== 'first' && !isBlank", "=== 'first'"],
+    pure('http-flow', 'takes for the next request is refused of POST'),
+  ),
+  http(
+    'read-http-body-held',
+    'the beginning of a line of a body goes on before its end',
+    [' && !this.#lines.isOpen;', ';'],
+    pure('http-flow', 'in segments of any size'),
+  ),
+  http(
+    'read-http-body-gap',
+    'content behind a gap goes on before its first line was read',
+    [' || !this.#lines.isDone)', ')'],
+    pure('http-flow', 'behind a gap'),
+  ),
+];
+
+const QUIC_ANSWERS: readonly Mutant[] = [
+  {
+    ...{
+      id: 'quic-fixed-bit',
+      what: 'a header without the fixed bit passes in the kernel, as a hello of Google does',
+    },
+    ...{ file: 'src/ruleset/checked-flows.ts', from: '@th,64,2 1 meta length', to: '@th,64,1 0 meta length' },
+    killedBy: { file: 'test/attacks/names-quic.test.ts', test: 'quic-google' },
+  },
+  quic(
+    'read-quic-unanswered',
+    'short headers go on before a server of QUIC has answered',
+    ['early && !this.#isAnswered', 'early && false'],
+    pure('quic-flow', 'a short header goes on behind it only'),
+  ),
+  quic(
+    'read-quic-echo',
+    'what the client has encrypted counts as an answer',
+    ["initialKeys(packet.version, dcid, 'server')", 'initialKeys(packet.version, dcid)'],
+    pure('quic-flow', 'a short header goes on behind it only'),
+  ),
+  quic(
+    'read-quic-any-answer',
+    'anything in the handshake of a server counts as an answer to a hello',
+    ['offset === 0 && data[0]', 'offset >= 0 || data[0]'],
+    pure('quic-flow', 'a short header goes on behind it only'),
+  ),
+  quic(
+    'read-quic-google',
+    'a hello of a version of Google goes on',
+    ["p.kind === 'short' && p.isOfGoogle", "p.kind === 'short' && false"],
+    pure('quic-flow', 'no hello of a version of Google'),
+  ),
+];
 
 const HELLOS: readonly Mutant[] = [
   hello(
@@ -379,6 +448,29 @@ const NAME_RULES: readonly Mutant[] = [
     pure('name-rules', 'waits for the record of its name, and is refused'),
   ),
   rules(
+    'read-rule-ech-free',
+    'the record of a name in a hello is looked up though no entry permits the name',
+    ['if (!isPermitted) return', 'if (false) return'],
+    pure('name-rules', 'never make the record of a name looked up'),
+  ),
+  {
+    ...{ id: 'keys-any-name', what: 'the record of a name is queried for a container that may not query it' },
+    ...{ file: 'src/dns/published-keys.ts', from: 'mayQuery ? await', to: 'true ? await' },
+    killedBy: { file: 'test/pure/dns/published-keys.test.ts', test: 'and of no other one' },
+  },
+  {
+    ...{ id: 'keys-decision', what: 'the service may query the record of any name, for any container' },
+    ...{
+      file: 'src/dns/dns-service.ts',
+      from: ".kind === 'forward';\n    this.keys",
+      to: '.kind !== undefined;\n    this.keys',
+    },
+    also: [
+      { file: 'src/connections/name-rules.ts', from: 'if (!isPermitted) return', to: 'if (false) return' },
+    ],
+    killedBy: { file: 'test/attacks/dns-tunnels.test.ts', test: 'dns-hello' },
+  },
+  rules(
     'read-rule-ech-any',
     'ech=allow of one entry permits encrypted hellos of all names',
     ["e.flags.includes('ech=allow') && matches(e, ruling.name)", "e.flags.includes('ech=allow')"],
@@ -392,4 +484,11 @@ const NAME_RULES: readonly Mutant[] = [
   ),
 ];
 
-export const READERS: readonly Mutant[] = [HELLOS, REQUESTS, DATAGRAMS, NAME_RULES].flat();
+export const READERS: readonly Mutant[] = [
+  HELLOS,
+  REQUESTS,
+  BODY_LINES,
+  DATAGRAMS,
+  QUIC_ANSWERS,
+  NAME_RULES,
+].flat();

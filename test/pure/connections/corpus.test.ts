@@ -69,8 +69,14 @@ function checkOf({ proto, serverPort, packets }: RecordedFlow, judge: NameJudge)
     const check = new QuicFlow(judge);
     return {
       check,
-      take: (packet, id) =>
-        packet.from === 'server' ? undefined : check.take({ id, payload: datagramOf(packet) }, 0),
+      take(packet, id) {
+        const datagram = { id, payload: datagramOf(packet) };
+        if (packet.from === 'client') return check.take(datagram, 0);
+        // it goes on, unless the flow was refused
+        const { release, drop } = check.answer(datagram);
+        expect([...release, ...drop]).toEqual([id]);
+        return undefined;
+      },
     };
   }
   const start = startOf(packets);

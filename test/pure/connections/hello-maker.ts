@@ -70,10 +70,15 @@ interface InitialSpec {
   readonly number?: number;
   readonly token?: Buffer;
   readonly frames: Buffer;
+  /** Who has encrypted it; default: the client. */
+  readonly side?: 'client' | 'server';
   /** Bytes of frames, with PADDING; default: for a packet of 1,200 bytes. */
   readonly size?: number;
 }
 const V2 = 0x6b3343cf;
+
+/** The beginning of a ServerHello, in a CRYPTO frame. */
+export const serverHello = cryptoFrame(0, Buffer.concat([u8(2), u24(40), u16(0x0303), Buffer.alloc(38, 4)]));
 
 /** An Initial packet as RFC 9001 5 protects it, padded. */
 export function initialPacket({
@@ -83,9 +88,10 @@ export function initialPacket({
   number = 0,
   token = Buffer.alloc(0),
   frames,
+  side = 'client',
   size = 1_130,
 }: InitialSpec): Buffer {
-  const keys = initialKeys(version, keyId);
+  const keys = initialKeys(version, keyId, side);
   const type = version === V2 ? 1 : 0;
   const padded = Buffer.concat([frames, Buffer.alloc(Math.max(0, size - frames.length))]);
   const four = Buffer.alloc(4);

@@ -57,6 +57,138 @@ const refusalOfText = (text: string): string | undefined => {
   return refusalOf(outcomes) ?? late?.refusal?.detail;
 };
 
+const withBody = (method: string, body: string, ...lines: readonly string[]): string =>
+  [`${method} / HTTP/1.1`, 'Host: good.example', ...lines, `Content-Length: ${body.length}`, '', body].join(
+    '\r\n',
+  );
+const inChunks = (method: string, ...chunks: readonly string[]): string =>
+  `${method} / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n${[...chunks, ''].map((c) => `${c.length.toString(16)}\r\n${c}\r\n`).join('')}`;
+
+describe('a body that a server without interest in it takes for the next request', () => {
+  const evil = get('evil.example');
+  const READ = /may be read as another request/;
+  const EACH = [
+    'GET',
+    'HEAD',
+    'OPTIONS',
+    'DELETE',
+    'TRACE',
+    'PROPFIND',
+    'X-ANY',
+    'post',
+    'POST',
+    'PUT',
+    'PATCH',
+  ];
+  it.each(EACH)('is refused of %s, at once or in the end', (method) => {
+    for (const body of [
+      evil,
+      `\r\n\r\n${evil}`,
+      ` \t${evil}`,
+      `\x85\xa0${evil}`,
+      `\n${evil.replaceAll('\r', '')}`,
+      evil.replaceAll('\n', ''),
+      get().replace('\r\n\r\n', `\r\nContent-Length: 0\r\n\r\n${evil}`),
+      evil.replace('GET / ', 'ANY\t/a '),
+      evil.replace('GET / ', 'GET /a b c '),
+      evil.replace('GET / ', 'gEt / ').replace('HTTP', 'http'),
+      'GET http://evil.example/\r\n\r\n',
+      'GET http://evil.example/',
+      'GET /\r\n',
+      `GET /${'a'.repeat(9_000)}`,
+      `GET ${'a'.repeat(9_000)} HTTP/1.1\r\nHost: evil.example\r\n\r\n`,
+      `${' '.repeat(9_000)}${evil}`,
+      'ANY http://evil.example/ HTTP/',
+    ]) {
+      expect(refusalOfText(withBody(method, body)), JSON.stringify(body)).toMatch(READ);
+      expect(refusalOfText(inChunks(method, 'x', body)), `chunk ${JSON.stringify(body)}`).toMatch(READ);
+    }
+    expect(refusalOfText(withBody(method, evil, 'Expect: 100-continue'))).toMatch(READ);
+    expect(refusalOfText(withBody(method, evil).replace('HTTP/1.1', 'HTTP/1.0'))).toMatch(READ);
+  });
+  it.each(EACH.slice(0, 8))('is refused of %s behind lines that are none of a request', (method) => {
+    for (const body of [
+      `x\r\n${evil}`,
+      `{"a": 1}\n${evil}`,
+      `${'"'.repeat(20_000)}\r${evil}`,
+      `\x00\r\n${evil}`,
+    ])
+      expect(refusalOfText(withBody(method, body)), JSON.stringify(body)).toMatch(READ);
+    expect(refusalOfText(inChunks(method, 'x\r\n', `y\r\n${evil}`))).toMatch(READ);
+  });
+  it('is refused in segments of any size, and nothing of its line is released before', () => {
+    const whole = withBody('POST', evil);
+    const head = whole.length - evil.length;
+    for (let size = 1; size < evil.length; size++) {
+      const flow = new HttpFlow(judge, 80, ISN);
+      const outcomes = [flow.take(segment(0, whole.slice(0, head)), 0)];
+      for (let at = head; at < whole.length && !refusalOf(outcomes); at += size)
+        outcomes.push(flow.take(segment(at, whole.slice(at, at + size)), 0));
+      expect(refusalOf(outcomes)).toMatch(READ);
+      expect(released(outcomes)).toHaveLength(1);
+    }
+  });
+  it('is refused when its line comes behind a gap, and when it replaces another one', () => {
+    const whole = withBody('POST', evil);
+    const head = whole.length - evil.length;
+    const late = run([
+      segment(0, whole.slice(0, head)),
+      segment(head + 10, whole.slice(head + 10)),
+      segment(head, whole.slice(head, head + 10)),
+    ]);
+    expect(refusalOf(late)).toMatch(READ);
+    expect(released(late)).toHaveLength(1);
+    const text = '{"a": "some text of this length, and some more"}'.padEnd(evil.length);
+    const replaced = run([segment(0, whole.slice(0, head)), segment(head, text), segment(head, evil)]);
+    expect(refusalOf(replaced)).toMatch(/other bytes in the place/);
+  });
+  it('is refused where a chunk line has a version in its extension', () => {
+    const text = inChunks('POST', 'Host: evil.example\r\n\r\n').replace(
+      /\r\n\r\n([0-9a-f]+)/,
+      '\r\n\r\n$1;x / HTTP/1.1',
+    );
+    expect(refusalOfText(text)).toMatch(/size of a chunk/);
+  });
+  it('is refused after another process has gone on with the connection', () => {
+    const first = new HttpFlow(judge, 80, ISN);
+    const [head] = withBody('DELETE', `{"a": 1}\n${evil}`).split('\n{') as [string];
+    const begun = `${head}\n{"a": 1}\n`;
+    run([segment(0, begun)], first);
+    const { place } = first;
+    expect(place).toBeDefined();
+    const next = new HttpFlow(judge, 80, ISN, structuredClone(place));
+    expect(refusalOf(run([segment(begun.length, evil)], next))).toMatch(READ);
+  });
+  it('that real clients send goes on, and is not held longer than its first line', () => {
+    const search = '{\n  "query": { "match_all": {} },\n  "note": "GET / HTTP/1.1"\n}\n';
+    const log = '127.0.0.1 - - [25/Nov/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 12\n';
+    const binary = `\x1f\x8b\x08\0${'%s %s HTTP/1.1\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3)}`;
+    for (const text of [
+      withBody('GET', search),
+      withBody('DELETE', '{"ids":[1,2]}'),
+      withBody('POST', 'a=b&c=d'),
+      withBody('POST', log.repeat(50)),
+      withBody('POST', 'cpu,host=a value=0.64 1434055562000000000\n'),
+      withBody('POST', 'metric_name 3.14\n'),
+      withBody('POST', 'See http://good.example/x for details'),
+      withBody('POST', 'hello'),
+      withBody('PUT', binary, 'Expect: 100-continue'),
+      withBody('PUT', '\0'.repeat(40_000)),
+      withBody('PUT', 'a'.repeat(40_000)),
+      withBody('PATCH', `You are a helpful assistant. ${'word '.repeat(5_000)}`),
+      withBody('PROPFIND', '<?xml version="1.0"?>\n<propfind xmlns="DAV:"><allprop/></propfind>\n'),
+      withBody('POST', `--batch\r\nContent-Type: application/http\r\n\r\n${get()}--batch--\r\n`),
+      inChunks('PATCH', binary, 'hello', log, '1'),
+      inChunks('GET', search, 'x'),
+    ]) {
+      const segments = stream(...(`${text}${get()}`.match(/.{1,1400}/gs) ?? []));
+      const outcomes = run(segments);
+      expect(refusalOf(outcomes), text.slice(0, 300)).toBeUndefined();
+      expect(released(outcomes)).toEqual(segments.map((s) => s.id));
+    }
+  });
+});
+
 describe('requests that go on', () => {
   it.each([
     ['one', [get()]],
@@ -67,14 +199,6 @@ describe('requests that go on', () => {
     [
       'a body with a length',
       ['POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 10\r\n\r\n', '01234', '56789', get()],
-    ],
-    [
-      'a body that looks like a request',
-      [
-        `POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${get('evil.example').length}\r\n\r\n`,
-        get('evil.example'),
-        get(),
-      ],
     ],
     [
       'chunks',
@@ -140,9 +264,9 @@ describe('requests that go on', () => {
   });
   it('with content of a body that differs when it comes again: it decides nothing', () => {
     const flow = new HttpFlow(judge, 80, ISN);
-    const head = 'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 10\r\n\r\n';
-    run([segment(0, `${head}0123456789`)], flow);
-    expect(flow.take(segment(head.length, 'abcdefghij'), 0).release).toEqual([ids]);
+    const head = 'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 110\r\n\r\n';
+    run([segment(0, `${head}${'{'.repeat(100)}0123456789`)], flow);
+    expect(flow.take(segment(head.length + 100, 'abcdefghij'), 0).release).toEqual([ids]);
     expect(flow.take(segment(head.length - 1, 'Xabcdefghi'), 0).refusal?.detail).toMatch(/other bytes/);
   });
   it('of which a part waits, when that part comes again with bytes before it', () => {
@@ -433,7 +557,7 @@ describe('a large body', () => {
 
   it('keeps its order behind segments that wait for its beginning', () => {
     const flow = new HttpFlow(judge, 80, ISN);
-    const at = (offset: number): Segment => segment(head.length + offset, 'b'.repeat(100));
+    const at = (offset: number): Segment => segment(head.length + offset, '{'.repeat(100));
     const [first, second, third] = [at(0), at(100), at(200)];
     run([segment(0, head.slice(0, 20)), second, segment(20, head.slice(20))], flow);
     expect(released(run([third], flow))).toEqual([]);

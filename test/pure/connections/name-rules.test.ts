@@ -170,12 +170,25 @@ describe('deny entries', () => {
     });
   });
   it('hold back an encrypted hello whose name cannot be read', () => {
-    expect(by('any').hello(hello('unknown.example', { configId: 7 }))).toMatchObject({
+    expect(by('any').hello(hello('a.cdn.example', { configId: 7 }))).toMatchObject({
       refusal: { reason: 'ech' },
     });
-    expect(by('any').hello(hello('unknown.example', { configId: 8 }))).toMatchObject({ allow: true });
+    expect(by('any').hello(hello('a.cdn.example', { configId: 8 }))).toMatchObject({ allow: true });
     expect(by('any ech=allow').hello(hello('unknown.example', { configId: 7 }))).toMatchObject({
       allow: true,
     });
+  });
+  it('never make the record of a name looked up that no entry permits: the query would carry it out', () => {
+    const looked: string[] = [];
+    const to = { proto: 'tcp', port: 443, address: '93.184.7.1' } as const;
+    const keysOf = (name: string): undefined => {
+      looked.push(name);
+    };
+    const denials = { names: denied, byAddress: () => entriesOf('any') };
+    const { hello: ruling } = judgeFor(classes, to, { keysOf, threatOf: () => undefined }, denials);
+    expect(ruling(hello('unknown.example', { configId: 8 }))).toMatchObject({ refusal: { reason: 'ech' } });
+    expect(looked).toEqual([]);
+    // the entry of this name is for another port, but permits to resolve it
+    expect(ruling(hello('old.example', { configId: 8 }))).toEqual({ allow: 'later', record: 'old.example' });
   });
 });

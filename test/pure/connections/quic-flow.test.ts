@@ -3,7 +3,14 @@ import type { NameJudge, Ruling } from '../../../src/connections/flow-check.js';
 import { QUIC_HELLO_MS, QuicFlow } from '../../../src/connections/quic-flow.js';
 import { initialKeys, openInitial, readDatagram } from '../../../src/connections/quic-initial.js';
 import { Random } from '../../fuzz/random.js';
-import { cryptoFrame, helloMessage, initialPacket, padding, serverNames } from './hello-maker.js';
+import {
+  cryptoFrame,
+  helloMessage,
+  initialPacket,
+  padding,
+  serverHello,
+  serverNames,
+} from './hello-maker.js';
 
 const judge: NameJudge = {
   hello: ({ name }): Ruling =>
@@ -22,12 +29,16 @@ const OTHER = Buffer.from('0102030405060708', 'hex');
 const V2 = 0x6b3343cf;
 const initial = (
   frames: Buffer,
-  more: { dcid?: Buffer; keyId?: Buffer; version?: number; number?: number } = {},
+  more: { dcid?: Buffer; keyId?: Buffer; version?: number; number?: number; side?: 'server' } = {},
 ): Buffer => initialPacket({ dcid: DCID, frames, ...more });
 const PING = Buffer.from([1]);
 const ACK = Buffer.from([2, 0, 0, 0, 0]);
 let ids = 0;
 const take = (flow: QuicFlow, payload: Buffer, now = 0) => flow.take({ id: ++ids, payload }, now);
+const answer = (flow: QuicFlow, payload: Buffer) => flow.answer({ id: ++ids, payload });
+/** To the connection that was begun with DCID, to the source that the client has chosen. */
+const answered = (more: { keyId?: Buffer; version?: number } = {}, frames = serverHello): Buffer =>
+  initial(frames, { dcid: Buffer.alloc(8, 3), keyId: DCID, side: 'server', ...more });
 
 describe('the keys', () => {
   it('are those of RFC 9001 A.1 and RFC 9369 A.1', () => {
@@ -82,6 +93,7 @@ describe('a permitted hello', () => {
     const flow = new QuicFlow(judge);
     take(flow, initial(cryptoFrame(0, good)));
     expect(take(flow, initial(ACK, { dcid: OTHER, keyId: DCID, number: 1 })).release).toEqual([ids]);
+    answer(flow, answered());
     const handshake = Buffer.concat([
       Buffer.from([0xe0, 0, 0, 0, 1, 8]),
       OTHER,
@@ -138,8 +150,82 @@ describe('a client that has ended its handshake', () => {
     const flow = new QuicFlow(judge);
     expect(take(flow, initial(cryptoFrame(0, good))).state).toBe('open');
     expect(take(flow, initial(ACK, { number: 1 })).state).toBe('open');
+    expect(answer(flow, answered())).toMatchObject({ release: [ids], state: 'open' });
     expect(take(flow, short)).toMatchObject({ release: [ids], state: 'requests' });
     expect(take(flow, initial(cryptoFrame(0, good), { dcid: OTHER })).state).toBe('open');
+  });
+  const HANDSHAKE = Buffer.concat([
+    Buffer.from([0xe0, 0, 0, 0, 1, 8]),
+    OTHER,
+    Buffer.from([0, 0x40, 20]),
+    Buffer.alloc(20),
+  ]);
+  it.each([
+    ['a short header', short],
+    ['a handshake packet', HANDSHAKE],
+    ['a short header behind an Initial packet', Buffer.concat([initial(ACK, { number: 1 }), short])],
+  ])('has had an answer of a server of QUIC: %s goes on behind it only', (_, datagram) => {
+    const begun = (): QuicFlow => {
+      const flow = new QuicFlow(judge);
+      take(flow, initial(cryptoFrame(0, good)));
+      return flow;
+    };
+    for (const datagrams of [
+      [],
+      // what anybody else may send, and what a server of QUIC sends that has no such connection
+      [Buffer.from('220 smtp.example ESMTP')],
+      [short],
+      [initial(cryptoFrame(0, good))],
+      [answered({ keyId: OTHER })],
+      [answered({}, ACK)],
+      [answered({}, Buffer.from([0x1c, 0, 0, 0]))],
+      [answered({}, cryptoFrame(1, Buffer.alloc(40, 2)))],
+      [initial(serverHello, { dcid: OTHER, keyId: DCID })],
+    ]) {
+      const flow = begun();
+      for (const d of datagrams) expect(answer(flow, d)).toMatchObject({ release: [ids], state: 'open' });
+      expect(take(flow, datagram)).toMatchObject({
+        release: [],
+        refusal: { reason: 'quic', detail: expect.stringContaining('before a server of QUIC has answered') },
+      });
+    }
+    for (const made of [
+      answered(),
+      answered({ version: V2 }),
+      Buffer.concat([answered(), HANDSHAKE, short]),
+    ]) {
+      const flow = begun();
+      answer(flow, made);
+      expect(take(flow, datagram).release).toEqual([ids]);
+    }
+  });
+  it('has had an answer to the hello after a Retry, too', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    take(flow, initial(cryptoFrame(0, good), { dcid: OTHER, number: 1 }));
+    answer(flow, answered({ keyId: OTHER }));
+    expect(take(flow, short)).toMatchObject({ release: [ids], state: 'requests' });
+  });
+  it('sends no hello of a version of Google, which names its site in the clear', () => {
+    const flow = new QuicFlow(judge);
+    take(flow, initial(cryptoFrame(0, good)));
+    answer(flow, answered());
+    take(flow, short);
+    const without = (...parts: readonly (string | number)[]): Buffer =>
+      Buffer.concat(parts.map((p) => (typeof p === 'number' ? Buffer.from([p]) : Buffer.from(p))));
+    const later = (payload: Buffer) => flow.take({ id: ++ids, payload, isVerified: true }, 0);
+    for (const hello of [
+      without(0x0d, '12345678', 'Q043', 'x'.repeat(1_000)),
+      without(0x09, '12345678', 'Q039', 'x'.repeat(1_000)),
+      without(0x01, 'Q035'),
+      without(0x05, '1', 'Q030'),
+      without(0x08, '12345678', 'x'.repeat(20), 'CHLO', 'evil.example'),
+    ]) {
+      expect(later(hello)).toMatchObject({ release: [], drop: [ids] });
+      expect(later(Buffer.concat([initial(ACK, { number: 1 }), hello]))).toMatchObject({ release: [] });
+    }
+    // RFC 9287
+    expect(later(without(0x16, 'x'.repeat(40)))).toMatchObject({ release: [ids], state: 'requests' });
   });
   it('goes on after it was forgotten, but begins no other connection', () => {
     const flow = new QuicFlow(judge);
