@@ -77,7 +77,8 @@ export class DnsService {
     const { now = Date.now, wallClock = Date.now } = deps;
     this.#now = now;
     this.#journal = new Journal({ path: deps.journal, wallAhead: () => wallClock() - now(), log });
-    const { minTtl, maxTtl, grace } = config;
+    const { maxTtl, grace } = config;
+    const ttl = Math.max(1, Math.ceil(config.minTtl));
     const { ledger } = this;
     this.#recorder = new Recorder({
       policy,
@@ -86,7 +87,7 @@ export class DnsService {
       journal: this.#journal,
       sets,
       log,
-      minTtl,
+      minTtl: ttl,
       maxTtl,
       grace,
       now,
@@ -115,7 +116,7 @@ export class DnsService {
       resolvers,
       kept: this.#kept,
       log,
-      maxTtl,
+      ttl,
       onEvent,
       ask: (question) => deps.ask?.(question) ?? 'no',
     });

@@ -42,18 +42,13 @@ export interface Permission {
   readonly members: Members;
   /** One for each address; undefined when there was no room for all of them. */
   readonly stamps: readonly AddressStamp[] | undefined;
-  /**
-   * Until then (ms, by the clock `now`) the answer with its remaining TTLs needs no longer record, unless it is sent with TTLs that
-   * are too long by more than `slack` ms.
-   */
+  /** Until then (ms, by the clock `now`) the answer needs no longer record. */
   readonly freshUntil: number;
-  readonly slack: number;
 }
 const NO_ADDRESSES: Permission = {
   members: new Map(),
   stamps: [],
   freshUntil: Number.POSITIVE_INFINITY,
-  slack: Number.POSITIVE_INFINITY,
 };
 
 /** Distinct addresses of an answer, each with its shortest TTL. */
@@ -121,21 +116,13 @@ export class Recorder {
     const members = this.#membersOf(container, addresses, setsOf);
     // The requests to the kernel are sent in this order: at no time does it have more addresses of a name than the ledger.
     await Promise.all([...evicted.map((fact) => this.#withdraw(fact, setsOf)), this.#insert(members)]);
-    return { members, stamps, ...this.#recordedUntil(resolved, began) };
+    return { members, stamps, freshUntil: this.#recordedUntil(resolved, began) };
   }
 
-  /** Until when a later answer with the same records would be recorded with the same end. */
-  #recordedUntil(resolved: readonly Resolved[], began: number): Pick<Permission, 'freshUntil' | 'slack'> {
-    const { minTtl, maxTtl, grace } = this.#o;
-    const ends = resolved.map(({ ttl }) => {
-      const end = this.#until(ttl, began);
-      const valid = (Math.min(Math.max(ttl, minTtl), maxTtl) + grace) * 1000;
-      return { fresh: end - (minTtl + grace) * 1000, slack: end - began - valid };
-    });
-    return {
-      freshUntil: Math.min(...ends.map((e) => e.fresh)),
-      slack: Math.min(...ends.map((e) => e.slack)),
-    };
+  /** Until when the addresses are permitted for longer than a reply that is sent then says (query-pipeline.ts). */
+  #recordedUntil(resolved: readonly Resolved[], began: number): number {
+    const { minTtl, grace } = this.#o;
+    return Math.min(...resolved.map(({ ttl }) => this.#until(ttl, began) - (minTtl + grace) * 1000));
   }
 
   /**

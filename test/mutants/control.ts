@@ -436,8 +436,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'records-of-owners',
     what: 'many denied names of one container erase the records of others',
     file: 'src/flows/flow-writer.ts',
-    from: 'const OF_OWNER = [({ cohort }: Lane) => cohort, ({ owner }: Lane) => owner] as const;',
-    to: "const OF_OWNER = [() => ''] as const;",
+    from: 'WHERE owner = ? AND verdict = ?',
+    to: "WHERE ? <> '' AND verdict = ?",
     killedBy: {
       file: 'test/pure/flows/flow-database.test.ts',
       test: 'the many names that a container was denied push out no record of another',
@@ -447,8 +447,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'records-of-kinds',
     what: 'many denied names of a container erase its own earlier attempts',
     file: 'src/flows/flow-writer.ts',
-    from: 'kind: `${String(verdict)} ${String(isDns)}`, count',
-    to: "kind: 'deny 1', count",
+    from: 'const OF_KIND = [...OF_OWNER, ({ kind }: Lane) => kind] as const;',
+    to: 'const OF_KIND = OF_OWNER;',
     killedBy: {
       file: 'test/pure/flows/flow-database.test.ts',
       test: 'the many names that a container was denied push out no record of another',

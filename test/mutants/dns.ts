@@ -269,4 +269,33 @@ export const DNS: readonly Mutant[] = [
       test: 'of a container with rules in its namespace',
     },
   },
+  {
+    id: 'cache-of-all',
+    what: 'one cache for all containers tells each what the others have asked',
+    file: 'src/dns/upstream.ts',
+    from: 'this.#cache.get(client, key, performance.now())',
+    to: "this.#cache.get('', key, performance.now())",
+    also: [
+      {
+        file: 'src/dns/upstream.ts',
+        from: 'this.#cache.set(client, key,',
+        to: "this.#cache.set('', key,",
+      },
+    ],
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'do not tell what another container has asked: neither by the TTL nor by the cache',
+    },
+  },
+  {
+    id: 'ttl-that-counts-down',
+    what: 'what is left of a TTL tells when another client of the upstream has asked',
+    file: 'src/dns/query-pipeline.ts',
+    from: 'records.map((r) => ({ ...r, ttl: this.#o.ttl }))',
+    to: 'records',
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'do not tell what another container has asked: neither by the TTL nor by the cache',
+    },
+  },
 ];

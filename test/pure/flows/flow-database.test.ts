@@ -285,8 +285,7 @@ describe('flows on disk', () => {
     const bad = { id: 'bad', container: 'bad', owner: 'name:bad' };
     const early = { ...bad, verdict: 'deny', address: '192.0.2.66', name: null } as const;
     db.write([flow(early), flow({ ...bad, verdict: 'threat', name: 'listed.test' })], 0, START);
-    for (let n = 0; n < 100; n++)
-      db.write([flow({ port: n + 1 }), flow({ verdict: 'deny', port: n + 1 })], 0, START);
+    for (let n = 0; n < 100; n++) db.write([flow({ port: n + 1 }), denied(`w${n}.test`)], 0, START);
     const before = all(db, { container: 'web' });
     let now = START;
     for (let batch = 0; batch < 20; batch++) {

@@ -206,7 +206,7 @@ describe('the loop', () => {
 
   it('a digest has the alert that came before very many lesser events, and says how many it has not', async () => {
     const events = new EventLog();
-    await using notifier = begin(events);
+    await using notifier = begin(events, { events: ['first-contact'] });
     const { packets: _, bytes: __, ...contact } = FLOW;
     events.emit('first-contact', { ...contact, verdict: 'threat', name: 'listed.example', known: false });
     for (let n = 0; n < 3_000; n++)
