@@ -190,6 +190,8 @@ function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'ro
         : `anyone can receive data there: ${risk.reason}`,
       'decide',
     );
+  const address = wanted.target.kind === 'address' ? riskOfEntry(wanted) : undefined;
+  if (address) return refused(`many parties share the address: ${address.reason}`, 'decide');
   if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied)
     return refused(DENIED_NOW, 'decide');
   if (proto === 'dns' && !place.isUsed)

@@ -487,4 +487,15 @@ export const CONTROL: readonly Mutant[] = [
       test: 'an alert is dropped for no lesser event',
     },
   },
+  {
+    id: 'shared-address',
+    what: 'an address of a CDN is suggested without a word',
+    file: 'src/policy/risk.ts',
+    from: "if (!deny && target.kind === 'address') return riskOfRange(target.range);",
+    to: '',
+    killedBy: {
+      file: 'test/pure/suggest/suggest.test.ts',
+      test: 'an address that many parties share is left for a person to decide',
+    },
+  },
 ];

@@ -281,7 +281,7 @@ describe('flows on disk', () => {
     flow({ verdict: 'deny', proto: 'dns', address: '', port: 53, name, entry: null, ...more });
 
   it('the many names that a container was denied push out no record of another, and none of its own of another kind', () => {
-    const db = database({ maxSizeBytes: 600_000, mostDestinations: 1_000 });
+    const db = database({ maxSizeBytes: 400_000, mostDestinations: 1_000 });
     const bad = { id: 'bad', container: 'bad', owner: 'name:bad' };
     const early = { ...bad, verdict: 'deny', address: '192.0.2.66', name: null } as const;
     db.write([flow(early), flow({ ...bad, verdict: 'threat', name: 'listed.test' })], 0, START);

@@ -56,6 +56,18 @@ describe('entries', () => {
     expect(texts(suggested([bare]))).toEqual(['203.0.113.1:443']);
   });
 
+  it('an address that many parties share is left for a person to decide, with the reason', () => {
+    const found = suggested(['104.16.132.229:443', '192.0.2.7:443', seen('1.1.1.1:853', { verdict: 'deny' })]);
+    expect(texts(found)).toEqual(['192.0.2.7:443']);
+    const reason = (of: string) => expect.stringContaining(`many parties share the address: ${of} (a `);
+    expect(found.left).toMatchObject([
+      { entry: '1.1.1.1:853', why: reason('Cloudflare 1.1.1.1'), action: 'decide' },
+      { entry: '104.16.132.229:443', why: reason('Cloudflare'), action: 'decide' },
+    ]);
+    const present = suggested(['104.16.132.229:443'], { policy: policy('104.16.132.229:443') });
+    expect(present.entries).toMatchObject([{ risk: expect.stringContaining('a CDN') }]);
+  });
+
   it('neighbours that need no entry get none, and others are named', () => {
     const rows = [seen('172.18.0.3:5432'), seen('172.18.0.4:6379'), seen('172.18.0.1:8125/udp')];
     const kind = 'neighbour' as const;
