@@ -8,7 +8,7 @@ import { type } from './dns-constants.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
 import { KeptReplies } from './kept-replies.js';
-import { type Fact, Ledger, type SetsOf } from './ledger.js';
+import { type Fact, Ledger, type ResolvedNames, type SetsOf } from './ledger.js';
 import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
 import { PublishedKeys } from './published-keys.js';
@@ -106,6 +106,7 @@ export class DnsService {
       shares,
       isOwn,
       onEvent,
+      learn: (...of) => this.#pipeline.learn(...of),
     });
     this.#kept = new KeptReplies(sets);
     const pipeline = new QueryPipeline({
@@ -168,7 +169,7 @@ export class DnsService {
   }
 
   setsOf(container: string, decide?: Decide): SetsOf {
-    return this.#recorder.setsOf(container, 'sets', decide);
+    return this.#recorder.setsOf(container, decide);
   }
 
   /** Addresses that the container may use now because they were returned for this name, or names below it. */
@@ -186,8 +187,8 @@ export class DnsService {
     return this.ledger.namesFor(container, address, this.#now());
   }
 
-  /** Reads `namesFor` also after the container is forgotten. */
-  namesReader(container: string): (address: string) => readonly string[] {
+  /** Reads the names of an address also after the container is forgotten. */
+  namesReader(container: string): (address: string) => ResolvedNames {
     const read = this.ledger.namesReader(container);
     return (address) => read(address, this.#now());
   }

@@ -76,11 +76,7 @@ export class Recorder {
    * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
    * address is private and neither the entry nor the zone says `private`. `Ledger.members` takes this function.
    */
-  setsOf(
-    container: string,
-    which: 'sets' | 'shown' = 'sets',
-    decide: Decide = (name) => this.#o.policy.decide(container, name),
-  ): SetsOf {
+  setsOf(container: string, decide: Decide = (name) => this.#o.policy.decide(container, name)): SetsOf {
     const decisions = new Map<string, NameDecision>();
     return (name, address) => {
       const decision = decisions.get(name) ?? decide(name);
@@ -88,7 +84,7 @@ export class Recorder {
       if (!decision.allow) return [];
       // an address entry lets the answer pass, on ports of its own: the name's ports are not opened there
       const rules = { ...this.rules(container, name, decision), covers: () => false };
-      return refusedAnswer(address, rules) === undefined ? (decision[which] ?? []) : [];
+      return refusedAnswer(address, rules) === undefined ? (decision.sets ?? []) : [];
     };
   }
 
@@ -126,16 +122,15 @@ export class Recorder {
   }
 
   /**
-   * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. An answer of
-   * another resolver goes into separate sets, which only serve to report what enforce would deny: the container chooses that
-   * resolver, so that none of its answers may be permitted once the container is enforced, not even for a moment.
+   * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. The container chooses any other
+   * resolver: none of its answers is permitted once the container is enforced, and none counts as permitted before.
    */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
     const resolved = addressesOf(records);
     const evicted = this.#record(container, name, resolved, trusted);
-    const permitted = this.setsOf(container);
-    for (const fact of evicted) this.#hide(fact, permitted);
-    const setsOf = this.setsOf(container, trusted ? 'sets' : 'shown');
+    const setsOf = this.setsOf(container);
+    for (const fact of evicted) this.#hide(fact, setsOf);
+    if (!trusted) return;
     for (const { address, ttl } of resolved)
       for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
   }

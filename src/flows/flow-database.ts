@@ -2,6 +2,7 @@
  * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
  * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a process of its own (flow-process.ts).
  */
+import { OWN_RESOLVER } from '../policy/finding.js';
 import { asBytes, FlowFile, FlowPages, numberOf } from './flow-file.js';
 import type {
   ContainerRun,
@@ -9,6 +10,7 @@ import type {
   FlowGap,
   FlowPage,
   FlowQuery,
+  OwnAddress,
   OwnerRecord,
   SeenFlow,
 } from './flow-record.js';
@@ -195,6 +197,7 @@ export class FlowDatabase {
       starts,
       dropped: Math.max(0, dropped - before),
       seen: this.#pages.seen(owner),
+      own: this.#ownAddresses(owner),
     };
   }
 
@@ -339,6 +342,17 @@ export class FlowDatabase {
     return thinned > (this.#file.fact('since') ?? 0) ? thinned : undefined;
   }
 
+  /** Those that were used last first. */
+  #ownAddresses(owner: string): readonly OwnAddress[] {
+    if (!this.#file.get('SELECT id FROM why WHERE reason = ?', OWN_RESOLVER)) return [];
+    return this.#file
+      .all(`${OWN_ADDRESSES} LIMIT ${MOST_OWN}`, owner, OWN_RESOLVER)
+      .map(([name, address, count, first, last]) => ({
+        ...{ name: String(name), address: String(address) },
+        ...{ count: numberOf(count), first: numberOf(first), last: numberOf(last) },
+      }));
+  }
+
   /** Records before this time, or before the oldest row, are no longer kept. */
   #forgetBefore(time: number | undefined): void {
     const oldest = time ?? Number(this.#file.get('SELECT min(time) FROM flow')?.[0] ?? this.#o.now);
@@ -356,6 +370,9 @@ export class FlowDatabase {
   }
 }
 
+/** A container could make any number of them. */
+const MOST_OWN = 100;
+const OWN_ADDRESSES = `SELECT ${asBytes('d.target, f.address')}, max(1, sum(f.count)), min(f.time), max(f.last) FROM destination d CROSS JOIN flow f ON f.destination = d.id WHERE d.owner = ? AND d.named = 1 AND d.proto <> 'dns' AND f.why IN (SELECT id FROM why WHERE reason = ?) GROUP BY d.target, f.address ORDER BY max(f.last) DESC`;
 const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';

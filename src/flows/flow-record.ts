@@ -1,7 +1,9 @@
+import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
 import type { PassedFlow } from '../kernel/netlink/flow-accounting.js';
 import { keepFairly } from '../lib/current.js';
 import { sourceText } from '../policy/deny-entries.js';
+import { OWN_RESOLVER } from '../policy/finding.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { permitOf } from '../ruleset/policy-evaluator.js';
 
@@ -118,6 +120,17 @@ export interface OwnerRecord {
   /** Records that were lost since then, of all owners together. */
   readonly dropped: number;
   readonly seen: readonly SeenDestination[];
+  /** Addresses that only a resolver of its containers gave for a name; left out: there are none. */
+  readonly own?: readonly OwnAddress[];
+}
+
+/** An address of a name by a resolver that the container has chosen. Times are ms since the epoch. */
+export interface OwnAddress {
+  readonly name: string;
+  readonly address: string;
+  readonly count: number;
+  readonly first: number;
+  readonly last: number;
 }
 
 /** A container, or several of one name. */
@@ -179,16 +192,23 @@ export function findPermit(
   subject: Subject,
   { dst, dport, to = dst, toPort = dport }: PassedFlow,
   proto: string,
-  names: readonly string[],
+  { names, isOwn }: ResolvedNames,
   isHost: boolean,
 ): Permit {
   const hostPort = isHost ? { hostPort: dport } : {};
-  const found = permitOf(subject, { names, address: to, proto, port: toPort, ...hostPort });
+  const found = permitOf(subject, {
+    names: isOwn ? [] : names,
+    address: to,
+    proto,
+    port: toPort,
+    ...hostPort,
+  });
   const [name = null] = names;
   const without = { name, entry: null, list: null, verdict: 'allow' } as const;
   if (found === 'neighbour') return { ...without, reason: FREE_NEIGHBOUR };
   const { mode } = subject.policy;
-  if (!found && mode === 'observe') return { ...without, reason: OBSERVED, verdict: 'would-deny' };
+  if (!found && mode === 'observe')
+    return { ...without, reason: isOwn ? OWN_RESOLVER : OBSERVED, verdict: 'would-deny' };
   if (!found) return { ...without, reason: PASSED_BECAUSE[mode] };
   const { entry, source } = found.entry;
   return {

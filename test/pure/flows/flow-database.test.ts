@@ -12,6 +12,7 @@ import {
   WaitingFlows,
 } from '../../../src/flows/flow-record.js';
 import { glob } from '../../../src/lib/glob.js';
+import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 
 const DAY = 86_400_000;
 const START = 1_800_000_000_000;
@@ -350,6 +351,28 @@ describe('flows on disk', () => {
     expect(db.run('web')).toMatchObject({ name: 'web' });
     expect(db.facts().destinations).toBeLessThanOrEqual(1_000);
     expect(db.owners().length).toBeLessThanOrEqual(500);
+  });
+
+  it('has the addresses that only a resolver of a container gave for a name, whatever the last contact was', () => {
+    const db = database();
+    db.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], START);
+    const own = { verdict: 'would-deny', reason: OWN_RESOLVER } as const;
+    db.write([flow({ ...own, address: '192.0.2.66' }), flow({ ...own, address: '192.0.2.67' })], 0, START);
+    const later = {
+      verdict: 'would-deny',
+      reason: 'no entry',
+      address: '192.0.2.1',
+      time: START + 60_000,
+    } as const;
+    db.write([flow(later), flow({ ...own, owner: 'name:db', address: '192.0.2.68' })], 0, START + 60_000);
+    const times = { count: 1, first: START, last: START, name: 'api.exp.test' };
+    expect(db.record('name:web')?.own).toEqual(
+      expect.arrayContaining([
+        { ...times, address: '192.0.2.66' },
+        { ...times, address: '192.0.2.67' },
+      ]),
+    );
+    expect(db.record('name:web')?.own).toHaveLength(2);
   });
 
   it('marks destinations as known, also those that come later', () => {
