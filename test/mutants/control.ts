@@ -498,4 +498,15 @@ export const CONTROL: readonly Mutant[] = [
       test: 'an address that many parties share is left for a person to decide',
     },
   },
+  {
+    id: 'ask-typed-ahead',
+    what: 'a line that was typed before the request was printed allows it',
+    file: 'src/cli/command.ts',
+    from: 'performance.now() - asked >= readMs',
+    to: 'performance.now() >= asked',
+    killedBy: {
+      file: 'test/pure/cli/ask.test.ts',
+      test: 'asks on a terminal, and decides about what it has printed',
+    },
+  },
 ];
