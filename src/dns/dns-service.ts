@@ -212,6 +212,7 @@ export class DnsService {
   forget(container: string): void {
     this.ledger.forget(container);
     this.#kept.forget(container);
+    this.#upstream.forget(container);
     this.#journal.forget(container);
   }
 

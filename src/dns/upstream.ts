@@ -117,6 +117,11 @@ export class Upstream {
     return link;
   }
 
+  /** The client is gone. */
+  forget(client: string): void {
+    this.#cache.forget(client);
+  }
+
   /** Delete expired answers. `now`: ms, monotonic. */
   purge(now: number): void {
     this.#cache.purge(now);
@@ -263,6 +268,10 @@ class Caches<T> {
       largest.dropOldest();
       sum += largest.bytes;
     }
+  }
+
+  forget(client: string): void {
+    this.#of.delete(client);
   }
 
   purge(now: number): void {
