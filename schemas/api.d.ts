@@ -1465,7 +1465,7 @@ export interface components {
             /** @description the oldest time of which records are kept */
             readonly recordingSince: string;
             readonly recordedUntil: string | null;
-            /** @description times since then in which nothing was recorded */
+            /** @description times since then of which nothing is recorded, or not all is kept */
             readonly gaps: readonly {
                 /** @description RFC 3339, UTC */
                 readonly from: string;

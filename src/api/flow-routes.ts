@@ -102,9 +102,11 @@ async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
     limit: Number(query.limit ?? DEFAULT_LIMIT),
   });
   if (known instanceof RefusedError && page.items.length === 0 && query.cursor === undefined) throw known;
-  const { since: recordingSince, gaps, dropped } = await ctx.flows.facts();
+  const { since: recordingSince, gaps, dropped, thinnedUntil } = await ctx.flows.facts();
   const { recordedUntil } = ctx.flows;
   const text = (ms: number): string => new Date(ms).toISOString();
+  const thinned =
+    thinnedUntil === undefined ? [] : [{ from: recordingSince, to: thinnedUntil, reason: THINNED }];
   return {
     items: page.items,
     next: page.next && `${page.next.time}-${page.next.id}`,
@@ -113,10 +115,12 @@ async function flows(ctx: Context, query: Query): Promise<FlowsBody> {
       : null,
     recordingSince: text(recordingSince),
     recordedUntil: recordedUntil === undefined ? null : text(recordedUntil),
-    gaps: gaps.map(({ from, to, reason }) => ({ from: text(from), to: text(to), reason })),
+    gaps: [...thinned, ...gaps].map(({ from, to, reason }) => ({ from: text(from), to: text(to), reason })),
     dropped,
   };
 }
+
+const THINNED = 'there was no space for all: containers that had more than their share have fewer records';
 
 interface Asked {
   /** The name under which its flows are. */

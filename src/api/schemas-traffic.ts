@@ -164,7 +164,7 @@ export const FlowsSchema = Type.Object(
       description: 'connections that passed until then are in the records; null: none are recorded now',
     }),
     gaps: Type.Array(Type.Object({ from: Time, to: Time, reason: Type.String() }, closed), {
-      description: 'times since then in which nothing was recorded',
+      description: 'times since then of which nothing is recorded, or not all is kept',
     }),
     dropped: Type.Integer({ minimum: 0, description: 'flows that are in no record, of all containers' }),
   },

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { AskBody, AskDecidedBody, AskDecisionBody } from '../api/ask-routes.js';
 import { type ApiClient, ApiError } from '../api/client.js';
 import { counted, parseDuration } from '../lib/units.js';
-import { type Pressed, Prompt } from './ask-prompt.js';
+import { inTurn, type Pressed, Prompt, READ_MS } from './ask-prompt.js';
 import { agrees, answerTo, mustBeAskable, type Registry, type Session } from './command.js';
 import { fail, problemText, wrongUsage } from './failure.js';
 import { withContainer } from './named-containers.js';
@@ -22,7 +22,8 @@ interface AllowOptions {
 export function askCommand(program: Command, registry: Registry): void {
   const ask = registry.add<[], { watch?: true; newest?: true }>(program, {
     usage: 'ask',
-    summary: 'what containers want to reach and a person may decide, the oldest first; allow or deny it',
+    summary:
+      'what containers want to reach and a person may decide, the oldest of each container first; allow or deny it',
     options: [
       ['--watch', 'show requests as they come; on a terminal, decide about each with one key'],
       ['--newest', 'the newest first'],
@@ -63,7 +64,7 @@ export function askCommand(program: Command, registry: Registry): void {
       const oldest = await oldestOf(client, options.container);
       if (!session.out.isJson) session.out.line(`${oldest.id}: ${plain(oldest.container)} ${wish(oldest)}`);
       const isAsked = session.host.canAsk && !options.yes;
-      if (isAsked && !(await agrees(session, 'allow it?'))) return 1;
+      if (isAsked && !(await agrees(session, 'allow it?', READ_MS))) return 1;
       return decideAbout(session, oldest, decision);
     },
   });
@@ -114,7 +115,7 @@ function allowed({ once, for: duration, always }: AllowOptions): Decision {
 async function printAll(session: Session, isNewestFirst: boolean): Promise<number> {
   const { out } = session;
   const oldestFirst = await (await session.client()).asks();
-  const asks = isNewestFirst ? [...oldestFirst].reverse() : oldestFirst;
+  const asks = inTurn(isNewestFirst ? [...oldestFirst].reverse() : oldestFirst);
   const none = 'no request waits: containers ask that have the label drawbridge.ask, or a list with "ask"';
   out.show(asks, () => out.table(HEAD, asks.map(rowOf(out)), none));
   return 0;

@@ -2,7 +2,7 @@
 import type { AskBody } from '../api/ask-routes.js';
 
 /** A key counts for what was on the screen for so long, and after so long without any key: one that is held, or was typed before, does not. */
-const READ_MS = 700;
+export const READ_MS = 700;
 /**
  * A key that comes again within this time repeats, or was one of several: none of them counts. The first repetition of a key that is held
  * can come later than `READ_MS`, by the settings of the keyboard; the next ones follow at 7 a second or faster.
@@ -15,6 +15,17 @@ const MOST_TURNS = 256;
 export interface Pressed {
   readonly key: string;
   readonly ask: AskBody;
+}
+
+/** The first of each container before the second of any: the many of one hide none of another. Otherwise in their order. */
+export function inTurn(asks: readonly AskBody[]): readonly AskBody[] {
+  const taken = new Map<string, number>();
+  const ranked = asks.map((ask) => {
+    const rank = taken.get(ask.containerId) ?? 0;
+    taken.set(ask.containerId, rank + 1);
+    return { ask, rank };
+  });
+  return ranked.sort((a, b) => a.rank - b.rank).map(({ ask }) => ask);
 }
 
 export class Prompt {

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { ApiClient, UnreachableError } from '../api/client.js';
@@ -178,21 +177,29 @@ export async function consents(session: Session, consent: Consent): Promise<bool
 }
 
 /** Asks; without consent nothing is changed, and the terminal shows that. */
-export async function agrees(session: Session, question: string): Promise<boolean> {
-  const answer = await answerTo(session, `${question} [y/N]`);
+export async function agrees(session: Session, question: string, readMs = 0): Promise<boolean> {
+  const answer = await answerTo(session, `${question} [y/N]`, { readMs });
   if (/^y(es)?$/i.test(answer)) return true;
   session.out.note('nothing was changed');
   return false;
 }
 
-/** One line; `atEnd` where the input ends without one. */
-export async function answerTo({ host, out }: Session, question: string, atEnd = ''): Promise<string> {
+/** One line; `atEnd` where the input ends without one. `readMs`: what comes earlier was typed before a person has read the question. */
+export async function answerTo(
+  { host, out }: Session,
+  question: string,
+  { atEnd = '', readMs = 0 }: { readonly atEnd?: string; readonly readMs?: number } = {},
+): Promise<string> {
   const { createInterface } = await import('node:readline/promises');
   const lines = createInterface({ input: host.stdin, terminal: false });
   try {
     out.note(question);
-    const [answer] = await Promise.race([once(lines, 'line'), once(lines, 'close').then(() => [atEnd])]);
-    return String(answer).trim();
+    const asked = performance.now();
+    for await (const line of lines) {
+      if (performance.now() - asked >= readMs) return line.trim();
+      out.note(`that was typed before it could be read. ${question}`);
+    }
+    return atEnd;
   } finally {
     lines.close();
   }

@@ -260,7 +260,7 @@ async function put(
 async function askAgain(session: Session, problems: readonly string[]): Promise<boolean> {
   if (!session.host.isTerminal) return false;
   for (const problem of problems) session.out.note(problem);
-  return !/^n/i.test(await answerTo(session, 'Edit again? [Y/n]', 'n'));
+  return !/^n/i.test(await answerTo(session, 'Edit again? [Y/n]', { atEnd: 'n' }));
 }
 
 /** $VISUAL or $EDITOR may carry arguments ("code --wait"), so a shell reads it. */

@@ -304,14 +304,19 @@ function risky({ file, text }: Text): readonly Problem[] {
   }
   return yaml.place(
     [...found.values()].map(({ entry, pointer, risk, count }) => ({
-      detail: `${entry.canonical} permits ${risk.pattern}, where anyone can receive data: ${risk.reason}${count > 1 ? ` (and ${count - 1} more of the file)` : ''}`,
-      remedy: risk.pattern.startsWith('*.')
-        ? 'write the names of your own there, unless all of them are meant'
-        : 'keep it only where it is needed: an entry cannot be limited to one account of a site',
+      detail: `${entry.canonical} permits ${entry.target.kind === 'address' ? 'addresses of ' : ''}${risk.pattern}, where anyone can receive data: ${risk.reason}${count > 1 ? ` (and ${count - 1} more of the file)` : ''}`,
+      remedy: riskRemedy(entry, risk),
       pointer,
     })),
   );
 }
+
+const riskRemedy = ({ target }: DestEntry, { pattern }: Risk): string =>
+  target.kind === 'address'
+    ? 'write the name that is meant: an entry for a name lets a connection ask for no other one'
+    : pattern.startsWith('*.')
+      ? 'write the names of your own there, unless all of them are meant'
+      : 'keep it only where it is needed: an entry cannot be limited to one account of a site';
 
 /** The `list:` entries of a list file. What does not parse refers to nothing, and is reported elsewhere. */
 function referencesOfList(value: unknown): readonly Reference[] {

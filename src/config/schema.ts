@@ -249,7 +249,10 @@ export const ConfigSchema = Type.Object(
           default: {},
           description: 'zone name to resolvers',
         }),
-        minTtl: duration('5s', 'the shortest time for which an answer is kept'),
+        minTtl: duration(
+          '5s',
+          'the TTL of records in replies, and the shortest time for which an address stays allowed',
+        ),
         maxTtl: duration('1d', 'the longest time for which an answer is kept'),
         grace: duration('1h', 'how long an address stays allowed after its answer has expired'),
       },

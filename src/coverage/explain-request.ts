@@ -9,7 +9,7 @@ import type { DestEntry } from '../policy/entry.js';
 import type { Verdict } from '../policy/finding.js';
 import type { Lockdown, Pause } from '../policy/policy.js';
 import { BROKEN_LABEL } from '../policy/policy.js';
-import { riskOfName } from '../policy/risk.js';
+import { riskOfName, riskOfRange } from '../policy/risk.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import type { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
@@ -70,6 +70,10 @@ export function metadataOf(
 
 /** What is known of those that receive data at a name; null: nothing. */
 export function receivers({ dest: { target } }: Pick<ExplainInput, 'dest'>): string | null {
+  if (target.kind === 'address') {
+    const shared = riskOfRange(target.range);
+    return shared ? `many parties have addresses there: ${shared.reason}` : null;
+  }
   const risk = target.kind === 'name' ? riskOfName(target.name) : undefined;
   if (!risk) return null;
   return risk.hasTenants

@@ -10,7 +10,7 @@ import { type } from './dns-constants.js';
 import { DnsServer, type NamespaceSockets } from './dns-server.js';
 import { Journal } from './journal.js';
 import { KeptReplies } from './kept-replies.js';
-import { type Fact, Ledger, type SetsOf } from './ledger.js';
+import { type Fact, Ledger, type ResolvedNames, type SetsOf } from './ledger.js';
 import type { NameEvent, QueryPolicy } from './names-policy.js';
 import { Passthrough } from './passthrough.js';
 import { PublishedKeys } from './published-keys.js';
@@ -79,7 +79,8 @@ export class DnsService {
     const { now = Date.now, wallClock = Date.now } = deps;
     this.#now = now;
     this.#journal = new Journal({ path: deps.journal, wallAhead: () => wallClock() - now(), log });
-    const { minTtl, maxTtl, grace } = config;
+    const { maxTtl, grace } = config;
+    const ttl = Math.max(1, Math.ceil(config.minTtl));
     const { ledger } = this;
     this.#recorder = new Recorder({
       policy,
@@ -88,7 +89,7 @@ export class DnsService {
       journal: this.#journal,
       sets,
       log,
-      minTtl,
+      minTtl: ttl,
       maxTtl,
       grace,
       now,
@@ -109,6 +110,7 @@ export class DnsService {
       shares,
       isOwn,
       onEvent,
+      learn: (...of) => this.#pipeline.learn(...of),
     });
     this.#kept = new KeptReplies(sets);
     const pipeline = new QueryPipeline({
@@ -119,7 +121,7 @@ export class DnsService {
       resolvers,
       kept: this.#kept,
       log,
-      maxTtl,
+      ttl,
       onEvent,
       ask: (question) => deps.ask?.(question) ?? 'no',
     });
@@ -171,7 +173,7 @@ export class DnsService {
   }
 
   setsOf(container: string, decide?: Decide): SetsOf {
-    return this.#recorder.setsOf(container, 'sets', decide);
+    return this.#recorder.setsOf(container, decide);
   }
 
   /** Addresses that the container may use now because they were returned for this name, or names below it. */
@@ -189,8 +191,8 @@ export class DnsService {
     return this.ledger.namesFor(container, address, this.#now());
   }
 
-  /** Reads `namesFor` also after the container is forgotten. */
-  namesReader(container: string): (address: string) => readonly string[] {
+  /** Reads the names of an address also after the container is forgotten. */
+  namesReader(container: string): (address: string) => ResolvedNames {
     const read = this.ledger.namesReader(container);
     return (address) => read(address, this.#now());
   }
@@ -214,6 +216,7 @@ export class DnsService {
   forget(container: string): void {
     this.ledger.forget(container);
     this.#kept.forget(container);
+    this.#upstream.forget(container);
     this.#journal.forget(container);
   }
 

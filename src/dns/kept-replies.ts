@@ -16,7 +16,7 @@ import type { Received, ReplySpace } from '../kernel/netlink/datagram-socket.js'
 import type { ReplyBasis, Revision } from './client-query.js';
 import type { AddressStamp } from './ledger.js';
 import type { NameEvent } from './names-policy.js';
-import { ownBytes, ttlOffsets } from './wire.js';
+import { ownBytes } from './wire.js';
 
 /** ms. */
 const MAX_AGE = 300_000;
@@ -29,18 +29,11 @@ const WEIGHT = { entry: 700, address: 300 };
 type EnsuredMembers = NonNullable<ReturnType<AnswerSets['repeated']>>;
 
 interface KeptReply {
-  /** With the TTLs that were left at `age`. */
   readonly bytes: Buffer;
-  /** Whole seconds. */
-  age: number;
-  /** Of each TTL in the reply: its place, and its value when the reply was made. */
-  readonly ttls: readonly (readonly [at: number, seconds: number])[];
-  /** ms, monotonic: the TTLs were not shorter then. */
-  readonly madeAt: number;
+  /** ms, monotonic. */
   readonly freshUntil: number;
   /** Wall clock, ms: see Permission. */
   readonly recordedUntil: number;
-  readonly slack: number;
   readonly stamps: readonly AddressStamp[];
   readonly changes: number;
   readonly members: readonly EnsuredMembers[];
@@ -83,19 +76,11 @@ export class KeptReplies {
     if (revision !== basis.revision || message.length > MAX_QUERY || permission.stamps === undefined) return;
     const members = [...permission.members].map(([set, until]) => this.#sets.repeated(set, until));
     if (!members.every((m) => m !== undefined)) return;
-    const ttls = ttlOffsets(bytes).map((at) => [at, bytes.readUInt32BE(at)] as const);
-    // A whole second less than the shortest TTL: the cache had rounded it up.
-    const seconds = Math.min(...ttls.map(([, ttl]) => ttl)) - 1;
-    if (seconds <= 0) return;
     const weight = WEIGHT.entry + bytes.length + permission.stamps.length * WEIGHT.address;
     const kept: KeptReply = {
       bytes: ownBytes(bytes),
-      age: 0,
-      ttls,
-      madeAt: basis.madeAt,
-      freshUntil: Math.min(basis.freshUntil, basis.madeAt + Math.min(seconds * 1000, MAX_AGE)),
+      freshUntil: Math.min(basis.freshUntil, basis.madeAt + MAX_AGE),
       recordedUntil: permission.freshUntil,
-      slack: permission.slack,
       stamps: permission.stamps,
       changes: changesOf(permission.stamps),
       members,
@@ -129,7 +114,8 @@ export class KeptReplies {
       this.#drop(replies, key, kept);
       return undefined;
     }
-    write(kept, query, now, into);
+    kept.bytes.copy(into.bytes, into.at);
+    query.bytes.copy(into.bytes, into.at, query.start, query.start + 2); // its ID
     return kept;
   }
 
@@ -188,12 +174,9 @@ function changesOf(stamps: readonly AddressStamp[]): number {
 }
 
 function isValid(kept: KeptReply, now: QueryTime): boolean {
-  // The TTLs that are sent are rounded up to whole seconds.
-  const excess = (now.monotonic - kept.madeAt) % 1000;
   return (
     now.monotonic < kept.freshUntil &&
     now.wall <= kept.recordedUntil &&
-    excess <= kept.slack &&
     changesOf(kept.stamps) === kept.changes
   );
 }
@@ -206,16 +189,4 @@ function isInKernel(kept: KeptReply, { wall }: QueryTime): boolean {
     // No acknowledgement: the query is answered by all steps, of which one reports it.
     return false;
   }
-}
-
-/** Writes the kept bytes, with the ID of the query and the TTLs that are left. */
-function write(kept: KeptReply, query: Received, now: QueryTime, into: ReplySpace): void {
-  const { bytes, ttls } = kept;
-  const age = Math.floor((now.monotonic - kept.madeAt) / 1000);
-  if (age !== kept.age) {
-    for (const [at, seconds] of ttls) bytes.writeUInt32BE(seconds - age, at);
-    kept.age = age;
-  }
-  bytes.copy(into.bytes, into.at);
-  query.bytes.copy(into.bytes, into.at, query.start, query.start + 2);
 }

@@ -25,6 +25,14 @@ const defaultLimits: LedgerBounds = { perName: 1000, perContainer: 20_000 };
  */
 const IN_KERNEL_MS = 60_000;
 
+/** The names of an address, the longest lasting first. */
+export interface ResolvedNames {
+  /** Those for which Drawbridge's resolver, or one of its upstreams, returned the address; if there is none, those of `isOwn`. */
+  readonly names: readonly string[];
+  /** Only resolvers that the container has chosen returned the address: they can name any address as they like. */
+  readonly isOwn: boolean;
+}
+
 /** The sets for `address` when it was returned for `name`, by the present policy; empty when it is no longer justified. */
 export type SetsOf = (name: string, address: string) => readonly LearnSets[];
 
@@ -32,6 +40,7 @@ interface Validity {
   until: number;
   shownUntil: number;
 }
+const NEVER: Validity = { until: 0, shownUntil: 0 };
 /** What is known of one address of one container. */
 interface AddressFacts {
   readonly names: Set<string>;
@@ -164,17 +173,19 @@ export class Ledger {
 
   /** Names for which this address was returned to the container, the longest lasting first. */
   namesFor(container: string, address: string, now: number): readonly string[] {
-    return this.namesReader(container)(address, now);
+    return this.namesReader(container)(address, now).names;
   }
 
   /** Reads these names also after the container is forgotten: its connections are reported later. */
-  namesReader(container: string): (address: string, now: number) => readonly string[] {
+  namesReader(container: string): (address: string, now: number) => ResolvedNames {
     const resolved = this.#containers.get(container);
     return (address, now) => {
-      const shown = (name: string): number => resolved?.names.get(name)?.get(address)?.shownUntil ?? 0;
-      return [...(resolved?.addresses.get(address)?.names ?? [])]
-        .filter((n) => shown(n) > now)
-        .sort((a, b) => shown(b) - shown(a));
+      const of = (name: string): Validity => resolved?.names.get(name)?.get(address) ?? NEVER;
+      const names = [...(resolved?.addresses.get(address)?.names ?? [])]
+        .filter((name) => of(name).shownUntil > now)
+        .sort((a, b) => of(b).shownUntil - of(a).shownUntil);
+      const trusted = names.filter((name) => of(name).until > now);
+      return trusted.length > 0 ? { names: trusted, isOwn: false } : { names, isOwn: names.length > 0 };
     };
   }
 

@@ -32,8 +32,6 @@ export interface NameDecision {
   readonly entries: readonly PolicyEntry[];
   /** The sets that take the addresses of the answer; empty when the name is denied. */
   readonly sets: readonly LearnSets[];
-  /** For an observed container: sets for addresses from other resolvers. They permit nothing once the container is enforced. */
-  readonly shown?: readonly LearnSets[];
   /** The entry has the flag `private`: answers in private address space are permitted. */
   readonly allowPrivate: boolean;
 }
@@ -256,10 +254,7 @@ export class NamesPolicy {
     return {
       allow: true,
       entries,
-      sets: keys.map((key) => this.#sets(member, key, 'learned')),
-      ...(member.policy.mode === 'observe'
-        ? { shown: keys.map((key) => this.#sets(member, key, 'shown')) }
-        : {}),
+      sets: keys.map((key) => this.#sets(member, key)),
       allowPrivate: entries.some((e) => e.entry.flags.includes('private')),
     };
   }
@@ -330,8 +325,8 @@ export class NamesPolicy {
     this.#resolvers.refresh(containers);
   }
 
-  #sets(member: Subject, key: string, kind: 'learned' | 'shown'): LearnSets {
-    const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, kind);
+  #sets(member: Subject, key: string): LearnSets {
+    const set = (family: 4 | 6): string => classSet(this.#o.prefix, member.id, key, family, 'learned');
     return { v4: set(4), v6: set(6) };
   }
 }

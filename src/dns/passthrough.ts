@@ -1,5 +1,6 @@
 /** Queries of containers that are not enforced: no name is denied, would-be denials are reported, answers are recorded. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { OriginalDestination } from '../kernel/netlink/conntrack.js';
 import { parseServer, type Server } from '../lib/dns-server-address.js';
 import { hitText } from '../policy/threat.js';
@@ -31,8 +32,13 @@ export interface PassthroughOptions {
   /** The limits of each client for upstream queries. */
   readonly shares: ClientLimits;
   isOwn(address: string, port: number): boolean;
+  /** Records the addresses that Drawbridge's resolver has for a name that is permitted. */
+  learn(container: string, name: string, type: number): Promise<void>;
   onEvent(event: NameEvent): void;
 }
+
+/** An answer of another resolver waits for ours for so long. */
+const LEARN_MS = 300;
 
 export class Passthrough {
   readonly #o: PassthroughOptions;
@@ -159,9 +165,20 @@ export class Passthrough {
     query: Query | undefined,
     to: Server,
   ): Promise<Buffer | undefined> {
+    const isTrusted = this.#o.resolvers.isTrusted(to.address, to.port);
+    const learned = isTrusted || query === undefined ? undefined : this.#learnOurs(container, query);
     const answer = await relay(to, request.message, request.transport);
     if (answer === undefined || query === undefined) return answer;
-    return this.#checked(request, container, query, answer, this.#o.resolvers.isTrusted(to.address, to.port));
+    await learned;
+    return this.#checked(request, container, query, answer, isTrusted);
+  }
+
+  /** Enforced, the container would get the addresses that our resolver gives for a permitted name: those count as permitted. */
+  async #learnOurs(container: string, { name, type: asked }: Query): Promise<void> {
+    const { policy, learn } = this.#o;
+    if (policy.mode(container) !== 'observe' || !isPlainName(name)) return;
+    if ((asked !== type.A && asked !== type.AAAA) || !policy.decide(container, name).allow) return;
+    await Promise.race([learn(container, name, asked), sleep(LEARN_MS, undefined, { ref: false })]);
   }
 
   #learn(container: string, query: Query, bytes: Buffer, trusted: boolean): void {

@@ -35,8 +35,11 @@ export interface QueryPipelineOptions {
   readonly resolvers: Pick<Resolvers, 'revision'>;
   readonly kept: KeptReplies;
   readonly log: Logger;
-  /** Longest TTL in replies to clients, seconds. */
-  readonly maxTtl: number;
+  /**
+   * The TTL of each record in replies to clients, seconds. What is left of the TTL of an upstream's answer would tell when another client of
+   * that upstream has asked for the name.
+   */
+  readonly ttl: number;
   onEvent(event: NameEvent): void;
   /** Asks a person about a name that no entry permits. Left out: it is denied at once. */
   ask?(question: NameQuestion): AskedName;
@@ -255,8 +258,8 @@ export class QueryPipeline {
     return {
       rcode: answer.rcode,
       authentic: answer.authentic && untouched,
-      answers: records.map((r) => ({ ...r, ttl: Math.min(r.ttl, this.#o.maxTtl) })),
-      authorities: answer.authorities,
+      answers: records.map((r) => ({ ...r, ttl: this.#o.ttl })),
+      authorities: answer.authorities.map((r) => ({ ...r, ttl: this.#o.ttl })),
       basis: event && { revision, madeAt, freshUntil, permission, event },
     };
   }

@@ -42,18 +42,13 @@ export interface Permission {
   readonly members: Members;
   /** One for each address; undefined when there was no room for all of them. */
   readonly stamps: readonly AddressStamp[] | undefined;
-  /**
-   * Until then (ms, by the clock `now`) the answer with its remaining TTLs needs no longer record, unless it is sent with TTLs that
-   * are too long by more than `slack` ms.
-   */
+  /** Until then (ms, by the clock `now`) the answer needs no longer record. */
   readonly freshUntil: number;
-  readonly slack: number;
 }
 const NO_ADDRESSES: Permission = {
   members: new Map(),
   stamps: [],
   freshUntil: Number.POSITIVE_INFINITY,
-  slack: Number.POSITIVE_INFINITY,
 };
 
 /** Distinct addresses of an answer, each with its shortest TTL. */
@@ -81,11 +76,7 @@ export class Recorder {
    * The sets that a resolved address belongs to under the current policy; none when the name is no longer allowed, or the
    * address is private and neither the entry nor the zone says `private`. `Ledger.members` takes this function.
    */
-  setsOf(
-    container: string,
-    which: 'sets' | 'shown' = 'sets',
-    decide: Decide = (name) => this.#o.policy.decide(container, name),
-  ): SetsOf {
+  setsOf(container: string, decide: Decide = (name) => this.#o.policy.decide(container, name)): SetsOf {
     const decisions = new Map<string, NameDecision>();
     return (name, address) => {
       const decision = decisions.get(name) ?? decide(name);
@@ -93,7 +84,7 @@ export class Recorder {
       if (!decision.allow) return [];
       // an address entry lets the answer pass, on ports of its own: the name's ports are not opened there
       const rules = { ...this.rules(container, name, decision), covers: () => false };
-      return refusedAnswer(address, rules) === undefined ? (decision[which] ?? []) : [];
+      return refusedAnswer(address, rules) === undefined ? (decision.sets ?? []) : [];
     };
   }
 
@@ -121,34 +112,25 @@ export class Recorder {
     const members = this.#membersOf(container, addresses, setsOf);
     // The requests to the kernel are sent in this order: at no time does it have more addresses of a name than the ledger.
     await Promise.all([...evicted.map((fact) => this.#withdraw(fact, setsOf)), this.#insert(members)]);
-    return { members, stamps, ...this.#recordedUntil(resolved, began) };
+    return { members, stamps, freshUntil: this.#recordedUntil(resolved, began) };
   }
 
-  /** Until when a later answer with the same records would be recorded with the same end. */
-  #recordedUntil(resolved: readonly Resolved[], began: number): Pick<Permission, 'freshUntil' | 'slack'> {
-    const { minTtl, maxTtl, grace } = this.#o;
-    const ends = resolved.map(({ ttl }) => {
-      const end = this.#until(ttl, began);
-      const valid = (Math.min(Math.max(ttl, minTtl), maxTtl) + grace) * 1000;
-      return { fresh: end - (minTtl + grace) * 1000, slack: end - began - valid };
-    });
-    return {
-      freshUntil: Math.min(...ends.map((e) => e.fresh)),
-      slack: Math.min(...ends.map((e) => e.slack)),
-    };
+  /** Until when the addresses are permitted for longer than a reply that is sent then says (query-pipeline.ts). */
+  #recordedUntil(resolved: readonly Resolved[], began: number): number {
+    const { minTtl, grace } = this.#o;
+    return Math.min(...resolved.map(({ ttl }) => this.#until(ttl, began) - (minTtl + grace) * 1000));
   }
 
   /**
-   * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. An answer of
-   * another resolver goes into separate sets, which only serve to report what enforce would deny: the container chooses that
-   * resolver, so that none of its answers may be permitted once the container is enforced, not even for a moment.
+   * An observed container's answer: recorded for names, and for later if it came from one of our upstreams. The container chooses any other
+   * resolver: none of its answers is permitted once the container is enforced, and none counts as permitted before.
    */
   observe(container: string, name: string, records: readonly ResourceRecord[], trusted: boolean): void {
     const resolved = addressesOf(records);
     const evicted = this.#record(container, name, resolved, trusted);
-    const permitted = this.setsOf(container);
-    for (const fact of evicted) this.#hide(fact, permitted);
-    const setsOf = this.setsOf(container, trusted ? 'sets' : 'shown');
+    const setsOf = this.setsOf(container);
+    for (const fact of evicted) this.#hide(fact, setsOf);
+    if (!trusted) return;
     for (const { address, ttl } of resolved)
       for (const sets of setsOf(name, address)) this.#show(setFor(sets, address), address, ttl);
   }

@@ -1,4 +1,7 @@
-/** Resolution: cache, collapse of equal questions, servers by zone, and CNAME chains that an upstream leaves open. */
+/**
+ * Resolution: cache, collapse of equal questions, servers by zone, and CNAME chains that an upstream leaves open. Each client has a cache of its
+ * own: neither the time of an answer nor what is left of its TTL tells what another client has asked Drawbridge.
+ */
 
 import type { Server } from '../lib/dns-server-address.js';
 import { type Chain, followChain, maxChain } from './answer-filter.js';
@@ -42,13 +45,13 @@ const maxInFlight = 2000;
 
 export class Upstream {
   readonly #options: UpstreamOptions;
-  readonly #cache: Cache<Kept>;
+  readonly #cache: Caches<Kept>;
   readonly #asked = new UpstreamServers();
   readonly #inFlight = new Map<string, Promise<Link>>();
 
   constructor(options: UpstreamOptions) {
     this.#options = options;
-    this.#cache = new Cache(options.cacheBytes ?? 32 * 1024 * 1024);
+    this.#cache = new Caches(options.cacheBytes ?? 32 * 1024 * 1024);
   }
 
   /**
@@ -78,9 +81,10 @@ export class Upstream {
   #link(q: Question, asked: string, client: string): Promise<Link> {
     const route = this.#route(q.name, asked);
     const key = keyOf(q, route);
-    const kept = this.#cache.get(key, performance.now());
+    const kept = this.#cache.get(client, key, performance.now());
     if (kept !== undefined) return Promise.resolve(aged(kept, performance.now()));
-    const running = this.#inFlight.get(key);
+    const asking = `${client} ${key}`;
+    const running = this.#inFlight.get(asking);
     if (running !== undefined) return running;
     if (this.#inFlight.size >= maxInFlight) {
       return Promise.reject(new NoAnswerError(`${maxInFlight} questions are waiting for upstreams already`));
@@ -88,11 +92,11 @@ export class Upstream {
     const { shares } = this.#options;
     if (!shares.enter(client, performance.now()))
       return Promise.reject(new NoAnswerError('upstream query limit of this container reached'));
-    const started = this.#fetch(q, route.servers, key).finally(() => {
+    const started = this.#fetch(q, route.servers, client, key).finally(() => {
       shares.leave(client);
-      this.#inFlight.delete(key);
+      this.#inFlight.delete(asking);
     });
-    this.#inFlight.set(key, started);
+    this.#inFlight.set(asking, started);
     return started;
   }
 
@@ -104,12 +108,18 @@ export class Upstream {
     return first.zone === route.zone ? route : first;
   }
 
-  async #fetch(q: Question, servers: readonly Server[], key: string): Promise<Link> {
+  async #fetch(q: Question, servers: readonly Server[], client: string, key: string): Promise<Link> {
     const message = await this.#asked.ask(servers, q);
     const now = performance.now();
     const link = linkOf(message, q, now, this.#options.maxTtl);
-    if (link.freshUntil > now) this.#cache.set(key, { link, at: now }, link.freshUntil, weight(link, key));
+    if (link.freshUntil > now)
+      this.#cache.set(client, key, { link, at: now }, link.freshUntil, weight(link, key));
     return link;
+  }
+
+  /** The client is gone. */
+  forget(client: string): void {
+    this.#cache.forget(client);
   }
 
   /** Delete expired answers. `now`: ms, monotonic. */
@@ -208,10 +218,14 @@ export class Cache<T> {
     if (bytes > this.#maxBytes) return;
     this.#entries.set(key, { value, expires, bytes });
     this.#bytes += bytes;
+    while (this.#bytes > this.#maxBytes) this.dropOldest();
+  }
+
+  dropOldest(): void {
     for (const [oldest, entry] of this.#entries) {
-      if (this.#bytes <= this.#maxBytes) break;
       this.#entries.delete(oldest);
       this.#bytes -= entry.bytes;
+      return;
     }
   }
 
@@ -226,5 +240,44 @@ export class Cache<T> {
 
   get bytes(): number {
     return this.#bytes;
+  }
+}
+
+/** A cache for each client. When all together are too large, the largest gives way: no client makes answers of another go. */
+class Caches<T> {
+  readonly #of = new Map<string, Cache<T>>();
+  readonly #maxBytes: number;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get(client: string, key: string, now: number): T | undefined {
+    return this.#of.get(client)?.get(key, now);
+  }
+
+  set(client: string, key: string, value: T, expires: number, bytes: number): void {
+    const own = this.#of.get(client) ?? new Cache<T>(this.#maxBytes);
+    this.#of.set(client, own);
+    own.set(key, value, expires, bytes);
+    const all = [...this.#of.values()];
+    let sum = all.reduce((total, cache) => total + cache.bytes, 0);
+    while (sum > this.#maxBytes) {
+      const largest = all.reduce((most, cache) => (cache.bytes > most.bytes ? cache : most), own);
+      sum -= largest.bytes;
+      largest.dropOldest();
+      sum += largest.bytes;
+    }
+  }
+
+  forget(client: string): void {
+    this.#of.delete(client);
+  }
+
+  purge(now: number): void {
+    for (const [client, cache] of this.#of) {
+      cache.purge(now);
+      if (cache.bytes === 0) this.#of.delete(client);
+    }
   }
 }

@@ -343,19 +343,6 @@ export function decodeMessage(msg: Buffer): Message {
   return cursor.edns === undefined ? base : { ...base, edns: cursor.edns };
 }
 
-/** Where in a message that this module has encoded the TTLs of its records are; OPT has none. */
-export function ttlOffsets(msg: Buffer): readonly number[] {
-  const offsets: number[] = [];
-  let at = headerBytes;
-  for (let i = msg.readUInt16BE(4); i > 0; i--) at = readName(msg, at).next + 4;
-  for (let i = msg.readUInt16BE(6) + msg.readUInt16BE(8) + msg.readUInt16BE(10); i > 0; i--) {
-    at = readName(msg, at).next;
-    if (msg.readUInt16BE(at) !== type.OPT) offsets.push(at + 4);
-    at += 10 + msg.readUInt16BE(at + 8);
-  }
-  return offsets;
-}
-
 /** Canonical text of an A or AAAA record; undefined: another type, or rdata of a wrong length. */
 export function recordAddress(record: ResourceRecord): string | undefined {
   const { data } = record;

@@ -6,7 +6,7 @@ import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.j
 import { type Current, putNewest, Signal } from '../lib/current.js';
 import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText } from '../policy/deny-entries.js';
-import type { Verdict } from '../policy/finding.js';
+import { OWN_RESOLVER, type Verdict } from '../policy/finding.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -75,7 +75,7 @@ export interface DenialsParts {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly names: Pick<NamesPolicy, 'containerAt' | 'searchDomains'>;
   readonly changes: HeldParts['changes'];
-  readonly dns: Pick<DnsService, 'namesFor'>;
+  readonly dns: Pick<DnsService, 'namesReader'>;
   readonly threats: ThreatLook;
   readonly recording: Pick<Recording, 'retain'> & {
     readonly refused: Pick<Copies, 'arrived'>;
@@ -172,8 +172,10 @@ export class Denials implements Disposable {
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
     if (!p.elsewhere && OF_OWN_RULES.includes(word)) this.#o.recording.tallies.copied(container, now);
-    const name = this.#o.dns.namesFor(container, address)[0] ?? null;
-    const late = word === 'deny' && p.isLater && name !== null ? LATE : undefined;
+    const { names, isOwn } = this.#o.dns.namesReader(container)(address);
+    const [name = null] = names;
+    const isResolved = name !== null && !isOwn;
+    const late = word === 'deny' && p.isLater && isResolved ? LATE : undefined;
     const denial = this.#deniedBy(word, p, subject);
     const hit = this.#hit(word, address, isIn);
     const limit = limitReason(word, subject);
@@ -190,6 +192,7 @@ export class Denials implements Disposable {
         (denial &&
           (word === 'would' ? `${denialText(denial)}; observed, so it passed` : denialText(denial))) ??
         late ??
+        (word === 'would' && isOwn ? OWN_RESOLVER : undefined) ??
         reasonOf(word, hit, isIn),
       ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
       ...(word === 'would' || (word === 'seen' && !isIn) ? { hasPassed: true } : {}),
@@ -197,7 +200,7 @@ export class Denials implements Disposable {
     const tell = (told: DenialEvent): void => {
       if (word === 'threat') this.totals.threat++;
       else if (told.verdict === 'deny')
-        this.totals[limit ? 'limit' : late ? 'other' : name === null ? 'address' : 'port']++;
+        this.totals[limit ? 'limit' : late ? 'other' : isResolved ? 'port' : 'address']++;
       this.#add(told);
     };
     if (limit !== undefined || !this.#held.take(event, tell)) tell(event);

@@ -16,7 +16,7 @@ const secondsLeft = (until: number, now: number): number => Math.max(1, Math.cei
 
 /** Learned sets of one member. */
 const learnedSets = ({ input }: AppliedState, member: Subject): readonly SetDesired[] =>
-  partsOf(member, input.shape).sets.filter((set) => set.timed && !set.isShown);
+  partsOf(member, input.shape).sets.filter((set) => set.timed);
 
 /** Fill learned sets that were created again from the ledger. */
 export async function refillSets(

@@ -2,6 +2,7 @@
  * Flows on disk, in SQLite (libsql). A row of `destination` is what one container, by name, does at one destination with one verdict; it
  * stays. A row of `flow` is one minute of it at one address; those go by age and size. Runs in a process of its own (flow-process.ts).
  */
+import { OWN_RESOLVER } from '../policy/finding.js';
 import { asBytes, FlowFile, FlowPages, numberOf } from './flow-file.js';
 import type {
   ContainerRun,
@@ -9,10 +10,11 @@ import type {
   FlowGap,
   FlowPage,
   FlowQuery,
+  OwnAddress,
   OwnerRecord,
   SeenFlow,
 } from './flow-record.js';
-import { ANY_PORT, FlowWriter } from './flow-writer.js';
+import { ANY_PORT, FlowShares, FlowWriter } from './flow-writer.js';
 
 export interface DatabaseOptions {
   readonly file: string;
@@ -23,8 +25,10 @@ export interface DatabaseOptions {
   readonly now: number;
   /** The service has just started: it has recorded nothing since the last write. */
   readonly isStart: boolean;
-  /** Default MOST_DESTINATIONS. */
+  /** Default MOST_DESTINATIONS, MOST_STARTS and MOST_OWNERS. */
   readonly mostDestinations?: number;
+  readonly mostStarts?: number;
+  readonly mostOwners?: number;
 }
 /** What was written. */
 export interface Written {
@@ -69,6 +73,7 @@ export class FlowDatabase {
   readonly #pages: FlowPages;
   readonly #o: DatabaseOptions;
   readonly #writer: FlowWriter;
+  readonly #shares: FlowShares;
   /** `now` of the last call of `prune`. */
   #prunedAt: number;
 
@@ -78,6 +83,7 @@ export class FlowDatabase {
     this.#file = new FlowFile(options.file);
     this.#pages = new FlowPages(this.#file);
     this.#writer = new FlowWriter(this.#file);
+    this.#shares = new FlowShares(this.#file, STEP_ROWS);
     const { now, isStart } = options;
     this.#prunedAt = now;
     if (this.#file.fact('since') === undefined) this.#file.setFact('since', now);
@@ -153,13 +159,10 @@ export class FlowDatabase {
         );
       }
       this.#file.run('DELETE FROM start WHERE last < ?', earlier - this.#startKeepMs);
-      this.#file.run(
-        `DELETE FROM start WHERE container IN (SELECT container FROM start ORDER BY last DESC LIMIT -1 OFFSET ${MOST_STARTS})`,
-      );
+      const { mostStarts = MOST_STARTS, mostOwners = MOST_OWNERS } = this.#o;
+      this.#shares.bound({ table: 'start', key: 'container', time: 'last' }, mostStarts, now);
       this.#file.run('DELETE FROM run WHERE container NOT IN (SELECT container FROM start)');
-      this.#file.run(
-        `DELETE FROM owner WHERE name IN (SELECT name FROM owner ORDER BY since DESC LIMIT -1 OFFSET ${MOST_OWNERS})`,
-      );
+      this.#shares.bound({ table: 'owner', key: 'name', time: 'since' }, mostOwners, now);
     });
   }
 
@@ -194,6 +197,7 @@ export class FlowDatabase {
       starts,
       dropped: Math.max(0, dropped - before),
       seen: this.#pages.seen(owner),
+      own: this.#ownAddresses(owner),
     };
   }
 
@@ -214,6 +218,7 @@ export class FlowDatabase {
         }))
         .filter(({ from, to }) => from < to),
       dropped: this.#file.fact('dropped') ?? 0,
+      thinnedUntil: this.#thinnedUntil(),
       rows: count('SELECT count(*) FROM flow'),
       destinations: count('SELECT count(*) FROM destination'),
       bytes: this.#file.bytes,
@@ -267,16 +272,15 @@ export class FlowDatabase {
         `DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE time < ? ORDER BY time LIMIT ${STEP_ROWS})`,
         oldest,
       );
-      const isTooLarge = this.#file.bytes > this.#o.maxSizeBytes;
-      const tooMany = isTooLarge
-        ? this.#file.run(
-            `DELETE FROM flow WHERE id IN (SELECT id FROM flow ORDER BY time LIMIT ${STEP_ROWS})`,
-          )
-        : 0;
-      const areTooMany = this.#forget();
-      this.#forgetBefore(tooMany > 0 ? undefined : oldest);
+      const thinned = this.#shares.thin(this.#o.maxSizeBytes, now);
+      if (thinned > 0) this.#file.setFact('thinned', Math.max(thinned, this.#file.fact('thinned') ?? 0));
+      const { mostDestinations = MOST_DESTINATIONS } = this.#o;
+      const forgotten = this.#shares.forget(mostDestinations, now);
+      if (forgotten > 0) this.#drop(forgotten);
+      if (forgotten > 0) this.#writer.forget();
+      this.#forgetBefore(thinned > 0 ? undefined : oldest);
       this.#file.shrink();
-      return tooOld === STEP_ROWS || tooMany === STEP_ROWS || areTooMany;
+      return tooOld === STEP_ROWS || thinned > 0 || forgotten === STEP_ROWS;
     });
   }
 
@@ -332,22 +336,21 @@ export class FlowDatabase {
     }
   }
 
-  /**
-   * When there are too many destinations, some of the owner that has the most go, the oldest contact first: no container makes those of others
-   * go. They count as lost records. Returns whether there are still too many.
-   */
-  #forget(): boolean {
-    const { mostDestinations = MOST_DESTINATIONS } = this.#o;
-    const many = Number(this.#file.get('SELECT count(*) FROM destination')?.[0]) - mostDestinations;
-    if (many <= 0) return false;
-    const [owner = null, most] = this.#file.get(LARGEST) ?? [];
-    const some = Math.min(many, STEP_ROWS, Math.ceil(numberOf(most) / 10));
-    const oldest = `SELECT id FROM destination WHERE owner = ? ORDER BY last LIMIT ${some}`;
-    this.#writer.forget();
-    this.#file.run(`DELETE FROM flow WHERE destination IN (${oldest})`, owner);
-    this.#file.run(`DELETE FROM destination WHERE id IN (${oldest})`, owner);
-    this.#drop(some);
-    return some < many;
+  /** Rows of owners that had more than their share were deleted until then; undefined: all of the record is older. */
+  #thinnedUntil(): number | undefined {
+    const thinned = this.#file.fact('thinned') ?? 0;
+    return thinned > (this.#file.fact('since') ?? 0) ? thinned : undefined;
+  }
+
+  /** Those that were used last first. */
+  #ownAddresses(owner: string): readonly OwnAddress[] {
+    if (!this.#file.get('SELECT id FROM why WHERE reason = ?', OWN_RESOLVER)) return [];
+    return this.#file
+      .all(`${OWN_ADDRESSES} LIMIT ${MOST_OWN}`, owner, OWN_RESOLVER)
+      .map(([name, address, count, first, last]) => ({
+        ...{ name: String(name), address: String(address) },
+        ...{ count: numberOf(count), first: numberOf(first), last: numberOf(last) },
+      }));
   }
 
   /** Records before this time, or before the oldest row, are no longer kept. */
@@ -367,8 +370,9 @@ export class FlowDatabase {
   }
 }
 
-/** By the index of owners alone. */
-const LARGEST = `SELECT ${asBytes('owner')}, count(*) FROM destination GROUP BY owner ORDER BY 2 DESC LIMIT 1`;
+/** A container could make any number of them. */
+const MOST_OWN = 100;
+const OWN_ADDRESSES = `SELECT ${asBytes('d.target, f.address')}, max(1, sum(f.count)), min(f.time), max(f.last) FROM destination d CROSS JOIN flow f ON f.destination = d.id WHERE d.owner = ? AND d.named = 1 AND d.proto <> 'dns' AND f.why IN (SELECT id FROM why WHERE reason = ?) GROUP BY d.target, f.address ORDER BY max(f.last) DESC`;
 const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';

@@ -1,6 +1,9 @@
+import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
 import type { PassedFlow } from '../kernel/netlink/flow-accounting.js';
+import { keepFairly } from '../lib/current.js';
 import { sourceText } from '../policy/deny-entries.js';
+import { OWN_RESOLVER } from '../policy/finding.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { permitOf } from '../ruleset/policy-evaluator.js';
 
@@ -19,6 +22,64 @@ export interface SeenFlow extends Contact {
   /** Connections, or queries for a name. 0: they are counted by another record. */
   readonly count: number;
 }
+
+/** A SeenFlow that is still being added to. */
+export type WaitingFlow = { -readonly [K in keyof SeenFlow]: SeenFlow[K] } & { last: number };
+
+/** Flows that are to be written, those with the same ends added up. The many of one container and kind push out none of another. */
+export class WaitingFlows {
+  readonly #most: number;
+  readonly #flows = new Map<string, WaitingFlow>();
+  readonly #lanes = new Map<string, number>();
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Returns the number of connections that have no place any more. */
+  add(flow: SeenFlow): number {
+    const { id, verdict, proto, address, port, name, reason, last = flow.time } = flow;
+    const key = `${id} ${verdict} ${proto} ${address} ${port} ${name} ${reason}`;
+    const known = this.#flows.get(key);
+    if (!known) return this.#put(key, { ...flow, last });
+    known.last = Math.max(known.last, last);
+    known.packets += flow.packets;
+    known.bytes += flow.bytes;
+    known.count += flow.count;
+    return 0;
+  }
+
+  takeAll(): readonly WaitingFlow[] {
+    const all = [...this.#flows.values()];
+    this.#flows.clear();
+    this.#lanes.clear();
+    return all;
+  }
+
+  #put(key: string, flow: WaitingFlow): number {
+    const own = this.#lanes.get(laneOf(flow)) ?? 0;
+    const isFull = this.#flows.size >= this.#most;
+    if (isFull && own >= Math.max(...this.#lanes.values())) return Math.max(1, flow.count);
+    const lost = isFull ? this.#makeRoom() : 0;
+    this.#flows.set(key, flow);
+    this.#lanes.set(laneOf(flow), (this.#lanes.get(laneOf(flow)) ?? 0) + 1);
+    return lost;
+  }
+
+  /** Some of those that have the most go for one that has less. */
+  #makeRoom(): number {
+    const all = [...this.#flows];
+    const kept = keepFairly(all, ([, flow]) => laneOf(flow), this.#most * ROOM);
+    this.takeAll();
+    for (const [key, flow] of kept) this.#put(key, flow);
+    const sum = (of: readonly (readonly [string, WaitingFlow])[]): number =>
+      of.reduce((total, [, { count }]) => total + Math.max(1, count), 0);
+    return sum(all) - sum(kept);
+  }
+}
+/** So that there is room for more than the next one. */
+const ROOM = 0.95;
+const laneOf = ({ id, verdict, proto }: SeenFlow): string => `${id} ${verdict} ${proto === 'dns'}`;
 
 /** The connections of one container to one destination within one minute. */
 export interface FlowRecord extends Contact {
@@ -59,6 +120,17 @@ export interface OwnerRecord {
   /** Records that were lost since then, of all owners together. */
   readonly dropped: number;
   readonly seen: readonly SeenDestination[];
+  /** Addresses that only a resolver of its containers gave for a name; left out: there are none. */
+  readonly own?: readonly OwnAddress[];
+}
+
+/** An address of a name by a resolver that the container has chosen. Times are ms since the epoch. */
+export interface OwnAddress {
+  readonly name: string;
+  readonly address: string;
+  readonly count: number;
+  readonly first: number;
+  readonly last: number;
 }
 
 /** A container, or several of one name. */
@@ -106,6 +178,8 @@ export interface FlowFacts {
   readonly gaps: readonly FlowGap[];
   /** Flows that are in no record, and destinations that were forgotten because there were too many. */
   readonly dropped: number;
+  /** Until then the owners with the most have lost rows for space, while the others kept theirs; undefined: none has. */
+  readonly thinnedUntil: number | undefined;
   readonly rows: number;
   readonly destinations: number;
   readonly bytes: number;
@@ -118,16 +192,23 @@ export function findPermit(
   subject: Subject,
   { dst, dport, to = dst, toPort = dport }: PassedFlow,
   proto: string,
-  names: readonly string[],
+  { names, isOwn }: ResolvedNames,
   isHost: boolean,
 ): Permit {
   const hostPort = isHost ? { hostPort: dport } : {};
-  const found = permitOf(subject, { names, address: to, proto, port: toPort, ...hostPort });
+  const found = permitOf(subject, {
+    names: isOwn ? [] : names,
+    address: to,
+    proto,
+    port: toPort,
+    ...hostPort,
+  });
   const [name = null] = names;
   const without = { name, entry: null, list: null, verdict: 'allow' } as const;
   if (found === 'neighbour') return { ...without, reason: FREE_NEIGHBOUR };
   const { mode } = subject.policy;
-  if (!found && mode === 'observe') return { ...without, reason: OBSERVED, verdict: 'would-deny' };
+  if (!found && mode === 'observe')
+    return { ...without, reason: isOwn ? OWN_RESOLVER : OBSERVED, verdict: 'would-deny' };
   if (!found) return { ...without, reason: PASSED_BECAUSE[mode] };
   const { entry, source } = found.entry;
   return {

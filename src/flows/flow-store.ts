@@ -9,14 +9,16 @@ import { detailOf, refuse } from '../lib/problem.js';
 import { EndedError, startChild, ThreadClient } from '../lib/thread.js';
 import type { KnownMark, StartedContainer } from './flow-database.js';
 import type { FlowJobs } from './flow-process.js';
-import type {
-  ContainerRun,
-  FlowFacts,
-  FlowGap,
-  FlowPage,
-  FlowQuery,
-  OwnerRecord,
-  SeenFlow,
+import {
+  type ContainerRun,
+  type FlowFacts,
+  type FlowGap,
+  type FlowPage,
+  type FlowQuery,
+  type OwnerRecord,
+  type SeenFlow,
+  type WaitingFlow,
+  WaitingFlows,
 } from './flow-record.js';
 
 export interface FlowStoreOptions {
@@ -56,9 +58,6 @@ const isEnd = (e: unknown): boolean =>
 const isOwnEnd = (e: unknown): boolean =>
   e instanceof EndedError && e.how === 'end' && !/SIGKILL/.test(e.message);
 
-/** A SeenFlow that is still being added to. */
-type Waiting = { -readonly [K in keyof SeenFlow]: SeenFlow[K] } & { last: number };
-
 /**
  * Flows of all containers, on disk in a process of its own: packets and queries never wait for it, and its end ends nothing else. What cannot be
  * written is counted. A file that is damaged is replaced by a new one as soon as the damage is met.
@@ -70,7 +69,7 @@ export class FlowStore implements AsyncDisposable {
   /** The file was replaced: nothing is in it. */
   readonly begunAgain = new Signal();
   readonly #process: ThreadClient<FlowJobs>;
-  #waiting = new Map<string, Waiting>();
+  readonly #waiting = new WaitingFlows(MOST_WAITING);
   #starts: StartedContainer[] = [];
   /** Lost, and not yet counted on disk. */
   #lost = 0;
@@ -120,16 +119,8 @@ export class FlowStore implements AsyncDisposable {
   }
 
   add(flow: SeenFlow): void {
-    const { id, verdict, proto, address, port, name, reason } = flow;
-    const key = `${id} ${verdict} ${proto} ${address} ${port} ${name} ${reason}`;
-    const known = this.#waiting.get(key);
-    if (known) {
-      known.last = Math.max(known.last, flow.last ?? flow.time);
-      known.packets += flow.packets;
-      known.bytes += flow.bytes;
-      known.count += flow.count;
-    } else if (this.#waiting.size >= MOST_WAITING) this.lose(Math.max(1, flow.count));
-    else this.#waiting.set(key, { ...flow, last: flow.last ?? flow.time });
+    const lost = this.#waiting.add(flow);
+    if (lost > 0) this.lose(lost);
   }
 
   /** Flows that were seen in part only, or not at all. */
@@ -254,10 +245,9 @@ export class FlowStore implements AsyncDisposable {
   async #write(): Promise<void> {
     const now = this.#o.now();
     if (!(await this.#open(now))) return;
-    const [flows, lost] = [[...this.#waiting.values()], this.#lost];
+    const [flows, lost] = [this.#waiting.takeAll(), this.#lost];
     let starts = this.#starts;
     this.#starts = [];
-    this.#waiting = new Map();
     this.#lost = 0;
     try {
       if (this.#begun !== undefined) {
@@ -292,7 +282,7 @@ export class FlowStore implements AsyncDisposable {
     return Math.min(now, steadyNow());
   }
 
-  #report(flow: Waiting | undefined, known: boolean): void {
+  #report(flow: WaitingFlow | undefined, known: boolean): void {
     if (!flow) return;
     const { time: _, last: __, id: ___, packets: ____, bytes: _____, count: ______, ...contact } = flow;
     this.firstContact.emit({ ...contact, known });

@@ -2,6 +2,7 @@
 import type { Worker } from 'node:worker_threads';
 import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
 import type { DnsService } from '../dns/dns-service.js';
+import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { beginAccounting } from '../kernel/netlink/conntrack.js';
@@ -47,7 +48,7 @@ export interface PassedFlowsParts {
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly applied: Pick<Current<AppliedState>, 'value' | 'subscribe'>;
   readonly docker: { view(): Pick<DockerView, 'containers'> };
-  readonly dns: Pick<DnsService, 'namesFor' | 'namesReader'>;
+  readonly dns: Pick<DnsService, 'namesReader'>;
   readonly departing: Pick<Signal<string>, 'subscribe'>;
   readonly verified: Pick<VerifiedNames, 'namesOf'>;
   readonly log: Pick<Logger, 'warn' | 'error'>;
@@ -74,7 +75,7 @@ interface Sender {
   /** ms since the epoch; undefined: it exists. */
   gone?: number;
   /** Of a container that is gone. */
-  namesFor?: (address: string) => readonly string[];
+  namesOf?: ReturnType<DnsService['namesReader']>;
 }
 
 /** Records what passes, off the main thread. */
@@ -132,7 +133,7 @@ export class PassedFlows implements AsyncDisposable {
       this.#o.applied.subscribe((state) => this.#refresh(state)),
       this.#o.departing.subscribe((id) => {
         const sender = this.#byId.get(id);
-        if (sender) sender.namesFor = this.#o.dns.namesReader(id);
+        if (sender) sender.namesOf = this.#o.dns.namesReader(id);
       }),
     ];
   }
@@ -358,9 +359,9 @@ export class PassedFlows implements AsyncDisposable {
   }
 
   /** The names that a connection was permitted for; otherwise those that resolved to the address for this container. */
-  #namesOf(sender: Sender, { proto: number, src, sport, dst, dport }: PassedFlow): readonly string[] {
+  #namesOf(sender: Sender, { proto: number, src, sport, dst, dport }: PassedFlow): ResolvedNames {
     const proto = PROTOCOLS[number];
-    const resolved = (): readonly string[] => sender.namesFor?.(dst) ?? this.#o.dns.namesFor(sender.id, dst);
+    const resolved = (): ResolvedNames => (sender.namesOf ?? this.#o.dns.namesReader(sender.id))(dst);
     if (sport === undefined || !proto) return resolved();
     const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
     const key = `${number} ${src} ${sport} ${dst} ${dport}`;
@@ -368,10 +369,11 @@ export class PassedFlows implements AsyncDisposable {
     const names = checked.length > 0 ? checked : this.#named.get(key);
     if (!names) return resolved();
     putNewest(this.#named, key, names, MOST_NAMED);
-    return names;
+    return { names, isOwn: false };
   }
 
-  #permit(subject: Subject | undefined, flow: PassedFlow, proto: string, names: readonly string[]): Permit {
+  #permit(subject: Subject | undefined, flow: PassedFlow, proto: string, resolved: ResolvedNames): Permit {
+    const { names, isOwn } = resolved;
     const [name = null] = names;
     if (!subject)
       return {
@@ -380,8 +382,8 @@ export class PassedFlows implements AsyncDisposable {
       };
     const known = this.#permits.get(subject) ?? new Map<string, Permit>();
     this.#permits.set(subject, known);
-    const key = `${proto} ${flow.dport} ${flow.dst} ${flow.to ?? ''} ${names.join(' ')}`;
-    const permit = known.get(key) ?? findPermit(subject, flow, proto, names, this.#isHost(flow.dst));
+    const key = `${proto} ${flow.dport} ${flow.dst} ${flow.to ?? ''} ${isOwn} ${names.join(' ')}`;
+    const permit = known.get(key) ?? findPermit(subject, flow, proto, resolved, this.#isHost(flow.dst));
     if (known.size >= MOST_PERMITS) known.clear();
     known.set(key, permit);
     return permit;

@@ -2,6 +2,7 @@
 import { createHash, createHmac } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { ReceiverConfig } from '../config/endpoints.js';
+import { byWeightInTurn } from '../events/event-log.js';
 import type { Contact, EventData, ServiceEvent } from '../events/service-events.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { VERSION } from '../lib/version.js';
@@ -157,8 +158,15 @@ const listed = (counts: Readonly<Record<string, number>>): string =>
     .map(([key, count]) => `${key} ${count}`)
     .join(', ');
 
-/** The message of some events: more than one are a digest with counts and the first few, those that wait for a person before the others. */
-export function messageOf(node: string, events: readonly ServiceEvent[]): Message {
+/**
+ * The message of some events: more than one are a digest with counts and the first few, those that wait for a person before the others.
+ * `leftOut`: the containers of events that it should have had.
+ */
+export function messageOf(
+  node: string,
+  events: readonly ServiceEvent[],
+  leftOut: readonly string[] = [],
+): Message {
   const [only, ...others] = events;
   if (!only) throw new RangeError('a message has one event or more');
   const id = messageId(
@@ -168,14 +176,23 @@ export function messageOf(node: string, events: readonly ServiceEvent[]): Messag
   const head = { id, node: plain(node), time: only.time };
   if (others.length === 0) {
     const { id: eventId, kind, data } = only;
-    return { ...head, ...sentenceOf(only), type: `drawbridge.${kind}`, data: { id: eventId, ...data } };
+    const { title, text, weight } = sentenceOf(only);
+    const whole = [text, ...leftOutText(leftOut)].filter((part) => part !== '').join('\n');
+    return {
+      ...head,
+      title,
+      text: whole,
+      weight,
+      type: `drawbridge.${kind}`,
+      data: { id: eventId, ...data },
+    };
   }
   const kinds = countsOf(events.map(({ kind }) => kind));
   const containers = countsOf(
     events.flatMap(({ data }) => ('container' in data ? [plain(data.container)] : [])),
   );
   const sentences = events.map((event) => ({ event, ...sentenceOf(event) }));
-  const first = sentences.sort((a, b) => b.weight - a.weight).slice(0, FIRST);
+  const first = byWeightInTurn(sentences).slice(0, FIRST);
   const lines = first.map(({ title, text }) => (text === '' ? title : `${title}: ${plain(text)}`));
   const [from, to] = [only.time, events.at(-1)?.time ?? only.time];
   const more = events.length - first.length;
@@ -187,11 +204,21 @@ export function messageOf(node: string, events: readonly ServiceEvent[]): Messag
       ...(Object.keys(containers).length > 0 ? [`containers: ${listed(containers)}`] : []),
       ...lines,
       ...(more > 0 ? [`and ${more} more from ${from} to ${to}`] : []),
+      ...leftOutText(leftOut),
     ].join('\n'),
     weight: first[0]?.weight ?? 1,
-    data: { count: events.length, from, to, kinds, containers, first: first.map(({ event }) => event) },
+    data: {
+      count: events.length,
+      leftOut: leftOut.length,
+      ...{ from, to, kinds, containers, first: first.map(({ event }) => event) },
+    },
   };
 }
+
+const leftOutText = (containers: readonly string[]): readonly string[] => {
+  const counts = countsOf(containers.map((container) => plain(container) || '(the service)'));
+  return containers.length === 0 ? [] : [`left out, because too many came: ${listed(counts)}`];
+};
 
 /** What is sent to a receiver. */
 export interface Outgoing {

@@ -3,10 +3,10 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../config/config.js';
 import { passesFilter, plainReceivers, type ReceiverConfig } from '../config/endpoints.js';
-import type { EventLog } from '../events/event-log.js';
+import { type EventLog, laneOf } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
 import { earlierNow, steadyNow } from '../lib/clock.js';
-import { putNewest } from '../lib/current.js';
+import { keepFairly, putNewest } from '../lib/current.js';
 import { contained } from '../lib/faults.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Logger } from '../lib/log.js';
@@ -194,8 +194,10 @@ class Sender implements AsyncDisposable {
     if (decision === 'suppress') this.#suppressed += 1;
     if (decision !== 'send') return;
     if (this.#outbox) this.#dropped += this.#outbox.add(event);
-    else if (this.#early.length < MOST_EARLY) this.#early.push(event);
-    else this.#dropped += 1;
+    else if (this.#early.push(event) > MOST_EARLY) {
+      this.#early = [...keepFairly(this.#early, laneOf, MOST_EARLY * 0.95)];
+      this.#dropped += MOST_EARLY + 1 - this.#early.length;
+    }
     if (this.#attempts === 0 && (!this.#isGathering || event.kind === 'ask')) this.#wake();
   }
 
@@ -287,7 +289,7 @@ class Sender implements AsyncDisposable {
     const batch = outbox.events.slice(0, outbox.head);
     const { signal } = this.#ended;
     const result = await Promise.resolve()
-      .then(() => deliver(this.#o.config, messageOf(this.#o.node, batch), signal))
+      .then(() => deliver(this.#o.config, messageOf(this.#o.node, batch, outbox.leftOut), signal))
       .catch((e: unknown) => ({ ok: false, detail: String(e), hopeless: true, afterMs: 0 }) as const);
     if (result.ok) return this.#succeeded(outbox, batch.length);
     if (signal.aborted) return;

@@ -1,13 +1,14 @@
 /** One receiver of events: the queue of its events on the disk, and how one message is delivered. */
 import { closeSync, constants, fdatasync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs';
 import { isLoopback, type ReceiverConfig, readSecret } from '../config/endpoints.js';
+import { leastOf, subjectOf, type Weighed } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
 import { runHook } from '../kernel/exec.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { clipped } from '../lib/problem.js';
 import { encodeFrame, HEADER, parseJson, readFrames } from '../store/frame-file.js';
-import { jsonBody, type Message, plain, requestOf } from './formats.js';
+import { jsonBody, type Message, plain, requestOf, sentenceOf } from './formats.js';
 
 export interface Bounds {
   readonly events: number;
@@ -16,10 +17,13 @@ export interface Bounds {
 /** An event is some hundred bytes, one with a long reason a few thousand. */
 const BOUNDS: Bounds = { events: 1_000, bytes: 4 * 1024 * 1024 };
 
-interface Queued {
+interface Queued extends Weighed {
   readonly number: number;
-  readonly event: ServiceEvent;
 }
+const queued = (number: number, event: ServiceEvent): Queued => ({
+  ...{ number, event },
+  weight: sentenceOf(event).weight,
+});
 
 /**
  * The events that a receiver has not got, in a file of frames (store/frame-file.ts). A frame adds an event, begins a message, or ends
@@ -31,6 +35,9 @@ export class Outbox implements AsyncDisposable {
   readonly #log: Logger;
   readonly #bounds: Bounds;
   #queue: Queued[] = [];
+  /** Events that were dropped for others, by container: of the next message, and of the one that is being delivered. */
+  #leftOut: string[] = [];
+  #leftOutOfHead: readonly string[] = [];
   #number = 0;
   #head = 0;
   #fd = -1;
@@ -73,10 +80,15 @@ export class Outbox implements AsyncDisposable {
     return this.#fault;
   }
 
-  /** Returns the number of events that were dropped for it: the oldest that are not being delivered. */
+  /** The containers of the events that the message which is being delivered should have had, one for each event. */
+  get leftOut(): readonly string[] {
+    return this.#leftOutOfHead;
+  }
+
+  /** Returns the number of events that were dropped, this one included: see #shorten. */
   add(event: ServiceEvent): number {
     this.#number += 1;
-    this.#queue.push({ number: this.#number, event });
+    this.#queue.push(queued(this.#number, event));
     this.#append(['e', this.#number, event]);
     return this.#shorten();
   }
@@ -84,12 +96,15 @@ export class Outbox implements AsyncDisposable {
   /** The first `count` events become one message: it is the same after a crash, whatever was added meanwhile. */
   begin(count: number): readonly ServiceEvent[] {
     this.#head = count;
+    this.#leftOutOfHead = this.#leftOut;
+    this.#leftOut = [];
     this.#append(['b', this.#queue[count - 1]?.number ?? 0]);
     return this.#queue.slice(0, count).map(({ event }) => event);
   }
 
   /** The message was delivered, or is given up. */
   end(): void {
+    this.#leftOutOfHead = [];
     this.#remove(this.#head);
   }
 
@@ -108,11 +123,17 @@ export class Outbox implements AsyncDisposable {
     this.#fd = -1;
   }
 
-  /** The message that is being delivered stays, and so does the event that was added last. */
+  /**
+   * The message that is being delivered stays. Of the others an event of the least weight goes, so that none is ever dropped for a lesser one: of
+   * these the oldest of the container that has the most, so that none is dropped for the many of another.
+   */
   #shorten(): number {
     if (this.#queue.length <= Math.max(this.#bounds.events, this.#head + 1)) return 0;
-    const [oldest] = this.#queue.splice(this.#head, 1);
-    this.#append(['x', oldest?.number ?? 0]);
+    const least = leastOf(this.#queue.slice(this.#head));
+    for (const { number, event } of this.#queue.splice(this.#head + least, 1)) {
+      this.#append(['x', number]);
+      if (this.#leftOut.length < MOST_LEFT_OUT) this.#leftOut.push(subjectOf(event));
+    }
     return 1;
   }
 
@@ -236,7 +257,7 @@ export class Outbox implements AsyncDisposable {
     if (typeof number !== 'number') return;
     this.#number = Math.max(this.#number, number);
     const passed = this.#queue.filter((queued) => queued.number <= number).length;
-    if (kind === 'e' && isEvent(event)) this.#queue.push({ number, event });
+    if (kind === 'e' && isEvent(event)) this.#queue.push(queued(number, event));
     else if (kind === 'b') this.#head = passed;
     else if (kind === 'x') this.#queue = this.#queue.filter((queued) => queued.number !== number);
     else if (kind === 'd') {
@@ -245,6 +266,9 @@ export class Outbox implements AsyncDisposable {
     }
   }
 }
+
+/** Of one message. All are counted (OutputStatus.dropped). */
+const MOST_LEFT_OUT = 100_000;
 
 /** What this version, or an earlier one, has written: the checksum of the frame proves the rest. */
 const isEvent = (value: unknown): value is ServiceEvent =>

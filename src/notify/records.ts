@@ -1,8 +1,9 @@
 /** Records all events where the configuration and the environment want them. No output ever delays an event. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import type { EventLog } from '../events/event-log.js';
+import { type EventLog, laneOf } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
+import { keepFairly } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
@@ -15,12 +16,17 @@ const MOST_QUEUED = 8_192;
 /** At the end of the service, what waits is sent for so long. */
 const LAST_MS = 1_000;
 
-/** A bounded queue in front of one sink. An event is a push into an array; new ones are dropped and counted while it is full. */
+/**
+ * A bounded queue in front of one sink. An event is a push into an array. While it is full, the oldest of the containers and kinds that have
+ * the most are dropped and counted.
+ */
 class Channel implements AsyncDisposable {
   readonly #sink: Sink;
   readonly #log: Logger;
   readonly #ended = new AbortController();
   #queue: ServiceEvent[] = [];
+  /** The first events, which are being sent. */
+  #sending = 0;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #attempts = 0;
@@ -36,8 +42,11 @@ class Channel implements AsyncDisposable {
   }
 
   add(event: ServiceEvent): void {
-    if (this.#queue.length >= MOST_QUEUED) this.#dropped += 1;
-    else this.#queue.push(event);
+    if (this.#queue.push(event) > MOST_QUEUED) {
+      const kept = keepFairly(this.#queue, laneOf, MOST_QUEUED * 0.9, this.#sending);
+      this.#dropped += this.#queue.length - kept.length;
+      this.#queue = [...kept];
+    }
     if (!this.#running) this.#timer ??= setTimeout(() => this.#begin(), this.#sink.everyMs).unref();
   }
 
@@ -87,6 +96,7 @@ class Channel implements AsyncDisposable {
   async #once(signal: AbortSignal): Promise<number> {
     const { name, batch } = this.#sink;
     const events = this.#queue.slice(0, batch);
+    this.#sending = events.length;
     const {
       taken,
       dropped,
@@ -95,6 +105,7 @@ class Channel implements AsyncDisposable {
     } = await this.#sink
       .send(events, signal)
       .catch((e: unknown): Outcome => ({ taken: events.length, dropped: events.length, error: String(e) }));
+    this.#sending = 0;
     this.#queue.splice(0, taken);
     this.#dropped += dropped;
     this.#delivered += taken - dropped;

@@ -1,4 +1,10 @@
 export type Verdict = 'allow' | 'deny' | 'threat';
+/**
+ * The reason of what would be denied although its name may be permitted: enforced, a container asks Drawbridge's resolver, and no other one opens
+ * an address.
+ */
+export const OWN_RESOLVER =
+  'only a resolver of the container itself gave this address for the name: enforce permits those that Drawbridge gives (observed, so it passed)';
 export interface Coverage {
   readonly state: 'enforced' | 'partial' | 'unenforced';
   readonly reasons: readonly string[];

@@ -1,8 +1,13 @@
-/** Destinations where anyone can receive data: a table of names (destination-risks.json), and what an entry opens of them. Pure. */
+/**
+ * Destinations where anyone can receive data: a table of names (destination-risks.json) and of addresses that many parties share
+ * (shared-ranges.json), and what an entry opens of them. Pure.
+ */
 import { nameMatches } from '../lib/dns-name.js';
+import { parseCidr, type Range } from '../lib/ip.js';
 import table from './destination-risks.json' with { type: 'json' };
 import type { DestEntry } from './entry.js';
 import { deniedPorts } from './entry-ports.js';
+import shared from './shared-ranges.json' with { type: 'json' };
 
 /** Why a name is one where anyone can receive data. */
 export interface Risk {
@@ -73,6 +78,7 @@ export function riskOfEntry(
   { target, deny }: DestEntry,
   denied: readonly DestEntry[] = [],
 ): Risk | undefined {
+  if (!deny && target.kind === 'address') return riskOfRange(target.range);
   if (deny || target.kind !== 'name') return undefined;
   const { match, name } = target;
   const own = match === 'below' ? undefined : riskOfName(name);
@@ -95,3 +101,47 @@ const isDenied = ({ pattern }: RiskPattern, denied: readonly DestEntry[]): boole
     (entry) =>
       entry.target.kind === 'name' && deniedPorts(entry) === undefined && nameMatches(entry.target, pattern),
   );
+
+export interface SharedNetwork {
+  /** The owner, for reports. */
+  readonly label: string;
+  readonly kind: keyof typeof OF_KIND;
+  readonly range: Range;
+}
+const OF_KIND = {
+  resolver: 'a public resolver: data can leave in queries for names of anyone',
+  cdn: 'a CDN: at one of its addresses each of its sites can be reached',
+  cloud: 'a cloud or hoster: anyone can rent an address there, also one that was of another customer',
+} as const;
+
+/**
+ * Public resolvers, CDNs, and large networks of clouds and hosters, in shared-ranges.json with the source of each. Of
+ * clouds and hosters these are networks of /16 and wider (/18 where most are smaller) of which nine tenths or more belong
+ * to the provider, by what it publishes or announces; in IPv6 the /32 or wider in which it has a /36 or more. Smaller ones
+ * are left out: malware on single addresses of clouds is what feeds are for. Compiled from MISP warning lists (CC0-1.0),
+ * lord-alfred/ipranges and ipverse/asn-ip (CC0-1.0), which fetch from the sources that the file names. They are read when they are first
+ * needed: it takes some ms of a start.
+ */
+export function sharedNetworks(): readonly SharedNetwork[] {
+  networks ??= Object.entries(shared).flatMap(([label, { kind, networks: texts }]) =>
+    texts.map((text) => sharedNetwork(label, kind as SharedNetwork['kind'], text)),
+  );
+  return networks;
+}
+let networks: readonly SharedNetwork[] | undefined;
+
+function sharedNetwork(label: string, kind: SharedNetwork['kind'], text: string): SharedNetwork {
+  const range = parseCidr(text);
+  if (!range) throw new Error(`shared ranges: ${text} is not a network`);
+  return { label, kind, range };
+}
+
+/** The first network with one of these addresses; of networks that are not in the file nothing is known. */
+export function riskOfRange({ family, lo, hi }: Range): Risk | undefined {
+  const found = sharedNetworks().find(
+    ({ range }) => range.family === family && range.lo <= hi && lo <= range.hi,
+  );
+  return (
+    found && { category: found.kind, pattern: found.label, reason: `${found.label} (${OF_KIND[found.kind]})` }
+  );
+}

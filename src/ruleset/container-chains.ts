@@ -87,7 +87,7 @@ function neighbourRules(member: Subject, family: Family, names: Names): Rule[] {
   return [...checked, rule([set], { k: 'goto', chain }, ['eastWest'])];
 }
 
-/** At most three rules per class and family (static, learned, any), and one more for the shown set of an observed container. */
+/** At most three rules per class and family (static, learned, any). */
 function classRules(
   member: Subject,
   c: ClassPlan,
@@ -107,13 +107,11 @@ function classRules(
       { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
       entriesOf(c.statics.map((s) => s.entry)),
     );
-  const learned = member.policy.mode === 'observe' ? (['learned', 'shown'] as const) : (['learned'] as const);
   if (c.names.length > 0)
-    for (const kind of learned)
-      permit(
-        { k: 'set', set: classSet(prefix, member.id, c.namesKey, family, kind), dir: 'dst' },
-        entriesOf(c.names),
-      );
+    permit(
+      { k: 'set', set: classSet(prefix, member.id, c.namesKey, family, 'learned'), dir: 'dst' },
+      entriesOf(c.names),
+    );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
     for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
       rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));
@@ -304,15 +302,14 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
       timed: false,
       members: cidrsOf(statics, family),
     });
-  const timed = (kind: 'learned' | 'shown'): SetDesired => ({
-    name: classSet(names.prefix, m.id, c.namesKey, family, kind),
-    owner: m.id,
-    type: 'hash:ip',
-    family,
-    timed: true,
-    members: [],
-  });
-  if (c.names.length > 0) sets.push(timed('learned'));
-  if (c.names.length > 0 && m.policy.mode === 'observe') sets.push({ ...timed('shown'), isShown: true });
+  if (c.names.length > 0)
+    sets.push({
+      name: classSet(names.prefix, m.id, c.namesKey, family, 'learned'),
+      owner: m.id,
+      type: 'hash:ip',
+      family,
+      timed: true,
+      members: [],
+    });
   return sets;
 }

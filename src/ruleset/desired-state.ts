@@ -190,8 +190,6 @@ export interface SetDesired {
   readonly timed: boolean;
   /** Contents of a set that is not timed. */
   readonly members: readonly string[];
-  /** The members expire by their time-outs only, and permit nothing. */
-  readonly isShown?: true;
   /** A full set takes a new member in the place of any other. */
   readonly evicts?: true;
   /** Rules deny by it: one that another process empties would let pass what it covers. */

@@ -196,9 +196,8 @@ export function refusingChains(prefix: string): readonly string[] {
 }
 
 const CLASS_HASH = 6;
-/** shown: addresses that an observed container resolved by other resolvers. No rule of an enforced container uses this set. */
-export type SetKind = 'static' | 'learned' | 'shown';
-const KIND_SUFFIX: Readonly<Record<SetKind, string>> = { static: 'n', learned: 'l', shown: 'o' };
+export type SetKind = 'static' | 'learned';
+const KIND_SUFFIX: Readonly<Record<SetKind, string>> = { static: 'n', learned: 'l' };
 export function classSet(
   prefix: string,
   id: string,

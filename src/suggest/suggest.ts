@@ -1,3 +1,4 @@
+import type { OwnAddress } from '../flows/flow-record.js';
 import { decidedBy, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
 import { DENY } from '../policy/entry-canonical.js';
@@ -107,11 +108,21 @@ export function suggest(input: SuggestInput): Suggestion {
       byText(a.list, b.list),
     ),
     offered: offered.map((c) => ({ ...shownList(c), size: c.size })),
-    left: [...left, ...odd].sort((a, b) => byText(a.entry, b.entry) || byText(a.why, b.why)),
+    left: [...left, ...odd, ...(record.own ?? []).map(ownAddress)].sort(
+      (a, b) => byText(a.entry, b.entry) || byText(a.why, b.why),
+    ),
     remove: present.remove,
     notes: notesOf(input, sorted, chosen, present.notes),
   };
 }
+
+/** A name that the container has given to an address by itself does not make the address one of that name. */
+const ownAddress = ({ name, address, ...use }: OwnAddress): LeftEntry => ({
+  entry: address,
+  why: `used as ${name}, and only a resolver of the container itself gave this address for it: an entry for the name does not permit it`,
+  action: 'none',
+  ...shownUse({ ...use, starts: 1 }),
+});
 
 const NEW_LIST = 'permits several of the names';
 const shownList = ({ list, rows }: Chosen) => ({ list, covers: targetsOf(rows) });
@@ -190,6 +201,8 @@ function leftReason({ policy, options }: SuggestInput, row: Row): Omit<Left, 'ro
         : `anyone can receive data there: ${risk.reason}`,
       'decide',
     );
+  const address = wanted.target.kind === 'address' ? riskOfEntry(wanted) : undefined;
+  if (address) return refused(`many parties share the address: ${address.reason}`, 'decide');
   if ((verdict === 'deny' || verdict === 'ask') && !options.includeDenied)
     return refused(DENIED_NOW, 'decide');
   if (proto === 'dns' && !place.isUsed)

@@ -1,5 +1,6 @@
 /** Addresses that many parties share, such as all of a CDN: a feed that lists them as a whole would block thousands of sites. */
-import { formatRange, parseCidr, type Range } from '../lib/ip.js';
+import { formatRange, type Range } from '../lib/ip.js';
+import { sharedNetworks } from '../policy/risk.js';
 import type { Sample } from './formats/collector.js';
 import { addressCount, intersect, overlaps, reachOf, reorder, sortedOrder, unite } from './range-algebra.js';
 import {
@@ -13,7 +14,6 @@ import {
   type WordCount,
   wordsOf,
 } from './ranges.js';
-import shared from './shared-ranges.json' with { type: 'json' };
 
 export interface SharedRange {
   /** The owner, for reports. */
@@ -26,27 +26,9 @@ export interface SharedRange {
   readonly rule: 'withhold' | 'warn';
 }
 
-function sharedRange(label: string, text: string): SharedRange {
-  const range = parseCidr(text);
-  if (!range) throw new Error(`shared ranges: ${text} is not a network`);
-  return { label, range, rule: 'withhold' };
-}
-
-/**
- * Public resolvers, CDNs, and large networks of clouds and hosters, in shared-ranges.json with the source of each. Of
- * clouds and hosters these are networks of /16 and wider (/18 where most are smaller) of which nine tenths or more belong
- * to the provider, by what it publishes or announces; in IPv6 the /32 or wider in which it has a /36 or more. Smaller ones
- * are left out: malware on single addresses of clouds is what feeds are for. Compiled from MISP warning lists (CC0-1.0),
- * lord-alfred/ipranges and ipverse/asn-ip (CC0-1.0), which fetch from the sources that the file names. They are read when the first feed is
- * updated: it takes some ms of a start.
- */
-export function sharedRanges(): readonly SharedRange[] {
-  all ??= Object.entries(shared).flatMap(([label, { networks }]) =>
-    networks.map((text) => sharedRange(label, text)),
-  );
-  return all;
-}
-let all: readonly SharedRange[] | undefined;
+/** See policy/risk.ts. They are read when the first feed is updated. */
+export const sharedRanges = (): readonly SharedRange[] =>
+  sharedNetworks().map(({ label, range }) => ({ label, range, rule: 'withhold' }));
 
 /** How the lines of a feed overlap the ranges of one label. */
 export interface SharedOverlap {

@@ -86,7 +86,8 @@ export class Authority {
     const lie = rule?.forge && forged(query, rule);
     if (lie && rule.forge !== 'second') (rule.forge === 'source' ? elsewhere : send)(lie);
     const reply = (): void => {
-      send(this.#reply(query, source.proto, rule));
+      const isRefused = rule?.notAt?.includes(source.to ?? '') === true;
+      send(isRefused ? encode(query, 'REFUSED', {}) : this.#reply(query, source.proto, rule));
       if (lie && rule.forge === 'second') send(lie);
     };
     if (rule?.delayMs) setTimeout(reply, rule.delayMs);

@@ -38,6 +38,8 @@ export interface NameRule {
   readonly delayMs?: number;
   /** Leave this many questions unanswered, from the first; -1: every one. */
   readonly lose?: number;
+  /** Servers, by the address that is asked, that refuse questions for the name: the others give an answer that these do not have. */
+  readonly notAt?: readonly string[];
   /** Truncate over UDP whatever the size. */
   readonly truncate?: boolean;
   /**

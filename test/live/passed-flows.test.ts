@@ -227,6 +227,53 @@ it('a name that reads as another destination is suggested as the address that it
   expect(entries.map(({ entry }) => entry)).toEqual([`${lie}:${PORT}/tcp+udp`]);
 });
 
+it('an address that only a resolver of the container gave for a permitted name is recorded and suggested as that', async () => {
+  const planted = v4(66);
+  const bytes = planted.split('.').join(',');
+  // Answers each query with this address.
+  const resolver = `const s = require('dgram').createSocket('udp4');
+s.on('message', (q, from) => {
+  const answer = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, ${bytes}]);
+  const question = q.subarray(12, q.indexOf(0, 12) + 5);
+  const head = Buffer.from([q[0], q[1], 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+  s.send(Buffer.concat([head, question, answer]), from.port, from.address);
+}).bind(53)`;
+  const accomplice = await lab.start({ name: 'accomplice', network: 'user', cmd: ['node', '-e', resolver] });
+  const labels = { 'drawbridge.mode': 'observe', 'drawbridge.allow': `${GOOD}:${PORT}` };
+  const c = await lab.start({ name: 'planter', network: 'user', labels });
+  const { ip4 } = await accomplice.addresses();
+  const program = `const { Resolver } = require('dns').promises, net = require('net');
+const by = async (...servers) => {
+  const resolver = new Resolver();
+  if (servers.length > 0) resolver.setServers(servers);
+  const [address] = await resolver.resolve4('${GOOD}');
+  await new Promise((done) => net.connect(${PORT}, address, function () { this.end(done); }).on('error', done));
+  return address;
+};
+by('${ip4}').then(async (planted) => console.log(JSON.stringify([planted, await by()])));`;
+  const { stdout } = await c.exec(['node', '-e', program], { check: true, timeoutMs: 30_000 });
+  expect(JSON.parse(stdout)).toEqual([planted, SHARED.v4]);
+  await endFlows();
+  await waitFor('its connections', async () => {
+    await read();
+    return [planted, SHARED.v4].every((address) => sum(passed('planter', address), 'count') > 0);
+  });
+  for (const e of passed('planter', planted))
+    expect(e).toMatchObject({ verdict: 'would-deny', name: GOOD, entry: null });
+  expect(passed('planter', planted)[0]?.reason).toMatch(/^only a resolver of the container itself/);
+  // the control: the address that Drawbridge's resolver gives for the same name
+  expect(passed('planter', SHARED.v4)).toMatchObject([{ verdict: 'allow', entry: `${GOOD}:${PORT}` }]);
+  const suggested = await drawbridge.cli(['suggest', 'planter', '--json'], { check: true });
+  const { entries, left } = JSON.parse(suggested.stdout) as {
+    readonly entries: readonly { readonly entry: string }[];
+    readonly left: readonly { readonly entry: string; readonly why: string }[];
+  };
+  expect(entries.map(({ entry }) => entry)).toEqual([`${GOOD}:${PORT}`]);
+  expect(left).toContainEqual(
+    expect.objectContaining({ entry: planted, why: expect.stringContaining(`used as ${GOOD}`) }),
+  );
+});
+
 it('a denial that waits for a neighbour which may come back is recorded when the service ends', async () => {
   await lab.docker('rm', '-f', 'server');
   await waitFor(

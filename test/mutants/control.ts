@@ -432,4 +432,81 @@ export const CONTROL: readonly Mutant[] = [
     to: '.sort(() => 0 * turn.length)[0]',
     killedBy: { file: 'test/pure/cli/ask-prompt.test.ts', test: 'they take turns, the oldest first' },
   },
+  {
+    id: 'records-of-owners',
+    what: 'many denied names of one container erase the records of others',
+    file: 'src/flows/flow-writer.ts',
+    from: 'WHERE owner = ? AND verdict = ?',
+    to: "WHERE ? <> '' AND verdict = ?",
+    killedBy: {
+      file: 'test/pure/flows/flow-database.test.ts',
+      test: 'the many names that a container was denied push out no record of another',
+    },
+  },
+  {
+    id: 'records-of-kinds',
+    what: 'many denied names of a container erase its own earlier attempts',
+    file: 'src/flows/flow-writer.ts',
+    from: 'const OF_KIND = [...OF_OWNER, ({ kind }: Lane) => kind] as const;',
+    to: 'const OF_KIND = OF_OWNER;',
+    killedBy: {
+      file: 'test/pure/flows/flow-database.test.ts',
+      test: 'the many names that a container was denied push out no record of another',
+    },
+  },
+  {
+    id: 'records-of-ages',
+    what: 'many short-lived containers erase the records of a service',
+    file: 'src/flows/flow-writer.ts',
+    from: 'String(Math.floor(Math.log2(1 + Math.max(0, now - (since ?? now)) / DAY_MS)));',
+    to: 'String(Math.floor(Math.log2(1 + Math.max(0, now - (since ?? now)) / DAY_MS))).slice(9);',
+    killedBy: {
+      file: 'test/pure/flows/flow-database.test.ts',
+      test: 'many owners that begin on one day leave the older ones what they have',
+    },
+  },
+  {
+    id: 'alert-for-lesser',
+    what: 'first contacts push an alert out of the queue of a receiver',
+    file: 'src/events/event-log.ts',
+    from: 'Math.min(...events.map(({ weight }) => weight))',
+    to: 'events[0]?.weight ?? 0',
+    killedBy: {
+      file: 'test/pure/notify/outbox.test.ts',
+      test: 'an alert is dropped for no lesser event',
+    },
+  },
+  {
+    id: 'alert-for-noise',
+    what: 'the alerts of one container push out those of another',
+    file: 'src/events/event-log.ts',
+    from: ' && counts.get(subjectOf(event)) === most);',
+    to: ' && counts.size <= most);',
+    killedBy: {
+      file: 'test/pure/notify/outbox.test.ts',
+      test: 'an alert is dropped for no lesser event',
+    },
+  },
+  {
+    id: 'shared-address',
+    what: 'an address of a CDN is suggested without a word',
+    file: 'src/policy/risk.ts',
+    from: "if (!deny && target.kind === 'address') return riskOfRange(target.range);",
+    to: '',
+    killedBy: {
+      file: 'test/pure/suggest/suggest.test.ts',
+      test: 'an address that many parties share is left for a person to decide',
+    },
+  },
+  {
+    id: 'ask-typed-ahead',
+    what: 'a line that was typed before the request was printed allows it',
+    file: 'src/cli/command.ts',
+    from: 'performance.now() - asked >= readMs',
+    to: 'performance.now() >= asked',
+    killedBy: {
+      file: 'test/pure/cli/ask.test.ts',
+      test: 'asks on a terminal, and decides about what it has printed',
+    },
+  },
 ];

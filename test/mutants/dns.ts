@@ -77,18 +77,40 @@ export const DNS: readonly Mutant[] = [
     to: 'until: shownUntil',
     killedBy: {
       file: 'test/kernel/dns/observed.test.ts',
-      test: 'have answers of a resolver of their own shown, and nothing of them permitted once enforced',
+      test: 'have answers of a resolver of their own shown, and nothing of them permitted, now or once enforced',
     },
   },
   {
     id: 'learn-foreign-sets',
-    what: 'the same by the set that stands when it is enforced',
+    what: 'an address that only a resolver of the container gave for a permitted name is recorded as permitted',
     file: 'src/dns/recorder.ts',
-    from: "trusted ? 'sets' : 'shown'",
-    to: "'sets'",
+    from: '    if (!trusted) return;\n',
+    to: '',
     killedBy: {
       file: 'test/kernel/dns/observed.test.ts',
-      test: 'have answers of a resolver of their own shown, and nothing of them permitted once enforced',
+      test: 'have answers of a resolver of their own shown, and nothing of them permitted, now or once enforced',
+    },
+  },
+  {
+    id: 'planted-name',
+    what: 'a flow is recorded as permitted by a name that only a resolver of the container gave to its address',
+    file: 'src/flows/flow-record.ts',
+    from: 'names: isOwn ? [] : names,',
+    to: 'names,',
+    killedBy: {
+      file: 'test/pure/flows/passed-flows.test.ts',
+      test: 'by a name that only a resolver of the container gave to its address is none that an entry permits',
+    },
+  },
+  {
+    id: 'planted-name-first',
+    what: 'a resolver of the container gives an address another name than the one that led to it',
+    file: 'src/dns/ledger.ts',
+    from: 'return trusted.length > 0 ? { names: trusted, isOwn: false }',
+    to: 'return trusted.length > 0 ? { names, isOwn: false }',
+    killedBy: {
+      file: 'test/pure/dns/ledger.test.ts',
+      test: 'names an address by what Drawbridge or its upstreams answered',
     },
   },
   {
@@ -267,6 +289,35 @@ export const DNS: readonly Mutant[] = [
     killedBy: {
       file: 'test/pure/netns-rules/copies.test.ts',
       test: 'of a container with rules in its namespace',
+    },
+  },
+  {
+    id: 'cache-of-all',
+    what: 'one cache for all containers tells each what the others have asked',
+    file: 'src/dns/upstream.ts',
+    from: 'this.#cache.get(client, key, performance.now())',
+    to: "this.#cache.get('', key, performance.now())",
+    also: [
+      {
+        file: 'src/dns/upstream.ts',
+        from: 'this.#cache.set(client, key,',
+        to: "this.#cache.set('', key,",
+      },
+    ],
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'do not tell what another container has asked: neither by the TTL nor by the cache',
+    },
+  },
+  {
+    id: 'ttl-that-counts-down',
+    what: 'what is left of a TTL tells when another client of the upstream has asked',
+    file: 'src/dns/query-pipeline.ts',
+    from: 'records.map((r) => ({ ...r, ttl: this.#o.ttl }))',
+    to: 'records',
+    killedBy: {
+      file: 'test/kernel/dns/resolution.test.ts',
+      test: 'do not tell what another container has asked: neither by the TTL nor by the cache',
     },
   },
 ];

@@ -89,7 +89,7 @@ class Trial {
     const passthrough = { direct: async () => 'own' } as unknown as Passthrough;
     const kept = new KeptReplies({ repeated: () => undefined });
     const parts = { policy, upstream, recorder, passthrough, resolvers, kept, log };
-    const pipeline = new QueryPipeline({ ...parts, maxTtl: 60, onEvent: () => {} });
+    const pipeline = new QueryPipeline({ ...parts, ttl: 5, onEvent: () => {} });
     const client = { address: '172.18.0.2', port: 4000 };
     const reply = await pipeline.handle({
       message,

@@ -92,9 +92,6 @@ class TestPolicy implements QueryPolicy {
       allow: hit !== undefined,
       entries: [],
       sets: hit === undefined ? [] : sets,
-      ...(hit !== undefined && this.mode(container) === 'observe'
-        ? { shown: [{ v4: `${container}-shown4`, v6: `${container}-shown6` }] }
-        : {}),
       allowPrivate: false,
       ...hit,
     };

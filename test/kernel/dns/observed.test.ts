@@ -49,13 +49,18 @@ describe('observed containers', () => {
     expect(theirs.log.at(-1)?.transport).toBe('tcp');
   });
 
-  it('have answers of a resolver of their own shown, and nothing of them permitted once enforced', async () => {
+  it('have answers of a resolver of their own shown, and nothing of them permitted, now or once enforced', async () => {
     await ask(server, 'good.test', { from: box });
     expect(house.events).toEqual([]);
-    expect([...house.sets.members.keys()]).toEqual([`${box}-shown4 ${THEIRS}`]);
-    expect(house.service.namesFor(box, THEIRS)).toContain('good.test');
+    const theirs = house.service.namesReader(box)(THEIRS);
+    expect(theirs).toEqual({ names: expect.arrayContaining(['good.test']), isOwn: true });
+    // Of a permitted name, what Drawbridge's resolver says counts, as it will once it is enforced.
+    expect([...house.sets.members.keys()]).toEqual([`${box}-v4 198.51.100.1`]);
+    expect(house.service.namesReader(box)('198.51.100.1')).toEqual({ names: ['good.test'], isOwn: false });
+    await ask(server, 'evil.test', { from: box });
+    expect(ours.asked('evil.test')).toEqual([]);
     house.policy.modes.set(box, 'enforce');
-    expect(house.service.members(box)).toEqual(new Map());
+    expect([...(house.service.members(box).get(`${box}-v4`)?.keys() ?? [])]).toEqual(['198.51.100.1']);
     expect(house.service.isMember(box, `${box}-v4`, THEIRS)).toBe(false);
     house.policy.modes.set(box, 'observe');
   });

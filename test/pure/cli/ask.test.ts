@@ -40,6 +40,13 @@ it('lists what waits, and names the next step when nothing does', async () => {
   expect((await bench.run('ask')).err).toMatch(/drawbridge\.ask/);
 });
 
+it('lists the first of each container before the second of any', async () => {
+  const of = (id: string, containerId: string) => ask({ id, containerId });
+  bench.controller.asked = [of('a1', 'a'), of('a2', 'a'), of('a3', 'a'), of('b1', 'b'), of('b2', 'b')];
+  expect((await bench.run('ask')).out.match(/^\w+/gm)).toEqual(['a1', 'b1', 'a2', 'b2', 'a3']);
+  expect((await bench.run('ask', '--newest')).out.match(/^\w+/gm)).toEqual(['b2', 'a3', 'b1', 'a2', 'a1']);
+});
+
 describe('one request', () => {
   it.each([
     [['allow', '3f9c21ab'], { allow: true }, /web may reach 192\.0\.2\.1:22 until 2030/],
@@ -122,7 +129,14 @@ describe('--oldest', () => {
     await vi.waitFor(() => expect(stdin.listenerCount('data')).toBeGreaterThan(0), 5_000);
     bench.controller.asked = [v6, first];
     stdin.write('y\n');
-    expect((await running).code).toBe(0);
+    await vi.waitFor(() => expect(stdin.readableLength).toBe(0), 5_000);
+    expect(decisions()).toEqual([]); // it was typed before a person could read what is asked
+    await vi.waitFor(() => {
+      stdin.write('y\n');
+      expect(decisions()).toHaveLength(1);
+    }, 5_000);
+    const { code, err } = await running;
+    expect([code, err]).toEqual([0, expect.stringContaining('that was typed before it could be read')]);
     expect(decisions()).toEqual([['first', { token: 'of first', allow: true }]]);
     bench.host = { canAsk: true, isTerminal: true, stdin: Readable.from(['\n']) };
     expect((await bench.run('ask', 'allow', '--oldest')).code).toBe(1);

@@ -193,6 +193,16 @@ tests:
     await write('denied.yaml', 'allow: ["*.github.com", "!gist.github.com"]\n');
     expect(await checkFiles([here('denied.yaml')])).toEqual({ problems: [], warnings: [] });
   });
+  it('warns of addresses that many parties share, once for each owner', async () => {
+    await write('shared.yaml', 'allow:\n  - 192.0.2.7\n  - 104.16.1.1:443\n  - 104.16.1.2:443\n');
+    expect((await checkFiles([here('shared.yaml')])).warnings).toMatchObject([
+      {
+        line: 3,
+        detail: expect.stringMatching(/^104\.16\.1\.1:443 permits addresses of Cloudflare, .* \(and 1 more/),
+        remedy: expect.stringContaining('write the name'),
+      },
+    ]);
+  });
   it('pass by the entries of the list, of the lists that it names, and by deny entries', async () =>
     expect(await checkFiles([here('lists')])).toEqual({ problems: [], warnings: [] }));
   it('a test that fails is an error at its place, with what decided', async () => {

@@ -170,6 +170,7 @@ it('warns where anyone can receive data, permitted or not, and of a name of one 
     /one customer of \*\.blob\.core\.windows\.net/,
   );
   expect(explained('api.github.com', 'api.github.com').warning).toBeNull();
+  expect(explained('', '104.16.1.1:443').warning).toMatch(/^many parties have addresses there: Cloudflare/);
 });
 
 describe('an address in a network of Docker', () => {

@@ -77,6 +77,18 @@ describe('ledger', () => {
     expect(ledger.members('c1', setsOf, now).get('A4')?.get('198.51.100.1')).toBe(now + 1000);
   });
 
+  it('names an address by what Drawbridge or its upstreams answered, whatever a resolver of the container says', () => {
+    const ledger = new Ledger();
+    const at = '198.51.100.1';
+    ledger.record(fact({ name: 'planted.example', until: 0, shownUntil: now + 90_000 }));
+    const read = ledger.namesReader('c1');
+    expect(read(at, now)).toEqual({ names: ['planted.example'], isOwn: true });
+    ledger.record(fact({ name: 'a.example', until: now + 1_000, shownUntil: now + 1_000 }));
+    expect(read(at, now)).toEqual({ names: ['a.example'], isOwn: false });
+    expect(read(at, now + 2_000)).toEqual({ names: ['planted.example'], isOwn: true });
+    expect(read('198.51.100.2', now)).toEqual({ names: [], isOwn: false });
+  });
+
   it('says when nothing new was learned', () => {
     const ledger = new Ledger();
     expect(ledger.record(fact()).grown).toBe(true);

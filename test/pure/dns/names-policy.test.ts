@@ -69,14 +69,11 @@ describe('resolvers that a container may ask itself (dns=direct)', () => {
 });
 
 describe('where answers go', () => {
-  it('to the sets of the classes that name it; of an observed container, also to sets that permit nothing', () => {
+  it('to the sets of the classes that name it', () => {
     const [held, watched] = [member(2, 'a.example:80'), member(3, 'a.example:80', 'observe')];
     const policy = policyOf(held, watched);
-    expect(policy.decide(held.id, 'a.example')).toMatchObject({ allow: true, sets: [{}] });
-    expect(policy.decide(held.id, 'a.example').shown).toBeUndefined();
-    const { sets, shown = [] } = policy.decide(watched.id, 'a.example');
-    expect([sets.length, shown.length]).toEqual([1, 1]);
-    expect([sets[0]?.v4, sets[0]?.v6]).not.toContain(shown[0]?.v4);
+    for (const { id } of [held, watched])
+      expect(policy.decide(id, 'a.example')).toMatchObject({ allow: true, sets: [{}] });
     expect(policy.decide(held.id, 'b.example').allow).toBe(false);
   });
 

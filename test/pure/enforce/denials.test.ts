@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NameEvent } from '../../../src/dns/names-policy.js';
 import { type DenialEvent, Denials, type LoggedFacts } from '../../../src/enforce/denials.js';
+import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
@@ -9,7 +10,7 @@ import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
 
 const NO_THREATS = new Proxy({} as ThreatLook, { get: () => () => undefined });
-function make(reaches = false, names: readonly string[] = []) {
+function make(reaches = false, names: readonly string[] = [], isOwn = false) {
   const clock = { now: 1_000_000 };
   const copies: string[] = [];
   const subject = { ...member(9, ''), neighbours: reaches ? ['172.18.0.3'] : [] };
@@ -26,7 +27,7 @@ function make(reaches = false, names: readonly string[] = []) {
       isTaken: () => false,
       returned: () => [],
     },
-    dns: { namesFor: () => names },
+    dns: { namesReader: () => () => ({ names, isOwn }) },
     threats: NO_THREATS,
     recording: {
       retain: () => undefined,
@@ -162,4 +163,13 @@ it('a name that a client has written into its hello is no neighbour in the recor
   for (const name of ['container:db', 'a.org'])
     denials.checked({ ...to, refusal: { reason: 'server-name', name, detail: 'no host name' } });
   expect(seen.map((e) => e.name)).toEqual([null, 'a.org']);
+});
+
+it('an address that only a resolver of the container gave for a name is told as that, and counts as an address', () => {
+  const { seen, packet, denials } = make(false, ['good.test'], true);
+  packet('would');
+  expect(seen).toMatchObject([{ verdict: 'would-deny', name: 'good.test', reason: OWN_RESOLVER }]);
+  packet('deny');
+  expect(seen[1]).toMatchObject({ verdict: 'deny', reason: 'no entry permits it' });
+  expect(denials.totals).toMatchObject({ address: 1, port: 0 });
 });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { EventLog } from '../../../src/events/event-log.js';
 import type { ServiceEvent } from '../../../src/events/service-events.js';
+import { FLOW } from '../notify/events.js';
 
 const repair = (n: number) => ({ detail: String(n) });
 const details = (events: readonly ServiceEvent[]): readonly string[] =>
@@ -39,6 +40,24 @@ describe('the log of events', () => {
     expect(events.length).toBeLessThanOrEqual(11_000);
     expect(missed + events.length).toBe(25_000 - 10);
     expect(details(events).at(-1)).toBe('25000');
+  });
+
+  it('keeps the events of a container, whatever others do, and those of another kind', () => {
+    const log = new EventLog(() => 1_000);
+    const flow = (container: string, verdict: 'deny' | 'threat', port: number) =>
+      log.emit('flow', { ...FLOW, container, verdict, port });
+    for (let n = 1; n <= 500; n++) flow('web', 'deny', n);
+    flow('bad', 'threat', 1);
+    for (let n = 1; n <= 30_000; n++) flow('bad', 'deny', n);
+    const { events, missed = 0 } = log.after('1000.0');
+    const of = (container: string, verdict: string) =>
+      events.filter(
+        ({ data }) => 'verdict' in data && data.container === container && data.verdict === verdict,
+      );
+    expect([of('web', 'deny').length, of('bad', 'threat').length]).toEqual([500, 1]);
+    expect(missed + events.length).toBe(30_501);
+    expect(log.after('1000.30500')).toMatchObject({ events: [{ data: { port: 30_000 } }], missed: 0 });
+    expect(log.after('1000.100').events.length).toBe(events.length - 100);
   });
 
   it('ends a subscription', () => {

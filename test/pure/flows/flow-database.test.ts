@@ -4,8 +4,15 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type DatabaseOptions, FlowDatabase } from '../../../src/flows/flow-database.js';
-import type { FlowPlace, FlowQuery, FlowRecord, SeenFlow } from '../../../src/flows/flow-record.js';
+import {
+  type FlowPlace,
+  type FlowQuery,
+  type FlowRecord,
+  type SeenFlow,
+  WaitingFlows,
+} from '../../../src/flows/flow-record.js';
 import { glob } from '../../../src/lib/glob.js';
+import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 
 const DAY = 86_400_000;
 const START = 1_800_000_000_000;
@@ -271,6 +278,103 @@ describe('flows on disk', () => {
     expect(db.write([flow({ port: 61 }), flow({ port: 150 }), ...few], 0, START).first).toHaveLength(0);
   });
 
+  const denied = (name: string, more: Partial<SeenFlow> = {}): SeenFlow =>
+    flow({ verdict: 'deny', proto: 'dns', address: '', port: 53, name, entry: null, ...more });
+
+  it('the many names that a container was denied push out no record of another, and none of its own of another kind', () => {
+    const db = database({ maxSizeBytes: 400_000, mostDestinations: 1_000 });
+    const bad = { id: 'bad', container: 'bad', owner: 'name:bad' };
+    const early = { ...bad, verdict: 'deny', address: '192.0.2.66', name: null } as const;
+    db.write([flow(early), flow({ ...bad, verdict: 'threat', name: 'listed.test' })], 0, START);
+    for (let n = 0; n < 100; n++) db.write([flow({ port: n + 1 }), denied(`w${n}.test`)], 0, START);
+    const before = all(db, { container: 'web' });
+    let now = START;
+    for (let batch = 0; batch < 20; batch++) {
+      now += 61_000;
+      const names = Array.from({ length: 900 }, (_, n) =>
+        denied(`a${batch}-${n}.test`, { ...bad, time: now }),
+      );
+      db.write(names, 0, now);
+      for (let steps = 0; db.prune(now) && steps < 1_000; steps++);
+      expect(db.facts().bytes).toBeLessThan(700_000);
+    }
+    expect(all(db, { container: 'web' })).toEqual(before);
+    expect(before).toHaveLength(200);
+    const kept = all(db, { container: 'bad' });
+    expect(kept).toContainEqual(expect.objectContaining({ address: '192.0.2.66' }));
+    expect(kept).toContainEqual(expect.objectContaining({ verdict: 'threat' }));
+    expect(kept[0]).toMatchObject({ name: 'a19-899.test' });
+    expect(db.facts().dropped).toBeGreaterThan(15_000);
+  });
+
+  it('rows that are deleted for space are those of the owner with the most, and it is said until when', () => {
+    const db = database({ maxSizeBytes: 400_000 });
+    db.write([flow()], 0, START);
+    const now = START + 120_000;
+    const many = Array.from({ length: 8_000 }, (_, n) =>
+      flow({
+        owner: 'name:bad',
+        container: 'bad',
+        id: 'bad',
+        time: now,
+        address: `10.1.${n >> 8}.${n & 255}`,
+      }),
+    );
+    db.write(many, 0, now);
+    for (let steps = 0; db.prune(now) && steps < 1_000; steps++);
+    expect(db.facts().bytes).toBeLessThanOrEqual(400_000);
+    expect(all(db, { container: 'web' })).toHaveLength(1);
+    expect(all(db, { container: 'bad' }).length).toBeGreaterThan(500);
+    expect(db.facts()).toMatchObject({ since: START, thinnedUntil: now, destinations: 2, dropped: 0 });
+  });
+
+  it('many owners that begin on one day leave the older ones what they have', () => {
+    const db = database({ mostDestinations: 1_000, mostOwners: 500, mostStarts: 500 });
+    const start = (owner: string, now: number): void =>
+      db.started([{ owner: `name:${owner}`, id: owner, name: owner, isStart: true }], now);
+    start('web', START);
+    db.write(
+      Array.from({ length: 300 }, (_, n) => flow({ port: n + 1 })),
+      0,
+      START,
+    );
+    const now = START + 10 * DAY;
+    for (let job = 0; job < 1_500; job++) {
+      const name = `job-${job}`;
+      start(name, now + job);
+      const of = { id: name, container: name, owner: `name:${name}`, time: now + job };
+      db.write([flow({ ...of, port: 1 }), flow({ ...of, port: 2 })], 0, now + job);
+      if (job % 300 === 0) for (let steps = 0; db.prune(now + job) && steps < 1_000; steps++);
+    }
+    for (let steps = 0; db.prune(now + 1_500) && steps < 1_000; steps++);
+    expect(db.record('name:web')).toMatchObject({ since: START, starts: 1, seen: { length: 300 } });
+    expect(db.run('web')).toMatchObject({ name: 'web' });
+    expect(db.facts().destinations).toBeLessThanOrEqual(1_000);
+    expect(db.owners().length).toBeLessThanOrEqual(500);
+  });
+
+  it('has the addresses that only a resolver of a container gave for a name, whatever the last contact was', () => {
+    const db = database();
+    db.started([{ owner: 'name:web', id: 'abc', name: 'web', isStart: true }], START);
+    const own = { verdict: 'would-deny', reason: OWN_RESOLVER } as const;
+    db.write([flow({ ...own, address: '192.0.2.66' }), flow({ ...own, address: '192.0.2.67' })], 0, START);
+    const later = {
+      verdict: 'would-deny',
+      reason: 'no entry',
+      address: '192.0.2.1',
+      time: START + 60_000,
+    } as const;
+    db.write([flow(later), flow({ ...own, owner: 'name:db', address: '192.0.2.68' })], 0, START + 60_000);
+    const times = { count: 1, first: START, last: START, name: 'api.exp.test' };
+    expect(db.record('name:web')?.own).toEqual(
+      expect.arrayContaining([
+        { ...times, address: '192.0.2.66' },
+        { ...times, address: '192.0.2.67' },
+      ]),
+    );
+    expect(db.record('name:web')?.own).toHaveLength(2);
+  });
+
   it('marks destinations as known, also those that come later', () => {
     const db = database();
     db.write([flow({ verdict: 'deny', name: 'telemetry.exp.test' }), flow()], 0, START);
@@ -408,4 +512,18 @@ describe('a clock that is wrong for some time', () => {
     for (let minute = 2; minute <= 24; minute++) again.prune(later + minute * 60_000);
     expect(all(again)).toHaveLength(0);
   });
+});
+
+it('flows that wait are lost of the container that has the most, and counted', () => {
+  const waiting = new WaitingFlows(100);
+  let lost = 0;
+  for (let n = 0; n < 500; n++) lost += waiting.add(flow({ id: 'bad', port: n }));
+  for (let n = 0; n < 30; n++) lost += waiting.add(flow({ id: 'good', port: n }));
+  for (let n = 0; n < 500; n++) lost += waiting.add(flow({ id: 'bad', port: n + 500 }));
+  expect(waiting.add(flow({ id: 'good', port: 0 }))).toBe(0);
+  const kept = waiting.takeAll();
+  expect(kept.filter(({ id }) => id === 'good')).toHaveLength(30);
+  expect(kept.length + lost).toBe(1_030);
+  expect(kept.length).toBeGreaterThanOrEqual(95);
+  expect(waiting.takeAll()).toEqual([]);
 });

@@ -7,6 +7,7 @@ import { type PassedContact, PassedFlows, type PassedFlowsParts } from '../../..
 import { NO_SENDER, octetsOf, type PassedFlow } from '../../../src/kernel/netlink/flow-accounting.js';
 import { Current, Signal } from '../../../src/lib/current.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
+import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { type Subject, UNATTRIBUTED_ID } from '../../../src/ruleset/desired-state.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
@@ -41,6 +42,7 @@ function make(
   const clock = { now: 1_000_000 };
   const departing = new Signal<string>();
   const names = new Map([[SERVER, [...resolved]]]);
+  const own = new Set<string>();
   const verified = new VerifiedNames({
     marks: shape.marks,
     dns: { learnedNames: () => [], keys: { of: () => undefined } },
@@ -54,8 +56,7 @@ function make(
     applied,
     docker: { view: () => ({ containers: new Map(containers.map((c) => [c.id, c])) }) },
     dns: {
-      namesFor: (_, address) => names.get(address) ?? [],
-      namesReader: () => (address) => names.get(address) ?? [],
+      namesReader: () => (address) => ({ names: names.get(address) ?? [], isOwn: own.has(address) }),
     },
     departing,
     verified,
@@ -88,7 +89,7 @@ function make(
     passed.take({ flows, lost: 0, dropped: 0, malformed: 0 });
     return got.splice(0);
   };
-  return { clock, passed, applied, stateOf, verified, sendersNow, take };
+  return { clock, passed, applied, own, stateOf, verified, sendersNow, take };
 }
 
 describe('senders', () => {
@@ -155,8 +156,10 @@ describe('a record', () => {
     more: Partial<PassedFlow> = {},
     names: readonly string[] = [],
     mode: 'enforce' | 'observe' | 'off' = 'enforce',
+    isOwn = false,
   ) => {
-    const { sendersNow, take } = make([member(2, allow, mode)], [], names);
+    const { sendersNow, take, own } = make([member(2, allow, mode)], [], names);
+    if (isOwn) own.add(SERVER);
     const [contact] = take(flow(sendersNow().addresses.get(octetsOf('172.18.0.2')) ?? 0, more));
     return contact;
   };
@@ -174,6 +177,14 @@ describe('a record', () => {
     ['172.18.0.9:8443', { dst: '192.0.2.2', to: '172.18.0.9', toPort: 8443 }, [], '172.18.0.9:8443', null],
   ] as const)('%s %j: its entry', (allow, more, names, entry, name) => {
     expect(permitOf(allow, more, names)).toMatchObject({ entry, name, verdict: 'allow' });
+  });
+
+  it('by a name that only a resolver of the container gave to its address is none that an entry permits', () => {
+    const planted = (allow: string) => permitOf(allow, {}, ['a.org'], 'observe', true);
+    const told = { name: 'a.org', verdict: 'would-deny', entry: null, reason: OWN_RESOLVER };
+    expect(planted('a.org')).toMatchObject(told);
+    expect(planted('')).toMatchObject(told);
+    expect(planted('93.184.1.1:443')).toMatchObject({ verdict: 'allow', entry: '93.184.1.1:443' });
   });
 
   it('explains why it passed where no entry permits it', () => {

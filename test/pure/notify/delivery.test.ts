@@ -204,6 +204,21 @@ describe('the loop', () => {
     expect(JSON.parse(server.got.at(-1)?.body ?? '')).toMatchObject({ type: 'drawbridge.digest' });
   });
 
+  it('a digest has the alert that came before very many lesser events, and says how many it has not', async () => {
+    const events = new EventLog();
+    await using notifier = begin(events, { events: ['first-contact'] });
+    const { packets: _, bytes: __, ...contact } = FLOW;
+    events.emit('first-contact', { ...contact, verdict: 'threat', name: 'listed.example', known: false });
+    for (let n = 0; n < 3_000; n++)
+      events.emit('first-contact', { ...contact, name: `n${n}.example`, known: false });
+    await expect.poll(() => notifier.status()[0]).toMatchObject({ queued: 0, failed: 0 });
+    const { delivered = 0, dropped = 0 } = notifier.status()[0] ?? {};
+    expect(delivered + dropped).toBe(3_001);
+    expect(server.got.map(({ body }) => body).join('')).toContain('was kept from a threat: listed.example');
+    expect(dropped).toBeGreaterThan(1_000);
+    expect(notifier.warnings()).toEqual([expect.stringContaining(`${dropped} events`)]);
+  });
+
   it('an event that the receiver refuses for good is dropped, and status shows it', async () => {
     server.answer = { status: 422, body: 'no' };
     const events = new EventLog();

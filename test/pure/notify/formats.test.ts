@@ -146,6 +146,20 @@ describe('requests', () => {
   });
 });
 
+it('a digest shows one event of each container before the second of any of the same weight, and says what was left out', () => {
+  const ask = ALL.find(({ kind }) => kind === 'ask')?.data;
+  const asks = Array.from({ length: 50 }, (_, n) =>
+    eventOf('ask', { ...ask, container: n === 49 ? 'quiet' : 'loud', port: n + 1 } as never),
+  );
+  const digest = messageOf('host1', asks, ['loud', 'loud', '']);
+  expect(digest.text).toContain('quiet asks for');
+  expect(digest.text.split('\n').at(-1)).toBe('left out, because too many came: loud 2, (the service) 1');
+  expect(digest.data).toMatchObject({ count: 50, leftOut: 3 });
+  expect(messageOf('host1', asks.slice(0, 1), ['loud']).text).toMatch(
+    /\nleft out, because too many came: loud 1$/,
+  );
+});
+
 describe('records', () => {
   it('every kind of event fits the published schema', () => {
     for (const event of ALL)

@@ -90,6 +90,31 @@ it('beyond its bound the oldest events are dropped and counted; a message that i
   expect(portsOf(outbox)).toEqual([5]);
 });
 
+it('an alert is dropped for no lesser event, and none for the many of another container; what is left out is counted', async () => {
+  const outbox = await Outbox.open(path, log, { events: 50, bytes: 1 << 20 });
+  const contact = (container: string, verdict: 'deny' | 'threat', port: number) =>
+    eventOf('first-contact', { ...FLOW, container, verdict, port, known: false });
+  const add = (...of: Parameters<typeof contact>): number => outbox.add(contact(...of));
+  const count = (container: string, verdict: string): number =>
+    outbox.events.filter(
+      ({ data }) => 'verdict' in data && data.container === container && data.verdict === verdict,
+    ).length;
+  let dropped = add('bad', 'threat', 1);
+  for (let n = 0; n < 20; n++) dropped += add('web', 'threat', n) + add('web', 'deny', n);
+  for (let n = 0; n < 1_000; n++) dropped += add('bad', 'deny', n);
+  expect([count('bad', 'threat'), count('web', 'threat')]).toEqual([1, 20]);
+  expect([count('web', 'deny'), count('bad', 'deny'), dropped]).toEqual([14, 15, 991]);
+  for (let n = 0; n < 1_000; n++) dropped += add('bad', 'threat', n);
+  expect([count('web', 'threat'), count('bad', 'threat'), outbox.size]).toEqual([20, 30, 50]);
+  outbox.begin(50);
+  expect(outbox.leftOut).toHaveLength(dropped);
+  expect(outbox.leftOut.filter((container) => container === 'web')).toHaveLength(20);
+  outbox.end();
+  add('web', 'deny', 1);
+  outbox.begin(1);
+  expect(outbox.leftOut).toEqual([]);
+});
+
 it('the file does not grow without bound', async () => {
   const outbox = await Outbox.open(path, log, { events: 10, bytes: 8192 });
   for (let n = 1; n <= 500; n++) {

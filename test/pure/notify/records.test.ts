@@ -55,6 +55,18 @@ describe('a file', () => {
     expect(records.status()).toMatchObject([{ kind: 'file', delivered: 3, dropped: 0, lastError: null }]);
   });
 
+  it('has the events of a container, however many another one causes at once', async () => {
+    const events = new EventLog();
+    const records = begin(events, { file: join(folder, 'f') });
+    for (let port = 1; port <= 300; port++) events.emit('flow', { ...FLOW, port });
+    for (let n = 0; n < 20_000; n++) events.emit('flow', { ...FLOW, container: 'bad', port: n });
+    await expect.poll(() => records.status()[0]?.queued).toBe(0);
+    await records[Symbol.asyncDispose]();
+    const of = linesOf(join(folder, 'f')).map(({ data }) => (data as { container?: string }).container);
+    expect(of.filter((container) => container === 'web')).toHaveLength(300);
+    expect(records.status()).toMatchObject([{ dropped: 20_300 - of.length }]);
+  });
+
   it('ocsf has connections only', async () => {
     const path = join(folder, 'ocsf.jsonl');
     const events = new EventLog();

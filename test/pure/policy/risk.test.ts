@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { canonicalName } from '../../../src/lib/dns-name.js';
 import type { DestEntry } from '../../../src/policy/entry.js';
 import { isDest, parseEntries } from '../../../src/policy/entry-parse.js';
-import { RISKS, riskOfEntry, riskOfName } from '../../../src/policy/risk.js';
+import { RISKS, riskOfEntry, riskOfName, riskOfRange, sharedNetworks } from '../../../src/policy/risk.js';
 
 const entriesOf = (text: string): DestEntry[] => {
   const parsed = parseEntries(text);
@@ -68,5 +68,28 @@ describe('destinations where anyone can receive data', () => {
     expect(
       riskOfEntry(entryOf('*.core.windows.net'), entriesOf('!.blob.core.windows.net'))?.pattern,
     ).not.toBe('*.blob.core.windows.net');
+  });
+});
+
+describe('addresses that many parties share', () => {
+  it.each<[string, string | undefined]>([
+    ['104.16.132.229:443', 'Cloudflare'],
+    ['[2606:4700::6810:84e5]:443', 'Cloudflare'],
+    ['151.101.1.69', 'Fastly'],
+    ['1.1.1.1:853', 'Cloudflare 1.1.1.1'],
+    ['3.5.140.2:443', 'Amazon Web Services'],
+    ['3.0.0.0/9', 'Amazon Web Services'],
+    ['192.0.2.0/24', undefined],
+    ['203.0.113.7:443', undefined],
+    ['10.0.0.0/8', undefined],
+    ['!104.16.132.229', undefined],
+  ])('%s', (text, label) => expect(riskOfEntry(entryOf(text))?.pattern).toBe(label));
+
+  it('each network has an owner, a source and a kind that says what is shared', () => {
+    expect(sharedNetworks().length).toBeGreaterThan(800);
+    for (const { label, kind, range } of sharedNetworks()) {
+      expect(['resolver', 'cdn', 'cloud']).toContain(kind);
+      expect(riskOfRange(range)?.reason, label).toMatch(/^\S.* \(a .+: .+\)$/);
+    }
   });
 });

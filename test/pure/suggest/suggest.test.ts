@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { parseEntry } from '../../../src/policy/entry-parse.js';
 import type { List } from '../../../src/policy/policy.js';
 import type { Recorded } from '../../../src/suggest/needs.js';
-import { DAY, NOW, placeOf, policy, SHIPPED, seen, suggested, texts } from './sample.js';
+import { suggestionText } from '../../../src/suggest/suggestion-text.js';
+import { DAY, inputOf, NOW, placeOf, policy, SHIPPED, seen, suggested, texts } from './sample.js';
 
 const recordOf = (more: Partial<Recorded>): { record: Recorded } => ({ record: more as Recorded });
 const leftOf = (s: ReturnType<typeof suggested>) => s.left.map((l) => `${l.entry}: ${l.why}`);
@@ -54,6 +55,40 @@ describe('entries', () => {
     const bare = seen('203.0.113.1:443');
     expect(texts(suggested([seen('a.org'), bare]))).toEqual(['a.org']);
     expect(texts(suggested([bare]))).toEqual(['203.0.113.1:443']);
+  });
+
+  it('an address that many parties share is left for a person to decide, with the reason', () => {
+    const found = suggested([
+      '104.16.132.229:443',
+      '192.0.2.7:443',
+      seen('1.1.1.1:853', { verdict: 'deny' }),
+    ]);
+    expect(texts(found)).toEqual(['192.0.2.7:443']);
+    const reason = (of: string) => expect.stringContaining(`many parties share the address: ${of} (a `);
+    expect(found.left).toMatchObject([
+      { entry: '1.1.1.1:853', why: reason('Cloudflare 1.1.1.1'), action: 'decide' },
+      { entry: '104.16.132.229:443', why: reason('Cloudflare'), action: 'decide' },
+    ]);
+    const present = suggested(['104.16.132.229:443'], { policy: policy('104.16.132.229:443') });
+    expect(present.entries).toMatchObject([{ risk: expect.stringContaining('a CDN') }]);
+  });
+
+  it('an address that only a resolver of the container gave for a name is shown, also where an entry permits the name', () => {
+    const own = [{ name: 'a.org', address: '192.0.2.66', count: 3, first: NOW - 2 * DAY, last: NOW - DAY }];
+    const record = { ...inputOf([]).record, seen: [seen('a.org')], own };
+    for (const text of ['', 'a.org']) {
+      const found = suggested(['a.org'], { record, policy: policy(text) });
+      expect(texts(found)).toEqual(['a.org']);
+      expect(found.left).toMatchObject([
+        {
+          entry: '192.0.2.66',
+          count: 3,
+          action: 'none',
+          why: expect.stringMatching(/^used as a\.org, and only/),
+        },
+      ]);
+      expect(suggestionText('web', [found], 'list')).toContain('192.0.2.66: used as a.org');
+    }
   });
 
   it('neighbours that need no entry get none, and others are named', () => {
