@@ -17,6 +17,8 @@ export const LONG: Readonly<Record<string, string>> = {
   /** Containers in a row on one address. */
   ROUNDS: '40',
   MACVLAN_RACES: '60',
+  /** Seconds of generated conversations with real servers. */
+  STREAMS: '600',
   /** Fleets with a Redis that fails at any command. */
   FLEETS: '600',
   /** Kills of a process that writes to the embedded store. */
