@@ -78,17 +78,14 @@ export const askChain = (shape: KernelConfig, names: Names): Rule[] => {
   return [queued({ k: 'proto', proto: 'tcp' }, { k: 'syn' }), queued({ k: 'proto', proto: 'udp' })];
 };
 
+const pacedLog = ({ logGroup }: KernelConfig, prefix: string): Rule =>
+  rule([{ k: 'paced', ...LOG_LIMIT }], { k: 'nflog', group: logGroup, prefix });
+
 /** One limit for all: each forged source would have a limit of its own. */
-export const forgedLog = (shape: KernelConfig, { prefix }: Names): Rule =>
-  rule([{ k: 'paced', ...LOG_LIMIT }], { k: 'nflog', group: shape.logGroup, prefix: `${prefix}:deny` });
+export const forgedLog = (shape: KernelConfig, { prefix }: Names): Rule => pacedLog(shape, `${prefix}:deny`);
 
 /** In the container's own chain: an observed container may forge its addresses, so the rate is limited per chain. */
-const observedLog = (shape: KernelConfig, names: Names): Rule =>
-  rule([{ k: 'paced', ...LOG_LIMIT }], {
-    k: 'nflog',
-    group: shape.logGroup,
-    prefix: `${names.prefix}:would`,
-  });
+const observedLog = (shape: KernelConfig, { prefix }: Names): Rule => pacedLog(shape, `${prefix}:would`);
 
 /**
  * New connections of one enforced container, by its address, which the bridge table vouches for: a second, and open at
@@ -187,6 +184,7 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
   if (!check) return new Map();
   const refused = refusedBits(shape);
   const answer: Match = { k: 'answer' };
+  const beyond: Match = { k: 'connmark', value: check.requests, mask: check.mask };
   return new Map([
     [names.checked, checkedRules(shape, names, names.bound)],
     [names.hostChecked, checkedRules(shape, names, names.ok)],
@@ -195,12 +193,7 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
       [
         ...wasQueued(shape).map((when) => rule(when, { k: 'goto', chain: names.released })),
         // until then the service reads whether the server is one of QUIC
-        rule(
-          [answer, { k: 'proto', proto: 'udp' }, { k: 'connmark', value: check.requests, mask: check.mask }],
-          {
-            k: 'return',
-          },
-        ),
+        rule([answer, { k: 'proto', proto: 'udp' }, beyond], { k: 'return' }),
         rule([], { k: 'goto', chain: names.inspect }),
       ],
     ],

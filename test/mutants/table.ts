@@ -8,6 +8,7 @@ import { DENY } from './deny.js';
 import { DNS } from './dns.js';
 import { FIGURES } from './figures.js';
 import { FRAMES } from './frames.js';
+import { GENERATED } from './generated.js';
 import { LABELS } from './labels.js';
 import { LAN } from './lan.js';
 import { LAYERS } from './layers.js';
@@ -23,6 +24,7 @@ import { START } from './start.js';
 export const MUTANTS: readonly Mutant[] = [
   RULES,
   FRAMES,
+  GENERATED,
   LAYERS,
   NEIGHBOURS,
   BRIDGE,

@@ -40,10 +40,7 @@ import {
 const [EINTR, EAGAIN] = [4, 11];
 
 /** Offsets in struct nlmsghdr and struct nlmsgerr, and the length of both without the header of the request. */
-const TYPE_AT = 4;
-const SEQUENCE_AT = 8;
-const ERRNO_AT = 16;
-const ACK_LENGTH = 20;
+const [TYPE_AT, SEQUENCE_AT, ERRNO_AT, ACK_LENGTH] = [4, 8, 16, 20] as const;
 
 const MAX_READS_PER_REQUEST = 10_000;
 const MAX_DUMP_ATTEMPTS = 8;
