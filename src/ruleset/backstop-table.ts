@@ -116,7 +116,7 @@ function early(shape: KernelConfig, strips: boolean): string[] {
 }
 
 /** Frames that a bridge does not forward (IEEE 802.1D): the kernel gives some of them to the host at the port, past all rules for frames. */
-export const TO_RESERVED_GROUP =
+const TO_RESERVED_GROUP =
   'meta pkttype multicast meta iifkind "veth" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop';
 
 /** Where programs do not check frames (kernel/frame-checks.ts), before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG). */

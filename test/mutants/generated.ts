@@ -4,6 +4,7 @@ import type { Mutant } from './mutant.js';
 const CHECK = 'src/kernel/frame-checks.ts';
 const TABLE = 'src/ruleset/backstop-table.ts';
 const PORTS = 'src/ruleset/bridge-table.ts';
+const NEIGHBOURS = 'src/ruleset/neighbour-frames.ts';
 const killedBy = {
   file: 'test/attacks/generate.test.ts',
   test: 'nothing arrives anywhere that no entry permits',
@@ -30,12 +31,12 @@ export const GENERATED: readonly Mutant[] = [
   {
     id: 'generated-probe',
     what: 'a container probes for the address of the gateway, so that the host does not use it',
-    file: PORTS,
+    file: NEIGHBOURS,
     from: "      'icmpv6 type 133 ip6 saddr :: accept',\n      ...OWN_PROBE,\n",
     to: "      'icmpv6 type { 133, 135 } ip6 saddr :: accept',\n",
     also: [
       {
-        file: PORTS,
+        file: NEIGHBOURS,
         from: '      `${PROBE} drop`,\n',
         to: '',
       },

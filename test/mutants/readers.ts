@@ -255,7 +255,7 @@ const REQUESTS: readonly Mutant[] = [
   http(
     'read-http-partial',
     'the beginning of a head goes on before its Host was read',
-    ["this.#state.in !== 'refused' && this.#pending.length === 0;", "this.#state.in !== 'refused';"],
+    ["this.#state.in !== 'refused' && this.#pending.length === 0 && ", "this.#state.in !== 'refused' && "],
     pure('http-flow', 'requests that go on not before their end'),
   ),
   {

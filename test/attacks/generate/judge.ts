@@ -239,6 +239,8 @@ export function permittedNumber({ at, bytes }: Arrival): number | undefined {
 
 const LINK_ONLY = new Set([133, 134, 135, 136]);
 const REPORTS = new Set([131, 132, 143]);
+/** Bytes of an honest message on a link, from its header on. */
+const LONGEST = { arp: 28, discovery: 72 } as const;
 /** What docs/threat-model.md says is not stopped, of a hit; undefined: nothing there speaks of it. */
 export function limitOf({ at, why, bytes }: Hit, sender: Sender | undefined): string | undefined {
   if (at === 'net') return undefined;
