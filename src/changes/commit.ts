@@ -206,7 +206,8 @@ export class Committer {
     if (value !== undefined) {
       revision = await store.put(key, value, { ifRevision, ...(record && { record }) });
       state.apply(key, value, revision);
-    } else if (await store.delete(key, { ifRevision })) {
+    } else {
+      await store.delete(key, { ifRevision }); // what is in force from memory only is not there
       state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
     }
     await this.unwritten.stored(key);

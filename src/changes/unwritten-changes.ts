@@ -129,8 +129,10 @@ export class UnwrittenChanges {
       const ifRevision = held.revision;
       if (!isDeepStrictEqual(value, held.stored)) {
         if (value !== undefined) state.apply(key, value, await store.put(key, value, { ifRevision }));
-        else if (await store.delete(key, { ifRevision }))
+        else {
+          await store.delete(key, { ifRevision });
           state.apply(key, undefined, Number.MAX_SAFE_INTEGER);
+        }
       }
       await this.stored(key);
       log.warn({ key }, 'a change that was in force from memory only is stored now');

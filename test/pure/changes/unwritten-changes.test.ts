@@ -110,6 +110,19 @@ it('a lockdown is in force on a full disk, says so, and is stored and recorded a
   expect(changes.current().lockdown).toMatchObject({ by: 'ann' });
 });
 
+it('a lockdown that was never stored ends as soon as the store takes changes again', async () => {
+  isFull = true;
+  await changes.emergency.setLockdown(true, 'ann');
+  await changes.emergency.pause('web', 60_000, 'ann');
+  isFull = false;
+  expect(await changes.emergency.setLockdown(false, 'ben')).toBeUndefined();
+  await changes.emergency.endPause('web', 'ben');
+  expect([changes.current().lockdown, changes.current().pauses]).toEqual([undefined, []]);
+  expect(changes.unwritten.list()).toEqual([]);
+  await restart();
+  expect([changes.current().lockdown, changes.current().pauses]).toEqual([undefined, []]);
+});
+
 it('without space until the restart, what is stored comes back', async () => {
   isFull = true;
   await changes.emergency.setLockdown(true, 'ann');
