@@ -51,4 +51,19 @@ export const GENERATED: readonly Mutant[] = [
     to: '',
     killedBy,
   },
+  {
+    id: 'generated-forged',
+    what: 'a refusal goes to the address that a container of the host’s network has chosen as its source',
+    file: 'src/ruleset/host-identity.ts',
+    from: '[...own, ...forgedSources(shape), ...synData(shape)]',
+    to: '[...own, ...synData(shape)]',
+    also: [
+      {
+        file: 'src/ruleset/host-net.ts',
+        from: 'return [forged, ...own, opened, ...last];',
+        to: 'return [...own, opened, ...last];',
+      },
+    ],
+    killedBy,
+  },
 ];
