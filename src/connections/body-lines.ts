@@ -66,9 +66,9 @@ export class BodyLines {
   get isDone(): boolean {
     return this.#reads === 'none';
   }
-  /** A line waits for its rest. */
-  get isOpen(): boolean {
-    return this.#line !== '';
+  /** Bytes of a line that waits for its rest. */
+  get open(): number {
+    return this.#line.length;
   }
 
   /**

@@ -65,6 +65,7 @@ export class HttpFlow {
   /** What comes before it and is sent again can no longer be compared. */
   #floor = 0;
   #since = 0;
+  #now = 0;
   #requests = 0;
   /** A request for WebSocket was released: the server's answer decides what follows. */
   #upgrade: 'none' | 'asked' | 'done' = 'none';
@@ -108,6 +109,7 @@ export class HttpFlow {
     if (this.#refusal) return this.#outcome([], [segment.id]);
     if (this.#upgrade === 'done') return this.#outcome([segment.id]);
     if (segment.from === 'server') return this.#fromServer(segment);
+    this.#now = now;
     if (this.#waiting === 0) this.#since = now;
     return this.#fromClient(segment);
   }
@@ -203,16 +205,25 @@ export class HttpFlow {
       }
       this.#keep(this.#reader.takeFraming());
     }
-    if (this.#waiting > MAX_HELD)
-      return this.#refuse(host(`a head in more than ${MAX_HELD} segments`), ...drop);
     if (this.#upgrade === 'asked' && !this.#reader.isBetweenRequests)
       return this.#refuse(host('it sent more before the server had agreed to WebSocket'), ...drop);
+    const release = this.#decided();
+    if (this.#waiting > MAX_HELD)
+      return this.#refuse(host(`a head in more than ${MAX_HELD} segments`), ...release, ...drop);
     const permitted = allowed.length > 0 ? { allowed } : {};
-    if (!this.#reader.isDecided) return { ...this.#outcome([], drop), ...permitted };
-    const release = this.#undecided.map(({ id }) => id);
-    this.#undecided = [];
-    this.#released = this.#next;
     return { ...this.#outcome(release, drop), ...permitted };
+  }
+
+  /** Takes the segments of which all bytes are decided. */
+  #decided(): number[] {
+    const to = this.#reader.decidedTo;
+    const waits = this.#undecided.findIndex(({ offset, payload }) => offset + payload.length > to);
+    const taken = this.#undecided.splice(0, waits < 0 ? this.#undecided.length : waits);
+    const last = taken.at(-1);
+    if (last === undefined) return [];
+    this.#released = last.offset + last.payload.length;
+    this.#since = this.#now;
+    return taken.map(({ id }) => id);
   }
 
   /** The segment that goes on where the last one ended; parts of it that are known are compared. */

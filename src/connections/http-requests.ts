@@ -90,7 +90,12 @@ export class RequestReader {
 
   /** All bytes so far are decided: none was refused, and no head and no line is waiting for its end. */
   get isDecided(): boolean {
-    return this.#state.in !== 'refused' && this.#pending.length === 0 && !this.#lines.isOpen;
+    return this.#state.in !== 'refused' && this.#pending.length === 0 && this.#lines.open === 0;
+  }
+
+  /** Offset in the stream up to which bytes are decided. */
+  get decidedTo(): number {
+    return this.#at - this.#pending.length - this.#lines.open;
   }
 
   /** Bytes of a body or a chunk that need not be seen: what is left, and what has come. Undefined between them, and where lines are read. */

@@ -6,6 +6,7 @@ import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec } from '../kernel/exec.js';
+import { FrameChecks } from '../kernel/frame-checks.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import { endKeeper } from '../kernel/keeper.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
@@ -131,6 +132,14 @@ async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet
   }
 }
 
+/** The service takes them over. Those that end with this process are left to it. */
+function beginFrameChecks(enforced: number): boolean {
+  const checks = new FrameChecks();
+  checks.begin(enforced);
+  checks.close();
+  return checks.state.isKept;
+}
+
 /** Parent cgroups of containers in the host network, as far as an earlier run recorded them. */
 async function hostNet(config: Config): Promise<HostNet> {
   const parents = readParents(config.state);
@@ -138,13 +147,14 @@ async function hostNet(config: Config): Promise<HostNet> {
   await cgroups.askNft(exec);
   const zones = await canZone(exec);
   const nft = zones ? await nftAbilities(exec, cgroups) : { identifies: false, queues: false };
+  const framesChecked = beginFrameChecks(shapeOf(config).marks.enforced);
   const table = new HostCgroupTable({
     cgroups,
     parents,
     onParents: () => undefined,
     singles: () => false,
     zones: () => zones,
-    nft: () => nft,
+    nft: () => ({ ...nft, framesChecked }),
   });
   return table.find(NO_VIEW).net;
 }

@@ -498,6 +498,8 @@ describe.each(['ip4', 'ip6'] as const)('held with br_netfilter, and repeated as 
     });
     for (const name of ON_BRIDGE)
       host.ns.run('bridge', 'fdb', 'replace', VETHS[name].mac, 'dev', name, 'master', 'static');
+    // as of a container by the time that its packets are repeated
+    host.ns.run('ipset', 'add', v === 'ip4' ? 'DB-own4' : 'DB-own6', fresh[v]);
     bridgeNetfilter(host, true);
     try {
       const found = (await host.send([{ from: 'fresh', frames, restMs: 500 }])).flat();
@@ -505,6 +507,7 @@ describe.each(['ip4', 'ip6'] as const)('held with br_netfilter, and repeated as 
       return frames.map((f) => places([f], found));
     } finally {
       bridgeNetfilter(host, false);
+      host.ns.run('ipset', 'del', v === 'ip4' ? 'DB-own4' : 'DB-own6', fresh[v]);
       queue.close();
     }
   }

@@ -40,7 +40,7 @@ const BODY_LINES: readonly Mutant[] = [
   http(
     'read-http-body-held',
     'the beginning of a line of a body goes on before its end',
-    [' && !this.#lines.isOpen;', ';'],
+    [' - this.#lines.open;', ';'],
     pure('http-flow', 'in segments of any size'),
   ),
   http(
@@ -255,7 +255,7 @@ const REQUESTS: readonly Mutant[] = [
   http(
     'read-http-partial',
     'the beginning of a head goes on before its Host was read',
-    ["this.#state.in !== 'refused' && this.#pending.length === 0 && ", "this.#state.in !== 'refused' && "],
+    ['this.#at - this.#pending.length', 'this.#at'],
     pure('http-flow', 'requests that go on not before their end'),
   ),
   {

@@ -64,6 +64,33 @@ const withBody = (method: string, body: string, ...lines: readonly string[]): st
 const inChunks = (method: string, ...chunks: readonly string[]): string =>
   `${method} / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\r\n${[...chunks, ''].map((c) => `${c.length.toString(16)}\r\n${c}\r\n`).join('')}`;
 
+it.each([1, 100, 1_000, 1_448])('chunks of a word go on in segments of %i bytes', (size) => {
+  const flow = new HttpFlow(judge, 80, ISN);
+  const whole = inChunks('POST', ...Array.from({ length: size === 1 ? 3 : 600 }, () => 'y'.repeat(1_000)));
+  const all = Array.from({ length: Math.ceil(whole.length / size) }, (_, n) =>
+    segment(n * size, whole.slice(n * size, (n + 1) * size)),
+  );
+  const held = size === 1 ? 256 : Math.ceil(1_100 / size) + 1;
+  if (size === 1) return expect(refusalOf(run(all, flow))).toMatch(/more than 256 segments/);
+  let [waiting, most] = [0, 0];
+  for (const one of all) {
+    waiting += 1 - flow.take(one, 0).release.length;
+    most = Math.max(most, waiting);
+  }
+  expect(waiting).toBe(0);
+  return expect(most).toBeLessThanOrEqual(held);
+});
+
+it('more segments than may wait go on when the first of them comes at last', () => {
+  const flow = new HttpFlow(judge, 80, ISN);
+  const whole = withBody('POST', '{'.repeat(300_000));
+  const size = 1_000;
+  const all = Array.from({ length: 257 }, (_, n) => segment(n * size, whole.slice(n * size, (n + 1) * size)));
+  const [head = segment(0, ''), ...others] = all;
+  expect(released(run(others, flow))).toEqual([]);
+  expect(released(run([head], flow))).toEqual(all.map(({ id }) => id));
+});
+
 describe('a body that a server without interest in it takes for the next request', () => {
   const evil = get('evil.example');
   const READ = /may be read as another request/;
