@@ -88,6 +88,7 @@ const ON_ANY_ENGINE = [
   'attacks/dns-tunnels',
   'attacks/ethernet',
   'attacks/extensions',
+  'attacks/generate',
   'attacks/generate-streams',
   'attacks/heirs',
   'attacks/helpers',
