@@ -27,6 +27,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   chain input { type filter hook input priority 200; policy accept; }
   chain output { type filter hook output priority 200; policy accept; }
   chain host { }
+  chain outward { }
   chain extended { }${marks.check ? '\n  chain checking { }\n  chain answers { }' : ''}`,
     rules: new Map([
       ...(hostNet.framesChecked === true ? [] : [['first', [TO_RESERVED_GROUP]] as [string, string[]]]),
@@ -44,11 +45,13 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
       [
         'output',
         [
+          ...(hostNet.hasSenders ? [`${enforced(marks)} oifname != "lo" jump outward`] : []),
           ...(hostNet.native && hostNet.hasSenders ? [evaluatedBefore(marks)] : []),
           ...senders(hostNet.gates, 'goto host'),
         ],
       ],
       ['host', [...senders(hostNet.exempt, 'accept'), ...host(shape, hostNet.native === true)]],
+      ['outward', [...OUTWARD]],
       ['extended', enforcedOnly(marks)],
       ...(marks.check
         ? ([
@@ -158,6 +161,14 @@ const neverRouted = (marks: Marks): string =>
  */
 const WITH_EXTENSIONS: readonly string[] = ['ip hdrlength != 5', 'ip6 nexthdr { 0, 43, 51, 60 }'];
 const EXTENDED: readonly string[] = WITH_EXTENSIONS.map((match) => `${match} drop`);
+
+const enforced = ({ enforced: bits }: Marks): string => `meta mark & ${hex(bits)} == ${hex(bits)}`;
+/** A socket that is bound to a device takes what was redirected to the resolver out through it, and a raw socket sends from where it likes. */
+const OUTWARD: readonly string[] = [
+  'ct state new fib daddr type local drop',
+  'ip saddr 127.0.0.0/8 drop',
+  'ip6 saddr ::1 drop',
+];
 
 /** In the host's network: packets of established flows have no mark there, their connection has the flag. */
 const enforcedOnly = ({ enforced }: Marks): string[] =>

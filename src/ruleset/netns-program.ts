@@ -167,7 +167,9 @@ function chains(input: LanInput, rules: Rules): (readonly [string, readonly stri
       'leaving',
       [
         base('postrouting', PRIORITY),
-        ...leaving('ip daddr 127.0.0.0/8 drop'),
+        ...['ip daddr 127.0.0.0/8', 'ip saddr 127.0.0.0/8', 'ip6 saddr ::1'].flatMap((l) =>
+          leaving(`${l} drop`),
+        ),
         ...leaving('ct state new fib saddr type != local drop'),
       ],
     ],

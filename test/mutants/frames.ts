@@ -185,4 +185,15 @@ export const FRAMES: readonly Mutant[] = [
       test: 'that the service refuses does not go on',
     },
   },
+  {
+    id: 'outward-redirected',
+    what: 'a socket of the host’s network that is bound to a device takes a redirected question out through it',
+    file: TABLE,
+    from: "  'ct state new fib daddr type local drop',\n",
+    to: '',
+    killedBy: {
+      file: 'test/attacks/generate.test.ts',
+      test: 'nothing arrives anywhere that no entry permits',
+    },
+  },
 ];
