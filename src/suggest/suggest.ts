@@ -1,4 +1,5 @@
 import type { OwnAddress } from '../flows/flow-record.js';
+import { counted } from '../lib/units.js';
 import { decidedBy, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
 import { DENY } from '../policy/entry-canonical.js';
@@ -20,6 +21,7 @@ import {
   spanText,
   stabilityOf,
   targetsOf,
+  type Use,
   usedRows,
   useOf,
   useText,
@@ -116,12 +118,12 @@ export function suggest(input: SuggestInput): Suggestion {
   };
 }
 
-/** A name that the container has given to an address by itself does not make the address one of that name. */
-const ownAddress = ({ name, address, ...use }: OwnAddress): LeftEntry => ({
+/** A name that the container has given to an address by itself does not make the address one of that name, where its connections are counted. */
+const ownAddress = ({ name, address, count, first, last }: OwnAddress): LeftEntry => ({
   entry: address,
-  why: `used as ${name}, and only a resolver of the container itself gave this address for it: an entry for the name does not permit it`,
+  why: `used as ${name} (${counted(count, 'time')}, counted there), and only a resolver of the container itself gave this address for it: an entry for the name does not permit it`,
   action: 'none',
-  ...shownUse({ ...use, starts: 1 }),
+  ...{ count: 0, first: iso(first), last: iso(last), starts: 1 },
 });
 
 const NEW_LIST = 'permits several of the names';
@@ -232,20 +234,20 @@ function leftRows(
 }
 
 function leftGroup(group: Group, why: string, action: LeftAction, container: string): readonly LeftEntry[] {
-  return entriesOf(group).map(({ canonical }) => {
-    const command = `; drawbridge allow ${container} ${quoted(canonical)} permits it`;
+  return entriesOf(group).map((entry) => {
+    const command = `; drawbridge allow ${container} ${quoted(entry.canonical)} permits it`;
     return {
-      entry: canonical,
+      entry: entry.canonical,
       why: `${why}${why === DENIED_NOW ? command : ''}`,
       action,
-      ...shownUse(useOf(group.rows)),
+      ...shownUse(useBy(entry, group)),
     };
   });
 }
 
 function suggestedOf(group: Group, starts: number): readonly SuggestedEntry[] {
   return entriesOf(group).map((entry) => {
-    const use = useOf(group.rows.filter((row) => row.wanted && permitsOrJoins(entry, row)));
+    const use = useBy(entry, group);
     const joined = entry.target.kind === 'name' && entry.target.match === 'below';
     const what = joined ? `${targetsOf(group.rows).length} numbered names, ` : '';
     return {
@@ -257,8 +259,9 @@ function suggestedOf(group: Group, starts: number): readonly SuggestedEntry[] {
   });
 }
 
-const permitsOrJoins = (entry: DestEntry, { wanted }: Row): boolean =>
-  wanted !== undefined && permitsRow(entry, wanted);
+/** Of several entries of one target, each counts what it permits itself. */
+const useBy = (entry: DestEntry, { rows }: Group): Use =>
+  useOf(rows.filter(({ wanted }) => wanted && permitsRow(entry, wanted)));
 
 function entriesOfLists({ lists, now }: SuggestInput, chosen: readonly Chosen[]): readonly DestEntry[] {
   const gathering = new Gathering(lists, now);

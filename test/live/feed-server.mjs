@@ -1,8 +1,8 @@
-/** A feed server: sends what stands in BODY, misbehaves as MODE says. Usage: feed-server.mjs PORT BODY MODE */
+/** A feed server: sends what stands in BODY, misbehaves as MODE says. Usage: feed-server.mjs PORT BODY MODE [ADDRESS...] */
 import { appendFileSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 
-const [port, body, mode] = process.argv.slice(2);
+const [port, body, mode, ...own] = process.argv.slice(2);
 
 const WAYS = {
   good: (response) => response.end(readFileSync(body)),
@@ -19,8 +19,8 @@ const WAYS = {
 };
 
 createServer((_, response) => WAYS[readFileSync(mode, 'utf8')](response)).listen(Number(port), '127.0.0.1');
-/** Services at addresses of the host that are not private. What they are asked is in the file BODY.asked. */
-for (const address of ['93.184.77.1', '93.184.78.9'])
+/** Services at other addresses of the host. What they are asked is in the file BODY.asked. */
+for (const address of own)
   createServer(({ socket }, response) => {
     appendFileSync(`${body}.asked`, `${socket.localAddress}\n`);
     response.end(readFileSync(body));

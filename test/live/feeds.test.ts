@@ -66,9 +66,11 @@ async function permitted(): Promise<Record<string, boolean>> {
 }
 const ALL = { fine: true, cdn: true, name: true, next: true, host: true };
 
+/** Public addresses of the host: one of an interface, and one that only a route makes local. */
+const OWN = ['93.184.77.1', '93.184.78.9'] as const;
 function serve(): void {
   const script = join(import.meta.dirname, 'feed-server.mjs');
-  const argv = [process.execPath, script, String(PORT), paths.body, paths.mode];
+  const argv = [process.execPath, script, String(PORT), paths.body, paths.mode, ...OWN];
   server = spawn('nsenter', [`--net=${lab.hostNetns}`, '--', ...argv], { stdio: 'ignore' });
 }
 async function stopServer(): Promise<void> {
@@ -79,9 +81,8 @@ beforeAll(async () => {
   lab = await Lab.up({});
   paths = { body: join(lab.dir, 'feed.txt'), mode: join(lab.dir, 'feed.mode') };
   send(GOOD);
-  // an address of an interface, and one that only a route makes local
-  await lab.inHost(['ip', 'address', 'add', '93.184.77.1/32', 'dev', 'lo'], { check: true });
-  await lab.inHost(['ip', 'route', 'add', 'local', '93.184.78.9', 'dev', 'lo'], { check: true });
+  await lab.inHost(['ip', 'address', 'add', `${OWN[0]}/32`, 'dev', 'lo'], { check: true });
+  await lab.inHost(['ip', 'route', 'add', 'local', OWN[1], 'dev', 'lo'], { check: true });
   serve();
   await lab.dns.set({ 'fine.example': { A: [FINE] }, 'evil.example': { A: [FINE] } });
   await lab.docker('network', 'create', '--subnet', PUBLIC, 'pub');
@@ -164,9 +165,9 @@ describe('whatever its server sends', () => {
     const asked = (): string => readFileSync(`${paths.body}.asked`, 'utf8');
     writeFileSync(`${paths.body}.asked`, '');
     // the services answer, and redirects to other hosts are followed
-    for (const address of ['93.184.77.1', '93.184.78.9'])
+    for (const address of OWN)
       await lab.inHost(['wget', '-q', '-O', '/dev/null', `http://${address}:${PORT}/`], { check: true });
-    expect(asked()).toBe('93.184.77.1\n93.184.78.9\n');
+    expect(asked()).toBe(`${OWN.join('\n')}\n`);
     const before = (await lab.web.requests()).length;
     send(GOOD, 'to-public');
     expect((await sync()).status).toBe('refused');
@@ -178,7 +179,7 @@ describe('whatever its server sends', () => {
         reason: expect.stringContaining('an address of this host'),
       });
     }
-    expect(asked()).toBe('93.184.77.1\n93.184.78.9\n');
+    expect(asked()).toBe(`${OWN.join('\n')}\n`);
   });
 
   it('the last good version stays in force, and that is said', async () => {

@@ -3,9 +3,27 @@ import type { Mutant } from './mutant.js';
 
 const counted = (test: string) => ({ file: 'test/pure/ruleset/counted.test.ts', test });
 const tallied = (test: string) => ({ file: 'test/pure/enforce/tallies.test.ts', test });
+const suggested = (test: string) => ({ file: 'test/pure/suggest/suggest.test.ts', test });
 const [NAMING, TALLIES] = ['src/ruleset/naming.ts', 'src/enforce/tallies.ts'];
+const SUGGEST = 'src/suggest/suggest.ts';
 
 export const FIGURES: readonly Mutant[] = [
+  {
+    id: 'figures-left-use',
+    what: 'each entry of a target that is left counts the connections of all',
+    file: SUGGEST,
+    from: '...shownUse(useBy(entry, group)),',
+    to: '...shownUse(useOf(group.rows)),',
+    killedBy: suggested('of a target that is left, each entry counts what it permits'),
+  },
+  {
+    id: 'figures-own-address',
+    what: 'connections of a name to an address of its own resolver count twice',
+    file: SUGGEST,
+    from: '...{ count: 0, first:',
+    to: '...{ count, first:',
+    killedBy: suggested('an address that only a resolver of the container gave for a name is shown'),
+  },
   {
     id: 'figures-segments',
     what: 'a rate and a quota count a packet of many segments once',

@@ -73,6 +73,21 @@ describe('entries', () => {
     expect(present.entries).toMatchObject([{ risk: expect.stringContaining('a CDN') }]);
   });
 
+  it('of a target that is left, each entry counts what it permits, and all together what was used', () => {
+    const found = suggested([
+      seen('[2600:9000:101::1]:7100', { count: 5 }),
+      seen('[2600:9000:101::1]:19', { count: 2 }),
+      seen('[2600:9000:101::1]:123/udp', { count: 4 }),
+      seen('[2600:9000:101::1]/icmp', { count: 1 }),
+    ]);
+    expect(found.entries).toEqual([]);
+    expect(found.left.map(({ entry, count }) => [entry, count])).toEqual([
+      ['2600:9000:101::1/icmp', 1],
+      ['[2600:9000:101::1]:123/udp', 4],
+      ['[2600:9000:101::1]:19,7100', 7],
+    ]);
+  });
+
   it('an address that only a resolver of the container gave for a name is shown, also where an entry permits the name', () => {
     const own = [{ name: 'a.org', address: '192.0.2.66', count: 3, first: NOW - 2 * DAY, last: NOW - DAY }];
     const record = { ...inputOf([]).record, seen: [seen('a.org')], own };
@@ -82,9 +97,10 @@ describe('entries', () => {
       expect(found.left).toMatchObject([
         {
           entry: '192.0.2.66',
-          count: 3,
+          count: 0, // the connections of an address are among those of the name
+          last: '2026-11-29T12:00:00Z',
           action: 'none',
-          why: expect.stringMatching(/^used as a\.org, and only/),
+          why: expect.stringMatching(/^used as a\.org \(3 times, counted there\), and only/),
         },
       ]);
       expect(suggestionText('web', [found], 'list')).toContain('192.0.2.66: used as a.org');
