@@ -10,7 +10,7 @@ import { type Flow, isDns, opening } from './flow.js';
 import { IDENTIFY } from './host-identity.js';
 import { hostResolver, isHostResolver } from './host-net.js';
 import { markOf } from './marks.js';
-import { isCheckedChain, type Names, namesFor } from './naming.js';
+import { isCheckedChain, type Names, namesFor, sharedSet } from './naming.js';
 import { CLOSED_WHY } from './reserved-ports.js';
 import type { Rule } from './rules.js';
 import { type HasMember, type TracePacket, type TraceResult, trace } from './trace.js';
@@ -84,7 +84,10 @@ export class PolicyEvaluator {
     hostAddresses: ReadonlySet<string>,
   ) {
     this.#shape = shape;
-    this.#has = membershipOf(desired, learned);
+    const own = new Set(([4, 6] as const).map((family) => sharedSet(shape.prefix, 'own', family)));
+    const has = membershipOf(desired, learned);
+    this.#has = (set, dir, packet) =>
+      (packet.src === '' && dir === 'src' && own.has(set)) || has(set, dir, packet);
     this.#filter = chainsOf(desired, 'filter');
     this.#mangle = chainsOf(desired, 'mangle');
     this.#identity = desired.identity;
@@ -220,7 +223,9 @@ export class PolicyEvaluator {
     if (isDns(flow) && member.policy.mode === 'off' && atOurs) return false;
     if (atOurs || member.policy.mode !== 'enforce') return true;
     const packet = this.#opening(member, flow);
-    return this.permits(packet) && (place === 'namespace' || this.#wasChecked(packet, flow));
+    // the rules inside have compared its source, and the host knows no address of macvlan and ipvlan networks as bound to a veth
+    if (place === 'namespace') return this.permits({ ...packet, src: '' });
+    return this.permits(packet) && this.#wasChecked(packet, flow);
   }
 
   #wasChecked(packet: TracePacket, { mark }: Flow): boolean {

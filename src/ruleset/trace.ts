@@ -6,6 +6,7 @@ export interface TracePacket {
   readonly family: Family;
   readonly mark: number;
   readonly proto: 'tcp' | 'udp' | 'icmp' | number;
+  /** Empty: an address of the sender, whichever. */
   readonly src: string;
   readonly dst: string;
   readonly dport?: number;

@@ -161,10 +161,12 @@ describe('macvlan', () => {
   });
 
   it('explain, ps and flows tell of it', async () => {
-    const cli = async (...args: string[]): Promise<string> => (await d.cli(args)).stdout;
-    expect(await cli('explain', 'web', `${ENTRY.v4}:80`)).toMatch(/allow/);
-    expect(await cli('explain', 'web', FORBIDDEN.v4)).toMatch(/deny/);
-    expect(await cli('ps')).toMatch(/^web\tenforce\tfull/m);
+    const cli = (...args: string[]): ReturnType<Drawbridge['cli']> => d.cli(args);
+    expect((await cli('explain', 'web', `${ENTRY.v4}:80`, '--exit-code')).code).toBe(0);
+    const denied = await cli('explain', 'web', FORBIDDEN.v4, '--exit-code');
+    expect(denied.stdout).toMatch(/deny/);
+    expect(denied.code).not.toBe(0);
+    expect((await cli('ps')).stdout).toMatch(/^web\tenforce\tfull/m);
     const flows = (await d.get('/v1/flows?container=web')).body;
     expect(flows).toContain(FORBIDDEN.v4);
   });

@@ -281,6 +281,34 @@ describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
   });
 });
 
+describe.each([4, 6] as const)('a container without a veth, as on macvlan, IPv%i', (family) => {
+  const [src, permitted, forbidden] =
+    family === 4
+      ? ['10.77.0.2', '93.184.7.2', '93.184.9.9']
+      : ['fd00:77::2', '2600:9000:7::2', '2600:9000:9::9'];
+  const m = member(2, permitted, 'enforce', []);
+  const j = judgeOf([m]);
+  const flow = (dst: string) => ({
+    ...BARE_FLOW,
+    family,
+    proto: 6,
+    mark: 0,
+    orig: { src, dst, sport: 4000, dport: 80 },
+    reply: { src: dst, dst: src, sport: 80, dport: 4000 },
+  });
+
+  it('keeps in its namespace what its entries permit, and nothing on the host', () => {
+    expect(j.keeps(m, flow(permitted), 'namespace')).toBe(true);
+    expect(j.keeps(m, flow(forbidden), 'namespace')).toBe(false);
+    expect(j.keeps(m, flow(permitted))).toBe(false);
+  });
+  it('is evaluated by its entries when the packet has no source', () => {
+    expect(permits(j, m, packet(m, permitted, 'tcp', 80))).toBe(true);
+    expect(permits(j, m, packet(m, forbidden, 'tcp', 80))).toBe(false);
+    expect(permits(j, m, { ...packet(m, permitted, 'tcp', 80), src })).toBe(false);
+  });
+});
+
 describe('the dispatch tree', () => {
   it('leads every identity to its own chain, and only that, within four levels', () => {
     const ids = fc.uniqueArray(fc.integer({ min: 2, max: 8191 }), { minLength: 1, maxLength: 60 });
