@@ -78,19 +78,13 @@ export class RequestReader {
 
   /** For a reader that goes on from there. Undefined: within a head or a line, or what was read is refused. */
   get place(): ReaderPlace | undefined {
-    const { in: within } = this.#state;
-    const isWhole = this.isDecided && within !== 'trailers';
-    return isWhole ? { at: this.#at, state: { ...this.#state }, lines: this.#lines.place } : undefined;
+    const isOpen = this.decidedTo < this.#at || this.#state.in === 'refused' || this.#state.in === 'trailers';
+    return !isOpen ? { at: this.#at, state: { ...this.#state }, lines: this.#lines.place } : undefined;
   }
 
   /** Nothing of what was read so far belongs to a request that is not complete. */
   get isBetweenRequests(): boolean {
     return this.#state.in === 'head' && this.#pending.length === 0;
-  }
-
-  /** All bytes so far are decided: none was refused, and no head and no line is waiting for its end. */
-  get isDecided(): boolean {
-    return this.#state.in !== 'refused' && this.#pending.length === 0 && this.#lines.open === 0;
   }
 
   /** Offset in the stream up to which bytes are decided. */

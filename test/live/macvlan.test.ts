@@ -162,8 +162,8 @@ describe('macvlan', () => {
 
   it('explain, ps and flows tell of it', async () => {
     const cli = (...args: string[]): ReturnType<Drawbridge['cli']> => d.cli(args);
-    expect((await cli('explain', 'web', `${ENTRY.v4}:80`)).code).toBe(0);
-    const denied = await cli('explain', 'web', FORBIDDEN.v4);
+    expect((await cli('explain', 'web', `${ENTRY.v4}:80`, '--exit-code')).code).toBe(0);
+    const denied = await cli('explain', 'web', FORBIDDEN.v4, '--exit-code');
     expect(denied.stdout).toMatch(/deny/);
     expect(denied.code).not.toBe(0);
     expect((await cli('ps')).stdout).toMatch(/^web\tenforce\tfull/m);

@@ -18,10 +18,11 @@ interface Reads {
 function readAll(pieces: readonly Buffer[]): Reads {
   const reader = new RequestReader(80);
   const events = pieces.flatMap((piece) => reader.read(piece));
+  const isRefused = events.some((e) => e.kind === 'refused');
   return {
     heads: events.flatMap((e) => (e.kind === 'request' ? [e.head] : [])),
-    isRefused: events.some((e) => e.kind === 'refused'),
-    isDecided: reader.isDecided,
+    isRefused,
+    isDecided: !isRefused && reader.decidedTo === Buffer.concat(pieces).length,
   };
 }
 
