@@ -133,7 +133,7 @@ describe('a state with some subjects exchanged', () => {
   it('is that of a compilation, and so are its steps and what is installed then', () => {
     let partial = 0;
     fc.assert(
-      fc.property(fc.array(fc.array(change, { minLength: 1, maxLength: 3 }), { maxLength: 8 }), (passes) => {
+      fc.property(fc.array(fc.array(change, { minLength: 1, maxLength: 3 }), { minLength: 3, maxLength: 8 }), (passes) => {
         let subjects: readonly Subject[] = FIRST;
         let desired = compile(inputOf(subjects));
         let observed = expectedAfter(shape, desired, NOTHING);
@@ -164,7 +164,7 @@ describe('a state with some subjects exchanged', () => {
           [subjects, desired] = [next, now.desired];
         }
       }),
-      { numRuns: runs(15) },
+      { numRuns: runs(40) },
     );
     expect(partial).toBeGreaterThan(0);
   });
