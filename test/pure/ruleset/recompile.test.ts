@@ -133,37 +133,40 @@ describe('a state with some subjects exchanged', () => {
   it('is that of a compilation, and so are its steps and what is installed then', () => {
     let partial = 0;
     fc.assert(
-      fc.property(fc.array(fc.array(change, { minLength: 1, maxLength: 3 }), { minLength: 3, maxLength: 8 }), (passes) => {
-        let subjects: readonly Subject[] = FIRST;
-        let desired = compile(inputOf(subjects));
-        let observed = expectedAfter(shape, desired, NOTHING);
-        for (const changes of passes) {
-          const next = [...subjects];
-          for (const c of changes) next[c.at] = changed(subjects[c.at] as Subject, c);
-          const replaced = next.flatMap((is, i) => {
-            const was = subjects[i] as Subject;
-            return is === was ? [] : [{ was, is }];
-          });
-          const now = recompile(desired, inputOf(next), replaced);
-          const fresh = compile(structuredClone(inputOf(next)));
-          expect(isDeepStrictEqual(withOwnMaps(now.desired), fresh)).toBe(true);
-          if (now.delta) {
-            partial += 1;
-            const [some, all] = [
-              planDelta(shape, now.desired, observed, now.delta),
-              planSteps(shape, fresh, structuredClone(ownMapsOf(observed))),
-            ];
-            expect(linesOf(some.stages)).toEqual(linesOf(all.stages));
-            expect([...some.refill].sort()).toEqual([...all.refill].sort());
-            expect(some.blockingStages).toBe(all.blockingStages);
-            const after = expectedAfterDelta(now.desired, observed, now.delta);
-            expect(isDeepStrictEqual(ownMapsOf(after), expectedAfter(shape, fresh, observed))).toBe(true);
-            observed = after;
-          } else observed = expectedAfter(shape, fresh, observed);
-          expect(planSteps(shape, fresh, observed).stages).toEqual([]);
-          [subjects, desired] = [next, now.desired];
-        }
-      }),
+      fc.property(
+        fc.array(fc.array(change, { minLength: 1, maxLength: 3 }), { minLength: 3, maxLength: 8 }),
+        (passes) => {
+          let subjects: readonly Subject[] = FIRST;
+          let desired = compile(inputOf(subjects));
+          let observed = expectedAfter(shape, desired, NOTHING);
+          for (const changes of passes) {
+            const next = [...subjects];
+            for (const c of changes) next[c.at] = changed(subjects[c.at] as Subject, c);
+            const replaced = next.flatMap((is, i) => {
+              const was = subjects[i] as Subject;
+              return is === was ? [] : [{ was, is }];
+            });
+            const now = recompile(desired, inputOf(next), replaced);
+            const fresh = compile(structuredClone(inputOf(next)));
+            expect(isDeepStrictEqual(withOwnMaps(now.desired), fresh)).toBe(true);
+            if (now.delta) {
+              partial += 1;
+              const [some, all] = [
+                planDelta(shape, now.desired, observed, now.delta),
+                planSteps(shape, fresh, structuredClone(ownMapsOf(observed))),
+              ];
+              expect(linesOf(some.stages)).toEqual(linesOf(all.stages));
+              expect([...some.refill].sort()).toEqual([...all.refill].sort());
+              expect(some.blockingStages).toBe(all.blockingStages);
+              const after = expectedAfterDelta(now.desired, observed, now.delta);
+              expect(isDeepStrictEqual(ownMapsOf(after), expectedAfter(shape, fresh, observed))).toBe(true);
+              observed = after;
+            } else observed = expectedAfter(shape, fresh, observed);
+            expect(planSteps(shape, fresh, observed).stages).toEqual([]);
+            [subjects, desired] = [next, now.desired];
+          }
+        },
+      ),
       { numRuns: runs(40) },
     );
     expect(partial).toBeGreaterThan(0);
