@@ -17,6 +17,7 @@ export const BACKSTOP_TABLE = 'inet drawbridge_backstop';
  */
 export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgram {
   const { marks } = shape;
+  const sends = hostNet.hasSenders === true || (hostNet.native !== true && hostNet.gates.length > 0);
   const hasAnswers = hostNet.hasSenders === true && checksNames(shape);
   return {
     table: BACKSTOP_TABLE,
@@ -26,8 +27,7 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
   chain forward { type filter hook forward priority 200; policy accept; }
   chain input { type filter hook input priority 200; policy accept; }
   chain output { type filter hook output priority 200; policy accept; }
-  chain host { }
-  chain outward { }
+  chain host { }${sends ? OUTWARD_BASE : ''}
   chain extended { }${marks.check ? '\n  chain checking { }\n  chain answers { }' : ''}`,
     rules: new Map([
       ...(hostNet.framesChecked === true ? [] : [['first', [TO_RESERVED_GROUP]] as [string, string[]]]),
@@ -45,13 +45,12 @@ export function backstopProgram(shape: KernelConfig, hostNet: HostNet): NftProgr
       [
         'output',
         [
-          ...(hostNet.hasSenders ? [`${enforced(marks)} oifname != "lo" jump outward`] : []),
           ...(hostNet.native && hostNet.hasSenders ? [evaluatedBefore(marks)] : []),
           ...senders(hostNet.gates, 'goto host'),
         ],
       ],
       ['host', [...senders(hostNet.exempt, 'accept'), ...host(shape, hostNet.native === true)]],
-      ['outward', [...OUTWARD]],
+      ...(sends ? [['outward', outward(marks)] as const] : []),
       ['extended', enforcedOnly(marks)],
       ...(marks.check
         ? ([
@@ -162,9 +161,12 @@ const neverRouted = (marks: Marks): string =>
 const WITH_EXTENSIONS: readonly string[] = ['ip hdrlength != 5', 'ip6 nexthdr { 0, 43, 51, 60 }'];
 const EXTENDED: readonly string[] = WITH_EXTENSIONS.map((match) => `${match} drop`);
 
-const enforced = ({ enforced: bits }: Marks): string => `meta mark & ${hex(bits)} == ${hex(bits)}`;
+/** Behind `output`, whose rules see the device of before a redirection, and before addresses of sources change (NF_IP_PRI_NAT_SRC). */
+const OUTWARD_BASE = '\n  chain outward { type filter hook postrouting priority 90; policy accept; }';
 /** A socket that is bound to a device takes what was redirected to the resolver out through it, and a raw socket sends from where it likes. */
-const OUTWARD: readonly string[] = [
+const outward = (marks: Marks): string[] => [
+  `meta mark & ${hex(marks.enforced)} == 0 accept`,
+  'oifname "lo" accept',
   'ct state new fib daddr type local drop',
   'ip saddr 127.0.0.0/8 drop',
   'ip6 saddr ::1 drop',

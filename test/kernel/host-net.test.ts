@@ -16,6 +16,7 @@ import { BACKSTOP_TABLE } from '../../src/ruleset/backstop-table.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Cgroup, DesiredInput, HostNet, Subject } from '../../src/ruleset/desired-state.js';
 import { IDENTITY_TABLE, unknownSender } from '../../src/ruleset/host-identity.js';
+import { hostResolver } from '../../src/ruleset/host-net.js';
 import { namesFor } from '../../src/ruleset/naming.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from './in-netns.js';
@@ -82,6 +83,29 @@ const AWAY = {
     refusal6: 'ip6 daddr 2001:db8:53::77',
   },
 } as const;
+/** Python: a question over either family, from sockets that are bound to a device if one is named. */
+const ASK = `
+import socket, sys
+for family, target in zip((socket.AF_INET, socket.AF_INET6), sys.argv[2:]):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    if sys.argv[1]: s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, sys.argv[1].encode())
+    try: s.sendto(bytes(12), (target, 53))
+    except OSError as e: print(e, file=sys.stderr)
+`;
+
+function addDeviceAway(): void {
+  ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
+  for (const words of [
+    ['link', 'add', 'away', 'type', 'veth', 'peer', 'name', 'beyond'],
+    ['link', 'set', 'away', 'up'],
+    ['link', 'set', 'beyond', 'up'],
+    ['address', 'add', `${AWAY.own4}/24`, 'dev', 'away'],
+    ['address', 'add', `${AWAY.own6}/64`, 'dev', 'away', 'nodad'],
+    ['route', 'add', 'default', 'dev', 'away'],
+    ['-6', 'route', 'add', 'default', 'dev', 'away'],
+  ])
+    ns.run('ip', ...words);
+}
 describe.each([
   ['iptables', false, false],
   ['nft, queue in raw', true, false],
@@ -221,17 +245,7 @@ describe.each([
     );
     const plane = planeOf();
     await plane.apply(own);
-    ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
-    for (const words of [
-      ['link', 'add', 'away', 'type', 'veth', 'peer', 'name', 'beyond'],
-      ['link', 'set', 'away', 'up'],
-      ['link', 'set', 'beyond', 'up'],
-      ['address', 'add', `${AWAY.own4}/24`, 'dev', 'away'],
-      ['address', 'add', `${AWAY.own6}/64`, 'dev', 'away', 'nodad'],
-      ['route', 'add', 'default', 'dev', 'away'],
-      ['-6', 'route', 'add', 'default', 'dev', 'away'],
-    ])
-      ns.run('ip', ...words);
+    addDeviceAway();
     const left = countLeaving(ns, AWAY.counted);
     const send = async (forged: boolean, port: number): Promise<Record<string, number>> => {
       const ends = forged
@@ -270,6 +284,28 @@ describe.each([
     flush.own();
     expect(await send(true, 7000)).toEqual({ forged4: 1, forged6: 1 });
     expect(await send(true, 7001)).toEqual({ refusal4: 1, refusal6: 1 });
+  });
+
+  it('a question that is redirected to the resolver stays in the host, also from a socket that is bound to a device', async () => {
+    cgroups.make(pathOf(2));
+    await planeOf().apply(compile(world(hosted(2, ''))));
+    addDeviceAway();
+    const resolvers = ([4, 6] as const).map((family) => hostResolver(2, family));
+    for (const each of resolvers) ns.run('ip', 'address', 'replace', each, 'dev', 'lo');
+    const [v4 = '', v6 = ''] = resolvers;
+    const left = countLeaving(ns, {
+      lo4: `oifname lo ip daddr ${v4} udp dport ${shape.dns.port}`,
+      lo6: `oifname lo ip6 daddr ${v6} udp dport ${shape.dns.port}`,
+      away: 'oifname away meta l4proto udp',
+    });
+    const ask = async (device: string): Promise<Readonly<Record<string, number>>> => {
+      await within(pathOf(2), 'python3', '-c', ASK, device, AWAY.permitted4, AWAY.permitted6);
+      return left();
+    };
+    expect(await ask('')).toEqual({ lo4: 1, lo6: 1 });
+    expect(await ask('away')).toEqual({});
+    ns.run('nft', 'flush', 'chain', ...BACKSTOP_TABLE.split(' '), 'outward');
+    expect(await ask('away')).toEqual({ away: 2 });
   });
 
   it.runIf(native)('without the table of nft nothing of a container leaves, and it is repaired', async () => {

@@ -192,8 +192,8 @@ export const FRAMES: readonly Mutant[] = [
     from: "  'ct state new fib daddr type local drop',\n",
     to: '',
     killedBy: {
-      file: 'test/attacks/generate.test.ts',
-      test: 'nothing arrives anywhere that no entry permits',
+      file: 'test/kernel/host-net.test.ts',
+      test: 'a question that is redirected to the resolver stays in the host',
     },
   },
 ];
