@@ -241,8 +241,11 @@ const LINK_ONLY = new Set([133, 134, 135, 136]);
 const REPORTS = new Set([131, 132, 143]);
 /** Bytes of an honest message on a link, from its header on. */
 const LONGEST = { arp: 28, discovery: 72 } as const;
-/** What docs/threat-model.md says is not stopped, of a hit; undefined: nothing there speaks of it. */
-export function limitOf({ at, why, bytes }: Hit, sender: Sender | undefined): string | undefined {
+/**
+ * What docs/threat-model.md says is not stopped, of a hit; undefined: nothing there speaks of it.
+ * @param isNew The veth of its sender may not be known yet.
+ */
+export function limitOf({ at, why, bytes }: Hit, isNew: boolean): string | undefined {
   if (at === 'net') return undefined;
   if (at === 'host' && REPORTS.has(bytes[0] ?? 0) && / to ff02::16\b/.test(why))
     return 'listener reports to the link';
@@ -250,7 +253,7 @@ export function limitOf({ at, why, bytes }: Hit, sender: Sender | undefined): st
   const packet = IP.has(type) ? parse(inner) : undefined;
   if (packet?.protocol === 58 && packet.dst === 'ff02::16' && REPORTS.has(inner[packet.upper ?? 0] ?? 0))
     return 'listener reports to the link';
-  if (!sender?.isNew) return undefined;
+  if (!isNew) return undefined;
   const isDiscovery = packet?.protocol === 58 && LINK_ONLY.has(inner[packet.upper ?? 0] ?? 0);
   if (inner.length > (packet ? LONGEST.discovery : LONGEST.arp)) return undefined;
   const isLink = at === 'host' ? why.includes('neighbour in its table') : type === 0x0806 || isDiscovery;

@@ -242,6 +242,7 @@ export class Generator {
   async #fire(plan: Round, shots: readonly Shot[]): Promise<Hit[]> {
     const isLocked = plan.moment === 'lockdown';
     const isNew = ['first instruction', 'new network', 'join', 'restart'].includes(plan.moment);
+    this.#areNew = [this.#areNew[1] ?? false, isNew];
     const shown = plan.place === 'fresh' || plan.place === 'joins' ? 'bridge' : plan.place;
     const numbers = shots.map((shot) => {
       const n = ++this.#number;
@@ -412,6 +413,8 @@ export class Generator {
   }
   readonly #lateState: Hit[] = [];
 
+  /** Of the last two rounds: whether a veth of theirs may not be known yet. What the host believes bears no number. */
+  #areNew: readonly boolean[] = [];
   /** What has arrived since the last call, of these and of earlier ones that were on their way. */
   async #settle(asked?: ReadonlyMap<number, readonly Op[]>): Promise<Hit[]> {
     const { lab, watch } = this.#world;
@@ -435,7 +438,9 @@ export class Generator {
     const met = new Set<string>();
     return hits.filter((hit) => {
       const { at, why, number } = hit;
-      const limit = this.#options.strict ? undefined : limitOf(hit, this.#senders.get(number ?? 0));
+      const limit = this.#options.strict
+        ? undefined
+        : limitOf(hit, this.#senders.get(number ?? 0)?.isNew ?? this.#areNew.includes(true));
       if (limit !== undefined) this.#limits[limit] = (this.#limits[limit] ?? 0) + 1;
       if (limit !== undefined) return false;
       const key = `${classOf(at, why)} ${number}`;
@@ -492,6 +497,8 @@ export class Generator {
       const owner = this.#ownerOf(dst);
       if (owner === undefined && /^(fe80|ff)/.test(dst)) continue;
       if (owner === undefined) hit('an invented neighbour in its table', this.#numberOf(dst));
+      else if (owner !== lladdr && this.#areNew.includes(true) && NEWCOMERS.some((h) => h.mac === owner))
+        hit('a newcomer with another MAC as a neighbour in its table');
       else if (owner !== lladdr && owner !== HOSTS.observed.mac)
         hit(`the neighbour of another MAC in its table: ${dst}`);
     }
@@ -614,6 +621,8 @@ interface Row {
   readonly ifname?: string;
   readonly addr_info?: readonly unknown[];
 }
+/** Whose veths may not be known yet when they send. */
+const NEWCOMERS = [HOSTS.bridge, HOSTS.fresh, HOSTS['joins-0'], HOSTS.joins];
 const MOST_FOUND = 40;
 /** In a round: the others are found again in a later one. */
 const EXPLAINED = 4;
