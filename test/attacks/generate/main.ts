@@ -44,8 +44,10 @@ const generator = new Generator(world, {
 });
 const [place = 'bridge', moment = 'steady'] = [values.places, moments.length === 1 ? moments[0] : undefined];
 /** What the service said, when a path that is permitted is dead. */
-const failed = (e: Error): never => {
+const failed = async (e: Error): Promise<never> => {
   say(world.drawbridge?.logs().slice(-6_000) ?? '');
+  const name = world.containers.get(place)?.name;
+  if (name !== undefined) say((await world.drawbridge?.cli(['flows', name]))?.stdout ?? '');
   throw e;
 };
 const report = await (values.shot
