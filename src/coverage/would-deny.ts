@@ -72,6 +72,8 @@ export interface UsedDestination extends Sighting {
   readonly first: number;
   readonly last: number;
   readonly count: number;
+  /** Of a name: the addresses that only a resolver of the container gave for it. An entry for the name does not permit them. */
+  readonly own?: readonly UsedDestination[];
 }
 
 /** Recorded destinations, and how a policy evaluates them now. */
@@ -88,7 +90,9 @@ export interface PreviewInput {
 
 /** Recorded destinations that the rules and entries of now would deny. */
 export const wouldDeny = (input: PreviewInput): readonly PreviewDestination[] =>
-  input.rows.filter((row) => !passes(input, row)).map(shown);
+  input.rows
+    .flatMap((row) => (passes(input, row) ? (row.own ?? []).filter((own) => !passes(input, own)) : [row]))
+    .map(shown);
 
 /** Whether enforce would let this pass. */
 export function passes(input: PreviewInput, row: Sighting): boolean {
@@ -131,7 +135,7 @@ function packetOf(row: Pick<Sighting, 'address' | 'port' | 'proto' | 'entry' | '
   return packet;
 }
 
-const shown = ({ resolved: _, first, last, ...row }: UsedDestination): PreviewDestination => ({
+const shown = ({ resolved: _, own: __, first, last, ...row }: UsedDestination): PreviewDestination => ({
   ...row,
   first: new Date(first).toISOString(),
   last: new Date(last).toISOString(),

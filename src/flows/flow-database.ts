@@ -347,8 +347,8 @@ export class FlowDatabase {
     if (!this.#file.get('SELECT id FROM why WHERE reason = ?', OWN_RESOLVER)) return [];
     return this.#file
       .all(`${OWN_ADDRESSES} LIMIT ${MOST_OWN}`, owner, OWN_RESOLVER)
-      .map(([name, address, count, first, last]) => ({
-        ...{ name: String(name), address: String(address) },
+      .map(([name, address, port, proto, count, first, last]) => ({
+        ...{ name: String(name), address: String(address), port: numberOf(port), proto: String(proto) },
         ...{ count: numberOf(count), first: numberOf(first), last: numberOf(last) },
       }));
   }
@@ -372,7 +372,7 @@ export class FlowDatabase {
 
 /** A container could make any number of them. */
 const MOST_OWN = 100;
-const OWN_ADDRESSES = `SELECT ${asBytes('d.target, f.address')}, max(1, sum(f.count)), min(f.time), max(f.last) FROM destination d CROSS JOIN flow f ON f.destination = d.id WHERE d.owner = ? AND d.named = 1 AND d.proto <> 'dns' AND f.why IN (SELECT id FROM why WHERE reason = ?) GROUP BY d.target, f.address ORDER BY max(f.last) DESC`;
+const OWN_ADDRESSES = `SELECT ${asBytes('d.target, f.address')}, d.port, ${asBytes('d.proto')}, max(1, sum(f.count)), min(f.time), max(f.last) FROM destination d CROSS JOIN flow f ON f.destination = d.id WHERE d.owner = ? AND d.named = 1 AND d.proto <> 'dns' AND f.why IN (SELECT id FROM why WHERE reason = ?) GROUP BY d.target, f.address, d.port, d.proto ORDER BY max(f.last) DESC`;
 const RUN = `SELECT ${asBytes('name')}, since FROM run`;
 const AWAY = 'the service was not running';
 const STARTED = 'the service had just started, and did not read yet what passes';

@@ -128,6 +128,8 @@ export interface OwnerRecord {
 export interface OwnAddress {
   readonly name: string;
   readonly address: string;
+  readonly port: number;
+  readonly proto: string;
   readonly count: number;
   readonly first: number;
   readonly last: number;

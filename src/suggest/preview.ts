@@ -12,8 +12,10 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { NameDecision, NamesPolicy } from '../dns/names-policy.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
+import { addressEntry } from '../enforce/destination.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Recording } from '../enforce/recording.js';
+import type { OwnAddress } from '../flows/flow-record.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
 import { formatAddress } from '../lib/ip.js';
@@ -27,7 +29,7 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import { byText, iso, type Recorded, usedRows } from './needs.js';
+import { byText, iso, type Recorded, type Row, usedRows } from './needs.js';
 import { placesOf } from './places.js';
 
 /** What mode enforce would deny, by what was recorded, and what was not recorded. */
@@ -125,11 +127,12 @@ function usedDestinations(
   facts: ContainerFacts,
   record: Recorded | undefined,
 ): readonly UsedDestination[] {
-  const { seen = [] } = record ?? {};
+  const { seen = [], own = [] } = record ?? {};
   const places = placesOf(parts, member, facts, seen);
   const used = new Map<string, UsedDestination>();
   const { rows } = usedRows(seen, places, Number.NEGATIVE_INFINITY);
-  for (const { place, title, name, address, port, proto, verdict, first, last, count } of rows) {
+  for (const found of rows) {
+    const { place, title, name, address, port, proto, verdict, first, last, count } = found;
     if (place.free || verdict === 'threat') continue;
     const entry = place.warning === null ? place.entry : null;
     const key = `${proto === 'dns' ? 'dns ' : ''}${entry ?? `${title} ${proto}`}`;
@@ -141,10 +144,21 @@ function usedDestinations(
       first: Math.min(first, known?.first ?? first),
       last: Math.max(last, known?.last ?? last),
       count: count + (known?.count ?? 0),
+      own: [...(known?.own ?? []), ...(place.kind === 'name' ? ownAddresses(own, found) : [])],
     });
   }
   return [...used].sort(([a, x], [b, y]) => y.last - x.last || byText(a, b)).map(([, row]) => row);
 }
+
+const ownAddresses = (own: readonly OwnAddress[], row: Row): readonly UsedDestination[] =>
+  own
+    .filter(({ name, port, proto }) => name === row.name && port === row.port && proto === row.proto)
+    .map((found) => ({
+      ...found,
+      entry: addressEntry(found.address, found.port, found.proto),
+      kind: 'address',
+      resolved: null,
+    }));
 
 /** The containers with the same owner: the record and the mode belong to all of them. */
 function siblingsOf({ docker, applied, policies }: PreviewParts, facts: ContainerFacts): readonly Sibling[] {
@@ -195,7 +209,10 @@ async function denied(
   const flows = endedFlows(
     await openFlows(parts, member),
     input.enforced,
-    (sent) => parts.recording.describe(member, facts, sent),
+    (sent) => {
+      const { names, isOwn } = parts.dns.namesReader(facts.id)(sent.address);
+      return parts.recording.describe(member, facts, sent, isOwn ? [] : names);
+    },
     (sighting) => passes(input, sighting),
   );
   return { destinations, flows: flows.map((f) => ({ ...f, container: facts.name })) };

@@ -1,3 +1,4 @@
+import { addressEntry } from '../enforce/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
 import { counted } from '../lib/units.js';
 import { decidedBy, denialText } from '../policy/deny-entries.js';
@@ -119,8 +120,8 @@ export function suggest(input: SuggestInput): Suggestion {
 }
 
 /** A name that the container has given to an address by itself does not make the address one of that name, where its connections are counted. */
-const ownAddress = ({ name, address, count, first, last }: OwnAddress): LeftEntry => ({
-  entry: address,
+const ownAddress = ({ name, address, port, proto, count, first, last }: OwnAddress): LeftEntry => ({
+  entry: addressEntry(address, port, proto) ?? address,
   why: `used as ${name} (${counted(count, 'time')}, counted there), and only a resolver of the container itself gave this address for it: an entry for the name does not permit it`,
   action: 'none',
   ...{ count: 0, first: iso(first), last: iso(last), starts: 1 },

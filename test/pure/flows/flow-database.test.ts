@@ -365,7 +365,7 @@ describe('flows on disk', () => {
       time: START + 60_000,
     } as const;
     db.write([flow(later), flow({ ...own, owner: 'name:db', address: '192.0.2.68' })], 0, START + 60_000);
-    const times = { count: 1, first: START, last: START, name: 'api.exp.test' };
+    const times = { count: 1, first: START, last: START, name: 'api.exp.test', port: 443, proto: 'tcp' };
     expect(db.record('name:web')?.own).toEqual(
       expect.arrayContaining([
         { ...times, address: '192.0.2.66' },

@@ -1,9 +1,16 @@
 /** What the preview of mode enforce reports about the names that connections ask for, which are not seen of observed containers. */
 import { describe, expect, it } from 'vitest';
-import type { ContainerFacts } from '../../../src/policy/container.js';
+import type { NameDecision } from '../../../src/dns/names-policy.js';
+import type { Decide } from '../../../src/dns/recorder.js';
+import { destinationOf, type Sent } from '../../../src/enforce/destination.js';
+import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
+import type { Flow } from '../../../src/ruleset/flow.js';
+import { classSet } from '../../../src/ruleset/naming.js';
+import type { Recorded } from '../../../src/suggest/needs.js';
 import { namesNotChecked, type PreviewParts, previewView } from '../../../src/suggest/preview.js';
-import { member, shape } from '../ruleset/sample.js';
+import { input, member, shape } from '../ruleset/sample.js';
+import { DAY, NOW, seen } from './sample.js';
 
 const names = { verify: true, quic: 'verify', ports: [443, 8443] } as const;
 const observed = member(2, 'a.example', 'observe');
@@ -22,19 +29,21 @@ it('is nothing where enforce does not check them either', () => {
   expect(namesNotChecked(observed, { ...shape, names: { ...names, verify: false } })).toEqual([]);
 });
 
+const facts = {
+  ...{
+    id: member(7, '').id,
+    name: 'web',
+    labels: {},
+    imageLabels: {},
+    imageId: '',
+    image: 'x',
+    state: 'running',
+  },
+  ...{ privileges: { dns: [] }, published: [] },
+  endpoints: [{ networkId: 'front', ip4: '172.18.0.2', dnsNames: [] }],
+} as unknown as ContainerFacts;
+
 describe('what was recorded', () => {
-  const facts = {
-    ...{
-      id: member(7, '').id,
-      name: 'web',
-      labels: {},
-      imageLabels: {},
-      imageId: '',
-      image: 'x',
-      state: 'running',
-    },
-    endpoints: [{ networkId: 'front', ip4: '172.18.0.2', dnsNames: [] }],
-  } as unknown as ContainerFacts;
   const preview = (mode: 'observe' | 'off', isOnNetwork: boolean) => {
     const subject = member(7, '', mode);
     const networks = new Map([['front', { id: 'front', name: 'front', driver: 'bridge', subnets: [] }]]);
@@ -69,6 +78,91 @@ describe('what was recorded', () => {
     expect([recordingSince, notRecorded.join()]).toEqual([
       null,
       expect.stringContaining('on no managed network now'),
+    ]);
+  });
+});
+
+describe('an address that only a resolver of the container gave for a permitted name', () => {
+  const [NAME, OWN, GIVEN] = ['a.example', '192.0.2.66', '192.0.2.1'];
+  const subject = member(7, NAME, 'observe');
+  const key = subject.classes[0]?.namesKey ?? '';
+  const sets = {
+    v4: classSet(shape.prefix, subject.id, key, 4, 'learned'),
+    v6: classSet(shape.prefix, subject.id, key, 6, 'learned'),
+  };
+  const decision: NameDecision = { allow: true, entries: [], sets: [sets], allowPrivate: false };
+  const connection = (dst: string): Flow => ({
+    family: 4,
+    proto: 6,
+    orig: { src: '172.18.0.7', sport: 40_000, dst, dport: 443 },
+    reply: { src: dst, sport: 443, dst: '172.18.0.7', dport: 40_000 },
+    mark: 0,
+    status: { seenReply: true, assured: true, confirmed: true, srcNat: false, dstNat: false },
+    tcp: { handshake: false, closed: false, pickedUp: false },
+    zone: 0,
+    rawTuple: Buffer.alloc(0),
+  });
+  const view = {
+    containers: new Map([[facts.id, facts]]),
+    networks: new Map(),
+    starting: new Set(),
+  } as unknown as DockerView;
+  const around = { view, self: facts, isHost: () => false, isPrivate: () => false };
+  const preview = (seenFlows: Recorded['seen'], own: Recorded['own'], open: readonly Flow[] = []) => {
+    const parts = {
+      applied: { value: { subjects: new Map([[subject.id, subject]]), view, input: input(subject) } },
+      shape,
+      docker: { view: () => view, resolver: async () => undefined },
+      policies: {
+        policyOf: () => subject.policy,
+        policyAs: () => ({ ...subject.policy, mode: 'enforce' }),
+        isManaged: () => true,
+        isLan: () => false,
+      },
+      names: { decideAs: () => decision },
+      dns: {
+        setsOf: (_: string, decide: Decide) => (name: string) => decide(name).sets,
+        isMember: () => false,
+        namesReader: () => (address: string) => ({ names: [NAME], isOwn: address === OWN }),
+      },
+      kernel: {
+        hostAddresses: () => new Set(),
+        flows: { flows: async (f: number) => (f === 4 ? open : []) },
+      },
+      threats: { has: () => false },
+      recording: {
+        describe: (_: unknown, __: unknown, sent: Omit<Sent, 'names'>, names: readonly string[] = [NAME]) =>
+          destinationOf({ ...sent, names }, around),
+      },
+    } as unknown as PreviewParts;
+    const record = { owner: 'name:web', since: 0, gaps: [], starts: 1, dropped: 0, seen: seenFlows };
+    return previewView(parts, facts, { mode: 'enforce' }, { ...record, ...(own && { own }) });
+  };
+  const use = { name: NAME, port: 443, proto: 'tcp', count: 3, first: 1_000, last: 2_000 };
+
+  it('is denied, also where the last contact of the name was another address', async () => {
+    const rows = [seen(NAME, { address: GIVEN }), seen(NAME, { address: OWN, last: NOW - DAY })];
+    const { destinations } = await preview(rows, [{ ...use, address: OWN }]);
+    expect(destinations).toEqual([
+      {
+        ...{ entry: `${OWN}:443`, kind: 'address', name: NAME, address: OWN, port: 443, proto: 'tcp' },
+        ...{ count: 3, first: '1970-01-01T00:00:01.000Z', last: '1970-01-01T00:00:02.000Z' },
+        verdict: 'would-deny',
+      },
+    ]);
+  });
+
+  it('is left out where an address that Drawbridge gives is denied all the same', async () => {
+    const rows = [seen(NAME, { address: OWN, port: 8443 })];
+    const { destinations } = await preview(rows, [{ ...use, address: OWN, port: 8443 }]);
+    expect(destinations.map(({ entry }) => entry)).toEqual([`${NAME}:8443`]);
+  });
+
+  it('is not permitted to a new connection either', async () => {
+    const { flows } = await preview([], undefined, [connection(OWN), connection(GIVEN)]);
+    expect(flows.map(({ address, entry, passesAgain }) => [address, entry, passesAgain])).toEqual([
+      [OWN, `${OWN}:443`, false],
+      [GIVEN, NAME, true],
     ]);
   });
 });

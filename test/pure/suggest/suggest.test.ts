@@ -89,21 +89,22 @@ describe('entries', () => {
   });
 
   it('an address that only a resolver of the container gave for a name is shown, also where an entry permits the name', () => {
-    const own = [{ name: 'a.org', address: '192.0.2.66', count: 3, first: NOW - 2 * DAY, last: NOW - DAY }];
+    const at = { address: '192.0.2.66', port: 443, proto: 'tcp' };
+    const own = [{ name: 'a.org', ...at, count: 3, first: NOW - 2 * DAY, last: NOW - DAY }];
     const record = { ...inputOf([]).record, seen: [seen('a.org')], own };
     for (const text of ['', 'a.org']) {
       const found = suggested(['a.org'], { record, policy: policy(text) });
       expect(texts(found)).toEqual(['a.org']);
       expect(found.left).toMatchObject([
         {
-          entry: '192.0.2.66',
+          entry: '192.0.2.66:443',
           count: 0, // the connections of an address are among those of the name
           last: '2026-11-29T12:00:00Z',
           action: 'none',
           why: expect.stringMatching(/^used as a\.org \(3 times, counted there\), and only/),
         },
       ]);
-      expect(suggestionText('web', [found], 'list')).toContain('192.0.2.66: used as a.org');
+      expect(suggestionText('web', [found], 'list')).toContain('192.0.2.66:443: used as a.org');
     }
   });
 
