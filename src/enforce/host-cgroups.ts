@@ -248,7 +248,8 @@ export class HostMode implements Disposable {
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
-      nft: () => ({ ...kernel.nft, framesChecked: kernel.frames.state.isOn }),
+      // the rules outlive the service, so that a program which ends with it replaces none of them
+      nft: () => ({ ...kernel.nft, framesChecked: kernel.frames.state.isKept }),
     });
     this.resolvers = new HostResolvers({ dns, port, addresses: kernel.addressTable, log });
   }

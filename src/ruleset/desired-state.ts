@@ -142,7 +142,7 @@ export interface HostNet {
   readonly queues?: boolean;
   /** nft can take options out of headers of TCP. */
   readonly strips?: boolean;
-  /** Programs check frames before all rules (kernel/frame-checks.ts). */
+  /** Programs check frames before all rules, also while the service does not run (kernel/frame-checks.ts). */
   readonly framesChecked?: boolean;
 }
 

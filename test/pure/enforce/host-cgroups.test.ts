@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { HostCgroupTable, type Parents } from '../../../src/enforce/host-cgroups.js';
+import { HostCgroupTable, HostMode, type Parents } from '../../../src/enforce/host-cgroups.js';
 import type { Cgroups } from '../../../src/kernel/cgroups.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 
@@ -212,3 +212,18 @@ describe('cgroups of containers in the host network', () => {
     expect(paths(net.gates)).toEqual(['docker']);
   });
 });
+
+it.each([true, false])(
+  'programs that check frames stand in for the rule only if they outlive the service (%s)',
+  (isKept) => {
+    const kernel = {
+      cgroups: new Tree(),
+      hasZones: true,
+      nft: { identifies: false, queues: false },
+      frames: { state: { isOn: true, isKept } },
+    };
+    const options = { folder: '/absent', kernel, dns: {}, docker: {}, port: 53, log: console };
+    const mode = new HostMode(options as unknown as ConstructorParameters<typeof HostMode>[0]);
+    expect(mode.senders.find(viewOf()).net.framesChecked).toBe(isKept);
+  },
+);
