@@ -1,5 +1,5 @@
 import { Redis } from 'ioredis';
-import { optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
+import { disconnect, optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 
 /** The result of one check of the Redis server. */
@@ -50,7 +50,7 @@ async function checkServer(target: RedisTarget): Promise<RedisCheck[]> {
       'start it, or correct store.redis; until then the last good copy is in use and changes are refused';
     return [failed('redis', `Redis does not answer at ${target.shown}: ${reason}`, remedy)];
   } finally {
-    redis.disconnect();
+    disconnect(redis);
   }
 }
 

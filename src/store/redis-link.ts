@@ -5,7 +5,7 @@ import { Repeated } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';
-import { type Options, optionsOf, type RedisTarget } from './redis-target.js';
+import { disconnect, type Options, optionsOf, type RedisTarget } from './redis-target.js';
 import { NotSentError, StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
 
@@ -209,7 +209,7 @@ export class RedisLink {
   close(): void {
     this.#closed = true;
     this.#master[Symbol.dispose]();
-    for (const redis of [this.#reader, this.#writer, this.#listener]) redis.disconnect();
+    for (const redis of [this.#reader, this.#writer, this.#listener]) disconnect(redis);
   }
 
   #subscribe(): void {
@@ -270,7 +270,7 @@ function abandon(redis: Redis): void {
   // Node cannot reset a TLS connection; a unix socket has no network that could delay data.
   const isTcp = stream?.remotePort !== undefined && !(stream instanceof TLSSocket);
   if (isTcp && stream.resetAndDestroy !== undefined) stream.resetAndDestroy();
-  else redis.disconnect(true);
+  else disconnect(redis, true);
 }
 
 /** The interval between queries to a Sentinel, half of it random. */
@@ -330,7 +330,7 @@ class MasterWatch implements Disposable {
     } catch {
       return undefined;
     } finally {
-      redis.disconnect();
+      disconnect(redis);
     }
   }
 }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import type { RedisOptions } from 'ioredis';
+import type { Redis, RedisOptions } from 'ioredis';
 import { type RedisUrl, readRedisUrl } from '../config/redis-url.js';
 import { StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
@@ -89,7 +89,8 @@ export function optionsOf(place: Options): Options {
     maxRetriesPerRequest: 0,
     commandTimeout: COMMAND_MS,
     connectTimeout: CONNECT_MS,
-    sentinelCommandTimeout: CONNECT_MS,
+    // ioredis ends its own connection to a Sentinel then: not within the handshake (see disconnect)
+    sentinelCommandTimeout: CONNECT_MS + 1_000,
     keepAlive: 5_000,
     connectionName: 'drawbridge',
     retryStrategy: retryMs,
@@ -105,4 +106,14 @@ const DOUBLINGS = 6;
 function retryMs(attempt: number): number {
   const most = Math.min(FIRST_RETRY_MS * 2 ** Math.min(attempt, DOUBLINGS), LAST_RETRY_MS);
   return most / 2 + (Math.random() * most) / 2;
+}
+
+/**
+ * Ends a connection. A TLS socket that is ended within its handshake may report two errors: that the certificate is not trusted, and the alert
+ * with which the server answers the end (Node.js, lib/_tls_wrap.js, _emitTLSError). ioredis listens to the first one only, and an error without a
+ * listener ends the process.
+ */
+export function disconnect(redis: Redis, reconnects = false): void {
+  (redis.stream as typeof redis.stream | undefined)?.on('error', () => undefined);
+  redis.disconnect(reconnects);
 }

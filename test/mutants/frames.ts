@@ -69,6 +69,17 @@ export const FRAMES: readonly Mutant[] = [
     killedBy: layers('is dropped before all rules (own)'),
   },
   {
+    id: 'first-kept',
+    what: 'the rules leave them to programs that end with the service',
+    file: 'src/enforce/host-cgroups.ts',
+    from: 'framesChecked: kernel.frames.state.isKept',
+    to: 'framesChecked: kernel.frames.state.isOn',
+    killedBy: {
+      file: 'test/pure/enforce/host-cgroups.test.ts',
+      test: 'programs that check frames stand in for the rule only if they outlive the service',
+    },
+  },
+  {
     id: 'first-group-arp',
     what: 'the same for ARP',
     file: TABLE,

@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -110,23 +112,18 @@ describe.sequential(`${HOSTS} hosts of one Redis`, () => {
   }, 120_000);
 });
 
-it('over TLS, with the certificate of its own CA, and with no other', async () => {
+describe('over TLS', () => {
   const dir = mkdtempSync(join(tmpdir(), 'drawbridge-tls-'));
-  try {
-    const [key, cert] = [join(dir, 'key.pem'), join(dir, 'cert.pem')];
+  const [key, cert] = [join(dir, 'key.pem'), join(dir, 'cert.pem')];
+  beforeAll(() => {
     const subject = ['-subj', '/CN=redis', '-addext', 'subjectAltName=IP:127.0.0.1'];
-    const made = [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '2',
-    ];
+    const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1'];
+    const made = ['req', '-x509', ...curve, '-nodes', '-days', '2'];
     execFileSync('openssl', [...made, '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' });
+  });
+  afterAll(() => rmSync(dir, { recursive: true }));
+  /** Its port for TLS, too. */
+  async function start(): Promise<{ readonly redis: RedisServer; readonly tls: number }> {
     const tls = await freePort();
     const conf = [
       `tls-port ${tls}`,
@@ -135,7 +132,11 @@ it('over TLS, with the certificate of its own CA, and with no other', async () =
       `tls-ca-cert-file ${cert}`,
       'tls-auth-clients no',
     ];
-    const redis = keep(await new RedisServer({ port: await freePort(), conf }).start());
+    return { redis: keep(await new RedisServer({ port: await freePort(), conf }).start()), tls };
+  }
+
+  it('with the certificate of its own CA, and with no other', async () => {
+    const { redis, tls } = await start();
     await redis.ask('CONFIG', 'SET', 'requirepass', 'hidden');
     const host = keep(await Host.open(`rediss://:hidden@127.0.0.1:${tls}?ca=${cert}`));
     await host.store.put('k', 1);
@@ -147,7 +148,32 @@ it('over TLS, with the certificate of its own CA, and with no other', async () =
     });
     const guess = keep(await Host.open(`rediss://:wrong@127.0.0.1:${tls}?ca=${cert}`, 500));
     expect(guess.store.health()).toMatchObject({ ok: false, detail: expect.stringMatching(/WRONGPASS/) });
-  } finally {
-    rmSync(dir, { recursive: true });
-  }
+  });
+
+  it('a connection that is ended within its handshake ends no process, whatever comes then', async () => {
+    const { tls } = await start();
+    // hands on what Redis sends once it has ended the connection: its certificate, and an alert about the end of the client
+    const clients = new Set<Socket>();
+    const relay = createServer({ allowHalfOpen: true }, (client) => {
+      clients.add(client.once('close', () => clients.delete(client)).on('error', () => client.destroy()));
+      const server = connect(tls, '127.0.0.1').on('error', () => client.destroy());
+      client.pipe(server);
+      const sent: Buffer[] = [];
+      server.on('data', (bytes) => sent.push(bytes)).once('end', () => client.end(Buffer.concat(sent)));
+    }).listen(0, '127.0.0.1');
+    await once(relay, 'listening');
+    const errors: unknown[] = [];
+    const note = (error: unknown): void => void errors.push(error);
+    process.on('uncaughtExceptionMonitor', note);
+    try {
+      const host = await Host.open(`rediss://127.0.0.1:${(relay.address() as AddressInfo).port}`, 50);
+      await until('a handshake waits', () => clients.size > 0);
+      await host[Symbol.asyncDispose]();
+      await until('its connections are closed', () => clients.size === 0);
+      expect(errors).toEqual([]);
+    } finally {
+      process.off('uncaughtExceptionMonitor', note);
+      relay.close();
+    }
+  });
 });
