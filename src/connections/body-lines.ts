@@ -85,7 +85,8 @@ export class BodyLines {
   read(content: Buffer, isEnd: boolean): number | undefined {
     let at = 0;
     while (this.#reads !== 'none' && at < content.length) {
-      const step = content.subarray(at, at + STEP);
+      // in steps that double: each evaluates the line from its beginning
+      const step = content.subarray(at, at + Math.max(STEP, this.#line.length));
       const end = step.findIndex((byte) => byte === CR || byte === LF);
       const length = end < 0 ? step.length : end;
       at += end < 0 ? length : length + 1;

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { Decision, NameJudge, Outcome, Segment } from '../../../src/connections/flow-check.js';
 import { HttpFlow } from '../../../src/connections/http-flow.js';
 import { HELLO_MS } from '../../../src/connections/tls-flow.js';
@@ -185,6 +185,19 @@ describe('a body that a server without interest in it takes for the next request
     expect(place).toBeDefined();
     const next = new HttpFlow(judge, 80, ISN, structuredClone(place));
     expect(refusalOf(run([segment(begun.length, evil)], next))).toMatch(READ);
+  });
+  it('costs no more than a few readings of its bytes, however long its lines are', () => {
+    const split = vi.spyOn(String.prototype, 'split');
+    try {
+      const body = `${'a '.repeat(4_000)}\n`.repeat(5);
+      const segments = stream(...(withBody('GET', body).match(/.{1,1400}/gs) ?? []));
+      const outcomes = run(segments);
+      const read = split.mock.contexts.reduce((sum, text) => sum + String(text).length, 0);
+      expect(released(outcomes)).toHaveLength(segments.length);
+      expect(read).toBeLessThan(10 * body.length);
+    } finally {
+      split.mockRestore();
+    }
   });
   it('that real clients send goes on, and is not held longer than its first line', () => {
     const search = '{\n  "query": { "match_all": {} },\n  "note": "GET / HTTP/1.1"\n}\n';
