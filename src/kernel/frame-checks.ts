@@ -1,7 +1,8 @@
 /**
- * Programs of BPF before all rules of IP, for as long as the rules: they outlive the service. They drop packets that are not sent as they are read. They see what rules cannot: where the
- * kernel is still to write a checksum, and into which segments it is still to cut a packet. The sender of a frame chooses both
- * (packet(7), PACKET_VNET_HDR; AF_XDP, XDP_TXMD_FLAGS_CHECKSUM), and they are done behind the last rule.
+ * Programs of BPF before all rules of IP, which outlive the service like the rules. They drop packets that are not sent as they
+ * are read. They see what rules cannot: where the kernel is still to write a checksum, and into which segments it is still to
+ * cut a packet. The sender of a frame chooses both (packet(7), PACKET_VNET_HDR; AF_XDP, XDP_TXMD_FLAGS_CHECKSUM), and they are
+ * done behind the last rule.
  */
 import { createHash } from 'node:crypto';
 import { readdirSync, statfsSync, unlinkSync } from 'node:fs';

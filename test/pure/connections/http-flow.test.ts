@@ -192,7 +192,7 @@ describe('a body that a server without interest in it takes for the next request
       const body = `${'a '.repeat(4_000)}\n`.repeat(5);
       const segments = stream(...(withBody('GET', body).match(/.{1,1400}/gs) ?? []));
       const outcomes = run(segments);
-      const read = split.mock.contexts.reduce((sum, text) => sum + String(text).length, 0);
+      const read = split.mock.contexts.reduce<number>((sum, text) => sum + String(text).length, 0);
       expect(released(outcomes)).toHaveLength(segments.length);
       expect(read).toBeLessThan(10 * body.length);
     } finally {
