@@ -270,8 +270,13 @@ by('${ip4}').then(async (planted) => console.log(JSON.stringify([planted, await 
   };
   expect(entries.map(({ entry }) => entry)).toEqual([`${GOOD}:${PORT}`]);
   expect(left).toContainEqual(
-    expect.objectContaining({ entry: planted, why: expect.stringContaining(`used as ${GOOD}`) }),
+    expect.objectContaining({ entry: `${planted}:${PORT}`, why: expect.stringContaining(`used as ${GOOD}`) }),
   );
+  const { body } = await drawbridge.get('/v1/containers/planter/preview');
+  const { destinations } = JSON.parse(body) as { readonly destinations: readonly Flow[] };
+  expect(destinations.filter(({ port }) => port === PORT)).toMatchObject([
+    { entry: `${planted}:${PORT}`, name: GOOD, address: planted },
+  ]);
 });
 
 it('a denial that waits for a neighbour which may come back is recorded when the service ends', async () => {

@@ -103,6 +103,17 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'planted-preview',
+    what: 'the preview of mode enforce leaves out an address that only a resolver of the container gave for a permitted name',
+    file: 'src/coverage/would-deny.ts',
+    from: '(row.own ?? []).filter((own) => !passes(input, own))',
+    to: '[]',
+    killedBy: {
+      file: 'test/pure/suggest/preview-names.test.ts',
+      test: 'is denied, also where the last contact of the name was another address',
+    },
+  },
+  {
     id: 'planted-name-first',
     what: 'a resolver of the container gives an address another name than the one that led to it',
     file: 'src/dns/ledger.ts',
