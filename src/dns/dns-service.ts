@@ -186,11 +186,6 @@ export class DnsService {
     return this.ledger.expiring(this.#now() + ms, this.#now());
   }
 
-  /** Names for which the address was returned to the container, for logs. */
-  namesFor(container: string, address: string): readonly string[] {
-    return this.ledger.namesFor(container, address, this.#now());
-  }
-
   /** Reads the names of an address also after the container is forgotten. */
   namesReader(container: string): (address: string) => ResolvedNames {
     const read = this.ledger.namesReader(container);

@@ -171,12 +171,7 @@ export class Ledger {
     return members;
   }
 
-  /** Names for which this address was returned to the container, the longest lasting first. */
-  namesFor(container: string, address: string, now: number): readonly string[] {
-    return this.namesReader(container)(address, now).names;
-  }
-
-  /** Reads these names also after the container is forgotten: its connections are reported later. */
+  /** Reads the names for which an address was returned to the container, also after it is forgotten: its connections are reported later. */
   namesReader(container: string): (address: string, now: number) => ResolvedNames {
     const resolved = this.#containers.get(container);
     return (address, now) => {

@@ -20,8 +20,7 @@ export interface RecordingParts {
   /** The folder that outlives a restart. */
   readonly folder: string;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  /** The names of an address as the container resolved it, the most recent first. */
-  readonly dns: Pick<DnsService, 'namesFor'>;
+  readonly dns: Pick<DnsService, 'namesReader'>;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly nat64: readonly Range[];
   readonly log: Logger;
@@ -73,19 +72,23 @@ export class Recording implements AsyncDisposable {
       if (this.#o.applied.value?.subjects.get(id)?.policy.mode !== 'observe') this.tallies.deny(id, missing);
   }
 
-  /** The destination as an entry would name it. `names`: those of its address, where they are known better than now. */
+  /**
+   * The destination as an entry would name it. `names`: those of its address, where they are known better than now. A name for which only a
+   * resolver of the container gave the address permits nothing there.
+   */
   describe(
     member: Subject,
     self: ContainerFacts,
     sent: Omit<Sent, 'names'>,
-    names: Sent['names'] = this.#o.dns.namesFor(self.id, sent.address),
+    names?: Sent['names'],
   ): Sighting {
+    const resolved = this.#o.dns.namesReader(self.id)(sent.address);
     const { kernel, applied } = this.#o;
     const isHost = (a: string): boolean =>
       kernel.hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
     const view = applied.value?.view ?? { containers: new Map(), networks: new Map() };
     const around = { view: view as AppliedState['view'], self, isHost, isPrivate: this.#isPrivate };
-    return destinationOf({ ...sent, names }, around);
+    return destinationOf({ ...sent, names: names ?? (resolved.isOwn ? [] : resolved.names) }, around);
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {

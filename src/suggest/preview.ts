@@ -209,10 +209,7 @@ async function denied(
   const flows = endedFlows(
     await openFlows(parts, member),
     input.enforced,
-    (sent) => {
-      const { names, isOwn } = parts.dns.namesReader(facts.id)(sent.address);
-      return parts.recording.describe(member, facts, sent, isOwn ? [] : names);
-    },
+    (sent) => parts.recording.describe(member, facts, sent),
     (sighting) => passes(input, sighting),
   );
   return { destinations, flows: flows.map((f) => ({ ...f, container: facts.name })) };

@@ -114,6 +114,17 @@ export const DNS: readonly Mutant[] = [
     },
   },
   {
+    id: 'planted-place',
+    what: 'an address is suggested, and asked about, by a name that only a resolver of the container gave to it',
+    file: 'src/enforce/recording.ts',
+    from: '(resolved.isOwn ? [] : resolved.names)',
+    to: 'resolved.names',
+    killedBy: {
+      file: 'test/pure/suggest/preview-names.test.ts',
+      test: 'is an address also where a connection had no name when it was recorded',
+    },
+  },
+  {
     id: 'planted-name-first',
     what: 'a resolver of the container gives an address another name than the one that led to it',
     file: 'src/dns/ledger.ts',

@@ -86,7 +86,7 @@ describe('observed containers', () => {
     house.original = undefined;
     await ask(server, 'off.test', { from: box });
     expect(house.events).toEqual([]);
-    expect(house.service.namesFor(box, '198.51.100.1')).not.toContain('off.test');
+    expect(house.service.namesReader(box)('198.51.100.1').names).not.toContain('off.test');
     house.policy.modes.set(box, 'observe');
   });
 });

@@ -71,7 +71,7 @@ describe('ledger', () => {
     const ledger = new Ledger();
     ledger.record(fact({ until: 0 }));
     expect(ledger.members('c1', setsOf, now).size).toBe(0);
-    expect(ledger.namesFor('c1', '198.51.100.1', now)).toEqual(['a.example']);
+    expect(ledger.namesReader('c1')('198.51.100.1', now)).toEqual({ names: ['a.example'], isOwn: true });
     expect(ledger.extend('c1', '198.51.100.1', now + 5000, now)).toEqual([]);
     ledger.record(fact());
     expect(ledger.members('c1', setsOf, now).get('A4')?.get('198.51.100.1')).toBe(now + 1000);
@@ -127,7 +127,7 @@ describe('ledger', () => {
     ledger.record(fact({ container: 'c2' }));
     for (let i = 0; i < 500; i++) ledger.record(fact({ name: `a${i}.example` }));
     expect([...ledger.snapshot()].filter((f) => f.container === 'c1').length).toBeLessThanOrEqual(50);
-    expect(ledger.namesFor('c2', '198.51.100.1', now)).toEqual(['a.example']);
+    expect(ledger.namesReader('c2')('198.51.100.1', now).names).toEqual(['a.example']);
   });
 
   it('extends what is in use, tells what ends soon, forgets and purges', () => {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NameDecision } from '../../../src/dns/names-policy.js';
 import type { Decide } from '../../../src/dns/recorder.js';
-import { destinationOf, type Sent } from '../../../src/enforce/destination.js';
+import { Recording, type RecordingParts } from '../../../src/enforce/recording.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
@@ -107,19 +107,9 @@ describe('an address that only a resolver of the container gave for a permitted 
     networks: new Map(),
     starting: new Set(),
   } as unknown as DockerView;
-  const around = { view, self: facts, isHost: () => false, isPrivate: () => false };
   const preview = (seenFlows: Recorded['seen'], own: Recorded['own'], open: readonly Flow[] = []) => {
-    const parts = {
+    const given = {
       applied: { value: { subjects: new Map([[subject.id, subject]]), view, input: input(subject) } },
-      shape,
-      docker: { view: () => view, resolver: async () => undefined },
-      policies: {
-        policyOf: () => subject.policy,
-        policyAs: () => ({ ...subject.policy, mode: 'enforce' }),
-        isManaged: () => true,
-        isLan: () => false,
-      },
-      names: { decideAs: () => decision },
       dns: {
         setsOf: (_: string, decide: Decide) => (name: string) => decide(name).sets,
         isMember: () => false,
@@ -129,11 +119,21 @@ describe('an address that only a resolver of the container gave for a permitted 
         hostAddresses: () => new Set(),
         flows: { flows: async (f: number) => (f === 4 ? open : []) },
       },
-      threats: { has: () => false },
-      recording: {
-        describe: (_: unknown, __: unknown, sent: Omit<Sent, 'names'>, names: readonly string[] = [NAME]) =>
-          destinationOf({ ...sent, names }, around),
+    };
+    const recording = { folder: '/absent', nat64: [], log: console, now: Date.now };
+    const parts = {
+      ...given,
+      shape,
+      docker: { view: () => view, resolver: async () => undefined },
+      policies: {
+        policyOf: () => subject.policy,
+        policyAs: () => ({ ...subject.policy, mode: 'enforce' }),
+        isManaged: () => true,
+        isLan: () => false,
       },
+      names: { decideAs: () => decision },
+      threats: { has: () => false },
+      recording: new Recording({ ...given, ...recording } as unknown as RecordingParts),
     } as unknown as PreviewParts;
     const record = { owner: 'name:web', since: 0, gaps: [], starts: 1, dropped: 0, seen: seenFlows };
     return previewView(parts, facts, { mode: 'enforce' }, { ...record, ...(own && { own }) });
@@ -156,6 +156,12 @@ describe('an address that only a resolver of the container gave for a permitted 
     const rows = [seen(NAME, { address: OWN, port: 8443 })];
     const { destinations } = await preview(rows, [{ ...use, address: OWN, port: 8443 }]);
     expect(destinations.map(({ entry }) => entry)).toEqual([`${NAME}:8443`]);
+  });
+
+  it('is an address also where a connection had no name when it was recorded', async () => {
+    const rows = [seen(OWN, { reason: 'observed' }), seen(`${GIVEN}:8443`, { reason: 'observed' })];
+    const { destinations } = await preview(rows, undefined);
+    expect(destinations.map(({ entry }) => entry).sort()).toEqual([`${OWN}:443`, `${NAME}:8443`]);
   });
 
   it('is not permitted to a new connection either', async () => {
