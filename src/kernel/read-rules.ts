@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { deserialize, serialize } from 'node:v8';
 import type { Family } from '../lib/ip.js';
-import { VERSION } from '../lib/version.js';
 import { ARP_TABLE, BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import type { BridgeDesired } from '../ruleset/desired-state.js';
@@ -258,7 +257,8 @@ export interface Kept {
 }
 /** All that `Kept` depends on, but for the cgroups that rules name. */
 interface Origin {
-  readonly version: string;
+  /** Another build may keep other things, also under the same version. */
+  readonly program: string;
   readonly prefix: string;
   /** No two boots have the same. */
   readonly boot: string;
@@ -281,6 +281,8 @@ interface KeptOptions {
 }
 const TOOLS = ['iptables', ...Object.values(SAVE), ...Object.values(RESTORE), 'nft'];
 const HASH_BYTES = 32;
+const { dev, ino, size, mtimeMs } = statSync(new URL(import.meta.url));
+const PROGRAM = [dev, ino, size, mtimeMs].join(' ');
 
 /**
  * The rules as they were last read, in a file: to read them takes a third of a start of 1,000 containers. They count only while the generation
@@ -333,7 +335,7 @@ export class KeptRules {
     if (generation === undefined || namespace === undefined) return undefined;
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
     const { prefix } = this.#o;
-    return { version: VERSION, prefix, boot, namespace, generation, tools: fingerprintOf(TOOLS) };
+    return { program: PROGRAM, prefix, boot, namespace, generation, tools: fingerprintOf(TOOLS) };
   }
 }
 

@@ -1,12 +1,15 @@
 /** Rules that a service has read, in a file for its next start: what makes the next start read them again. */
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { deserialize, serialize } from 'node:v8';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import type { Exec } from '../../src/kernel/exec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { KeptRules, type Observed, observe } from '../../src/kernel/read-rules.js';
+import { VERSION } from '../../src/lib/version.js';
 import { compile } from '../../src/ruleset/compile.js';
 import type { Allowance, DesiredState } from '../../src/ruleset/desired-state.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
@@ -159,6 +162,17 @@ it('it does not count for another prefix, for another object of a cgroup, or whe
   expect(read()).toBeUndefined();
   writeFileSync(path, whole);
   expect(read()).toBeDefined();
+});
+
+it('it does not count for another build of the program, whose rules may have other tables', async () => {
+  // as a build has written it that had no table for ARP
+  const { arp: _, ...former } = observed;
+  keptRules().write({ rules: former as Observed, abilities }, elements.generation());
+  const { origin, ...rest } = deserialize(readFileSync(path).subarray(32)) as { origin: object };
+  const body = serialize({ ...rest, origin: { ...origin, program: 'another', version: VERSION } });
+  writeFileSync(path, Buffer.concat([createHash('sha256').update(body).digest(), body]));
+  expect(await start(desired)).toBe(false);
+  expect(isRead()).toBe(true);
 });
 
 it('nothing is kept while there are quotas, which count without a change of the rules', () => {
