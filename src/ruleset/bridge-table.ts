@@ -214,6 +214,9 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
         'bridged',
         [
           `meta mark & ${hex((marks.unknown | marks.evaluated) >>> 0)} == ${U} drop`,
+          // all that an enforced one sends to one neighbour was lifted, but for neighbour discovery and listener reports
+          `iif @strict ${GROUP.replace('==', '!=')} meta mark & ${R} != ${R} ether type ip drop`,
+          `iif @strict ${GROUP.replace('==', '!=')} meta mark & ${R} != ${R} ether type ip6 meta l4proto != icmpv6 drop`,
           `meta mark & ${R} != ${R} accept`,
           'ether type ip ip daddr != @own4 drop',
           'ether type ip6 ip6 daddr != @own6 drop',

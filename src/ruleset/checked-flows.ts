@@ -76,6 +76,12 @@ function serverHellos(check: CheckMarks, pass: string): string[] {
  */
 const TWO_HELLOS = 20 + 8 + 2 * 1024;
 
+/**
+ * The first byte of a datagram, written over itself: for that the kernel takes it into memory of its own (skb_ensure_writable). A datagram from a
+ * file or a pipe (sendfile, splice) stays in memory that the sender may write to while the packet is on its way. If it cannot, the rule does not match.
+ */
+const KEPT_FIRST = '@th,64,8 set @th,64,8';
+
 const answeredByQuic = ({ mask, requests }: CheckMarks): string =>
   `meta l4proto udp ct mark & ${hex(mask)} == ${hex(requests)}`;
 /**
@@ -87,7 +93,7 @@ function beyondHandshake(check: CheckMarks, pass: string): string[] {
   const established = answeredByQuic(check);
   return [
     // one packet with several datagrams (UDP_SEGMENT) may hide a hello behind its first header
-    `${established} @th,64,2 1 meta length < ${TWO_HELLOS} ${pass}`,
+    `${established} meta length < ${TWO_HELLOS} ${KEPT_FIRST} @th,64,2 1 ${pass}`,
     `${established} meta mark set meta mark | ${hex(requests)} accept`,
   ];
 }

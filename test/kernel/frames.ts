@@ -83,6 +83,8 @@ export interface Seen {
 /** The host: namespaces, the veths of each container on its bridge. */
 export interface Host extends Disposable {
   readonly ns: Netns;
+  /** Where the containers' ends of the veths are. */
+  readonly far: Netns;
   readonly indexOf: (name: string) => number;
   /** What was seen in each step, at every place. */
   send(steps: readonly Step[]): Promise<readonly (readonly Seen[])[]>;
@@ -138,6 +140,7 @@ export function makeHost({ bridges, veths, marker }: Plan): Host {
   const sender = new Sender();
   return {
     ns,
+    far,
     indexOf: (name) => links.find((l) => l.ifname === name)?.ifindex ?? 0,
     send: async (steps) => {
       const ask = {

@@ -207,4 +207,16 @@ export const FRAMES: readonly Mutant[] = [
       test: 'a question that is redirected to the resolver stays in the host',
     },
   },
+  {
+    id: 'first-byte',
+    what: 'the first byte of a datagram may be another one when it leaves',
+    file: 'src/ruleset/checked-flows.ts',
+    from: 'meta length < ${TWO_HELLOS} ${KEPT_FIRST} @th,64,2 1',
+    to: 'meta length < ${TWO_HELLOS} @th,64,2 1',
+    killedBy: {
+      file: 'test/kernel/late-writes.test.ts',
+      test: 'of a flow of QUIC, the first byte leaves that was read',
+      only: true,
+    },
+  },
 ];
