@@ -15,7 +15,8 @@ interface Way extends Described {
 const BOTH: readonly Family[] = ['v4', 'v6'];
 const NO_MULTIPATH =
   'on ports where names are checked, the options are taken out of the SYN, and a segment that has them is refused';
-const NO_LENGTH = 'a frame whose header of IP tells no length, or another one than its own, is dropped';
+const NO_LENGTH =
+  'programs of BPF drop a packet whose header of IP tells no length; the check refuses one that contradicts its packet';
 /** A listener of Go accepts Multipath TCP by default. */
 const ofGo = (protocol: 'http' | 'tls'): Place => ({ server: 'caddy', protocol });
 const WAYS: readonly Way[] = [

@@ -69,7 +69,8 @@ const SHOWN = shownHere({
   id: 'limit-segments',
   title: 'more than its rate and its quota, by packets of many datagrams of a byte (UDP_SEGMENT)',
   families: ['v4', 'v6'],
-  stoppedBy: 'packets of a container with a rate or a quota are segmented before they are counted',
+  stoppedBy:
+    'the veth of a container with a rate or a quota takes segments one by one, so that each is counted',
 });
 /** What had gathered, and what is sent meanwhile, at 1 Mbit/s. */
 const atMost = (seconds: number): number => 65_536 + (seconds + 2) * (1e6 / 8);
