@@ -3,7 +3,7 @@ import { waitFor } from '../../lab/process.js';
 import type { Described, Family } from '../report.js';
 import { frameOps, type Op, type Opened, type Scene, SITE, serverOf, tagOf, talkOps } from './build.js';
 import { type Arrival, judge, type Known, numberIn, permittedNumber } from './judge.js';
-import { type Shot, shotOf } from './shots.js';
+import { describe, type Shot, shotOf } from './shots.js';
 import { HOSTS, type World } from './world.js';
 
 /** One shot of a technique. */
@@ -95,16 +95,17 @@ export class Salvo {
         ),
       );
     await ask(this.#all);
-    await waitFor(
-      'what is permitted to arrive',
-      async () => {
-        const missing = await this.#missing();
-        if (missing.length > 0) await ask(missing);
-        return missing.length === 0;
-      },
-      ARRIVES_MS,
-      100,
-    );
+    let missing: readonly Shooting[] = [];
+    const isThere = async (): Promise<boolean> => {
+      missing = await this.#missing();
+      if (missing.length > 0) await ask(missing);
+      return missing.length === 0;
+    };
+    await waitFor('what is permitted to arrive', isThere, ARRIVES_MS, 100).catch((e: Error) => {
+      throw new Error(
+        `${e.message}: ${missing.map((m) => `${m.place} ${m.shot && describe(m.shot)}`).join(', ')}`,
+      );
+    });
     await this.#look();
   }
   async #open(talking: readonly Shooting[]): Promise<ReadonlyMap<number, Opened>> {
