@@ -522,7 +522,7 @@ export function knownWay(
     return { ...common, opening: CAPABLE, steps: exchanged(evil, tag) };
   }
   const evil = isHttp ? plainRequest(tag) : plainHello(tag, r);
-  const uncut = segment(0, evil.text, { gso: 100, ipLength: 0 });
+  const uncut = segment(0, evil.text, { gso: 50, ipLength: 0 });
   return { ...common, opening: {}, steps: [uncut, pause(100), segment(0, good(evil, tag)), ANSWER] };
 }
 
