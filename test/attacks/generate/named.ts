@@ -12,13 +12,19 @@ export interface Sent {
   readonly family: Family;
   readonly n: number;
   readonly scene: Scene;
+  /** Of the connection of `opens`. */
+  readonly opened?: Opened;
 }
 export interface Named extends Described {
   /** Default: a container of the first network. */
   readonly place?: 'bridge' | 'observed';
   /** As `npm run attacks:generate -- --shot` takes them, without a family. In the control each of them must arrive. */
   readonly shots?: readonly string[];
-  /** In their place: what no dimension of the generator makes. */
+  /** A server with which its sender has opened a connection. */
+  readonly opens?: Readonly<Record<Family, string>> & { readonly port: number };
+  /** Permitted ones that come before all others, and have their effect by then. */
+  readonly before?: (sent: Sent) => readonly Op[];
+  /** In the place of shots: what no dimension of the generator makes. */
   readonly make?: (sent: Sent) => readonly Op[];
   /** Where it must not be seen; default: net. A receiver, and for the host the beginning of the kind of its socket (programs/watch.py). */
   readonly at?: string;
@@ -49,7 +55,7 @@ export class Salvo {
   readonly #world: World;
   readonly #all: Shooting[] = [];
   /** What is permitted, sent behind them on the same ways: when it has arrived, they would have. */
-  readonly #plain: Shooting[] = [];
+  readonly #plain: readonly (readonly Shooting[])[];
   readonly #arrivals: Arrival[] = [];
   readonly #known: Known;
 
@@ -59,12 +65,14 @@ export class Salvo {
       for (const family of named.families)
         for (const shot of named.shots ?? [undefined])
           this.#all.push({ ...this.#shooting(named.place ?? 'bridge', family, shot), of: { named, family } });
-    for (const family of FAMILIES) {
-      for (const place of ['bridge', 'observed'] as const)
-        this.#plain.push(this.#shooting(place, family, 'frame'));
-      this.#plain.push(this.#shooting('bridge', family, 'talk'));
-    }
-    const places = new Map([...this.#all, ...this.#plain].map(({ sent, place }) => [sent.n, place]));
+    this.#plain = [0, 1].map(() =>
+      FAMILIES.flatMap((family) => [
+        this.#shooting('bridge', family, 'frame'),
+        this.#shooting('observed', family, 'frame'),
+        this.#shooting('bridge', family, 'talk'),
+      ]),
+    );
+    const places = new Map([...this.#all, ...this.#plain.flat()].map(({ sent, place }) => [sent.n, place]));
     this.#known = knownOf(world, (n) => {
       const place = places.get(n);
       return place && { place, isLocked: false, isNew: false };
@@ -80,25 +88,25 @@ export class Salvo {
   /** Sends all, and waits until the permitted ones have arrived. */
   async send(): Promise<void> {
     await this.#world.lab.web.clear();
-    const both = [...this.#all, ...this.#plain];
-    const talking = both.filter(({ shot }) => shot?.kind === 'talk');
-    const opened = await this.#open(talking);
+    const opened = await this.#open([...this.#all, ...this.#plain.flat()]);
     const opsOf = ({ sent, shot, of }: Shooting): readonly Op[] => {
-      if (of?.named.make) return of.named.make(sent);
-      if (shot?.kind === 'talk') return talkOps(shot, sent.scene, sent.n, opened.get(sent.n) as Opened);
+      const own = opened.get(sent.n);
+      if (of?.named.make) return of.named.make(own ? { ...sent, opened: own } : sent);
+      if (shot?.kind === 'talk') return talkOps(shot, sent.scene, sent.n, own as Opened);
       return shot ? frameOps(shot, sent.scene, sent.n) : [];
     };
-    const ask = (some: readonly Shooting[]): Promise<unknown> =>
-      Promise.all(
-        (['bridge', 'observed'] as const).map((place) =>
-          this.#world.ask(place, { ops: some.filter((s) => s.place === place).flatMap(opsOf) }),
-        ),
-      );
-    await ask(this.#all);
+    const [first = [], second = []] = this.#plain;
+    await this.#shoot(this.#all, ({ sent, of }) => of?.named.before?.(sent) ?? []);
+    await this.#arrive(first, opsOf);
+    await this.#shoot(this.#all, opsOf);
+    await this.#arrive(second, opsOf);
+    await this.#look();
+  }
+  async #arrive(plain: readonly Shooting[], opsOf: (s: Shooting) => readonly Op[]): Promise<void> {
     let missing: readonly Shooting[] = [];
     const isThere = async (): Promise<boolean> => {
-      missing = await this.#missing();
-      if (missing.length > 0) await ask(missing);
+      missing = await this.#missing(plain);
+      if (missing.length > 0) await this.#shoot(missing, opsOf);
       return missing.length === 0;
     };
     await waitFor('what is permitted to arrive', isThere, ARRIVES_MS, 100).catch((e: Error) => {
@@ -106,11 +114,18 @@ export class Salvo {
         `${e.message}: ${missing.map((m) => `${m.place} ${m.shot && describe(m.shot)}`).join(', ')}`,
       );
     });
-    await this.#look();
   }
-  async #open(talking: readonly Shooting[]): Promise<ReadonlyMap<number, Opened>> {
+  async #shoot(some: readonly Shooting[], opsOf: (s: Shooting) => readonly Op[]): Promise<void> {
+    for (const place of ['bridge', 'observed'] as const)
+      await this.#world.ask(place, { ops: some.filter((s) => s.place === place).flatMap(opsOf) });
+  }
+  async #open(all: readonly Shooting[]): Promise<ReadonlyMap<number, Opened>> {
+    const talking = all.filter(({ shot, of }) => shot?.kind === 'talk' || of?.named.opens);
     const dev = talking[0]?.sent.scene.device ?? '';
-    const to = talking.map(({ shot }) => serverOf(shot as Shot));
+    const to = talking.map(({ shot, sent, of }): [string, number] => {
+      const server = of?.named.opens;
+      return server ? [server[sent.family], server.port] : serverOf(shot as Shot);
+    });
     const { talks } = await this.#world.ask('bridge', { talk: { dev, to } });
     return new Map(
       talking.map(({ sent }, i) => {
@@ -123,11 +138,11 @@ export class Salvo {
   async #look(): Promise<void> {
     this.#arrivals.push(...(await this.#world.watch.sync()));
   }
-  async #missing(): Promise<readonly Shooting[]> {
+  async #missing(plain: readonly Shooting[]): Promise<readonly Shooting[]> {
     await this.#look();
     const arrived = new Set(this.#arrivals.map(permittedNumber));
     const paths = new Set((await this.#world.lab.web.requests()).map((r) => r.path));
-    return this.#plain.filter(({ sent, shot }) =>
+    return plain.filter(({ sent, shot }) =>
       shot?.kind === 'talk' ? !paths.has(requested(sent.n)) : !arrived.has(sent.n),
     );
   }
