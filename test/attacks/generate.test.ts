@@ -35,6 +35,7 @@ const BOTH: readonly Family[] = ['v4', 'v6'];
 const [TCP, UDP] = [6, 17];
 const ETHER = 14;
 const HEAD = { v4: 20, v6: 40 } as const;
+const PROTOCOL = { v4: 9, v6: 6 } as const;
 const portOf = (n: number): number => 20_000 + (n % 40_000);
 const to = ({ family, scene }: Sent, dst: Readonly<Record<Family, string>>): Ends => ({
   src: both(scene.own)[family],
@@ -121,10 +122,13 @@ const NAMED: readonly Named[] = [
     },
     reached: ({ n, family }, arrivals) =>
       arrivals.some(({ at, bytes: b }) => {
-        const content = b.subarray(ETHER + HEAD[family] + 8);
-        return (
-          at === 'net' && numberIn(b) === n && ![initial(n), short(n)].some((data) => data.equals(content))
-        );
+        const upper = ETHER + HEAD[family];
+        const isQuestion =
+          b.length > upper + 8 &&
+          b.readUInt16BE(upper + 2) === PORT.tls &&
+          b[ETHER + PROTOCOL[family]] === UDP;
+        const isSame = [initial(n), short(n)].some((data) => data.equals(b.subarray(upper + 8)));
+        return at === 'net' && numberIn(b) === n && isQuestion && !isSame;
       }),
   },
   {
