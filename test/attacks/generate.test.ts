@@ -57,13 +57,15 @@ const NO_GROUP =
 const NO_OPTIONS = 'packets of enforced veths with IP options or extension headers are dropped at the bridge';
 const GROUPS = ['02', '03', '0e', '0f'].map((end) => `frame frame=group-${end}`);
 
+/** Its first byte, and the one before it, may be written over. */
+const connectionId = (n: number): Bytes => bytes(u8(0), tagOf(n));
 /** An Initial packet with the name of the permitted site, and with the number in its connection ID. */
 const initial = (n: number): Bytes =>
   initialPacket({
-    dcid: Buffer.from(tagOf(n)),
+    dcid: connectionId(n),
     frames: cryptoFrame(0, helloMessage(serverNames(SITE.permitted))),
   });
-const short = (n: number): Bytes => bytes(u8(0x41), tagOf(n).padEnd(40, '.'));
+const short = (n: number): Bytes => bytes(u8(0x41), connectionId(n), '.'.repeat(40));
 const ofQuic = (sent: Sent, data: Bytes): Bytes => {
   const e = to(sent, PLACES.shared);
   return framed(sent, ip(e, UDP, udp(e, portOf(sent.n), PORT.tls, data)));
