@@ -22,7 +22,7 @@ export interface Named extends Described {
   readonly shots?: readonly string[];
   /** A server with which its sender has opened a connection. */
   readonly opens?: Readonly<Record<Family, string>> & { readonly port: number };
-  /** Permitted ones that come before all others, and have their effect by then. */
+  /** Permitted ones that come before all others, twice: the service has read the first ones when the second ones come. */
   readonly before?: (sent: Sent) => readonly Op[];
   /** In the place of shots: what no dimension of the generator makes. */
   readonly make?: (sent: Sent) => readonly Op[];
@@ -65,7 +65,7 @@ export class Salvo {
       for (const family of named.families)
         for (const shot of named.shots ?? [undefined])
           this.#all.push({ ...this.#shooting(named.place ?? 'bridge', family, shot), of: { named, family } });
-    this.#plain = [0, 1].map(() =>
+    this.#plain = [0, 1, 2].map(() =>
       FAMILIES.flatMap((family) => [
         this.#shooting('bridge', family, 'frame'),
         this.#shooting('observed', family, 'frame'),
@@ -95,11 +95,11 @@ export class Salvo {
       if (shot?.kind === 'talk') return talkOps(shot, sent.scene, sent.n, own as Opened);
       return shot ? frameOps(shot, sent.scene, sent.n) : [];
     };
-    const [first = [], second = []] = this.#plain;
-    await this.#shoot(this.#all, ({ sent, of }) => of?.named.before?.(sent) ?? []);
-    await this.#arrive(first, opsOf);
-    await this.#shoot(this.#all, opsOf);
-    await this.#arrive(second, opsOf);
+    const before = ({ sent, of }: Shooting): readonly Op[] => of?.named.before?.(sent) ?? [];
+    for (const [i, ops] of [before, before, opsOf].entries()) {
+      await this.#shoot(this.#all, ops);
+      await this.#arrive(this.#plain[i] ?? [], opsOf);
+    }
     await this.#look();
   }
   async #arrive(plain: readonly Shooting[], opsOf: (s: Shooting) => readonly Op[]): Promise<void> {
