@@ -42,6 +42,10 @@ function tableOf(file: string, all: ReadonlyMap<string, Described>): string {
 
 const files = attackFiles();
 const all = declared(files);
+const written = new Set(files.flatMap((f) => techniqueIds(readFileSync(join(ROOT, f), 'utf8'))));
+const unwritten = [...all.keys()].filter((id) => !written.has(id));
+if (unwritten.length > 0)
+  throw new Error(`declared, but not literally (\`id: '…'\`): ${unwritten.join(', ')}`);
 const page = join(ROOT, THREAT_MODEL);
 const text = readFileSync(page, 'utf8');
 const [before, rest] = text.split(DOCS_BEGIN);

@@ -160,37 +160,36 @@ const uncut: Deliver = (r, evil, tag) => {
   const decoy = segment(0, good(evil, tag));
   return { steps: r.pick([[real, decoy], [real], [real, pause(100), decoy], [decoy, real]]) };
 };
+/** Segments of Multipath TCP: in the order of TCP the two names are in each other's places. Empty: one of them is missing. */
+function exchanged({ text }: Talk, tag: string): Step[] {
+  const { length } = PERMITTED;
+  const [at, spare] = [text.indexOf(deniedOf(tag)), text.indexOf(PERMITTED)];
+  if (at < 0 || spare < 0) return [];
+  const [low, high] = [Math.min(at, spare), Math.max(at, spare)];
+  // by place in the order of TCP: from where to where in the data
+  const parts = [
+    [0, 0, low],
+    [low, high, high + length],
+    [low + length, low + length, high],
+    [high, low, low + length],
+    [high + length, high + length, text.length],
+  ] as const;
+  return parts
+    .filter(([, from, to]) => to > from)
+    .map(([place, data, to]) => segment(place, text.slice(data, to), { data }));
+}
+const CAPABLE: Opening = { options: ['mss', 'sack-permitted', 'time', 'capable'] };
 /** Multipath TCP: the order of the data is another one than that of TCP. */
 const multipath: Deliver = (r, evil, tag) => {
-  const opening: Opening = { options: ['mss', 'sack-permitted', 'time', 'capable'] };
+  const opening = CAPABLE;
   const name = deniedOf(tag);
   const inTcp = good(evil, tag);
   const at = evil.text.indexOf(name);
   const [from, to] = [at, at + name.length];
   const order = r.below(4);
   const mapped = (place: number, text: string, data: number): Step => segment(place, text, { data });
-  // the two names are in each other's places
-  const spare = evil.text.indexOf(PERMITTED);
-  if (at >= 0 && spare >= 0 && order < 3) {
-    const [low, high] = [Math.min(at, spare), Math.max(at, spare)];
-    const parts = [
-      [0, low, 0],
-      [low, low + name.length, high],
-      [low + name.length, high, low + name.length],
-      [high, high + name.length, low],
-      [high + name.length, inTcp.length, high + name.length],
-    ] as const;
-    const swapped =
-      evil.text.slice(0, low) +
-      evil.text.slice(high, high + name.length) +
-      evil.text.slice(low + name.length, high) +
-      evil.text.slice(low, low + name.length) +
-      evil.text.slice(high + name.length);
-    return {
-      opening,
-      steps: parts.filter(([a, b]) => b > a).map(([a, b, data]) => mapped(a, swapped.slice(a, b), data)),
-    };
-  }
+  const both = exchanged(evil, tag);
+  if (both.length > 0 && order < 3) return { opening, steps: both };
   // bytes of the subflow that are no data of the connection, or the same data twice
   const steps = r.pick<Step[]>([
     [mapped(0, inTcp, 0x10000), segment(inTcp.length, evil.text, { data: 0 })],
@@ -507,6 +506,25 @@ const withSpare = ({ text, turns }: Talk): Talk => ({
   turns,
   text: text.replace(/\r\n\r\n$/, `\r\nX-Spare: ${PERMITTED}\r\n\r\n`),
 });
+
+/** Ways that have a name of their own: the order of Multipath TCP, and a frame that is still to be cut, whose header of IP tells no length. */
+export function knownWay(
+  way: 'multipath' | 'uncut',
+  place: Place,
+  tag: string,
+  family: Family,
+): Conversation {
+  const r = new Random(1);
+  const common = { ...place, seed: -1, tag, family, way, isn: 5_000_000 };
+  const isHttp = place.protocol === 'http';
+  if (way === 'multipath') {
+    const evil = isHttp ? withSpare(plainRequest(tag)) : plainHello(tag, r, true);
+    return { ...common, opening: CAPABLE, steps: exchanged(evil, tag) };
+  }
+  const evil = isHttp ? plainRequest(tag) : plainHello(tag, r);
+  const uncut = segment(0, evil.text, { gso: 50, ipLength: 0 });
+  return { ...common, opening: {}, steps: [uncut, pause(100), segment(0, good(evil, tag)), ANSWER] };
+}
 
 /** What each server must answer: the permitted site, plainly. `name`: of another site, for a control. */
 export function plainly(place: Place, tag: string, family: Family, isDenied: boolean): Conversation {

@@ -9,12 +9,14 @@ import {
   address,
   BROADCAST,
   type Bytes,
+  bytes,
   type Ends,
   ether,
   etherTypeOf,
   icmp,
   ip,
   u8,
+  u16,
   u32,
   udp,
 } from './wire.js';
@@ -183,6 +185,25 @@ attackSuite(
             to: groupMac('ff02::16'),
             dst: async () => 'ff02::16',
             make: (e, a) => ip(e, 58, icmp(e, 143, 0, u32(0), a.tag.padEnd(1000, '.')), { ttl: 1 }),
+          },
+        ],
+      ),
+    },
+    {
+      id: 'multicast-mld6-nodes',
+      title: 'a listener report as long as an honest one, to all nodes: ff02::1',
+      stoppedBy: 'listener reports (MLDv2) go to ff02::16 only',
+      ...heard(
+        ['v6'],
+        [
+          {
+            to: groupMac('ff02::1'),
+            dst: async () => 'ff02::1',
+            make: (e, a) => {
+              const sources = Buffer.from(a.tag.padEnd(32, '.'));
+              const record = bytes(u8(4, 0), u16(2), address('ff02::1:3'), sources);
+              return ip(e, 58, icmp(e, 143, 0, u16(0, 1), record), { ttl: 1 });
+            },
           },
         ],
       ),

@@ -463,9 +463,12 @@ async function serveUnread(lab: Lab): Promise<void> {
   await waitFor('the server to listen', () => readFileSync(log, 'utf8').includes('listening'));
 }
 /** One request, and another one in its body. `pieces`: of the body, in segments of their own. */
-const unread = (id: string, title: string, head: (length: number) => string, pieces = 1): NameAttack => ({
-  id,
-  title,
+const unread = (
+  o: Pick<NameAttack, 'id' | 'title'>,
+  head: (length: number) => string,
+  pieces = 1,
+): NameAttack => ({
+  ...o,
   families: V4,
   port: 80,
   hasPermitted: true,
@@ -491,19 +494,20 @@ const announcing =
   (length: number): string =>
     [`${method} / HTTP/1.1`, `Host: ${GOOD}`, `Content-Length: ${length}`, ...lines, '', ''].join('\r\n');
 const bodies: readonly NameAttack[] = [
-  ...['GET', 'HEAD', 'OPTIONS', 'DELETE', 'POST', 'PUT'].map((method) =>
-    unread(
-      `host-body-${method.toLowerCase()}`,
-      `a request as the body of ${method}, to a server that does not read it`,
-      announcing(method),
-    ),
-  ),
   unread(
-    'host-body-expect',
-    'a request as the body of POST, behind Expect: 100-continue',
+    { id: 'host-body-get', title: 'a request as the body of GET, to a server that does not read it (CL.0)' },
+    announcing('GET'),
+  ),
+  unread({ id: 'host-body-head', title: 'the same of HEAD' }, announcing('HEAD')),
+  unread({ id: 'host-body-options', title: 'the same of OPTIONS' }, announcing('OPTIONS')),
+  unread({ id: 'host-body-delete', title: 'the same of DELETE' }, announcing('DELETE')),
+  unread({ id: 'host-body-post', title: 'the same of POST' }, announcing('POST')),
+  unread({ id: 'host-body-put', title: 'the same of PUT' }, announcing('PUT')),
+  unread(
+    { id: 'host-body-expect', title: 'the same of POST, behind Expect: 100-continue' },
     announcing('POST', 'Expect: 100-continue'),
   ),
-  unread('host-body-segments', 'a request as the body of GET, in many segments', announcing('GET'), 20),
+  unread({ id: 'host-body-segments', title: 'the same of GET, in many segments' }, announcing('GET'), 20),
 ];
 
 namesSuite('names in requests', { prepare, ofGood: { A: [SHARED.v4, UNREAD.address] } }, [

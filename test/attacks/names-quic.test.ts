@@ -428,26 +428,28 @@ async function serveQuic(lab: Lab): Promise<void> {
 }
 const ANSWERED = 'what is not a hello goes on once a server of QUIC has answered one';
 /** What a service that is not one of QUIC reads of a client, by its first byte. */
-const foreign = (first: number, what: string, families: readonly Family[]): NameAttack =>
-  quic(
-    {
-      id: `quic-no-server-${what}`,
-      title: `a permitted hello to a server that is not one of QUIC, a short header, then ${what}`,
-      families,
-      stoppedBy: ANSWERED,
-    },
-    async (t, port) => {
-      await t.datagramThatLeaves(port, good(t));
-      t.datagram(port, short(t), { isForbidden: false });
-      await t.never(100);
-      for (const n of [1, 2])
-        t.datagram(port, bytes(u8(first), createHash('sha512').update(`${t.tag} ${n}`).digest()));
-    },
-  );
+const foreign = (o: Omit<NameAttack, 'attack' | 'arrived' | 'stoppedBy'>, first: number): NameAttack =>
+  quic({ ...o, stoppedBy: ANSWERED }, async (t, port) => {
+    await t.datagramThatLeaves(port, good(t));
+    t.datagram(port, short(t), { isForbidden: false });
+    await t.never(100);
+    for (const n of [1, 2])
+      t.datagram(port, bytes(u8(first), createHash('sha512').update(`${t.tag} ${n}`).digest()));
+  });
 const afterwards: readonly NameAttack[] = [
-  foreign(0x41, 'short', BOTH),
-  foreign(0x16, 'dtls', V4),
-  foreign(0x01, 'wireguard', V4),
+  foreign(
+    {
+      id: 'quic-no-server-short',
+      title: 'a permitted hello to a server that is not one of QUIC, then short headers',
+      families: BOTH,
+    },
+    0x41,
+  ),
+  foreign({ id: 'quic-no-server-dtls', title: 'the same, a short header, then DTLS', families: V4 }, 0x16),
+  foreign(
+    { id: 'quic-no-server-wireguard', title: 'the same, a short header, then WireGuard', families: V4 },
+    0x01,
+  ),
   quic(
     {
       id: 'quic-google',

@@ -43,6 +43,15 @@ const solicitation = (e: Ends, of: string, asker: string): Bytes =>
   nd(e, 135, u32(0), bytes(address(of), u8(1, 1), mac(asker)));
 const routerSolicitation = (src: string, asker: string): Bytes =>
   nd({ src, dst: 'ff02::2' }, 133, u32(0), bytes(u8(1, 1), mac(asker)));
+/** Of the default bridge. */
+const GATEWAY6 = 'fd00:db:1::1';
+/** Duplicate address detection, to the solicited-node group of the address (RFC 4291 2.7.1). */
+function probe(of: string, by: string): Bytes {
+  const end = address(of).subarray(13).toString('hex');
+  const group = `ff02::1:ff${end.slice(0, 2)}:${end.slice(2)}`;
+  const to = `33:33:ff:${end.slice(0, 2)}:${end.slice(2, 4)}:${end.slice(4)}`;
+  return ether(to, by, 0x86dd, nd({ src: '::', dst: group }, 135, u32(0), address(of)));
+}
 /** An option that nobody knows: RFC 4861 says to skip it. */
 const tagOption = (tag: string): Bytes => {
   const size = Math.ceil((tag.length + 2) / 8);
@@ -150,7 +159,7 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
     title: 'a neighbour advertisement for the gateway',
     stoppedBy: NOT_ITS_OWN,
     ...exactly6((s) => [
-      to6(s, advertisement('fd00:db:1::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 })),
+      to6(s, advertisement(GATEWAY6, s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 })),
       to6(s, advertisement('fe80::1', s.own.mac, { src: 'fe80::1', dst: s.neighbour.ip6 })),
     ]),
   },
@@ -197,6 +206,32 @@ attackSuite('lies to neighbours', { attacker: raw(), prepare }, [
     ...exactly((s) => [
       ether(BROADCAST, s.own.mac, ARP, arp({ op: 1, sha: ofSide(s), spa: '0.0.0.0', tpa: s.neighbour.ip4 })),
     ]),
+  },
+  {
+    id: 'arp-probe-taken',
+    title: 'an address probe (RFC 5227) for the address of the victim, and of the gateway',
+    stoppedBy: NOT_ITS_OWN,
+    ...exactly((s) =>
+      [s.victim.ip4, s.gateway4].map((tpa) =>
+        ether(BROADCAST, s.own.mac, ARP, arp({ op: 1, sha: s.own.mac, spa: '0.0.0.0', tpa })),
+      ),
+    ),
+  },
+  {
+    id: 'nd-probe-taken',
+    title:
+      'duplicate address detection (RFC 4862) of the same: who asks at the same time does not use the address',
+    stoppedBy: NOT_ITS_OWN,
+    ...exactly6((s) => [s.victim.ip6, GATEWAY6].map((of) => probe(of, s.own.mac))),
+  },
+  {
+    id: 'nd-probe-observed',
+    title: 'the same by a container that is only observed, of the address of an enforced one',
+    stoppedBy: CLAIMED,
+    ...exactly6(
+      (s) => [probe(s.own.ip6, liarMac)],
+      () => theLiar(),
+    ),
   },
   {
     id: 'arp-foreign-frame',

@@ -1,5 +1,6 @@
 /** What drawbridge.limit says: a rate, open connections, a quota; over restarts, crashes and what others take away. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shownHere } from '../attacks/report.js';
 import type { Container } from '../lab/container.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
@@ -64,6 +65,15 @@ print(time.monotonic() - begin)
 `;
 const PER_PACKET = 64;
 const PORTS = { probe: 7100, counted: 7101, flood: 7102 } as const;
+const SHOWN = shownHere({
+  id: 'limit-segments',
+  title: 'more than its rate and its quota, by packets of many datagrams of a byte (UDP_SEGMENT)',
+  families: ['v4', 'v6'],
+  stoppedBy:
+    'the veth of a container with a rate or a quota takes segments one by one, so that each is counted',
+});
+/** What had gathered, and what is sent meanwhile, at 1 Mbit/s. */
+const atMost = (seconds: number): number => 65_536 + (seconds + 2) * (1e6 / 8);
 /** Bytes of IP of a datagram of one byte. */
 const SEGMENT = { [PEER]: 20 + 8 + 1, [PEER6]: 40 + 8 + 1 } as const;
 async function sendSegments(c: Container, address: string, port: number, packets: number): Promise<number> {
@@ -137,10 +147,16 @@ describe('rate', () => {
       const seconds = await sendSegments(c, address, PORTS.flood, 1000);
       const passed = SEGMENT[address] * (await lab.sniffer.count({ ...wire, dport: PORTS.flood }));
       expect(passed).toBeGreaterThan(0);
-      // what had gathered, and what is sent meanwhile
-      expect(passed).toBeLessThan(65_536 + (seconds + 2) * (1e6 / 8));
+      expect(passed).toBeLessThan(atMost(seconds));
+      // control: by a container without a limit, each packet is that many datagrams
+      const later = await lab.sniffer.settle();
+      const others = await sendSegments(free, address, PORTS.flood, 1000);
+      const packets = await lab.sniffer.count({ ...wire, after: later, dport: PORTS.flood });
+      expect(SEGMENT[address] * PER_PACKET * packets).toBeGreaterThan(atMost(others));
     }
     expect((await shown('segments')).coverage.reasons.join()).not.toMatch(/UDP_SEGMENT/);
+    SHOWN.control();
+    SHOWN.held();
   });
 
   it('is not held of an observed container, and coverage says so', async () => {

@@ -128,6 +128,29 @@ export const FRAMES: readonly Mutant[] = [
     killedBy: layers('leaves without Multipath TCP and Fast Open, where nft can take options out'),
   },
   {
+    id: 'multipath',
+    what: 'the same, and the check reads segments of Multipath TCP in the order of TCP',
+    file: 'src/ruleset/checked-flows.ts',
+    from: "? ['mptcp', 'fastopen'].map(",
+    to: "? ['fastopen'].map(",
+    also: [
+      {
+        file: 'src/connections/tcp-segment.ts',
+        from: "    if (kind === OPTION.multipath) return 'an option of Multipath TCP, by which a server orders its content';\n",
+        to: '',
+      },
+    ],
+    killedBy: { file: 'test/attacks/generate-streams.test.ts', test: 'name-multipath v4', only: true },
+  },
+  {
+    id: 'frame-any',
+    what: 'the kernel writes a checksum behind all rules, into the port of a datagram',
+    file: CHECK,
+    from: '      this.#attach(enforced);\n',
+    to: '',
+    killedBy: { file: 'test/attacks/generate.test.ts', test: 'held named late-port v4', only: true },
+  },
+  {
     id: 'port-as-enforced',
     what: 'an observed container asks the resolver as an enforced one',
     file: PORTS,

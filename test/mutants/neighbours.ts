@@ -111,6 +111,14 @@ export const NEIGHBOURS: readonly Mutant[] = [
     killedBy: ND_OTHERS,
   },
   {
+    id: 'report-nodes',
+    what: 'a container sends a third of a kilobyte to all neighbours, in listener reports',
+    file: FILE,
+    from: "  'icmpv6 type 143 ip6 daddr != ff02::16 drop', // RFC 3810 5.2.14\n",
+    to: '',
+    killedBy: { file: 'test/attacks/multicast.test.ts', test: 'multicast-mld6-nodes v6', only: true },
+  },
+  {
     id: 'nd-gateway',
     what: 'a container advertises the link-local address of its gateway',
     file: FILE,

@@ -54,10 +54,12 @@ export const SITE = {
   denied: 'leak.example',
   friends: 'friends.example',
   fresh: 'fresh.example',
+  /** What `late-name` makes of the permitted one. */
+  turned: 'xxop.example',
 } as const;
 export type Family = 'v4' | 'v6';
 type Both = Readonly<Record<Family, string>>;
-const both = (h: Host): Both => ({ v4: h.ip4, v6: h.ip6 });
+export const both = (h: Host): Both => ({ v4: h.ip4, v6: h.ip6 });
 
 export const TAG = /g7([0-9a-f]{8})e/;
 export const tagOf = (n: number): string => `g7${n.toString(16).padStart(8, '0')}e`;
@@ -107,7 +109,7 @@ const portOf = (s: Shot): number => {
   return value(s, 'protocol') === 'tcp' && to === 'permitted' ? PORT.web : PORT.permitted;
 };
 
-const question = (name: string): Bytes =>
+export const question = (name: string): Bytes =>
   bytes(
     u16(0x5353, 0x0100, 1, 0, 0, 0),
     ...name.split('.').map((l) => bytes(u8(l.length), l)),
@@ -215,7 +217,7 @@ const OPTIONS4: Readonly<Record<string, Bytes>> = {
   'loose-route': bytes(u8(131, 7, 4), u8(93, 184, 9, 9)),
   nothing: u8(1, 1, 1, 1),
 };
-const ALERT6 = (next: number): Bytes => u8(next, 0, 5, 2, 0, 0, 1, 0);
+export const ALERT6 = (next: number): Bytes => u8(next, 0, 5, 2, 0, 0, 1, 0);
 function extended(s: Shot, protocol: number, data: Bytes): { protocol: number; data: Bytes } {
   const headers: Readonly<Record<string, readonly [number, Bytes]>> = {
     'hop-by-hop': [0, options6(protocol)],
@@ -257,6 +259,13 @@ function misheaded(s: Shot, packet: Bytes): Bytes {
   return p;
 }
 
+/** Whether the checksum of TCP is right, in a packet without options of IP. */
+export function isSummed(packet: Bytes): boolean {
+  const at = (packet[0] ?? 0) >> 4 === 4 ? 12 : 8;
+  const data = packet.subarray(at === 12 ? 20 : 40);
+  const addresses = packet.subarray(at, at === 12 ? 20 : 40);
+  return folded(sumOf(addresses) + 6 + data.length + sumOf(data)) === 0xffff;
+}
 const addressOf = (text: string): Bytes =>
   text.includes(':') ? address6(text) : ip({ src: '0.0.0.0', dst: text }, 59, u8()).subarray(16, 20);
 const folded = (n: number): number => {
@@ -353,13 +362,18 @@ function virtio(
     'other-family': is4 ? 4 : 1,
   }[cut];
   const size = cut === 'none' ? 0 : cut.endsWith('-1') ? 1 : s.kind === 'talk' ? 100 : 500;
-  const header = Buffer.alloc(10);
-  header.writeUInt8(1, 0);
+  const header = lateHeader(start, field - start);
   header.writeUInt8(gso ?? 0, 1);
   header.writeUInt16LE(cut === 'none' ? 0 : at.content, 2);
   header.writeUInt16LE(size, 4);
+  return header;
+}
+/** The checksum from `start` to the end is left to the device, and is to be written so many bytes behind it. */
+export function lateHeader(start: number, offset: number): Bytes {
+  const header = Buffer.alloc(10);
+  header.writeUInt8(1, 0);
   header.writeUInt16LE(start, 6);
-  header.writeUInt16LE(field - start, 8);
+  header.writeUInt16LE(offset, 8);
   return header;
 }
 
@@ -575,8 +589,8 @@ export const serverOf = (s: Shot): [string, number] => [
   value(s, 'server') === 'tls' ? PORT.tls : PORT.web,
 ];
 
-/** A hello of TLS 1.2 with a server name, as short as servers take it (RFC 8446 4.1.2, RFC 6066 3). */
-function hello(name: string): Bytes {
+/** A hello of TLS 1.2 with a server name, as short as servers take it (RFC 8446 4.1.2, RFC 6066 3). `own`: of its random bytes. */
+function hello(name: string, own = ''): Bytes {
   const list = bytes(u8(0), u16(name.length), name);
   const sni = bytes(u16(0, list.length + 2, list.length), list);
   const groups = u16(10, 6, 4, 0x17, 0x1d);
@@ -586,7 +600,7 @@ function hello(name: string): Bytes {
   const ciphers = u16(0xc02f, 0xc02b, 0xc030, 0xc02c);
   const body = bytes(
     u16(0x0303),
-    Buffer.alloc(32, 7),
+    Buffer.from(own.padEnd(32, '\x07')),
     u8(0),
     u16(ciphers.length),
     ciphers,
@@ -598,10 +612,10 @@ function hello(name: string): Bytes {
   return bytes(u8(22, 3, 1), u16(message.length), message);
 }
 const PAD = 64;
-/** Of its length is what stands before the Host in a request, whatever the number. */
-const HOST_AT = `GET /${tagOf(0)} HTTP/1.1\r\nHost: `;
 const request = (host: string, n: number): Bytes =>
   bytes(`GET /${tagOf(n)} HTTP/1.1\r\nHost: ${host}\r\nX-Pad: ${'!'.repeat(PAD)}\r\n\r\n`);
+/** What has to be added to these bytes, so that their checksum is `xx`. */
+const missingIn = (text: Bytes): number => (((0xffff - XX - sumOf(text)) % 0xffff) + 0xffff) % 0xffff;
 /**
  * The request names a permitted site; the checksum that is written over the first two letters makes them `xx` and the site another one:
  * sums are linear, so letters of the padding decide what is written.
@@ -609,7 +623,7 @@ const request = (host: string, n: number): Bytes =>
 function turned(n: number): Bytes {
   const text = request(SITE.permitted, n);
   const from = text.indexOf('!!!!') + (text.indexOf('!!!!') % 2);
-  const missing = (((0xffff - XX - sumOf(text)) % 0xffff) + 0xffff) % 0xffff;
+  const missing = missingIn(text);
   let [high, low] = [missing >> 8, missing & 255];
   for (let at = from; at + 1 < from + PAD - 4; at += 2) {
     const [a, b] = [Math.min(high, 90), Math.min(low, 90)];
@@ -619,11 +633,18 @@ function turned(n: number): Bytes {
   }
   return text;
 }
+/** The same of a hello, by its random bytes. */
+function turnedHello(n: number): Bytes {
+  const text = hello(SITE.permitted, `\0\0\0\0${tagOf(n)}`);
+  const even = text.indexOf(tagOf(n)) - 3;
+  text.writeUInt16BE(missingIn(text), even - (even % 2));
+  return text;
+}
 const XX = 0x7878;
 /** The segment with the checksum that is right for what arrives: behind the write, and behind the change of its source (inet_proto_csum_replace4). */
 function lateSegment(e: Ends, seenAs: string, make: (e: Ends, data: Bytes) => Bytes, text: Bytes): Bytes {
   const final = Buffer.from(text);
-  final.writeUInt16BE(XX, HOST_AT.length);
+  final.writeUInt16BE(XX, text.indexOf(SITE.permitted));
   const right = make({ ...e, src: seenAs }, final).readUInt16BE(16);
   const changed = folded(sumOf(addressOf(seenAs)) + 0xffff - sumOf(addressOf(e.src)));
   const made = Buffer.from(make(e, text));
@@ -642,14 +663,14 @@ export function talkOps(s: Shot, scene: Scene, n: number, [port, seq, ack]: Open
   const make = (from: Ends, data: Bytes): Bytes =>
     tcp(from, port, dport, { flags: value(s, 'flags'), seq, ack, options }, data);
   const plain = isTls ? hello(SITE.permitted) : request(SITE.permitted, n);
-  const isLate = says === 'late-name' && !isTls;
+  const isLate = says === 'late-name';
   const said = (): Bytes => {
     if (says === 'denied') return isTls ? hello(denied) : request(denied, n);
     if (says === 'denied-second' && !isTls) return bytes(request(SITE.permitted, n), request(denied, n));
     return plain;
   };
   const seenAs = v === 'v4' ? scene.seenAs.ip4 : scene.seenAs.ip6;
-  const segment = isLate ? lateSegment(e, seenAs, make, turned(n)) : make(e, said());
+  const segment = isLate ? lateSegment(e, seenAs, make, isTls ? turnedHello(n) : turned(n)) : make(e, said());
   const how: Shot = isLate ? { ...s, values: { late: 'host', begin: 'content', ...s.values } } : s;
   const made = assemble(how, e, 6, segment, n);
   return made.packets.map((p) => {
@@ -660,7 +681,7 @@ export function talkOps(s: Shot, scene: Scene, n: number, [port, seq, ack]: Open
       packet: at,
       upper: at + made.upperAt,
       content: contentAt,
-      host: contentAt + HOST_AT.length,
+      host: contentAt + plain.indexOf(SITE.permitted),
       protocol: 6,
     };
     return asFrame(s, scene, frame, virtio(how, places));

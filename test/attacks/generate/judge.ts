@@ -126,7 +126,9 @@ function siteIn(b: Bytes): string | undefined {
   const text = b.toString('latin1');
   for (const [, host] of text.matchAll(/Host: ([^\r\n]*)/g))
     if (host !== SITE.permitted) return `a request for ${host}`;
-  return text.includes(SITE.denied) ? 'a hello for a site without an entry' : undefined;
+  return text.includes(SITE.denied) || text.includes(SITE.turned)
+    ? 'a hello for a site without an entry'
+    : undefined;
 }
 
 /** The type and the packet behind tags without a VLAN, which every receiver takes off. */

@@ -24,6 +24,7 @@ import {
   permittedNumber,
   type Sender,
 } from './judge.js';
+import { knownOf } from './named.js';
 import { describe, type Kind, randomShot, type Shot, simpler, value, type Wish } from './shots.js';
 import { HOSTS, type Place, type World } from './world.js';
 
@@ -134,14 +135,7 @@ export class Generator {
   constructor(world: World, options: Options) {
     this.#world = world;
     this.#options = options;
-    const sources = [...world.scenes.values()]
-      .flatMap((s) => [s.own, s.seenAs])
-      .flatMap((h) => [h.ip4, h.ip6]);
-    this.#known = {
-      senderOf: (n) => this.#senders.get(n),
-      hosts: HOSTS,
-      sources: new Set([...sources, '::1']),
-    };
+    this.#known = knownOf(world, (n) => this.#senders.get(n));
   }
 
   async run(): Promise<Report> {

@@ -30,6 +30,8 @@ const SYSCTLS = [
   'net.ipv6.conf.default.accept_dad=1',
   'net.ipv6.conf.default.accept_ra=2',
   'net.ipv4.conf.default.rp_filter=0',
+  // a fragment finds its rest, however many others are in between: the wire then shows what has waited (net/ipv4/ip_fragment.c, ip_frag_too_far)
+  'net.ipv4.ipfrag_max_dist=0',
 ];
 const ALLOW = [
   ...[PLACES.permitted.v4, `[${PLACES.permitted.v6}]`].flatMap((a) => [

@@ -62,6 +62,7 @@ def services():
         made.append((s, 'alert4'))
     s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
     s.setsockopt(41, 22, struct.pack('i', 0))  # IPV6_ROUTER_ALERT
+    s.setsockopt(41, 30, 1)  # IPV6_ROUTER_ALERT_ISOLATE: not what passes other namespaces, as those of another lab
     made.append((s, 'alert6'))
     for s, _ in made:
         s.setblocking(False)
