@@ -50,6 +50,7 @@ const TOGETHER: Readonly<Record<string, readonly string[]>> = {
   'attacks/forms': ['extensions', 'icmp', 'ipv6-forms', 'multicast', 'raw-ip', 'tcp-udp'],
   'attacks/flows': ['helpers', 'revoked', 'riding', 'split', 'threats'],
   'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
+  'attacks/generators': ['generate', 'generate-streams'],
   'attacks/dns': ['dns-names', 'dns-tunnels'],
   'attacks/holders': ['identity', 'relay', 'reuse'],
   'live/asks': ['api', 'ask', 'events-out', 'late-names', 'limits'],

@@ -138,6 +138,16 @@ const SENDING: readonly string[] = [
   'limit name iif map @rates drop',
   `meta l4proto { tcp, udp } th dport 53 update @asking { iif ${ASKING} } drop`,
 ];
+/**
+ * Of veths that are not classified yet: what the host would answer with an error to a source that the sender chose, before FORWARD, where
+ * their packets wait (ip_forward, ip6_forward): no hop is left, or the packet may be larger than the next link. Each link of IPv6 takes 1,280 bytes.
+ */
+const ANSWERED: readonly string[] = [
+  'ether daddr & 01:00:00:00:00:00 == 0 ip ttl < 2 drop',
+  'ether daddr & 01:00:00:00:00:00 == 0 ip6 hoplimit < 2 drop',
+  'ip frag-off & 0x4000 != 0 meta length > 1280 drop',
+  'ether type ip6 meta length > 1280 drop',
+];
 const HOLDING_BOUND = `update @holding { iif ${HOLDING} } drop`;
 const DELIVERED: readonly string[] = ['quota name oif map @quotas oif @strict drop'];
 
@@ -289,6 +299,7 @@ function portRules(marks: Marks): string[] {
     'meta mark set iif map @loose goto lift',
     'iif @strict drop',
     HOLDING_BOUND,
+    ...ANSWERED,
     `ether type ip meta mark set ${ifindex} | ${unknownBase} goto plain4`,
     `ether type ip6 meta mark set ${ifindex} | ${unknownBase} goto plain6`,
     'drop',

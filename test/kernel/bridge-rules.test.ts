@@ -525,3 +525,18 @@ describe.each(['ip4', 'ip6'] as const)('held with br_netfilter, and repeated as 
     expect(found).toEqual([[], [], [], ['seen']]);
   });
 });
+
+it('what an enforced one sends to a neighbour without being lifted is dropped behind the bridge', async () => {
+  program.hold(0);
+  const sent = async (): Promise<string[][]> =>
+    arrives(
+      (['ip4', 'ip6'] as const).map((v) => {
+        const packet = datagram(own[v], v === 'ip4' ? seen.ip4 : 'ff02::1', `past the lift ${Math.random()}`);
+        return { from: 'own', frames: [frame(packet, own.mac, seen.mac)] };
+      }),
+    );
+  host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'ports');
+  expect(await sent()).toEqual([[], []]);
+  host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'bridged');
+  expect(await sent()).toEqual([['seen'], ['seen']]);
+});

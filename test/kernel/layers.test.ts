@@ -208,6 +208,42 @@ it('with filter emptied, the two behind it hold without one another, and togethe
   expect(await passes({ to: GATEWAY })).toEqual([]);
 });
 
+describe('an error of the host', () => {
+  const FORGED = { ip4: '198.51.100.77', ip6: '2001:db8:51::77' };
+  /** Families in which the host tells the forged source what was wrong, with the beginning of the packet. */
+  async function told(by: keyof typeof VETHS, ttl: number, bytes: number): Promise<string[]> {
+    const frames = FAMILIES.map((v): Bytes => {
+      sent += 1;
+      const e = { src: FORGED[v], dst: OUTSIDE[v] };
+      const packet = ip(e, 17, udp(e, 30_000 + sent, 80, `told ${sent};`.padEnd(bytes)), {
+        ttl,
+        fragment: 0x4000,
+      });
+      return ether(BRIDGE, VETHS[by].mac, etherTypeOf(packet), packet);
+    });
+    const seen = await host.send(frames.map((f) => ({ from: by, frames: [f] })));
+    return FAMILIES.filter((_, i) => seen[i]?.some((s) => s.at === 'uplink' && s.frame.includes('told')));
+  }
+  beforeAll(async () => {
+    await install();
+    configure(
+      host.ns,
+      Object.values(FORGED).map((a) => `neigh replace ${a} lladdr ${NEXT_HOP} dev uplink nud permanent`),
+    );
+    host.ns.run('ip', 'link', 'set', 'uplink', 'mtu', '1280');
+  });
+  afterAll(() => host.ns.run('ip', 'link', 'set', 'uplink', 'mtu', '1500'));
+
+  it.each([
+    ['no hop is left', 1, 20],
+    ['the packet is too large', 64, 1_300],
+  ])('goes to no source that a veth has chosen which is not known yet: %s', async (_, ttl, bytes) => {
+    expect(await told('observed', ttl, bytes)).toEqual([...FAMILIES]);
+    expect(await told('fresh', ttl, bytes)).toEqual([]);
+    expect(await told('own', ttl, bytes)).toEqual([]);
+  });
+});
+
 describe('a source that was exchanged between the bridge table and IP', () => {
   const FORGED = { ip4: '172.18.0.77', ip6: 'fd00:18::77' };
   /** The bridge table gives the mark to another source, too: what it compares is not what IP reads. */
