@@ -247,13 +247,14 @@ export class ConnectionChecks implements Disposable {
       return check.take({ id, payload, isVerified: (packet.mark & mask) === requests }, now);
     }
     const read = readSegment({ bytes, header, length });
-    if (!read) return { release: [], drop: [id], state: check.state };
-    if (read.payload.length === 0)
-      return { release: read.doubt ? [] : [id], drop: read.doubt ? [id] : [], state: check.state };
-    const from = this.#isFromClient(packet) ? 'client' : 'server';
-    const segment: Segment = { id, from, seq: read.seq, ack: read.ack, payload: read.payload };
-    const doubt = read.doubt ?? (flow.start === undefined ? UNSEEN : undefined);
-    if (doubt !== undefined && from === 'client') return check.refuse(doubt, segment);
+    if (!read?.payload.length) {
+      const isHeld =
+        !read || read.doubt || (read.isLast && check instanceof HttpFlow && !check.mayEnd(read.seq));
+      return { release: isHeld ? [] : [id], drop: isHeld ? [id] : [], state: check.state };
+    }
+    const { doubt = flow.start === undefined ? UNSEEN : undefined, ...content } = read;
+    const segment: Segment = { ...content, id, from: this.#isFromClient(packet) ? 'client' : 'server' };
+    if (doubt !== undefined && segment.from === 'client') return check.refuse(doubt, segment);
     return check.take(segment, now);
   }
 
@@ -296,8 +297,7 @@ export class ConnectionChecks implements Disposable {
   }
 
   #identityOf(mark: number): number {
-    const { marks } = this.#o.shape;
-    return (mark & marks.identity) >>> marks.shift;
+    return (mark & this.#o.shape.marks.identity) >>> this.#o.shape.marks.shift;
   }
   #subjectOf(mark: number): Subject | undefined {
     const { value } = this.#o.applied;

@@ -10,6 +10,8 @@ export interface Segment {
   readonly seq: number;
   readonly ack: number;
   readonly payload: Buffer;
+  /** The stream of its sender ends behind it (FIN). */
+  readonly isLast?: boolean;
 }
 
 /** The id of a copy, which does not wait in a queue. */

@@ -36,6 +36,7 @@ interface HeldSegment {
   readonly id: number;
   readonly offset: number;
   readonly payload: Buffer;
+  readonly isLast?: boolean | undefined;
 }
 /** What a flow with the same start goes on from. */
 export interface HttpPlace {
@@ -54,6 +55,8 @@ export class HttpFlow {
   readonly #start: number;
   /** Offset of the next byte to read. It grows without bound; sequence numbers are compared with its low bits. */
   #next = 0;
+  /** Offset at which the client has ended its stream. */
+  #end = Number.POSITIVE_INFINITY;
   /** Offset behind the last byte that was released. */
   #released = 0;
   /** Read and not released: the end of the head is not there yet. In order. */
@@ -152,21 +155,34 @@ export class HttpFlow {
     return this.#undecided.length + this.#ahead.length;
   }
 
-  #fromClient({ id, seq, ack, payload }: Segment): Outcome {
+  /**
+   * Whether the server may learn now that the client's stream ends at a sequence number. Of a head that is not whole it learns it with the
+   * last byte: there are servers that take for a head what has come before the end.
+   */
+  mayEnd(seq: number): boolean {
+    const offset = this.#offsetOf(seq);
+    return offset <= (this.#waiting > 0 ? this.#released : this.#next) || this.#passed(offset);
+  }
+
+  /** The stream may be longer than 2^31 bytes: offsets are counted from the next byte. */
+  #offsetOf(seq: number): number {
+    return this.#next + distance(seq, (this.#start + this.#next) | 0);
+  }
+
+  #fromClient({ id, seq, ack, payload, isLast }: Segment): Outcome {
     this.#serverStart ??= ack;
     this.#acknowledged = ack;
-    // the stream may be longer than 2^31 bytes: offsets are counted from the next byte
-    const offset = this.#next + distance(seq, (this.#start + this.#next) | 0);
+    const offset = this.#offsetOf(seq);
     if (offset < 0) return this.#refuse(host('it sent bytes before its first request'), id);
     if (this.#upgrade === 'asked' && offset + payload.length > this.#next)
       return this.#refuse(host('it sent more before the server had agreed to WebSocket'), id);
-    if (offset > this.#next && !this.#passed(offset)) return this.#hold({ id, offset, payload });
+    if (offset > this.#next && !this.#passed(offset)) return this.#hold({ id, offset, payload, isLast });
     const again = payload.subarray(0, this.#next - offset);
     if (!this.#isSame(offset, again))
       return this.#refuse(host('it sent other bytes in the place of some that it had sent'), id);
     if (again.length === payload.length)
       return offset + payload.length > this.#released ? this.#outcome([], [id]) : this.#outcome([id]);
-    return this.#read({ id, offset, payload });
+    return this.#read({ id, offset, payload, isLast });
   }
 
   /** Bytes of content before this offset need not be read: where it ends is known. They pass in the kernel, or come later. */
@@ -193,6 +209,9 @@ export class HttpFlow {
       const fresh = segment.payload.subarray(this.#next - segment.offset);
       this.#undecided.push(segment);
       this.#next += fresh.length;
+      if (segment.isLast) this.#end = Math.min(this.#end, segment.offset + segment.payload.length);
+      if (this.#next > this.#end)
+        return this.#refuse(host('it sent more behind the end of its stream'), ...drop);
       for (const event of this.#reader.read(fresh)) {
         if (event.kind === 'refused')
           return this.#refuse(

@@ -5,11 +5,13 @@ export interface TcpSegment {
   readonly seq: number;
   readonly ack: number;
   readonly payload: Buffer;
+  /** The stream of its sender ends behind it (FIN). */
+  readonly isLast: boolean;
   /** Why its bytes may not be those that the server reads; undefined: nothing speaks against it. */
   readonly doubt?: string;
 }
 
-const FLAG = { syn: 2, rst: 4, ack: 16, urg: 32 } as const;
+const FLAG = { fin: 1, syn: 2, rst: 4, ack: 16, urg: 32 } as const;
 const OPTION = { end: 0, none: 1, md5: 19, authentication: 29, multipath: 30 } as const;
 const SEQUENCE_AT = 4;
 const MIN_HEADER = 20;
@@ -42,6 +44,7 @@ export function readSegment(packet: CapturedPacket): TcpSegment | undefined {
     seq: bytes.readUInt32BE(at + SEQUENCE_AT),
     ack: bytes.readUInt32BE(at + 8),
     payload: bytes.subarray(payloadAt),
+    isLast: (bytes.readUInt8(at + 13) & FLAG.fin) !== 0,
     ...(doubt === undefined ? {} : { doubt }),
   };
 }

@@ -43,10 +43,13 @@ function withoutContent(family: Family): string {
   const header = family === 4 ? 20 : 40;
   return `{ ${Array.from({ length: 11 }, (_, n) => `${header + 20 + 4 * n} . ${5 + n}`).join(', ')} }`;
 }
+/** But for the end of a stream to a server of HTTP, which may come before the head that it ends is whole. */
 const emptySegments = (verdict: string): string[] =>
-  ([4, 6] as const).map(
-    (family) =>
-      `meta nfproto ipv${family} meta l4proto tcp meta length . tcp doff ${withoutContent(family)} ${verdict}`,
+  ([4, 6] as const).flatMap((family) =>
+    ['tcp flags & fin == 0', `tcp dport != ${HTTP_PORT}`].map(
+      (kind) =>
+        `meta nfproto ipv${family} meta l4proto tcp ${kind} meta length . tcp doff ${withoutContent(family)} ${verdict}`,
+    ),
   );
 
 const httpAnswer = ({ mask, requests }: CheckMarks): string =>

@@ -627,3 +627,42 @@ describe('a large body', () => {
     expect(flow.passable).toEqual({ seq: (ISN + text.length) >>> 0, length: 6 * MiB });
   });
 });
+
+describe('the end of the stream of a client (FIN)', () => {
+  const [begun, rest] = ['GET / HTTP/1.1\r\nHost: good.exa', 'mple\r\n\r\n'];
+  const last = (s: Segment): Segment => ({ ...s, isLast: true });
+  const at = (offset: number): number => (ISN + offset) >>> 0;
+
+  it('behind a whole request goes on with it, and alone', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const whole = last(segment(0, begun + rest));
+    expect(flow.mayEnd(at(0))).toBe(true);
+    expect(released(run([whole], flow))).toEqual([whole.id]);
+    expect(flow.mayEnd(at(begun.length + rest.length))).toBe(true);
+  });
+  it('within a head does not go on before the head is decided, nor ahead of it', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    expect(flow.mayEnd(at(begun.length))).toBe(false);
+    expect(released(run([segment(0, begun)], flow))).toEqual([]);
+    expect(flow.mayEnd(at(begun.length))).toBe(false);
+    expect(flow.mayEnd(at(begun.length + rest.length))).toBe(false);
+    expect(released(run([segment(begun.length, rest)], flow))).toHaveLength(2);
+    expect(flow.mayEnd(at(begun.length + rest.length))).toBe(true);
+  });
+  it.each([
+    ['in order', [0, 1]],
+    ['the other way round', [1, 0]],
+  ])('with bytes behind it refuses the flow: %s', (_, order) => {
+    const pieces = [last(segment(0, begun)), segment(begun.length, rest)];
+    const outcomes = run(order.map((i) => pieces[i] as Segment));
+    expect(released(outcomes)).toEqual([]);
+    expect(refusalOf(outcomes)).toBe('it sent more behind the end of its stream');
+  });
+  it('of content that is large goes on with it', () => {
+    const flow = new HttpFlow(judge, 80, ISN);
+    const length = 64 * 1024 * 1024;
+    const head = `POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${length}\r\n\r\nabcd\n`;
+    expect(released(run([segment(0, head)], flow))).toHaveLength(1);
+    expect(flow.mayEnd(at(head.length - 5 + length))).toBe(true);
+  });
+});

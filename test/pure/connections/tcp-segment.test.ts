@@ -90,7 +90,9 @@ function read(bytes: Buffer, length = bytes.length) {
 
 describe.each([false, true])('a segment (IPv6: %s)', (v6) => {
   it('has its numbers and its content', () => {
-    expect(read(packet({ v6 }))).toEqual({ seq: 1_000, ack: 2_000, payload: Buffer.from('hello') });
+    const content = { seq: 1_000, ack: 2_000, payload: Buffer.from('hello'), isLast: false };
+    expect(read(packet({ v6 }))).toEqual(content);
+    expect(read(packet({ v6, flags: 0x19 }))).toEqual({ ...content, isLast: true });
     expect(
       read(packet({ v6, options: Buffer.from('0101080a0000000100000002', 'hex'), payload: 'odd' }))?.doubt,
     ).toBeUndefined();
