@@ -230,7 +230,7 @@ const QUEUE: readonly Mutant[] = [
   queue(
     'check-unseen',
     'a connection whose SYN was not seen is evaluated from number 0 on',
-    ['(flow.start === undefined ? UNSEEN : undefined)', 'undefined'],
+    ['flow.start === undefined ? UNSEEN : undefined', 'undefined'],
     pure(CHECKS_TEST, 'and so is one without a SYN'),
   ),
   queue(
