@@ -106,6 +106,8 @@ const isIcmp = (p: Packet): boolean => p.protocol === (p.family === 4 ? 1 : 58);
 /** Why a packet must not be in the internet; undefined: it may. */
 function forbidden(p: Packet, b: Bytes, isNumbered: boolean, known: Known): string | undefined {
   if (!isNumbered && isLink(p.dst)) return undefined;
+  // a kernel asks its neighbours, also for one address alone (RFC 4861 7.3)
+  if (!isNumbered && p.protocol === 58 && LINK_ONLY.has(b[p.upper ?? 0] ?? 0)) return undefined;
   if (isNumbered && p.routed) return `a route of its own, to ${p.dst}`;
   const port = p.upper !== undefined && b.length >= p.upper + 4 ? b.readUInt16BE(p.upper + 2) : undefined;
   if (RESOLVERS.has(p.dst) && (p.protocol === UDP || p.protocol === TCP) && port === PORT.dns)
@@ -143,8 +145,8 @@ function untagged(frame: Bytes): { type: number; packet: Bytes } {
   return { type: at + 2 <= frame.length ? frame.readUInt16BE(at) : 0, packet: frame.subarray(at + 2) };
 }
 const FRIENDS = SITE.friends.split('.')[0] ?? '';
-/** Of containers: a packet that conntrack does not know leaves with its own source. */
-const OWN = /^(172\.30\.|fd00:db:a)/;
+/** Of containers: a packet that conntrack does not know leaves with its own source, and on macvlan one with the address of its link. */
+const OWN = /^(172\.30\.|fd00:db:a|fe80::42:aff:fe4d:14$)/;
 const IP = new Set([0x0800, 0x86dd]);
 
 function atWire({ bytes: frame }: Arrival, known: Known): Omit<Hit, 'at' | 'bytes'> | undefined {
