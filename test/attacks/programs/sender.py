@@ -183,7 +183,8 @@ def talk(op):
         s = socket.socket(socket.AF_INET6 if ':' in to[0] else socket.AF_INET, socket.SOCK_STREAM)
         s.setblocking(False)
         s.connect_ex(tuple(to))
-        opening[s.getsockname()[1]] = [s, to, None]
+        # a port of a client may be that of several connections, of the other family or to another server
+        opening[socket.inet_pton(s.family, to[0]), to[1], s.getsockname()[1]] = [s, to, None]
     end = time.monotonic() + TALK_S
     while any(o[2] is None for o in opening.values()) and time.monotonic() < end:
         if not select.select([tap], [], [], max(0, end - time.monotonic()))[0]:
@@ -195,7 +196,8 @@ def talk(op):
         at = 14 + (20 if frame[12:14] == b'\x08\x00' else 40)
         if len(frame) < at + 20 or frame[at - 11 if at == 34 else 20] != 6 or frame[at + 13] & 0x12 != 0x12:
             continue
-        found = opening.get(struct.unpack_from('!H', frame, at + 2)[0])
+        server = frame[26:30] if at == 34 else frame[22:38]
+        found = opening.get((server, *struct.unpack_from('!HH', frame, at)))
         if found:
             seq, ack = struct.unpack_from('!II', frame, at + 4)
             found[2] = [found[0].getsockname()[1], ack, (seq + 1) & 0xffffffff]
