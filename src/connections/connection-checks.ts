@@ -248,8 +248,8 @@ export class ConnectionChecks implements Disposable {
     }
     const read = readSegment({ bytes, header, length });
     if (!read?.payload.length) {
-      const isHeld =
-        !read || read.doubt || (read.isLast && check instanceof HttpFlow && !check.mayEnd(read.seq));
+      const isEarly = read?.isLast && check instanceof HttpFlow && flow.start !== undefined;
+      const isHeld = !read || read.doubt || (isEarly && !check.mayEnd(read.seq));
       return { release: isHeld ? [] : [id], drop: isHeld ? [id] : [], state: check.state };
     }
     const { doubt = flow.start === undefined ? UNSEEN : undefined, ...content } = read;

@@ -161,7 +161,7 @@ const neverRouted = (marks: Marks): string =>
 const WITH_EXTENSIONS: readonly string[] = ['ip hdrlength != 5', 'ip6 nexthdr { 0, 43, 51, 60 }'];
 const EXTENDED: readonly string[] = WITH_EXTENSIONS.map((match) => `${match} drop`);
 
-/** Behind `output`, whose rules see the device of before a redirection, and before addresses of sources change (NF_IP_PRI_NAT_SRC). */
+/** At POSTROUTING, because rules at OUTPUT see the device that was chosen before a redirection. It comes before NF_IP_PRI_NAT_SRC (100), which changes sources. */
 const OUTWARD_BASE = '\n  chain outward { type filter hook postrouting priority 90; policy accept; }';
 /** A socket that is bound to a device takes what was redirected to the resolver out through it, and a raw socket sends from where it likes. */
 const outward = (marks: Marks): string[] => [

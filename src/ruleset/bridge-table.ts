@@ -138,13 +138,17 @@ const SENDING: readonly string[] = [
   'limit name iif map @rates drop',
   `meta l4proto { tcp, udp } th dport 53 update @asking { iif ${ASKING} } drop`,
 ];
+const [GROUP, SINGLE] = ['==', '!='].map((is) => `ether daddr & 01:00:00:00:00:00 ${is} 01:00:00:00:00:00`);
 /**
- * Of veths that are not classified yet: what the host would answer with an error to a source that the sender chose, before FORWARD, where
- * their packets wait (ip_forward, ip6_forward): no hop is left, or the packet may be larger than the next link. Each link of IPv6 takes 1,280 bytes.
+ * Of veths that are not classified yet: packets that the host may answer with an error before FORWARD, where they would wait. The sender chooses
+ * the source, and so where the error goes. No hop is left, the packet may be larger than the next link (ip_forward, ip6_forward; each link of
+ * IPv6 takes 1,280 bytes), or it is a fragment whose others do not come (ip_expire, ip6frag_expire_frag_queue).
  */
 const ANSWERED: readonly string[] = [
-  'ether daddr & 01:00:00:00:00:00 == 0 ip ttl < 2 drop',
-  'ether daddr & 01:00:00:00:00:00 == 0 ip6 hoplimit < 2 drop',
+  `${SINGLE} ip ttl < 2 drop`,
+  `${SINGLE} ip6 hoplimit < 2 drop`,
+  'ip frag-off & 0x3fff != 0 drop',
+  'ip6 nexthdr 44 drop',
   'ip frag-off & 0x4000 != 0 meta length > 1280 drop',
   'ether type ip6 meta length > 1280 drop',
 ];
@@ -191,8 +195,6 @@ const DECLARATIONS = `
   chain ports { type filter hook prerouting priority -300; policy accept; }
   chain bridged { type filter hook forward priority 100; policy accept; }`;
 
-const GROUP = 'ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00';
-
 /**
  * The rules of `table bridge`: one prerouting chain that turns a port into a mark and lifts what passes between
  * neighbours into the host's FORWARD, where the one policy is. Loaded once; afterwards only elements change.
@@ -225,8 +227,9 @@ export function bridgeProgram(shape: KernelConfig): NftProgram {
         [
           `meta mark & ${hex((marks.unknown | marks.evaluated) >>> 0)} == ${U} drop`,
           // all that an enforced one sends to one neighbour was lifted, but for neighbour discovery and listener reports
-          `iif @strict ${GROUP.replace('==', '!=')} meta mark & ${R} != ${R} ether type ip drop`,
-          `iif @strict ${GROUP.replace('==', '!=')} meta mark & ${R} != ${R} ether type ip6 meta l4proto != icmpv6 drop`,
+          `iif @strict ${SINGLE} meta mark & ${R} != ${R} ether type ip drop`,
+          `iif @strict ${SINGLE} meta mark & ${R} != ${R} ether type ip6 meta l4proto != icmpv6 drop`,
+          `iif @strict ${SINGLE} meta mark & ${R} != ${R} icmpv6 type != { 131, 132, 133, 135, 136, 143 } drop`,
           `meta mark & ${R} != ${R} accept`,
           'ether type ip ip daddr != @own4 drop',
           'ether type ip6 ip6 daddr != @own6 drop',

@@ -507,7 +507,7 @@ const withSpare = ({ text, turns }: Talk): Talk => ({
   text: text.replace(/\r\n\r\n$/, `\r\nX-Spare: ${PERMITTED}\r\n\r\n`),
 });
 
-/** Ways that have a name of their own: the order of Multipath TCP, and a frame that is still to be cut, whose header of IP tells no length. */
+/** Ways of delivery that are named techniques: data in the order that Multipath TCP gives, and one frame that the kernel still segments (GSO) and whose IP header has length 0. */
 export function knownWay(
   way: 'multipath' | 'uncut',
   place: Place,

@@ -528,15 +528,16 @@ describe.each(['ip4', 'ip6'] as const)('held with br_netfilter, and repeated as 
 
 it('what an enforced one sends to a neighbour without being lifted is dropped behind the bridge', async () => {
   program.hold(0);
+  const echo = { src: own.ip6, dst: seen.ip6 };
+  const packets = (): Bytes[] => [
+    datagram(own.ip4, seen.ip4, `past the lift ${Math.random()}`),
+    datagram(own.ip6, 'ff02::1', `past the lift ${Math.random()}`),
+    ip(echo, 58, icmp(echo, 128, 0, u32(1), `past the lift ${Math.random()}`)),
+  ];
   const sent = async (): Promise<string[][]> =>
-    arrives(
-      (['ip4', 'ip6'] as const).map((v) => {
-        const packet = datagram(own[v], v === 'ip4' ? seen.ip4 : 'ff02::1', `past the lift ${Math.random()}`);
-        return { from: 'own', frames: [frame(packet, own.mac, seen.mac)] };
-      }),
-    );
+    arrives(packets().map((packet) => ({ from: 'own', frames: [frame(packet, own.mac, seen.mac)] })));
   host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'ports');
-  expect(await sent()).toEqual([[], []]);
+  expect(await sent()).toEqual([[], [], []]);
   host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'bridged');
-  expect(await sent()).toEqual([['seen'], ['seen']]);
+  expect(await sent()).toEqual([['seen'], ['seen'], ['seen']]);
 });

@@ -210,19 +210,22 @@ it('with filter emptied, the two behind it hold without one another, and togethe
 
 describe('an error of the host', () => {
   const FORGED = { ip4: '198.51.100.77', ip6: '2001:db8:51::77' };
-  /** Families in which the host tells the forged source what was wrong, with the beginning of the packet. */
-  async function told(by: keyof typeof VETHS, ttl: number, bytes: number): Promise<string[]> {
+  const uplinkMtu = (mtu: string): unknown => host.ns.run('ip', 'link', 'set', 'uplink', 'mtu', mtu);
+  type Make = (e: { src: string; dst: string }, datagram: Bytes) => Bytes;
+  /** Families in which the host sends an error to the forged source, with the beginning of the packet. */
+  async function told(by: keyof typeof VETHS, make: Make, to = OUTSIDE, restMs = 0): Promise<string[]> {
     const frames = FAMILIES.map((v): Bytes => {
       sent += 1;
-      const e = { src: FORGED[v], dst: OUTSIDE[v] };
-      const packet = ip(e, 17, udp(e, 30_000 + sent, 80, `told ${sent};`.padEnd(bytes)), {
-        ttl,
-        fragment: 0x4000,
-      });
+      const e = { src: FORGED[v], dst: to[v] };
+      const packet = make(e, udp(e, 30_000 + sent, 80, `told ${sent};`.padEnd(40)));
       return ether(BRIDGE, VETHS[by].mac, etherTypeOf(packet), packet);
     });
-    const seen = await host.send(frames.map((f) => ({ from: by, frames: [f] })));
-    return FAMILIES.filter((_, i) => seen[i]?.some((s) => s.at === 'uplink' && s.frame.includes('told')));
+    const seen = await host.send(frames.map((f) => ({ from: by, frames: [f], restMs })));
+    return FAMILIES.filter((_, i) =>
+      seen
+        .slice(i)
+        .some((step) => step.some((s) => s.at === 'uplink' && s.frame.includes(`told ${sent - 1 + i};`))),
+    );
   }
   beforeAll(async () => {
     await install();
@@ -230,17 +233,25 @@ describe('an error of the host', () => {
       host.ns,
       Object.values(FORGED).map((a) => `neigh replace ${a} lladdr ${NEXT_HOP} dev uplink nud permanent`),
     );
-    host.ns.run('ip', 'link', 'set', 'uplink', 'mtu', '1280');
+    uplinkMtu('1280');
+    const times = ['ipv4.ipfrag_time', 'ipv6.ip6frag_time', 'netfilter.nf_conntrack_frag6_timeout'];
+    for (const name of times) host.ns.run('sysctl', '-qw', `net.${name}=1`);
   });
-  afterAll(() => host.ns.run('ip', 'link', 'set', 'uplink', 'mtu', '1500'));
+  afterAll(() => uplinkMtu('1500'));
 
-  it.each([
-    ['no hop is left', 1, 20],
-    ['the packet is too large', 64, 1_300],
-  ])('goes to no source that a veth has chosen which is not known yet: %s', async (_, ttl, bytes) => {
-    expect(await told('observed', ttl, bytes)).toEqual([...FAMILIES]);
-    expect(await told('fresh', ttl, bytes)).toEqual([]);
-    expect(await told('own', ttl, bytes)).toEqual([]);
+  it.each<readonly [string, Make, typeof OUTSIDE, number]>([
+    ['no hop is left', (e, d) => ip(e, 17, d, { ttl: 1 }), OUTSIDE, 0],
+    [
+      'the packet is too large',
+      (e, d) => ip(e, 17, Buffer.concat([d, Buffer.alloc(1_300)]), { fragment: 0x4000 }),
+      OUTSIDE,
+      0,
+    ],
+    ['a fragment without the others', (e, d) => fragment(e, 17, d, 0, 32), GATEWAY, 2_500],
+  ])('goes to no source that a veth has chosen which is not known yet: %s', async (_, make, to, restMs) => {
+    expect(await told('observed', make, to, restMs)).toEqual([...FAMILIES]);
+    expect(await told('fresh', make, to, restMs)).toEqual([]);
+    expect(await told('own', make, to, restMs)).toEqual([]);
   });
 });
 

@@ -1,4 +1,4 @@
-/** A feed server: sends what stands in BODY, misbehaves as MODE says. Usage: feed-server.mjs PORT BODY MODE [ADDRESS...] */
+/** A feed server: it sends the content of the file BODY, with the fault that the file MODE names. Usage: feed-server.mjs PORT BODY MODE [ADDRESS...] */
 import { appendFileSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 

@@ -246,7 +246,7 @@ export const FRAMES: readonly Mutant[] = [
     id: 'answered-hops4',
     what: 'the host tells a source that a new veth has forged that no hop was left',
     file: 'src/ruleset/bridge-table.ts',
-    from: "  'ether daddr & 01:00:00:00:00:00 == 0 ip ttl < 2 drop',\n",
+    from: '  `${SINGLE} ip ttl < 2 drop`,\n',
     to: '',
     killedBy: layers('goes to no source that a veth has chosen which is not known yet: no hop is left'),
   },
@@ -254,7 +254,7 @@ export const FRAMES: readonly Mutant[] = [
     id: 'answered-hops6',
     what: 'the same over IPv6',
     file: 'src/ruleset/bridge-table.ts',
-    from: "  'ether daddr & 01:00:00:00:00:00 == 0 ip6 hoplimit < 2 drop',\n",
+    from: '  `${SINGLE} ip6 hoplimit < 2 drop`,\n',
     to: '',
     killedBy: layers('goes to no source that a veth has chosen which is not known yet: no hop is left'),
   },
@@ -279,6 +279,26 @@ export const FRAMES: readonly Mutant[] = [
     ),
   },
   {
+    id: 'answered-fragment4',
+    what: 'the host tells a source that a new veth has forged that fragments were missing',
+    file: 'src/ruleset/bridge-table.ts',
+    from: "  'ip frag-off & 0x3fff != 0 drop',\n",
+    to: '',
+    killedBy: layers(
+      'goes to no source that a veth has chosen which is not known yet: a fragment without the others',
+    ),
+  },
+  {
+    id: 'answered-fragment6',
+    what: 'the same over IPv6',
+    file: 'src/ruleset/bridge-table.ts',
+    from: "  'ip6 nexthdr 44 drop',\n",
+    to: '',
+    killedBy: layers(
+      'goes to no source that a veth has chosen which is not known yet: a fragment without the others',
+    ),
+  },
+  {
     id: 'past-lift4',
     what: 'what was not lifted reaches a neighbour, over IPv4',
     file: 'src/ruleset/bridge-table.ts',
@@ -296,6 +316,18 @@ export const FRAMES: readonly Mutant[] = [
     file: 'src/ruleset/bridge-table.ts',
     from: '!= ${R} ether type ip6 meta l4proto != icmpv6 drop`,',
     to: '!= ${R} ether type ip6 meta l4proto != icmpv6 counter`,',
+    killedBy: {
+      file: 'test/kernel/bridge-rules.test.ts',
+      test: 'without being lifted is dropped behind the bridge',
+      only: true,
+    },
+  },
+  {
+    id: 'past-lift-icmp',
+    what: 'the same in ICMPv6',
+    file: 'src/ruleset/bridge-table.ts',
+    from: '!= ${R} icmpv6 type != { 131, 132, 133, 135, 136, 143 } drop`,',
+    to: '!= ${R} icmpv6 type != { 131, 132, 133, 135, 136, 143 } counter`,',
     killedBy: {
       file: 'test/kernel/bridge-rules.test.ts',
       test: 'without being lifted is dropped behind the bridge',

@@ -51,6 +51,27 @@ const BODY_LINES: readonly Mutant[] = [
   ),
 ];
 
+const ENDS: readonly Mutant[] = [
+  httpFlow(
+    'read-http-end-early',
+    'the end of a stream goes on before the head that it cuts',
+    ['(this.#waiting > 0 ? this.#released : this.#next)', 'Number.POSITIVE_INFINITY'],
+    pure('http-flow', 'within a head does not go on before the head is decided'),
+  ),
+  httpFlow(
+    'read-http-end-behind',
+    'bytes behind the end of a stream complete the head before it',
+    ['if (this.#next > this.#end)', 'if (false)'],
+    pure('http-flow', 'with bytes behind it refuses the flow'),
+  ),
+  of('connection-checks')(
+    'read-http-end-unseen',
+    'a connection whose beginning was not seen has no end',
+    ['check instanceof HttpFlow && flow.start !== undefined', 'check instanceof HttpFlow'],
+    pure('connection-checks', 'the end of a stream of HTTP waits for the head before it'),
+  ),
+];
+
 const QUIC_ANSWERS: readonly Mutant[] = [
   {
     ...{
@@ -488,6 +509,7 @@ export const READERS: readonly Mutant[] = [
   HELLOS,
   REQUESTS,
   BODY_LINES,
+  ENDS,
   DATAGRAMS,
   QUIC_ANSWERS,
   NAME_RULES,

@@ -158,7 +158,7 @@ export class Salvo {
     const isThere = (a: Arrival): boolean => `${a.at} ${a.about}`.startsWith(at);
     return this.#arrivals.some((a) => isThere(a) && judge(a, this.#known)?.number === n);
   }
-  /** The same for a control, whose packets may still be on their way. */
+  /** The same for a control. It waits, because its packets may not have arrived yet. */
   async arrives(named: Named, family: Family): Promise<readonly boolean[]> {
     const all = async (): Promise<readonly boolean[] | undefined> => {
       const reached = await this.reached(named, family);

@@ -407,7 +407,7 @@ export class Generator {
   }
   readonly #lateState: Hit[] = [];
 
-  /** Of the last two rounds: whether a veth of theirs may not be known yet. What the host believes bears no number. */
+  /** For each of the last two rounds: whether the service may not know the sender's veth yet. Entries of the host's tables contain no number of a shot. */
   #areNew: readonly boolean[] = [];
   /** What has arrived since the last call, of these and of earlier ones that were on their way. */
   async #settle(asked?: ReadonlyMap<number, readonly Op[]>): Promise<Hit[]> {
@@ -615,7 +615,7 @@ interface Row {
   readonly ifname?: string;
   readonly addr_info?: readonly unknown[];
 }
-/** Whose veths may not be known yet when they send. */
+/** Containers that may send before the service knows their veths. */
 const NEWCOMERS = [HOSTS.bridge, HOSTS.fresh, HOSTS['joins-0'], HOSTS.joins];
 const MOST_FOUND = 40;
 /** In a round: the others are found again in a later one. */

@@ -294,6 +294,15 @@ it('a permitted hello behind its SYN goes on, another one is refused, and so is 
   expect(deleted).toEqual([2, 3]);
 });
 
+it('the end of a stream of HTTP waits for the head before it; of a connection whose beginning was not seen it goes on', () => {
+  const { syn, send } = started();
+  const end = { dport: 80, flags: ACK | 1 };
+  syn({ seq: 99, dport: 80 });
+  expect(send({ ...end, seq: 110 })).toBe('drop');
+  expect(send({ ...end, seq: 100 })).toBe('release');
+  for (const seq of [1_000, 3_000_000_000]) expect(send({ ...end, seq, sport: seq % 7 })).toBe('release');
+});
+
 it('nothing of an earlier connection counts, though it had the same ends and the same number', () => {
   const { syn, send, refused } = started();
   for (const seq of [99, 99, 98 + GOOD.length]) {
