@@ -539,5 +539,6 @@ it('what an enforced one sends to a neighbour without being lifted is dropped be
   host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'ports');
   expect(await sent()).toEqual([[], [], []]);
   host.ns.run('nft', 'flush', 'chain', 'bridge', 'drawbridge', 'bridged');
-  expect(await sent()).toEqual([['seen'], ['seen'], ['seen']]);
+  // at others too, while the bridge does not know the MAC
+  for (const places of await sent()) expect(places).toContain('seen');
 });
