@@ -11,24 +11,18 @@
  * `npx tsx bench/traffic.ts [--seconds 35] [--containers 300] [--only host,container,plain,hosted,crowd] [--next NAME] [--keep]`, as root; SECONDS for
  * each place. `--next` puts programs of BPF in place of some chains: NAME is that of a row "next design" of bench/ablation.ts about these senders.
  */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Cgroups } from '../src/kernel/cgroups.js';
 import type { Container } from '../test/lab/container.js';
 import { Lab } from '../test/lab/lab.js';
-import { commandOf } from '../test/lab/process.js';
 import { inParallel } from '../test/live/support.js';
 import { ACCEPT_PORT, acceptor } from './clients.js';
 import { quantile, resampled } from './harness.js';
 import type { Attached } from './next-design.js';
 import { nextDesign } from './next-in-lab.js';
 import { Handover } from './past-bridge.js';
+import { answerOf, cgroups, type Part, parts, softirqTime, startPart, timeOf } from './pinned.js';
 import { type Figure, KEEP, type Row, shownFigure, shownNumber, writeResult } from './results.js';
 import { bareRules, Rules } from './without-rules.js';
 
@@ -44,9 +38,7 @@ const { values } = parseArgs({
 const SERVER = '93.184.5.5';
 const PORT = 5201;
 const LABELS = { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` };
-const CORE = availableParallelism() - 1;
 const MEASUREMENTS = 10;
-const cgroups = new Cgroups();
 const OWN = `drawbridge-bench-${process.pid}`;
 const [HOST, SERVERS] = [`${OWN}/host`, `${OWN}/servers`];
 
@@ -87,26 +79,7 @@ const KINDS = {
 } as const;
 type Kind = keyof typeof KINDS;
 
-type Part = ChildProcessByStdio<Writable, Readable, null>;
-const parts: Part[] = [];
-/** A program in a network namespace and a cgroup, on the one core. */
-function startPart(netns: string, cgroup: string, argv: readonly string[]): Part {
-  const command = `echo $$ > ${cgroups.folder(cgroup)}/cgroup.procs && exec nsenter "$@"`;
-  const pinned = [`--net=${netns}`, '--', 'taskset', '-c', String(CORE), process.execPath, ...argv];
-  const part = spawn('sh', ['-c', command, 'sh', ...pinned], { stdio: ['pipe', 'pipe', 'inherit'] });
-  part.setMaxListeners(0);
-  parts.push(part);
-  return part;
-}
 const program = (name: string): string => join(import.meta.dirname, `traffic-${name}.mjs`);
-const answerOf = async (part: Part): Promise<string> => {
-  const ended = once(part, 'exit').then(([code]) => {
-    throw new Error(`a program of the bench ended with ${code}`);
-  });
-  const [text] = (await Promise.race([once(part.stdout, 'data'), ended])) as [Buffer];
-  return text.toString();
-};
-
 interface Sender {
   readonly cgroup: string;
   readonly part: Part;
@@ -121,15 +94,6 @@ async function senderOf(container: Container): Promise<Sender> {
   if (cgroup === undefined) throw new Error(`container ${container.name} has no cgroup`);
   return startSender(`/proc/${pid}/ns/net`, cgroup);
 }
-
-/** Processor time of all processes that have been in a cgroup, ns. */
-const timeOf = (cgroup: string): number =>
-  Number(/usage_usec (\d+)/.exec(readFileSync(`${cgroups.folder(cgroup)}/cpu.stat`, 'utf8'))?.[1]) * 1000;
-const SOFTIRQ_THREAD = readdirSync('/proc').find(
-  (pid) => /^\d+$/.test(pid) && commandOf(Number(pid)) === `ksoftirqd/${CORE}`,
-);
-const softirqTime = (): number =>
-  Number(readFileSync(`/proc/${SOFTIRQ_THREAD}/schedstat`, 'utf8').split(' ')[0]);
 
 /** Nanoseconds for one block, datagram or connection: of processor time, and that have passed. */
 interface Cost {

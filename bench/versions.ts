@@ -6,19 +6,13 @@
  * `npx tsx bench/versions.ts --other FOLDER [--seconds 60] [--plain] [--hosted]`, as root. FOLDER: a clone of the other version, built.
  * `--plain`: without br_netfilter. `--hosted`: a container in the host's network.
  */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Cgroups } from '../src/kernel/cgroups.js';
 import { Lab } from '../test/lab/lab.js';
-import { commandOf } from '../test/lab/process.js';
 import { ACCEPT_PORT, acceptor } from './clients.js';
 import { quantile, resampled } from './harness.js';
+import { answerOf, cgroups, type Part, parts, softirqTime, startPart, timeOf } from './pinned.js';
 import { shownFigure } from './results.js';
 
 const { values } = parseArgs({
@@ -35,7 +29,6 @@ if (values.other === undefined)
 const SERVER = '93.184.5.5';
 const PORT = 5201;
 const LABELS = { 'drawbridge.allow': `${SERVER}:${PORT}, ${SERVER}:${PORT}/udp, ${SERVER}:${ACCEPT_PORT}` };
-const CORE = availableParallelism() - 1;
 /** Of each kind, in one measurement. */
 const KINDS = { tcp: 50, datagrams: 512, connections: 24, calls: 40 } as const;
 type Kind = keyof typeof KINDS;
@@ -43,34 +36,8 @@ const kinds = Object.keys(KINDS) as Kind[];
 const MEASUREMENTS = 4;
 const QUANTILE = 0.1;
 
-const cgroups = new Cgroups();
 const OWN = `drawbridge-versions-${process.pid}`;
-type Part = ChildProcessByStdio<Writable, Readable, null>;
-const parts: Part[] = [];
 const labs: Lab[] = [];
-function startPart(netns: string, cgroup: string, argv: readonly string[]): Part {
-  const command = `echo $$ > ${cgroups.folder(cgroup)}/cgroup.procs && exec nsenter "$@"`;
-  const pinned = [`--net=${netns}`, '--', 'taskset', '-c', String(CORE), process.execPath, ...argv];
-  const part = spawn('sh', ['-c', command, 'sh', ...pinned], { stdio: ['pipe', 'pipe', 'inherit'] });
-  part.setMaxListeners(0);
-  parts.push(part);
-  return part;
-}
-async function answerOf(part: Part): Promise<string> {
-  const ended = once(part, 'exit').then(([code]) => {
-    throw new Error(`a program of the bench ended with ${code}`);
-  });
-  const [text] = (await Promise.race([once(part.stdout, 'data'), ended])) as [Buffer];
-  return text.toString();
-}
-const timeOf = (cgroup: string): number =>
-  Number(/usage_usec (\d+)/.exec(readFileSync(`${cgroups.folder(cgroup)}/cpu.stat`, 'utf8'))?.[1]) * 1000;
-const SOFTIRQ_THREAD = readdirSync('/proc').find(
-  (pid) => /^\d+$/.test(pid) && commandOf(Number(pid)) === `ksoftirqd/${CORE}`,
-);
-const softirqTime = (): number =>
-  Number(readFileSync(`/proc/${SOFTIRQ_THREAD}/schedstat`, 'utf8').split(' ')[0]);
-
 interface Sender {
   readonly part: Part;
   readonly cgroups: readonly string[];
