@@ -213,7 +213,7 @@ const ON_ANY_NODE = [
   'threats/{name-table,ranges,real-feeds}.test.ts',
 ].map((files) => `--exclude=test/pure/${files}`);
 /** With what is idle, behind all others: its tests wait for a third of their time. */
-const whenIdle = (argv: readonly string[]): string[] => ['nice', '-n', '19', ...argv, '--testTimeout=240000'];
+const whenIdle = (argv: readonly string[]): string[] => ['nice', '-n', '15', ...argv, '--testTimeout=240000'];
 const onNode24 = (suite: Suite): Suite => {
   const [, ...args] = suite.argv.slice(0, -1);
   const report = join(reports, 'pure-node24.json');
