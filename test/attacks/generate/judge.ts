@@ -221,6 +221,10 @@ function atContainer(
   // The answer of a server, which a bridge floods while its container is away.
   if (isPermitted && (PERMITTED.has(packet.src) || SHARED.has(packet.src)) && SERVED.has(sport ?? PORT.web))
     return undefined;
+  // The resolver's answer to the one that asked, which has told the host another MAC in the first milliseconds of its veth.
+  const isAnswer = packet.protocol === UDP && sport === PORT.dns && sender?.isNew === true && !isOwn;
+  if (isAnswer && Object.values(known.hosts).some((h) => h.ip4 === packet.dst || h.ip6 === packet.dst))
+    return undefined;
   const from = Object.entries(known.hosts).find(([, h]) => h.ip4 === packet.src || h.ip6 === packet.src)?.[0];
   if (from === 'friend' || from === 'enemy' || from === undefined)
     return { why: `from ${packet.src}`, number };
@@ -242,6 +246,7 @@ export function permittedNumber({ at, bytes }: Arrival): number | undefined {
 }
 
 const LINK_ONLY = new Set([133, 134, 135, 136]);
+const REDIRECT = { 4: 5, 6: 137 } as const;
 const REPORTS = new Set([131, 132, 143]);
 /** Bytes of an honest message on a link, from its header on. */
 const LONGEST = { arp: 28, discovery: 72 } as const;
@@ -258,6 +263,10 @@ export function limitOf({ at, why, bytes }: Hit, isNew: boolean): string | undef
   if (packet?.protocol === 58 && packet.dst === 'ff02::16' && REPORTS.has(inner[packet.upper ?? 0] ?? 0))
     return 'listener reports to the link';
   if (!isNew) return undefined;
+  const isShorter = packet
+    ? isIcmp(packet) && inner[packet.upper ?? 0] === REDIRECT[packet.family]
+    : at === 'host' && why.includes('protocol 58,') && bytes[0] === REDIRECT[6];
+  if (isShorter) return 'errors of the host about a new veth';
   const isDiscovery = packet?.protocol === 58 && LINK_ONLY.has(inner[packet.upper ?? 0] ?? 0);
   if (inner.length > (packet ? LONGEST.discovery : LONGEST.arp)) return undefined;
   const isLink = at === 'host' ? why.includes('neighbour in its table') : type === 0x0806 || isDiscovery;
