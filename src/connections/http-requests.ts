@@ -366,7 +366,7 @@ const shown = (text: string): string => printable(Buffer.from(text, 'latin1'));
 function authority(text: string, port: number): AskedName {
   const [, host = '', own] = /^([^:]*)(?::(\d{0,5}))?$/.exec(text) ?? [];
   if (host === '') return { kind: 'invalid', text: shown(text), why: 'no host name' };
-  if (own !== undefined && own !== '' && Number(own) !== port)
+  if (own !== undefined && own !== '' && own !== `${port}`)
     return { kind: 'invalid', text: shown(text), why: `a Host of another port than ${port}` };
   return hostName(Buffer.from(host, 'latin1'));
 }

@@ -222,7 +222,7 @@ function atContainer(
   if (isPermitted && (PERMITTED.has(packet.src) || SHARED.has(packet.src)) && SERVED.has(sport ?? PORT.web))
     return undefined;
   // The resolver's answer to the one that asked, which has told the host another MAC in the first milliseconds of its veth.
-  const isAnswer = packet.protocol === UDP && sport === PORT.dns && sender?.isNew === true && !isOwn;
+  const isAnswer = packet.protocol === UDP && RESOLVER.ports.has(sport) && sender?.isNew === true && !isOwn;
   if (isAnswer && Object.values(known.hosts).some((h) => h.ip4 === packet.dst || h.ip6 === packet.dst))
     return undefined;
   const from = Object.entries(known.hosts).find(([, h]) => h.ip4 === packet.src || h.ip6 === packet.src)?.[0];

@@ -353,6 +353,7 @@ describe('requests that are refused, with nothing of them released', () => {
     ['two hosts', 'GET / HTTP/1.1\r\nHost: good.example\r\nHost: evil.example\r\n\r\n', /several Host/],
     ['an address', get('192.0.2.1'), /address/],
     ['another port', get('good.example:8080'), /another port/],
+    ['its port with a zero before it', get('good.example:080'), /another port/],
     ['user information', get('good.example@evil.example'), /no host name/],
     ['a URL of another host', 'GET http://evil.example/ HTTP/1.1\r\nHost: good.example\r\n\r\n', /differs/],
     [
