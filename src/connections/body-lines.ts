@@ -3,42 +3,72 @@
  * could name another host. Servers differ in which content they read: of GET, or behind `Expect`, many read none.
  */
 
-/** nginx and Apache httpd read first lines of requests up to this length. */
-const LONGEST = 8_192;
+/** nginx and Apache httpd read first lines of requests up to this length, Go's net/http, the longest that is known, up to the other. */
+const [LONGEST, LONGEST_OF_ANY] = [8_192, 1_052_672];
 const STEP = 64;
 const [CR, LF] = [13, 10];
-/** What servers take for blanks between words, also with Python's str.split(). */
+/** What servers take for blanks between words, Python's str.split() and others. */
 const BLANKS = /[\t\v\f\x1c-\x20\x85\xa0]+/;
+const FEWER_BLANKS = /[\t\v\f ]+/;
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const KNOWN = /^(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE|CONNECT|PRI)$/;
 const VERSION = /^HTTP\//i;
 const WHOLE_VERSION = /^HTTP\/\d+\.\d/i;
+const VERSION_BEGUN = /^(|H|HT|HTT|HTTP|HTTP\/\d*\.?)$/i;
 /** Methods that have content by their definition: servers read it. */
 const HAS_CONTENT: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH']);
 
-type Kind = 'request' | 'other' | 'open';
+type Kind = 'request' | 'blank' | 'other' | 'open' | 'counted';
 
-/** Whether a server may take this for the first line of a request; `open`: its rest decides. `isWhole`: the line has ended. */
+/** Whether a server may take this for the first line of a request; `open`: its rest decides; `counted`: only its third word does. `isWhole`: the line has ended. */
 function kindOf(line: string, isWhole: boolean): Kind {
   const isLong = line.length > LONGEST;
-  const words = line.slice(0, LONGEST).split(BLANKS);
-  const [method, target = '', ...more] = words.filter((word) => word !== '');
-  if (method === undefined) return isLong ? 'request' : isWhole ? 'other' : 'open';
-  if (!TOKEN.test(method)) return 'other';
+  const [method, target = '', ...more] = line.split(BLANKS).filter((word) => word !== '');
+  if (method === undefined) return isLong ? 'request' : isWhole ? 'blank' : 'open';
   const isKnown = KNOWN.test(method);
-  if (isKnown && /^[/*]|:\/\//.test(target)) return 'request';
-  if (WHOLE_VERSION.test(more[0] ?? '')) return 'request';
-  if (isLong) return isKnown ? 'request' : 'other';
+  if (isKnown && (isLong || /^[/*]|:\/\//.test(target))) return 'request';
+  if (isLong || !TOKEN.test(method)) return 'counted';
   if (!isWhole) return 'open';
   const isOld = isKnown && target !== '' && more.length === 0;
   return isOld || VERSION.test(more.at(-1) ?? target) ? 'request' : 'other';
 }
+
+/** The words of a line, of which the third may be a version: there are servers that take any word for a method. */
+interface Words {
+  readonly begun: number;
+  readonly isWithin: boolean;
+  /** What has come of the third, while it may be a version. Undefined: it is none. */
+  readonly third: string | undefined;
+}
+const NO_WORDS: Words = { begun: 0, isWithin: false, third: '' };
+
+function goOn(words: Words, text: string, blanks: RegExp): Words {
+  let { begun, isWithin, third } = words;
+  for (const [at, part] of text.split(blanks).entries()) {
+    if (at > 0) isWithin = false;
+    if (third === undefined || part === '') continue;
+    if (!isWithin) begun += 1;
+    isWithin = true;
+    if (begun === 3) third += part;
+    if (begun === 3 && WHOLE_VERSION.test(third)) break;
+    if (begun > 3 || !VERSION_BEGUN.test(third)) third = undefined;
+  }
+  return { begun, isWithin, third };
+}
+
+/** A line of which only the third word decides, by what servers take for blanks. */
+interface Counted {
+  readonly length: number;
+  readonly words: readonly [Words, Words];
+}
+const thirdsOf = ({ words }: Counted): string[] => words.flatMap(({ third }) => third ?? []);
 
 /** What of the present content is still to be read: nothing, its first line that is not blank, or all lines. */
 interface LinesPlace {
   readonly reads: 'none' | 'first' | 'all';
   /** The line that has begun is of no request. */
   readonly isOther: boolean;
+  readonly counted?: Counted | undefined;
   readonly hasContent: boolean;
 }
 
@@ -48,27 +78,32 @@ export class BodyLines {
   #isOther = false;
   /** What has come of a line that may be one of a request. */
   #line = '';
+  #counted: Counted | undefined;
 
   /** Of the content of a request with this method. */
   static of(method: string): BodyLines {
     return new BodyLines({ reads: 'none', isOther: false, hasContent: HAS_CONTENT.has(method) });
   }
-  constructor({ reads, isOther, hasContent }: LinesPlace) {
+  constructor({ reads, isOther, counted, hasContent }: LinesPlace) {
     this.#hasContent = hasContent;
     this.#reads = reads;
     this.#isOther = isOther;
+    this.#counted = counted;
   }
 
   get place(): LinesPlace {
-    return { reads: this.#reads, isOther: this.#isOther, hasContent: this.#hasContent };
+    const [reads, isOther, counted] = [this.#reads, this.#isOther, this.#counted];
+    return { reads, isOther, counted, hasContent: this.#hasContent };
   }
   /** Nothing of the content that comes next has to be seen. */
   get isDone(): boolean {
     return this.#reads === 'none';
   }
-  /** Bytes of a line that waits for its rest. */
+  /** Bytes of a line that waits for its rest: without a version no server asks for anything by name. */
   get open(): number {
-    return this.#line.length;
+    return this.#counted
+      ? Math.max(0, ...thirdsOf(this.#counted).map(({ length }) => length))
+      : this.#line.length;
   }
 
   /**
@@ -78,6 +113,7 @@ export class BodyLines {
   begin(): void {
     this.#reads = this.#hasContent ? 'first' : 'all';
     this.#isOther = false;
+    this.#counted = undefined;
     this.#line = '';
   }
 
@@ -86,7 +122,7 @@ export class BodyLines {
     let at = 0;
     while (this.#reads !== 'none' && at < content.length) {
       // in steps that double: each evaluates the line from its beginning
-      const step = content.subarray(at, at + Math.max(STEP, this.#line.length));
+      const step = content.subarray(at, at + Math.max(STEP, this.#line.length, this.#counted?.length ?? 0));
       const end = step.findIndex((byte) => byte === CR || byte === LF);
       const length = end < 0 ? step.length : end;
       at += end < 0 ? length : length + 1;
@@ -100,14 +136,35 @@ export class BodyLines {
   /** Reads on in a line. False: it may be one of a request. */
   #goOn(text: string, isEnded: boolean, isLast: boolean): boolean {
     const isWhole = isEnded || isLast;
-    this.#line += text;
-    const kind = this.#isOther ? 'other' : kindOf(this.#line, isWhole);
+    const kind = this.#isOther ? 'other' : this.#kind(text, isWhole);
     if (kind === 'request') return false;
     if (kind === 'open') return true;
-    const isBlank = isWhole && !this.#isOther && this.#line.split(BLANKS).every((word) => word === '');
     this.#line = '';
+    this.#counted = undefined;
     this.#isOther = !isWhole;
-    if (this.#reads === 'first' && !isBlank) this.#reads = 'none';
+    if (this.#reads === 'first' && kind !== 'blank') this.#reads = 'none';
     return true;
+  }
+
+  #kind(text: string, isWhole: boolean): Kind {
+    if (this.#counted) return this.#count(text, isWhole);
+    this.#line += text;
+    const kind = kindOf(this.#line, isWhole);
+    if (kind !== 'counted') return kind;
+    const line = this.#line;
+    this.#line = '';
+    return this.#count(line, isWhole);
+  }
+
+  #count(text: string, isWhole: boolean): Kind {
+    const { length, words } = this.#counted ?? { length: 0, words: [NO_WORDS, NO_WORDS] };
+    const counted: Counted = {
+      length: length + text.length,
+      words: [goOn(words[0], text, BLANKS), goOn(words[1], text, FEWER_BLANKS)],
+    };
+    this.#counted = counted;
+    const thirds = thirdsOf(counted);
+    if (thirds.some((third) => WHOLE_VERSION.test(third))) return 'request';
+    return isWhole || thirds.length === 0 || counted.length > LONGEST_OF_ANY ? 'other' : 'open';
   }
 }

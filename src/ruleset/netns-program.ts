@@ -21,8 +21,8 @@ const NAT_PRIORITY = -115;
 const PRIORITY = 10;
 /** An echo request carries 128 bytes at most, IP and ICMP headers apart. */
 const ECHO = { 4: 20 + 8 + 128, 6: 40 + 8 + 128 } as const;
-/** Listener reports of sixteen groups; solicitations with their options. */
-const LONGEST = { report: 376, neighbour: 104 } as const;
+/** Listener reports of sixteen groups. */
+const LONGEST_REPORT = 376;
 
 export interface LanInput {
   readonly shape: KernelConfig;
@@ -242,11 +242,16 @@ function evaluation(input: LanInput, rules: Rules): string[] {
 
 const NEIGHBOUR_TYPES = 'nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert';
 const LINK_TYPES = `mld2-listener-report, ${NEIGHBOUR_TYPES}`;
+/** Solicitations and advertisements without an option, or with one of eight bytes, and their lengths with the IPv6 header. */
+const HONEST: readonly string[] = [
+  ...[48, 56].map((length) => `nd-router-solicit . ${length}`),
+  ...[64, 72].flatMap((length) => [`nd-neighbor-solicit . ${length}`, `nd-neighbor-advert . ${length}`]),
+];
 /** What IPv6 itself needs on a link. Without a source it checks whether an address is free (RFC 4862 5.4). */
 const link = (networks: readonly string[]): string[] => [
   'ip6 saddr != :: fib saddr type != local goto forged',
-  `icmpv6 type mld2-listener-report ip6 hoplimit 1 ip6 daddr ff02::16 meta length <= ${LONGEST.report} accept`,
-  `icmpv6 type { ${NEIGHBOUR_TYPES} } ip6 hoplimit 255 ip6 daddr { ${['fe80::/10', 'ff02::/16', ...networks].join(', ')} } meta length <= ${LONGEST.neighbour} accept`,
+  `icmpv6 type mld2-listener-report ip6 hoplimit 1 ip6 daddr ff02::16 meta length <= ${LONGEST_REPORT} accept`,
+  `icmpv6 type . meta length { ${HONEST.join(', ')} } ip6 hoplimit 255 ip6 daddr { ${['fe80::/10', 'ff02::/16', ...networks].join(', ')} } accept`,
 ];
 
 const logging = ({ logGroup, prefix }: KernelConfig): string =>

@@ -95,6 +95,23 @@ s.sendto(bytes([136, 0, 0, 0, 0x20, 0, 0, 0]) + address + bytes([2, 1, 2, 0, 0, 
     expect([await pings(FAR4), await pings(FAR6)]).toEqual([false, false]);
   });
 
+  it('neighbour discovery leaves in its honest lengths alone', async () => {
+    await lay(FAR4);
+    const program = `import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'm0')
+for kind in (133, 135, 136):
+  for length in range(8, 72):
+    try:
+      s.sendto(bytes([kind, 0, 0, 0]) + bytes(length - 4), ('ff02::2', 0))
+      print(kind, length + 40)
+    except PermissionError: pass`;
+    const { stdout } = await ns.exec('python3', ['-c', program]);
+    const honest = ['133 48', '133 56', '135 64', '135 72', '136 64', '136 72'];
+    expect(stdout.trim().split('\n')).toEqual(honest);
+  });
+
   it('entries of every kind are words of nft, and say what they say on the host', async () => {
     await lay(
       `${FAR4}, [${FAR6}]:443, 10.8.0.0/16:22,8000-8100, 10.7.0.5-10.7.0.9:53/udp dns=direct, api.example.com, any:443, host:80, 10.1.1.1/sctp, 10.1.1.2/gre, [fd09::/64]/icmp`,

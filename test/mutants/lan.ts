@@ -12,6 +12,14 @@ const inside = {
 
 export const LAN: readonly Mutant[] = [
   {
+    id: 'lan-neighbour-length',
+    what: 'neighbour discovery carries data behind it',
+    file: FILE,
+    from: '...[64, 72].flatMap',
+    to: '...[64, 72, 80, 104].flatMap',
+    killedBy: { ...inside, test: 'in its honest lengths alone' },
+  },
+  {
     id: 'lan-forged-judged',
     what: 'a packet with a forged source is evaluated as any other',
     file: FILE,

@@ -34,7 +34,7 @@ const BODY_LINES: readonly Mutant[] = [
   lines(
     'read-http-body-blank',
     'a blank line at the beginning of a body decides',
-    ["=== 'first' && !isBlank", "=== 'first'"],
+    ["=== 'first' && kind !== 'blank'", "=== 'first'"],
     pure('http-flow', 'takes for the next request is refused of POST'),
   ),
   http(
@@ -48,6 +48,30 @@ const BODY_LINES: readonly Mutant[] = [
     'content behind a gap goes on before its first line was read',
     [' || !this.#lines.isDone)', ')'],
     pure('http-flow', 'behind a gap'),
+  ),
+  lines(
+    'read-http-body-any-word',
+    'a line of a body with a method that is no token, or is long, is none of a request',
+    ["return 'counted';", "return 'other';"],
+    pure('http-flow', 'takes for the next request is refused of GET'),
+  ),
+  lines(
+    'read-http-body-blanks',
+    'only one reading of blanks finds the third word of a line',
+    ['goOn(words[1], text, FEWER_BLANKS)', 'goOn(words[1], text, BLANKS)'],
+    pure('http-flow', 'takes for the next request is refused of GET'),
+  ),
+  lines(
+    'read-http-body-version-held',
+    'the third word of such a line goes on before its end',
+    ['Math.max(0, ...thirdsOf(this.#counted).map(({ length }) => length))', '0'],
+    pure('http-flow', 'no third word of its line has begun'),
+  ),
+  lines(
+    'read-http-body-other-process',
+    'another process does not know that such a line has begun',
+    ['    this.#counted = counted;\n  }', '  }'],
+    pure('http-flow', 'no third word of its line has begun'),
   ),
 ];
 

@@ -164,6 +164,8 @@ function atWire({ bytes: frame }: Arrival, known: Known): Omit<Hit, 'at' | 'byte
   return why === undefined ? undefined : { why, number };
 }
 
+/** Addresses of the host on its bridges. */
+const BRIDGE = /^(172\.30\.\d+\.|fd00:db:a\d+::)1$/;
 /** Of a server in the internet that an entry permits: its answers carry what it was sent. */
 const SERVED = new Set<number>([PORT.permitted, PORT.web, PORT.tls]);
 function atHost({ bytes, about }: Arrival, known: Known): Omit<Hit, 'at' | 'bytes'> | undefined {
@@ -221,10 +223,12 @@ function atContainer(
   // The answer of a server, which a bridge floods while its container is away.
   if (isPermitted && (PERMITTED.has(packet.src) || SHARED.has(packet.src)) && SERVED.has(sport ?? PORT.web))
     return undefined;
-  // The resolver's answer to the one that asked, which has told the host another MAC in the first milliseconds of its veth.
-  const isAnswer = packet.protocol === UDP && RESOLVER.ports.has(sport) && sender?.isNew === true && !isOwn;
-  if (isAnswer && Object.values(known.hosts).some((h) => h.ip4 === packet.dst || h.ip6 === packet.dst))
-    return undefined;
+  // What the host itself answers to the one that asked: its bridge floods it while that one's port is away, or has told it another MAC at first.
+  const to = Object.values(known.hosts).find((h) => h.ip4 === packet.dst || h.ip6 === packet.dst);
+  const isAnswer = packet.protocol === UDP && RESOLVER.ports.has(sport);
+  const isSaid = isIcmp(packet) && ERRORS[packet.family].has(inner[packet.upper ?? 0] ?? 0);
+  const isFlooded = to !== undefined && !isOwn && (sender?.isNew === true || isFor(frame, packet, to));
+  if (isFlooded && (isAnswer || (isSaid && BRIDGE.test(packet.src)))) return undefined;
   const from = Object.entries(known.hosts).find(([, h]) => h.ip4 === packet.src || h.ip6 === packet.src)?.[0];
   if (from === 'friend' || from === 'enemy' || from === undefined)
     return { why: `from ${packet.src}`, number };

@@ -126,6 +126,15 @@ describe('a body that a server without interest in it takes for the next request
       `GET ${'a'.repeat(9_000)} HTTP/1.1\r\nHost: evil.example\r\n\r\n`,
       `${' '.repeat(9_000)}${evil}`,
       'ANY http://evil.example/ HTTP/',
+      evil.replace('GET', ':ET'),
+      evil.replace('GET', 'G\x7fT').replace(' HTTP', '\x1f\thttp'),
+      evil.replace('GET', '"'),
+      evil.replace('GET', 'A'.repeat(9_000)),
+      evil.replace('GET', '{'.repeat(60_000)),
+      evil.replace('GET /', `{ ${'b'.repeat(60_000)}`),
+      evil.replace('GET /', `${'A'.repeat(9_000)} /\xa0x`),
+      evil.replace('GET /', '{ /x\x85y'),
+      evil.replace('GET /', '{ /').replace('1.1', '1.1 {'),
     ]) {
       expect(refusalOfText(withBody(method, body)), JSON.stringify(body)).toMatch(READ);
       expect(refusalOfText(inChunks(method, 'x', body)), `chunk ${JSON.stringify(body)}`).toMatch(READ);
@@ -186,6 +195,28 @@ describe('a body that a server without interest in it takes for the next request
     const next = new HttpFlow(judge, 80, ISN, structuredClone(place));
     expect(refusalOf(run([segment(begun.length, evil)], next))).toMatch(READ);
   });
+  it('goes on while no third word of its line has begun, also in another process, and is refused with it', () => {
+    const whole = withBody('POST', evil.replace('GET', '{'.repeat(20_000)));
+    const version = whole.lastIndexOf('HTTP');
+    for (let cut = version - 5; cut < version + 7; cut++) {
+      const flow = new HttpFlow(judge, 80, ISN);
+      const segments = stream(...(whole.slice(0, cut).match(/.{1,1400}/gs) ?? []));
+      const isBegun = cut > version;
+      expect(released(run(segments, flow))).toHaveLength(segments.length - (isBegun ? 1 : 0));
+      const { place } = flow;
+      expect(place === undefined).toBe(isBegun);
+      const next = place ? new HttpFlow(judge, 80, ISN, structuredClone(place)) : flow;
+      expect(refusalOf(run([segment(cut, whole.slice(cut))], next))).toMatch(READ);
+    }
+  });
+  it('of one word or two does not wait', () => {
+    const body = withBody('POST', `{"a":"${'b'.repeat(2_000_000)}"} `).slice(0, -1);
+    for (const end of [body.length - 1_990_000, body.length - 1, body.length]) {
+      const flow = new HttpFlow(judge, 80, ISN);
+      const segments = stream(...(body.slice(0, end).match(/.{1,60000}/gs) ?? []));
+      expect(released(run(segments, flow))).toHaveLength(segments.length);
+    }
+  });
   it('costs no more than a few readings of its bytes, however long its lines are', () => {
     const split = vi.spyOn(String.prototype, 'split');
     try {
@@ -202,7 +233,7 @@ describe('a body that a server without interest in it takes for the next request
   it('that real clients send goes on, and is not held longer than its first line', () => {
     const search = '{\n  "query": { "match_all": {} },\n  "note": "GET / HTTP/1.1"\n}\n';
     const log = '127.0.0.1 - - [25/Nov/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 12\n';
-    const binary = `\x1f\x8b\x08\0${'%s %s HTTP/1.1\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3)}`;
+    const binary = `\x1f\x8b\x08\0 - ${'%s %s HTTP/1.1\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(3)}`;
     for (const text of [
       withBody('GET', search),
       withBody('DELETE', '{"ids":[1,2]}'),
@@ -305,7 +336,7 @@ describe('requests that go on', () => {
   it('with content of a body that differs when it comes again: it decides nothing', () => {
     const flow = new HttpFlow(judge, 80, ISN);
     const head = 'POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 110\r\n\r\n';
-    run([segment(0, `${head}${'{'.repeat(100)}0123456789`)], flow);
+    run([segment(0, `${head}${'{ } '.repeat(25)}0123456789`)], flow);
     expect(flow.take(segment(head.length + 100, 'abcdefghij'), 0).release).toEqual([ids]);
     expect(flow.take(segment(head.length - 1, 'Xabcdefghi'), 0).refusal?.detail).toMatch(/other bytes/);
   });
@@ -571,7 +602,7 @@ describe('a large body', () => {
     flow.take(segment(0, head), 0);
     let at = head.length;
     for (const end = head.length + bytes; at < end; at += 2 ** 16)
-      flow.take(segment(at, Buffer.alloc(2 ** 16)), 0);
+      flow.take(segment(at, Buffer.alloc(2 ** 16, '{ } - ')), 0);
     return { flow, at };
   };
 
@@ -598,7 +629,7 @@ describe('a large body', () => {
 
   it('keeps its order behind segments that wait for its beginning', () => {
     const flow = new HttpFlow(judge, 80, ISN);
-    const at = (offset: number): Segment => segment(head.length + offset, '{'.repeat(100));
+    const at = (offset: number): Segment => segment(head.length + offset, '{ } '.repeat(25));
     const [first, second, third] = [at(0), at(100), at(200)];
     run([segment(0, head.slice(0, 20)), second, segment(20, head.slice(20))], flow);
     expect(released(run([third], flow))).toEqual([]);
@@ -623,7 +654,7 @@ describe('a large body', () => {
 
   it('in chunks may pass chunk by chunk', () => {
     const flow = new HttpFlow(judge, 80, ISN);
-    const text = `${CHUNKED}${(8 * MiB).toString(16)}\r\n${'b'.repeat(MiB)}`;
+    const text = `${CHUNKED}${(8 * MiB).toString(16)}\r\n${'{ } '.repeat(MiB / 4)}`;
     flow.take(segment(0, text), 0);
     expect(flow.passable).toEqual({ seq: (ISN + text.length) >>> 0, length: 6 * MiB });
   });
