@@ -365,7 +365,7 @@ it('marks what it releases with the next state of the flow', () => {
 
 it('the middle of a large body passes in the kernel until its connection ends, or another one has its ends', () => {
   const LENGTH = 9 * 2 ** 20;
-  const PIECE = Buffer.alloc(2 ** 15);
+  const PIECE = Buffer.alloc(2 ** 15, '{ } ');
   const head = Buffer.from(`POST / HTTP/1.1\r\nHost: good.example\r\nContent-Length: ${LENGTH}\r\n\r\n`);
   for (const [end, ended] of [
     [(c: ReturnType<typeof started>) => c.syn({ seq: 70_000, dport: 80 }), 0],

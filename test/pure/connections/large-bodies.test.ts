@@ -47,7 +47,7 @@ function started(fails: () => boolean = () => false) {
     };
     send(Buffer.from(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n`));
     const head = at;
-    send(Buffer.alloc(MiB));
+    send(Buffer.alloc(MiB, '{ } - '));
     return { flow, send, head, next: () => (START + at) >>> 0 };
   };
   return { bodies, passing, warnings, upload };
