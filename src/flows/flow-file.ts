@@ -204,6 +204,8 @@ export class FlowFile {
   }
 }
 
+const NEWEST =
+  'SELECT id, time FROM flow WHERE destination = ? AND (time, id) < (?, ?) AND time > ? AND last >= ? ORDER BY time DESC, id DESC LIMIT ?';
 /** Where more destinations fit than this, rows are read in their order instead of those of each destination. */
 const FEW = 5_000;
 
@@ -267,32 +269,13 @@ export class FlowPages {
   }
 
   #byDestination({ limit, since = 0, before = NO_PLACE }: FlowQuery, ids: readonly number[]): Row[] {
-    const newest = ids.flatMap((id) => {
-      const time = this.#file.get(
-        'SELECT max(time) FROM flow WHERE destination = ? AND time <= ?',
-        id,
-        before.time,
-      )?.[0];
-      return time === null ? [] : [{ id, time: numberOf(time) }];
-    });
-    // Each of the first has a row that is newer than all rows of the others. One more, because `before` may be the newest row of one.
+    const newestOf = (id: number, most: number): Row[] =>
+      this.#file.all(NEWEST, id, before.time, before.id, since - MINUTE_MS, since, most).map(rowOf);
+    const newest = ids.flatMap((id) => newestOf(id, 1).map(({ time }) => ({ id, time })));
+    // Each of the first has a row that is newer than all rows of the others.
     newest.sort((a, b) => b.time - a.time);
-    const least = newest[limit + 1]?.time ?? 0;
-    const rows = newest.flatMap(({ id, time }) =>
-      time < least
-        ? []
-        : this.#file
-            .all(
-              'SELECT id, time FROM flow WHERE destination = ? AND (time, id) < (?, ?) AND time > ? AND last >= ? ORDER BY time DESC, id DESC LIMIT ?',
-              id,
-              before.time,
-              before.id,
-              since - MINUTE_MS,
-              since,
-              limit + 1,
-            )
-            .map(rowOf),
-    );
+    const least = newest[limit]?.time ?? 0;
+    const rows = newest.flatMap(({ id, time }) => (time < least ? [] : newestOf(id, limit + 1)));
     return rows.sort((a, b) => b.time - a.time || b.id - a.id).slice(0, limit + 1);
   }
 

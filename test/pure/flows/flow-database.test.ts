@@ -397,6 +397,32 @@ describe('flows on disk', () => {
     expect(db.facts().dropped).toBe(0);
   });
 
+  it('goes on behind rows of one time, of more destinations than a page has', () => {
+    const db = database();
+    db.write([flow({ name: 'a.exp.test', time: START })], 0, START);
+    const later = START + 100_000;
+    for (const name of ['b.exp.test', 'c.exp.test', 'd.exp.test'])
+      db.write([flow({ name, time: later })], 0, later);
+    const names: (string | null)[] = [];
+    for (let before: FlowPlace | null | undefined; before !== null && names.length < 10; ) {
+      const page = db.page({ verdicts: ['allow', 'deny'], limit: 1, ...(before && { before }) });
+      names.push(...page.items.map(({ name }) => name));
+      before = page.next;
+    }
+    expect(names).toEqual(['d.exp.test', 'c.exp.test', 'b.exp.test', 'a.exp.test']);
+  });
+
+  it('finds what ends after a time behind rows that end before it', () => {
+    const db = database();
+    const at = (seconds: number) => START + seconds * 1_000;
+    db.write([flow({ name: 'long.exp.test', time: at(0) })], 0, at(0));
+    for (const name of ['b.exp.test', 'c.exp.test', 'd.exp.test'])
+      db.write([flow({ name, time: at(5) })], 0, at(5));
+    db.write([flow({ name: 'long.exp.test', time: at(30) })], 0, at(30));
+    const { items } = db.page({ verdicts: ['allow', 'deny'], limit: 1, since: at(20) });
+    expect(items.map(({ name }) => name)).toEqual(['long.exp.test']);
+  });
+
   it('answers every query as a list of all records would, page by page', () => {
     const pick = <T>(...of: readonly T[]) => fc.constantFrom(...of);
     const flows = fc.array(
