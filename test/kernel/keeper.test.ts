@@ -62,14 +62,21 @@ async function ended({ child }: Service, signal: NodeJS.Signals): Promise<void> 
   child.kill(signal);
   await until('its end', () => child.exitCode !== null || child.signalCode !== null);
 }
+/** What may go at any moment; empty: it is gone. */
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch (e) {
+    if (['ENOENT', 'ESRCH'].includes((e as NodeJS.ErrnoException).code ?? '')) return '';
+    throw e;
+  }
+}
 /** A process that has ended has no command line, also before its parent has read its status. */
 const isKeeper = (pid: number | undefined): boolean =>
-  existsSync(`/proc/${pid}/cmdline`) &&
-  readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('drawbridge-keeper');
+  textOf(`/proc/${pid}/cmdline`).includes('drawbridge-keeper');
 /** Of the keeper, while it is alive. */
 function pidOf(): number | undefined {
-  if (!existsSync(join(state, 'keeper'))) return undefined;
-  const [, pid] = /"pid":(\d+)/.exec(readFileSync(join(state, 'keeper'), 'utf8')) ?? [];
+  const [, pid] = /"pid":(\d+)/.exec(textOf(join(state, 'keeper'))) ?? [];
   return isKeeper(Number(pid)) ? Number(pid) : undefined;
 }
 const isBound = (): boolean => ns.run('ss', '-Huan').includes(`127.0.0.1:${PORT}`);
@@ -126,7 +133,7 @@ test('a service with another state folder finds the sockets closed', async () =>
   const keeper = pidOf();
   await ended(first, 'SIGKILL');
   await until('the keeper to wait', () =>
-    readFileSync(`/proc/${keeper}/cmdline`, 'latin1').split('\0').includes('drawbridge-keeper-waiting'),
+    textOf(`/proc/${keeper}/cmdline`).split('\0').includes('drawbridge-keeper-waiting'),
   );
   const folder = state;
   state = mkdtempSync(join(tmpdir(), 'drawbridge-keeper-'));
