@@ -164,7 +164,8 @@ function atWire({ bytes: frame }: Arrival, known: Known): Omit<Hit, 'at' | 'byte
   return why === undefined ? undefined : { why, number };
 }
 
-/** Addresses of the host on its bridges. */
+/** Addresses of the host, on its bridges and on its uplink. */
+const UPLINK = new Set(valuesOf(PLACES.uplink));
 const BRIDGE = /^(172\.30\.\d+\.|fd00:db:a\d+::)1$/;
 /** Of a server in the internet that an entry permits: its answers carry what it was sent. */
 const SERVED = new Set<number>([PORT.permitted, PORT.web, PORT.tls]);
@@ -228,7 +229,8 @@ function atContainer(
   const isAnswer = packet.protocol === UDP && RESOLVER.ports.has(sport);
   const isSaid = isIcmp(packet) && ERRORS[packet.family].has(inner[packet.upper ?? 0] ?? 0);
   const isFlooded = to !== undefined && !isOwn && (sender?.isNew === true || isFor(frame, packet, to));
-  if (isFlooded && (isAnswer || (isSaid && BRIDGE.test(packet.src)))) return undefined;
+  if (isFlooded && (isAnswer || (isSaid && (BRIDGE.test(packet.src) || UPLINK.has(packet.src)))))
+    return undefined;
   const from = Object.entries(known.hosts).find(([, h]) => h.ip4 === packet.src || h.ip6 === packet.src)?.[0];
   if (from === 'friend' || from === 'enemy' || from === undefined)
     return { why: `from ${packet.src}`, number };
