@@ -20,14 +20,21 @@ const HAS_CONTENT: ReadonlySet<string> = new Set(['POST', 'PUT', 'PATCH']);
 
 type Kind = 'request' | 'blank' | 'other' | 'open' | 'counted';
 
-/** Whether a server may take this for the first line of a request; `open`: its rest decides; `counted`: only its third word does. `isWhole`: the line has ended. */
+const wordsOf = (line: string, blanks: RegExp): string[] => line.split(blanks).filter((word) => word !== '');
+
+/**
+ * Whether a server may take this for the first line of a request. `open`: the rest of the line decides. `counted`: only its third word
+ * decides. `isWhole`: the line has ended.
+ */
 function kindOf(line: string, isWhole: boolean): Kind {
   const isLong = line.length > LONGEST;
-  const [method, target = '', ...more] = line.split(BLANKS).filter((word) => word !== '');
+  const [method, target = '', ...more] = wordsOf(line, BLANKS);
   if (method === undefined) return isLong ? 'request' : isWhole ? 'blank' : 'open';
   const isKnown = KNOWN.test(method);
   if (isKnown && (isLong || /^[/*]|:\/\//.test(target))) return 'request';
   if (isLong || !TOKEN.test(method)) return 'counted';
+  const thirds = [more[0] ?? '', wordsOf(line, FEWER_BLANKS)[2] ?? ''];
+  if (thirds.some((third) => WHOLE_VERSION.test(third))) return 'request';
   if (!isWhole) return 'open';
   const isOld = isKnown && target !== '' && more.length === 0;
   return isOld || VERSION.test(more.at(-1) ?? target) ? 'request' : 'other';
@@ -99,7 +106,7 @@ export class BodyLines {
   get isDone(): boolean {
     return this.#reads === 'none';
   }
-  /** Bytes of a line that waits for its rest: without a version no server asks for anything by name. */
+  /** Bytes that are held until their line is decided. Of a counted line this is the third word: before it no server has read a version. */
   get open(): number {
     return this.#counted
       ? Math.max(0, ...thirdsOf(this.#counted).map(({ length }) => length))

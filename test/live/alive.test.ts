@@ -237,7 +237,7 @@ it('connections that break end nothing, whatever they were about', async () => {
     let isOver = false;
     const asks = Promise.all(names.map((name) => enforced.probe(...words(name)))).then(() => (isOver = true));
     while (!isOver) {
-      // with the client's the resolver ends its own: those of one side alone, too, as the other one's may always come first
+      // When the client's connection breaks first, the resolver opens none to its upstream. So every second round breaks the upstream alone.
       const sides = [
         await lab.inHost(round % 2 ? SS_KILL : toUpstream),
         ...(round % 2 ? [await lab.inHost(inClient)] : []),

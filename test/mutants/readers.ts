@@ -62,6 +62,15 @@ const BODY_LINES: readonly Mutant[] = [
     pure('http-flow', 'takes for the next request is refused of GET'),
   ),
   lines(
+    'read-http-body-behind-version',
+    'a line of a body goes on when it has words behind its version',
+    [
+      "thirds.some((third) => WHOLE_VERSION.test(third))) return 'request';\n  if (!isWhole)",
+      "false) return 'request';\n  if (!isWhole)",
+    ],
+    pure('http-flow', 'takes for the next request is refused of GET'),
+  ),
+  lines(
     'read-http-body-version-held',
     'the third word of such a line goes on before its end',
     ['Math.max(0, ...thirdsOf(this.#counted).map(({ length }) => length))', '0'],

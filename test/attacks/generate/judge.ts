@@ -224,7 +224,8 @@ function atContainer(
   // The answer of a server, which a bridge floods while its container is away.
   if (isPermitted && (PERMITTED.has(packet.src) || SHARED.has(packet.src)) && SERVED.has(sport ?? PORT.web))
     return undefined;
-  // What the host itself answers to the one that asked: its bridge floods it while that one's port is away, or has told it another MAC at first.
+  // The host answers the sender. The bridge floods this answer to all ports while the port of the sender is away, or while the host
+  // has another MAC for the sender, which the sender gave in its first milliseconds.
   const to = Object.values(known.hosts).find((h) => h.ip4 === packet.dst || h.ip6 === packet.dst);
   const isAnswer = packet.protocol === UDP && RESOLVER.ports.has(sport);
   const isSaid = isIcmp(packet) && ERRORS[packet.family].has(inner[packet.upper ?? 0] ?? 0);

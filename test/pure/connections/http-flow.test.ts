@@ -135,6 +135,8 @@ describe('a body that a server without interest in it takes for the next request
       evil.replace('GET /', `${'A'.repeat(9_000)} /\xa0x`),
       evil.replace('GET /', '{ /x\x85y'),
       evil.replace('GET /', '{ /').replace('1.1', '1.1 {'),
+      evil.replace('GET /', 'ANY /a').replace('1.1', '1.1 b'),
+      evil.replace('GET /', 'ANY /a\xa0c').replace('1.1', '1.1 b'),
     ]) {
       expect(refusalOfText(withBody(method, body)), JSON.stringify(body)).toMatch(READ);
       expect(refusalOfText(inChunks(method, 'x', body)), `chunk ${JSON.stringify(body)}`).toMatch(READ);
