@@ -233,7 +233,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     now: steadyNow,
   });
   const reconciler = new Reconciler({ pass, log });
-  const classifier = new Classifier({ docker, reconciler, pass, applied, namespaces, now, log });
+  const classifier = new Classifier({ docker, reconciler, pass, applied, namespaces, kernel, now, log });
   const hold = new PacketHold({ shape, applied, classifier, names, now });
   const checks = new ConnectionChecks({ shape, applied, verified, keys: dns.keys, kernel, log, now });
   const rules = { shape, kernel, dns, threats, applied, pass, reconciler, hostMode, log };

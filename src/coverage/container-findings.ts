@@ -352,8 +352,8 @@ export function pidFindings(mode: Mode, peers: readonly PidPeer[]): Finding[] {
 }
 
 export interface NameFacts {
-  /** Docker's resolver sends its queries (or may send them) from the network namespace of the host. */
-  readonly hostAsked: boolean;
+  /** Docker's resolver sends its queries from the network namespace of the host; undefined: not known yet. */
+  readonly hostAsked: boolean | undefined;
   /** Our own resolver inside the container's namespace; 'late': Docker was asked before it was there. */
   readonly namespaceDns: 'attached' | 'late' | 'failed' | 'none';
   /** The host's resolvers, for the daemon.json line. */
@@ -362,7 +362,8 @@ export interface NameFacts {
 
 const FROM_HOST = 'Docker sends the DNS queries of the container from the host';
 const UNFILTERED = `${FROM_HOST}, and Drawbridge's resolver is not installed inside it: its DNS queries are not filtered`;
-const DETAILS: Readonly<Record<NameFacts['namespaceDns'], string>> = {
+const DETAILS: Readonly<Record<NameFacts['namespaceDns'] | 'unknown', string>> = {
+  unknown: `it is not known yet whether ${FROM_HOST}: the container has just started`,
   attached: `${FROM_HOST}: in its first milliseconds, before Drawbridge's resolver was installed inside it, Docker may have answered them unfiltered`,
   late: `${FROM_HOST}, and received some before Drawbridge's resolver was installed inside it: a name that is not permitted may have been asked when the container started`,
   failed: UNFILTERED,
@@ -371,15 +372,9 @@ const DETAILS: Readonly<Record<NameFacts['namespaceDns'], string>> = {
 
 /** Where Docker's resolver asks from the host's namespace, a query does not show which container sent it. */
 export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts): Finding[] {
-  if (!hostAsked) return [];
-  return [
-    {
-      code: 'host-asked-names',
-      state: 'partial',
-      detail: DETAILS[namespaceDns],
-      remedy: namesRemedy(resolvers),
-    },
-  ];
+  if (hostAsked === false) return [];
+  const detail = DETAILS[hostAsked ? namespaceDns : 'unknown'];
+  return [{ code: 'host-asked-names', state: 'partial', detail, remedy: namesRemedy(resolvers) }];
 }
 
 /**

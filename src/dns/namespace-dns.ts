@@ -78,10 +78,10 @@ export class NamespaceDns {
     if (attached) return this.#askedBefore.has(attached.path) ? 'late' : 'attached';
     return this.#failed.has(container) ? 'failed' : 'none';
   }
-  /** Docker sends the queries of this container from the host's namespace, or may do so. */
-  hostAsked(container: string): boolean {
+  /** Docker sends the queries of this container from the host's namespace; undefined: not known yet. */
+  hostAsked(container: string): boolean | undefined {
     const attached = this.#attached.get(container);
-    return attached ? attached.hostAsked !== false : this.#failed.has(container);
+    return attached ? attached.hostAsked : this.#failed.has(container);
   }
 
   /** In a new namespace Docker received a query before our rules were installed; with `error` this could not be determined. */

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
+import type { Links } from '../kernel/netlink/links.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
@@ -14,6 +15,7 @@ export interface ClassifierParts {
   readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly namespaces: Pick<ContainerNamespaces, 'pathBehind' | 'ownerOf'>;
+  readonly kernel: { readonly linkTable: Pick<Links, 'byIndex'> };
   /** The clock of `isAwaited`. */
   readonly now: () => number;
   readonly log: Logger;
@@ -25,10 +27,23 @@ const MOST_REST_MS = 1_000;
 /** A list that is this quick needs no rest. */
 const QUICK_MS = 50;
 
-type Unnamed = HostLink & { readonly why: string };
+/** Why a veth may be a container's, and what ends the doubt. */
+interface Doubt {
+  readonly why: string;
+  readonly remedy: string;
+}
+type Unnamed = HostLink & Doubt;
 const LOGGED = Number.NEGATIVE_INFINITY;
 const NEVER_NAMED =
-  'the packets of this veth are dropped: it may be a container’s, and Docker does not name the container: disconnect the endpoint that docker network inspect shows, or restart Docker';
+  'the packets of this veth are dropped: it may be a container’s, and Docker does not name the container';
+const unnamedBecause = (why: string): Doubt => ({
+  why,
+  remedy: 'disconnect the endpoint that docker network inspect shows, or restart Docker',
+});
+const ON_HOST: Doubt = {
+  why: 'its far end is on the host, where Docker moves that of a container that leaves the network',
+  remedy: 'remove the veth, or move its far end into a network namespace',
+};
 
 class PassError extends Error {}
 
@@ -37,7 +52,9 @@ class PassError extends Error {}
  * a packet of this veth knows no container for it (Docker creates a veth before it reports the container), when no container
  * starts or joins a network, and when the veth neither belonged to a container before nor leads to the namespace of one.
  * Two things must hold for it besides, each of which would do alone: Docker shows no endpoint without a container that may be the
- * veth's, and the veth does not lead to a sandbox of Docker, unless Docker shows it as the endpoint of a step of a build.
+ * veth's, and the veth does not lead to a sandbox of Docker, unless Docker shows it as the endpoint of a step of a build. Both are gone
+ * when a container leaves the network before its packets have been attributed: Docker moves the far end to the host, forgets the
+ * endpoint, and then deletes the veth. So the far end must still be in another namespace after the answer (moby libnetwork, Endpoint.sbLeave).
  */
 export class Classifier {
   readonly #o: ClassifierParts;
@@ -116,8 +133,8 @@ export class Classifier {
       (p) => waiting.has(p.index) && !isContainers(p, state) && !this.#isAwaited(state, view, p.master),
     );
     const unnamed = candidates.flatMap((p) => {
-      const why = this.#mayBeContainers(p, state, view);
-      return why === undefined ? [] : [{ ...p, why }];
+      const doubt = this.#mayBeContainers(p, state, view);
+      return doubt === undefined ? [] : [{ ...p, ...doubt }];
     });
     const unattributed = candidates.filter((p) => !unnamed.some((u) => u.index === p.index));
     const isAnswered = !this.#noteUnnamed(unnamed, state, began);
@@ -135,15 +152,18 @@ export class Classifier {
    * Why the veth may be a container's although the list names none for it. Engine 29 shows the endpoint of a running container that joins a
    * network without the container until its packets flow (moby libnetwork, Endpoint.sbJoin), and reports the event later still.
    */
-  #mayBeContainers(p: HostLink, state: AppliedState, view: DockerView): string | undefined {
+  #mayBeContainers(p: HostLink, state: AppliedState, view: DockerView): Doubt | undefined {
+    const { namespaces, kernel } = this.#o;
     const shown = endpointBehind(p, state, view);
-    if (shown === 'joining') return 'Docker shows its endpoint without a container';
-    const sandbox = this.#o.namespaces.pathBehind(p.index);
+    if (shown === 'joining') return unnamedBecause('Docker shows its endpoint without a container');
+    if (kernel.linkTable.byIndex(p.index)?.linkNamespaceId === undefined) return ON_HOST;
+    const sandbox = namespaces.pathBehind(p.index);
     if (sandbox === undefined) return undefined;
-    if (this.#o.namespaces.ownerOf(sandbox) !== undefined) return `it leads to the container of ${sandbox}`;
+    if (namespaces.ownerOf(sandbox) !== undefined)
+      return unnamedBecause(`it leads to the container of ${sandbox}`);
     return shown === 'foreign'
       ? undefined
-      : `it leads to the sandbox ${sandbox}, of which Docker shows no endpoint`;
+      : unnamedBecause(`it leads to the sandbox ${sandbox}, of which Docker shows no endpoint`);
   }
 
   /**
@@ -154,10 +174,10 @@ export class Classifier {
     const unbound = new Set(vethMap.unbound.map((p) => p.index));
     for (const index of this.#unnamed.keys()) if (!unbound.has(index)) this.#unnamed.delete(index);
     let isNew = false;
-    for (const { index, name, why } of found) {
+    for (const { index, name, why, remedy } of found) {
       const since = this.#unnamed.get(index) ?? now;
       if (now - since < LATEST_MS) isNew = true;
-      else if (since !== LOGGED) this.#o.log.warn({ port: name, why }, NEVER_NAMED);
+      else if (since !== LOGGED) this.#o.log.warn({ port: name, why, remedy }, NEVER_NAMED);
       this.#unnamed.set(index, now - since < LATEST_MS ? since : LOGGED);
     }
     return isNew;

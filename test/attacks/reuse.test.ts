@@ -1,11 +1,13 @@
 /** One container after the other on the same address and MAC, while Docker's events come late, in another order or never. */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../fuzz/random.js';
+import { makeNetns } from '../kernel/in-netns.js';
 import type { Container } from '../lab/container.js';
 import { DockerProxy, type Fault, HEALTHY } from '../lab/docker-proxy.js';
 import type { Drawbridge, DrawbridgeSpec } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
+import { waitFor } from '../lab/process.js';
 import { shownHere } from './report.js';
 import { PROGRAMS } from './technique.js';
 
@@ -38,7 +40,7 @@ const unnamed = shownHere({
   title: UNNAMED,
   families: ['v4', 'v6'],
   stoppedBy:
-    'a veth is not unattributed when its MAC is that of an endpoint without a container, nor, whatever Docker shows, when it leads to a sandbox of Docker',
+    'a veth is not unattributed when its MAC is that of an endpoint without a container, nor, whatever Docker shows, when it leads to a sandbox of Docker, nor when its far end is on the host, where it is when a container has just left',
 });
 
 let lab: Lab;
@@ -144,6 +146,15 @@ async function joinsAndLeaves(c: Container): Promise<void> {
     await lab.docker('network', 'disconnect', 'heir', c.id);
   }
 }
+const STAYS = 12;
+/** It leaves at once, before it can have been found. */
+async function leaving(c: Container): Promise<void> {
+  await lab.docker('network', 'disconnect', 'aside', c.id);
+  for (let i = 0; i < STAYS; i++) {
+    await lab.docker('network', 'connect', 'heir', c.id);
+    await lab.docker('network', 'disconnect', 'heir', c.id);
+  }
+}
 /** At each join it is on no other network; what it may reach, it reaches from each. */
 async function moving(c: Container, n: number): Promise<void> {
   for (const [from, to] of [
@@ -164,6 +175,10 @@ it('control: without Drawbridge the next one reaches what the one before it may'
   shown.control();
   expect(await joining([250])).toMatchObject({ v4: expect.toSatisfy(isSome), v6: expect.toSatisfy(isSome) });
   joined.control();
+  expect(await joining([251], leaving)).toMatchObject({
+    v4: expect.toSatisfy(isSome),
+    v6: expect.toSatisfy(isSome),
+  });
 });
 
 it(`${ROUNDS} in a row, seed ${SEED}: each has its own policy and never the last one's`, async () => {
@@ -191,6 +206,42 @@ it('one that joins and leaves networks all the time never gets out', async () =>
   joined.held();
 });
 
+it('a veth that was not found before its far end has gone to the host gets nothing out', async () => {
+  await begin();
+  await proxy.set({ ...HEALTHY, answers: 400 });
+  expect(await fromNobody(140, false)).toEqual({ v4: 1, v6: 1 });
+  expect(await fromNobody(141, true)).toEqual({ v4: 0, v6: 0 });
+  await proxy.set({ ...HEALTHY });
+});
+const SPRAY = join(import.meta.dirname, 'programs/spray.mjs');
+/** A datagram of each family from a veth that belongs to no container, whose far end goes to the host before Docker answers. */
+async function fromNobody(n: number, isLeaving: boolean): Promise<{ v4: number; v6: number }> {
+  using away = makeNetns();
+  const host = (...args: string[]) => lab.inHost(['ip', ...args], { check: true });
+  const id = (await lab.docker('network', 'inspect', '-f', '{{.Id}}', 'heir')).trim();
+  await host('link', 'add', 'nobody', 'type', 'veth', 'peer', 'name', 'far', 'netns', away.name);
+  await host('link', 'set', 'nobody', 'master', `br-${id.slice(0, 12)}`, 'up');
+  away.run('ip', 'address', 'add', '172.30.0.99/24', 'dev', 'far');
+  away.run('ip', 'address', 'add', 'fd00:db:f::99/64', 'dev', 'far', 'nodad');
+  away.run('ip', 'link', 'set', 'far', 'up');
+  away.run('ip', 'route', 'add', 'default', 'via', '172.30.0.1');
+  away.run('ip', 'route', 'add', 'default', 'via', 'fd00:db:f::1');
+  const from = proxy.lists;
+  const spray = { to: [four(n), six(n)], port: SPRAYED, text: 'x' };
+  await away.exec(process.execPath, [SPRAY, JSON.stringify(spray)]);
+  await waitFor('a list for what was sent', () => proxy.lists > from);
+  if (isLeaving) away.run('ip', 'link', 'set', 'far', 'netns', basename(lab.hostNetns));
+  const count = (dst: string): Promise<number> =>
+    lab.sniffer.count({ direction: 'out', dst, dport: SPRAYED });
+  const found = async () => ({ v4: await count(four(n)), v6: await count(six(n)) });
+  await waitFor('lists after the first, or what was sent', async () => {
+    const { v4, v6 } = await found();
+    return (isLeaving && proxy.lists > from + 4) || (v4 > 0 && v6 > 0);
+  });
+  await host('link', 'delete', 'nobody');
+  return found();
+}
+
 describe(UNNAMED, () => {
   /** Longer than on Engine 29, where it is 8 to 47 ms: on a slow host a list and a pass take longer, too. */
   const JOINS_MS = 200;
@@ -199,10 +250,11 @@ describe(UNNAMED, () => {
     n: number,
     shown: 'ep' | 'not',
     isHeld = true,
+    moves = moving,
   ): Promise<{ v4: number; v6: number }> => {
     await proxy.set(shownAs(shown));
     const before = proxy.seen.unnamed;
-    const found = await joining([n], moving, isHeld);
+    const found = await joining([n], moves, isHeld);
     expect(proxy.seen.unnamed).toBeGreaterThan(before); // Drawbridge has seen an endpoint without a container
     await proxy.set({ ...HEALTHY });
     return found;
@@ -215,6 +267,10 @@ describe(UNNAMED, () => {
   it('is held by the sandbox alone, when Docker does not show the endpoint', async () => {
     await begin();
     expect(await moved(131, 'not')).toEqual({ v4: 0, v6: 0 });
+  });
+  it('is held when it leaves before Docker names it', async () => {
+    await begin();
+    expect(await moved(134, 'ep', true, leaving)).toEqual({ v4: 0, v6: 0 });
   });
   it('is held by the MAC alone, when the sandboxes cannot be seen', async () => {
     await beginWithoutSandboxes();

@@ -14,6 +14,7 @@ const IMAGE = /\/images\/[^/]+\/json/;
 /** An answer with endpoints: a network and its members, a list of containers, or a container. */
 const WITH_ENDPOINTS =
   /^(?:\/v[\d.]+)?\/(?:networks\/[^/?]+|containers\/json|containers\/[0-9a-f]{64}\/json)(?:\?|$)/;
+const LIST = /\/containers\/json\?/;
 const GARBAGE = '[{"Id":null},"\u0000';
 
 /** How answers to requests are spoilt; a number: they are that many milliseconds late. */
@@ -47,6 +48,8 @@ export class DockerProxy implements AsyncDisposable {
   readonly seen = { passed: 0, lost: 0, late: 0, unnamed: 0 };
   /** Inspects of images that were requested. */
   images = 0;
+  /** Lists of containers that were requested. */
+  lists = 0;
   readonly #docker: string;
   readonly #random: Random;
   readonly #server: Server;
@@ -93,6 +96,7 @@ export class DockerProxy implements AsyncDisposable {
     const { method = 'GET', url = '/', headers } = asked;
     const isStream = /^(\/v[\d.]+)?\/events/.test(url);
     if (IMAGE.test(url)) this.images += 1;
+    if (LIST.test(url)) this.lists += 1;
     const answers = this.#fault?.answers ?? 'pass';
     if (answers === 'hang') return;
     if (this.#fault?.inspects === 'hang' && /\/containers\/[0-9a-f]{64}\/json/.test(url)) return;

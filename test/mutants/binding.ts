@@ -162,6 +162,14 @@ export const BINDING: readonly Mutant[] = [
     killedBy: pure('enforce/classify', 'is never unattributed, although Docker shows no endpoint for it'),
   },
   {
+    id: 'classify-left',
+    what: 'a veth is unattributed although its far end is on the host: its container may have left before it was found',
+    file: CLASSIFY,
+    from: 'kernel.linkTable.byIndex(p.index)?.linkNamespaceId === undefined',
+    to: 'false',
+    killedBy: pure('enforce/classify', 'a veth whose far end the kernel does not find in another namespace'),
+  },
+  {
     id: 'classify-engine-29',
     what: 'neither holds: a container that joins a network is free until Docker names it',
     file: CLASSIFY,
@@ -178,8 +186,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'classify-step-owner',
     what: 'a container is unattributed when it takes the MAC of a step of a build',
     file: CLASSIFY,
-    from: '    if (this.#o.namespaces.ownerOf(sandbox) !== undefined) return',
-    to: '    if (sandbox === "") return',
+    from: 'if (namespaces.ownerOf(sandbox) !== undefined)',
+    to: 'if (sandbox === "")',
     killedBy: pure('enforce/classify', 'is not by the MAC of a step when the sandbox is a container’s'),
   },
   {

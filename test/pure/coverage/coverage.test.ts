@@ -450,6 +450,11 @@ describe('names and proxies', () => {
       input(container(), { names: { ...names, namespaceDns: 'failed', resolvers: [] } }),
     );
     expect(failed.reasons[0]).toMatch(/DNS queries are not filtered; add dns: \[ADDRESS/);
+    const early = coverageOf(input(container(), { names: { ...names, hostAsked: undefined } }));
+    expect([early.state, early.reasons[0]]).toEqual([
+      'partial',
+      expect.stringContaining('it is not known yet'),
+    ]);
     const observed = { ...policy(), mode: 'observe' } as const;
     expect(codes(input(container(), { names, policy: observed }))).toEqual([]);
   });

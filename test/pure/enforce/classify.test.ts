@@ -31,6 +31,8 @@ const viewOf = (
     unnamed: new Map([['n', { joining: new Set(joining), foreign: new Set(foreign) }]]),
   }) as unknown as DockerView;
 const NO_SANDBOX = { pathBehind: () => undefined, ownerOf: () => undefined };
+const ON_HOST = { index: 7, name: 'veth7', up: true };
+const ELSEWHERE = { ...ON_HOST, linkNamespaceId: 70 };
 
 interface World {
   readonly waiting?: readonly number[];
@@ -51,6 +53,9 @@ interface World {
   readonly macs?: { readonly 7?: string; readonly 8?: string };
   /** Veth 7 leads to a sandbox of Docker: of this container, or (empty) of none that is known. */
   readonly sandbox?: string;
+  /** Veths whose far ends were moved to the host since they were last reported; all were deleted. */
+  readonly onHost?: readonly number[];
+  readonly gone?: boolean;
   /** What happens while the list is under way. */
   readonly meanwhile?: () => void;
 }
@@ -82,6 +87,11 @@ async function judged(w: World): Promise<number[]> {
     namespaces: {
       pathBehind: (index) => (index === 7 && w.sandbox !== undefined ? '/netns/7' : undefined),
       ownerOf: () => w.sandbox || undefined,
+    },
+    kernel: {
+      linkTable: {
+        byIndex: (index) => (w.gone ? undefined : w.onHost?.includes(index) ? ON_HOST : ELSEWHERE),
+      },
     },
     now: () => performance.now(),
     log: quiet,
@@ -164,6 +174,12 @@ describe('a veth that leads to a sandbox of Docker', () => {
   });
 });
 
+it('a veth whose far end the kernel does not find in another namespace may be that of a container that has left', async () => {
+  expect(await judged({ waiting: [7, 8], onHost: [7] })).toEqual([8]);
+  expect(await judged({ onHost: [7], unnamed: { foreign: [MAC[7]] } })).toEqual([]);
+  expect(await judged({ gone: true })).toEqual([]);
+});
+
 describe('what a packet waits for', () => {
   const classifierOf = (
     more: Partial<ConstructorParameters<typeof Classifier>[0]>,
@@ -182,6 +198,7 @@ describe('what a packet waits for', () => {
       },
       pass: { setUnattributed: () => undefined },
       namespaces: NO_SANDBOX,
+      kernel: { linkTable: { byIndex: () => ELSEWHERE } },
       now: () => (now += 1),
       log: quiet,
       ...more,
@@ -249,7 +266,13 @@ describe('what a packet waits for', () => {
       [false, 1],
       [false, 1],
     ]);
-    expect(logged).toEqual([{ port: 'veth7', why: 'Docker shows its endpoint without a container' }]);
+    expect(logged).toEqual([
+      {
+        port: 'veth7',
+        why: 'Docker shows its endpoint without a container',
+        remedy: 'disconnect the endpoint that docker network inspect shows, or restart Docker',
+      },
+    ]);
   });
 
   it('a list rests as long as the list before it took, whatever its pass took', async () => {
