@@ -49,13 +49,14 @@ for set; do ipset flush "$set"; done
 exec /bin/sh -c "$wait" ${WAITING} "$folder" "$was"`;
 const RESTART_MS = 1_000;
 
-/** Field 22 of proc_pid_stat(5). Throws when the process has ended. */
-function beganAt(pid: number): string {
+/** The process group and the beginning of a process: fields 5 and 22 of proc_pid_stat(5). Throws when it has ended. */
+function statOf(pid: number | string): { readonly group: number; readonly began: string } {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   if (state === 'Z' || state === 'X') throw new Error('it has ended');
-  return fields[18] ?? '';
+  return { group: Number(fields[1]), began: fields[18] ?? '' };
 }
+const beganAt = (pid: number): string => statOf(pid).began;
 
 function identityIn(state: string): Identity | undefined {
   try {
@@ -141,9 +142,20 @@ function removeFile(state: string): void {
     // EROFS, EACCES
   }
 }
-async function ended(pids: readonly number[]): Promise<void> {
-  for (const end = Date.now() + ENDED_MS; pids.some(isAlive) && Date.now() < end; ) await sleep(5);
+/** A command that a keeper waits for has its descriptors, too, and may end after it. */
+async function ended(groups: readonly number[]): Promise<void> {
+  for (const end = Date.now() + ENDED_MS; hasMember(groups) && Date.now() < end; ) await sleep(5);
 }
+
+const hasMember = (groups: readonly number[]): boolean =>
+  groups.length > 0 &&
+  readdirSync('/proc').some((name) => {
+    try {
+      return /^[1-9]/.test(name) && groups.includes(statOf(name).group);
+    } catch {
+      return false; // it has ended
+    }
+  });
 
 function isAlive(pid: number): boolean {
   try {

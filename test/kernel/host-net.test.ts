@@ -93,6 +93,7 @@ for family, target in zip((socket.AF_INET, socket.AF_INET6), sys.argv[2:]):
     except OSError as e: print(e, file=sys.stderr)
 `;
 
+const BEYOND = '02:00:00:00:00:99';
 function addDeviceAway(): void {
   ns.run('sysctl', '-qw', 'net.ipv6.conf.default.accept_dad=0');
   for (const words of [
@@ -103,6 +104,9 @@ function addDeviceAway(): void {
     ['address', 'add', `${AWAY.own6}/64`, 'dev', 'away', 'nodad'],
     ['route', 'add', 'default', 'dev', 'away'],
     ['-6', 'route', 'add', 'default', 'dev', 'away'],
+    // a neighbour that is not found would have the kernel tell the sender, some seconds later
+    ['neigh', 'add', AWAY.permitted4, 'lladdr', BEYOND, 'dev', 'away', 'nud', 'permanent'],
+    ['neigh', 'add', AWAY.permitted6, 'lladdr', BEYOND, 'dev', 'away', 'nud', 'permanent'],
   ])
     ns.run('ip', ...words);
 }

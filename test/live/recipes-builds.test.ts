@@ -197,7 +197,8 @@ describe('builds.md', () => {
     expect([await left(AT['pastebin.com']), await queries('pastebin.com')]).toEqual([0, 0]);
   }
   const printedIn = async (image: string): Promise<string> =>
-    (await lab.run({ image, node: false, network: 'none', cmd: ['cat', '/printed'] })).stdout;
+    (await lab.run({ image, node: false, network: 'none', cmd: ['cat', '/printed'] }, { check: true }))
+      .stdout;
 
   beforeAll(async () => {
     kitchen = new Kitchen(lab, drawbridge, 'builds');
