@@ -66,14 +66,14 @@ export class ContainerNamespaces {
   /** Path of the namespace with the peer of this veth. */
   pathBehind(veth: number): string | undefined {
     const nsid = this.#o.kernel.namespaceBehind(veth);
-    return nsid === undefined ? undefined : this.#sandboxOf(nsid);
+    return nsid === undefined ? undefined : this.sandboxOf(nsid);
   }
 
   /**
-   * The kernel is asked once for each sandbox, and again when it is returned after a change of a link: a netns id is used again after
+   * Path of the sandbox with this netns id. The kernel is asked once for each sandbox, and again when it is returned after a change of a link: a netns id is used again after
    * its namespace has ended, and with it the veth in it; a path is not.
    */
-  #sandboxOf(nsid: number): string | undefined {
+  sandboxOf(nsid: number): string | undefined {
     const known = this.#sandboxes.get(nsid);
     const { linkReports } = this.#o.kernel;
     if (known !== undefined && (known.reports === linkReports || this.#idOf(known.path) === nsid)) {

@@ -14,7 +14,7 @@ export interface ClassifierParts {
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly namespaces: Pick<ContainerNamespaces, 'pathBehind' | 'ownerOf'>;
+  readonly namespaces: Pick<ContainerNamespaces, 'sandboxOf' | 'ownerOf'>;
   readonly kernel: { readonly linkTable: Pick<Links, 'byIndex'> };
   /** The clock of `isAwaited`. */
   readonly now: () => number;
@@ -27,7 +27,7 @@ const MOST_REST_MS = 1_000;
 /** A list that is this quick needs no rest. */
 const QUICK_MS = 50;
 
-/** Why a veth may be a container's, and what ends the doubt. */
+/** Why a veth may be a container's, and what to do about it. */
 interface Doubt {
   readonly why: string;
   readonly remedy: string;
@@ -52,9 +52,10 @@ class PassError extends Error {}
  * a packet of this veth knows no container for it (Docker creates a veth before it reports the container), when no container
  * starts or joins a network, and when the veth neither belonged to a container before nor leads to the namespace of one.
  * Two things must hold for it besides, each of which would do alone: Docker shows no endpoint without a container that may be the
- * veth's, and the veth does not lead to a sandbox of Docker, unless Docker shows it as the endpoint of a step of a build. Both are gone
- * when a container leaves the network before its packets have been attributed: Docker moves the far end to the host, forgets the
- * endpoint, and then deletes the veth. So the far end must still be in another namespace after the answer (moby libnetwork, Endpoint.sbLeave).
+ * veth's, and the veth does not lead to a sandbox of Docker, unless Docker shows it as the endpoint of a step of a build. Neither is
+ * true any more when a container has left the network before its packets were attributed: Docker moves the far end to the namespace of the
+ * host, forgets the endpoint, and then deletes the veth (moby libnetwork, Endpoint.sbLeave). Therefore the kernel is asked after the list:
+ * the far end must still be in another namespace.
  */
 export class Classifier {
   readonly #o: ClassifierParts;
@@ -156,8 +157,9 @@ export class Classifier {
     const { namespaces, kernel } = this.#o;
     const shown = endpointBehind(p, state, view);
     if (shown === 'joining') return unnamedBecause('Docker shows its endpoint without a container');
-    if (kernel.linkTable.byIndex(p.index)?.linkNamespaceId === undefined) return ON_HOST;
-    const sandbox = namespaces.pathBehind(p.index);
+    const namespaceId = kernel.linkTable.byIndex(p.index)?.linkNamespaceId;
+    if (namespaceId === undefined) return ON_HOST;
+    const sandbox = namespaces.sandboxOf(namespaceId);
     if (sandbox === undefined) return undefined;
     if (namespaces.ownerOf(sandbox) !== undefined)
       return unnamedBecause(`it leads to the container of ${sandbox}`);

@@ -147,7 +147,7 @@ async function joinsAndLeaves(c: Container): Promise<void> {
   }
 }
 const STAYS = 12;
-/** It leaves at once, before it can have been found. */
+/** Leaves each network at once, before Drawbridge can attribute its packets. */
 async function leaving(c: Container): Promise<void> {
   await lab.docker('network', 'disconnect', 'aside', c.id);
   for (let i = 0; i < STAYS; i++) {
@@ -206,21 +206,24 @@ it('one that joins and leaves networks all the time never gets out', async () =>
   joined.held();
 });
 
-it('a veth that was not found before its far end has gone to the host gets nothing out', async () => {
+it('packets of a veth are dropped when its far end moves to the host before Docker has answered', async () => {
   await begin();
   await proxy.set({ ...HEALTHY, answers: 400 });
-  expect(await fromNobody(140, false)).toEqual({ v4: 1, v6: 1 });
-  expect(await fromNobody(141, true)).toEqual({ v4: 0, v6: 0 });
+  expect(await fromUnattributed(140, false)).toEqual({ v4: 1, v6: 1 });
+  expect(await fromUnattributed(141, true)).toEqual({ v4: 0, v6: 0 });
   await proxy.set({ ...HEALTHY });
 });
 const SPRAY = join(import.meta.dirname, 'programs/spray.mjs');
-/** A datagram of each family from a veth that belongs to no container, whose far end goes to the host before Docker answers. */
-async function fromNobody(n: number, isLeaving: boolean): Promise<{ v4: number; v6: number }> {
+/**
+ * Sends a datagram of each family from a veth that belongs to no container, and returns how many of them have left the host. With `isLeaving`,
+ * the far end of the veth is moved to the network namespace of the host before Docker answers.
+ */
+async function fromUnattributed(n: number, isLeaving: boolean): Promise<{ v4: number; v6: number }> {
   using away = makeNetns();
   const host = (...args: string[]) => lab.inHost(['ip', ...args], { check: true });
   const id = (await lab.docker('network', 'inspect', '-f', '{{.Id}}', 'heir')).trim();
-  await host('link', 'add', 'nobody', 'type', 'veth', 'peer', 'name', 'far', 'netns', away.name);
-  await host('link', 'set', 'nobody', 'master', `br-${id.slice(0, 12)}`, 'up');
+  await host('link', 'add', 'plain', 'type', 'veth', 'peer', 'name', 'far', 'netns', away.name);
+  await host('link', 'set', 'plain', 'master', `br-${id.slice(0, 12)}`, 'up');
   away.run('ip', 'address', 'add', '172.30.0.99/24', 'dev', 'far');
   away.run('ip', 'address', 'add', 'fd00:db:f::99/64', 'dev', 'far', 'nodad');
   away.run('ip', 'link', 'set', 'far', 'up');
@@ -238,7 +241,7 @@ async function fromNobody(n: number, isLeaving: boolean): Promise<{ v4: number; 
     const { v4, v6 } = await found();
     return (isLeaving && proxy.lists > from + 4) || (v4 > 0 && v6 > 0);
   });
-  await host('link', 'delete', 'nobody');
+  await host('link', 'delete', 'plain');
   return found();
 }
 

@@ -165,8 +165,8 @@ export const BINDING: readonly Mutant[] = [
     id: 'classify-left',
     what: 'a veth is unattributed although its far end is on the host: its container may have left before it was found',
     file: CLASSIFY,
-    from: 'kernel.linkTable.byIndex(p.index)?.linkNamespaceId === undefined',
-    to: 'false',
+    from: 'if (namespaceId === undefined) return ON_HOST;',
+    to: '',
     killedBy: pure('enforce/classify', 'a veth whose far end the kernel does not find in another namespace'),
   },
   {

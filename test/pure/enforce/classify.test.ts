@@ -30,9 +30,9 @@ const viewOf = (
     attached: new Set(),
     unnamed: new Map([['n', { joining: new Set(joining), foreign: new Set(foreign) }]]),
   }) as unknown as DockerView;
-const NO_SANDBOX = { pathBehind: () => undefined, ownerOf: () => undefined };
+const NO_SANDBOX = { sandboxOf: () => undefined, ownerOf: () => undefined };
 const ON_HOST = { index: 7, name: 'veth7', up: true };
-const ELSEWHERE = { ...ON_HOST, linkNamespaceId: 70 };
+const elsewhere = (index: number) => ({ ...ON_HOST, index, linkNamespaceId: 10 * index });
 
 interface World {
   readonly waiting?: readonly number[];
@@ -53,8 +53,9 @@ interface World {
   readonly macs?: { readonly 7?: string; readonly 8?: string };
   /** Veth 7 leads to a sandbox of Docker: of this container, or (empty) of none that is known. */
   readonly sandbox?: string;
-  /** Veths whose far ends were moved to the host since they were last reported; all were deleted. */
+  /** Veths of which the kernel finds the far end in the network namespace of the host. */
   readonly onHost?: readonly number[];
+  /** The kernel does not find the veths any more. */
   readonly gone?: boolean;
   /** What happens while the list is under way. */
   readonly meanwhile?: () => void;
@@ -85,12 +86,12 @@ async function judged(w: World): Promise<number[]> {
     applied: { value: state },
     pass: { setUnattributed: (veth) => strangers.push(veth) },
     namespaces: {
-      pathBehind: (index) => (index === 7 && w.sandbox !== undefined ? '/netns/7' : undefined),
+      sandboxOf: (id) => (id === 70 && w.sandbox !== undefined ? '/netns/7' : undefined),
       ownerOf: () => w.sandbox || undefined,
     },
     kernel: {
       linkTable: {
-        byIndex: (index) => (w.gone ? undefined : w.onHost?.includes(index) ? ON_HOST : ELSEWHERE),
+        byIndex: (index) => (w.gone ? undefined : w.onHost?.includes(index) ? ON_HOST : elsewhere(index)),
       },
     },
     now: () => performance.now(),
@@ -198,7 +199,7 @@ describe('what a packet waits for', () => {
       },
       pass: { setUnattributed: () => undefined },
       namespaces: NO_SANDBOX,
-      kernel: { linkTable: { byIndex: () => ELSEWHERE } },
+      kernel: { linkTable: { byIndex: elsewhere } },
       now: () => (now += 1),
       log: quiet,
       ...more,
