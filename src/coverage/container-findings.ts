@@ -363,7 +363,7 @@ export interface NameFacts {
 const FROM_HOST = 'Docker sends the DNS queries of the container from the host';
 const UNFILTERED = `${FROM_HOST}, and Drawbridge's resolver is not installed inside it: its DNS queries are not filtered`;
 const DETAILS: Readonly<Record<NameFacts['namespaceDns'] | 'unknown', string>> = {
-  unknown: `it is not known yet whether ${FROM_HOST}: the container has just started`,
+  unknown: `it is not known yet whether ${FROM_HOST}`,
   attached: `${FROM_HOST}: in its first milliseconds, before Drawbridge's resolver was installed inside it, Docker may have answered them unfiltered`,
   late: `${FROM_HOST}, and received some before Drawbridge's resolver was installed inside it: a name that is not permitted may have been asked when the container started`,
   failed: UNFILTERED,
@@ -374,7 +374,8 @@ const DETAILS: Readonly<Record<NameFacts['namespaceDns'] | 'unknown', string>> =
 export function nameFindings({ hostAsked, namespaceDns, resolvers }: NameFacts): Finding[] {
   if (hostAsked === false) return [];
   const detail = DETAILS[hostAsked ? namespaceDns : 'unknown'];
-  return [{ code: 'host-asked-names', state: 'partial', detail, remedy: namesRemedy(resolvers) }];
+  const remedy = `${hostAsked ? '' : 'look again in a moment; if this stays, '}${namesRemedy(resolvers)}`;
+  return [{ code: 'host-asked-names', state: 'partial', detail, remedy }];
 }
 
 /**

@@ -10,7 +10,7 @@ import {
 } from './container-namespaces.js';
 
 export interface NamespaceDnsOptions {
-  readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared' | 'findSandboxes'>;
+  readonly namespaces: Omit<ContainerNamespaces, 'resolverAt' | 'prepared' | 'findSandboxes' | 'sandboxOf'>;
   /** Our resolver answers inside from now on. */
   readonly onAttached: (container: string) => void;
   readonly log: Logger;
@@ -28,8 +28,6 @@ export class NamespaceDns {
   readonly #o: NamespaceDnsOptions;
   readonly #namespaces: NamespaceDnsOptions['namespaces'];
   readonly #attached = new Map<string, Attached>();
-  /** Those of which `hostAsked` is not known. Each pass checks whether there are any. */
-  readonly #undetermined = new Set<Attached>();
   readonly #attaching = new Map<string, { readonly path: string; readonly done: Promise<void> }>();
   readonly #failed = new Map<string, string>();
   /** By container: how often its namespace was missing. The file is removed with the container, before Docker reports the end. */
@@ -134,6 +132,7 @@ export class NamespaceDns {
       const owner = this.#namespaces.ownerOf(path);
       if (owner !== undefined) this.#owned(owner, path);
     }
+    void this.#learnNeeds();
   }
 
   /** A namespace that was prepared ahead belongs to this container. */
@@ -240,9 +239,7 @@ export class NamespaceDns {
       for (const id of notes.keys()) if (!state.subjects.has(id)) notes.delete(id);
     const missing = [...state.subjects.keys()].filter((id) => this.#wants(state, id));
     await eachOf(missing, AT_ONCE, (id) => this.#attachIfNeeded(id));
-    for (const [id, attached] of this.#attached)
-      if (this.#undetermined.has(attached) && this.#namespaces.isSettled(id))
-        await this.#learnNeed(id, attached);
+    await this.#learnNeeds();
     await this.#cleaned.clean(state.view, (id, path) => this.#isSpared(id, path));
     if (!this.#isWhole(state)) return;
     this.#endWaiting();
@@ -255,8 +252,9 @@ export class NamespaceDns {
 
   /** Nothing is left that the next pass would try again or learn. */
   #isDone(): boolean {
-    const left = [this.#failed, this.#missing, this.#attaching, this.#undetermined];
-    return left.every(({ size }) => size === 0) && this.#unclaimed.paths().length === 0;
+    const left = [this.#failed, this.#missing, this.#attaching];
+    if (left.some(({ size }) => size > 0) || this.#unclaimed.paths().length > 0) return false;
+    return [...this.#attached.values()].every(({ hostAsked }) => hostAsked !== undefined);
   }
 
   /** Resolves when every namespace has the rules it needs and none of an earlier run; at the latest after `ms`. */
@@ -320,7 +318,6 @@ export class NamespaceDns {
 
   #forget(id: string, attached: Attached): void {
     if (this.#attached.get(id) === attached) this.#attached.delete(id);
-    this.#undetermined.delete(attached);
     attached.sockets[Symbol.dispose]();
   }
 
@@ -351,11 +348,13 @@ export class NamespaceDns {
     });
   }
 
-  /** Record whether the resolver is needed. An attachment stays in any case: a query may be in progress. */
-  async #learnNeed(id: string, attached: Attached): Promise<void> {
-    attached.hostAsked = await this.#readNeed(id, attached.path);
-    this.#undetermined.delete(attached);
-    this.#learn(id, attached.hostAsked);
+  /** Record whether the resolver is needed, once an inspect has shown it. An attachment stays in any case: a query may be in progress. */
+  async #learnNeeds(): Promise<void> {
+    for (const [id, attached] of this.#attached) {
+      if (attached.hostAsked !== undefined || !this.#namespaces.isSettled(id)) continue;
+      attached.hostAsked = await this.#readNeed(id, attached.path);
+      this.#learn(id, attached.hostAsked);
+    }
   }
 
   #learn(id: string, needed: boolean): void {
@@ -378,7 +377,6 @@ export class NamespaceDns {
       const prepared = this.#unclaimed.take(path) ?? (await this.#namespaces.prepare(path));
       const attached: Attached = { path, sockets: prepared.claim(id), hostAsked: undefined };
       this.#attached.set(id, attached);
-      this.#undetermined.add(attached);
       this.#failed.delete(id);
       this.#missing.delete(id);
       this.#o.log.debug({ container: id, path }, 'our resolver answers inside the network namespace');

@@ -67,11 +67,7 @@ describe('ai-agent.md', () => {
 
   it('starts an agent that reaches what its lists permit', async () => {
     const { stdout } = await kitchen.type('Start it', { timeoutMs: 30_000 });
-    expect(stdout).toMatch(/^agent-agent-1\tenforce\t/m);
-    // On a busy host a moment passes until Docker's files are read, and until then coverage says that it does not know.
-    await waitFor('full coverage', async () =>
-      /^agent-agent-1\tenforce\tfull\t/m.test((await drawbridge.cli(['ps'])).stdout),
-    );
+    expect(stdout).toMatch(/^agent-agent-1\tenforce\tfull\t/m);
     expect(await left(AT['registry.npmjs.org'])).toBeGreaterThan(0);
   });
 

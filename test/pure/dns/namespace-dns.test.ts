@@ -91,6 +91,21 @@ it('a second port into the same namespace changes nothing', async () => {
   expect(detached).toEqual([]);
 });
 
+it('whether Docker asks from the host is known with the inspect of the container, before any pass', async () => {
+  const inspect = { isSettled: false };
+  const { dns, appeared, answers } = furnisher({ 1: '/a' }, undefined, {
+    isSettled: () => inspect.isSettled,
+  });
+  appeared('/a');
+  dns.arrived(WHO, 1);
+  await vi.waitFor(() => expect(answers).toEqual(['/a']));
+  dns.reported();
+  expect([dns.status(WHO), dns.hostAsked(WHO)]).toEqual(['attached', undefined]);
+  inspect.isSettled = true;
+  dns.reported();
+  await vi.waitFor(() => expect(dns.hostAsked(WHO)).toBe(false));
+});
+
 it('what was furnished ahead is claimed by the pass that knows whose it is, needed or not', async () => {
   const { dns, appeared, answers } = furnisher({}, '/a');
   appeared('/a');
