@@ -142,7 +142,7 @@ function removeFile(state: string): void {
     // EROFS, EACCES
   }
 }
-/** A command that a keeper waits for has its descriptors, too, and may end after it. */
+/** Waits for the processes of these groups: the command that a keeper has started has its descriptors, too, and may end after the keeper. */
 async function ended(groups: readonly number[]): Promise<void> {
   for (const end = Date.now() + ENDED_MS; hasMember(groups) && Date.now() < end; ) await sleep(5);
 }

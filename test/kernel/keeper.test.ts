@@ -185,6 +185,33 @@ test('what was kept with other settings of the kernel is closed, in another proc
   expect(isKeeper(keeper)).toBe(false);
 });
 
+/** Of a process: when it began, in ticks since the boot (proc_pid_stat(5), field 22). */
+const beganAt = (pid: number): string => textOf(`/proc/${pid}/stat`).split(') ')[1]?.split(' ')[19] ?? '';
+/** A process that is killed gives back its memory before its descriptors: this one takes some hundredths of a second for it. */
+const SLOW_TO_END = `
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', ${PORT}))
+memory = b'x' * 500_000_000
+print('bound', flush=True)
+time.sleep(60)
+`;
+
+test('its end is the end of the command that it has started, too, which has the sockets open', async () => {
+  const script = `python3 -c "$0" & wait`;
+  const child = spawn('nsenter', [`--net=${ns.path}`, 'sh', '-c', script, SLOW_TO_END], {
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.on('data', (data) => (said += String(data)));
+  await until('the command', () => said === 'bound\n');
+  const pid = child.pid ?? 0;
+  writeFileSync(join(state, 'keeper'), JSON.stringify({ pid, began: beganAt(pid), kernel: '' }));
+  await endKeeper(state);
+  expect(isBound()).toBe(false);
+});
+
 test('a teardown ends it for good, also when its file cannot be removed', async () => {
   const { child, lines } = await service();
   const keeper = pidOf();

@@ -104,6 +104,28 @@ export const CONTROL: readonly Mutant[] = [
     killedBy: { file: 'test/pure/enforce/signature.test.ts', test: 'the neighbours of its project' },
   },
   {
+    id: 'keeper-command',
+    what: 'a start binds its sockets while the command of a former keeper has them open',
+    file: 'src/kernel/keeper.ts',
+    from: 'hasMember(groups) && Date.now()',
+    to: 'groups.some(isAlive) && Date.now()',
+    killedBy: {
+      file: 'test/kernel/keeper.test.ts',
+      test: 'its end is the end of the command that it has started, too',
+    },
+  },
+  {
+    id: 'names-learned-late',
+    what: 'coverage learns from where Docker asks for names with the next pass, not with the inspect',
+    file: 'src/dns/namespace-dns.ts',
+    from: '    void this.#learnNeeds();\n',
+    to: '',
+    killedBy: {
+      file: 'test/pure/dns/namespace-dns.test.ts',
+      test: 'whether Docker asks from the host is known with the inspect of the container',
+    },
+  },
+  {
     id: 'classify-awaited',
     what: 'a veth is unattributed while an endpoint of its bridge has none yet',
     file: 'src/enforce/classify.ts',
