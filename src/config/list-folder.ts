@@ -240,6 +240,7 @@ class Follower implements FolderWatch {
   #again(): void {
     this.#timer?.[Symbol.dispose]();
     if (!this.#ended) this.#timer = after(this.#pauseMs, () => this.#look());
+    this.#pauseMs = RESCAN_MS; // a long pause follows the scan that took long, and no later check
   }
 
   /** A regular check that would find nothing needs no run. */
@@ -289,8 +290,7 @@ class Follower implements FolderWatch {
   async #take(found: Scan): Promise<void> {
     const [left, failure] = [found.left.join('\n'), found.problem?.detail];
     if (left !== this.#left || failure !== this.#failure) this.#isChanged = true;
-    this.#left = left;
-    this.#failure = failure;
+    [this.#left, this.#failure] = [left, failure];
     if (found.problem) return;
     for (const file of this.#known.keys())
       if (!found.stamps.has(file)) this.#isChanged = this.#known.delete(file);

@@ -58,6 +58,9 @@ async function polled(): Promise<void> {
   await vi.waitFor(() => expect(checks()).toBeGreaterThan(before + 1), { timeout: 20_000, interval: 20 });
 }
 
+/** A reading takes a twentieth of the time at most: after one of this length, the pause is 4 seconds. */
+const SLOW_MS = 200;
+
 describe('watchFolder', () => {
   it('reads what is there before it returns', async () => {
     await mkdir(folder);
@@ -209,6 +212,22 @@ describe('watchFolder', () => {
     await polled();
     expect(readdir).toHaveBeenCalledTimes(before);
     expect(allow('a')).toEqual(['a.org']);
+  });
+
+  it('goes on as often as before after one reading that took long', async () => {
+    await mkdir(folder);
+    await write('a.yaml', 'allow: [a.org]');
+    await start();
+    await polled(); // what is newer than the kernel's last tick is read again
+    readdir.mockImplementationOnce((async (...args: Parameters<typeof promises.readdir>) => {
+      await new Promise((resume) => setTimeout(resume, SLOW_MS));
+      return promises.readdir(...args);
+    }) as never);
+    await write('a.yaml', 'allow: [b.org]');
+    await vi.waitFor(() => expect(allow('a')).toEqual(['b.org']), { timeout: 20_000 });
+    await polled(); // the first check comes after a long pause
+    const before = checks();
+    await vi.waitFor(() => expect(checks()).toBeGreaterThan(before + 1), { timeout: 20 * SLOW_MS });
   });
 
   it('reads a folder again and again in which a file is a link', async () => {
