@@ -84,7 +84,6 @@ export function layoutProblems(files: readonly SourceFile[]): readonly string[] 
   const share = percent(single.length, files.length);
   const words = percent(idiom.length, comments.length);
   return [
-    ...(files.length > bounds.files ? [`${files.length} files, at most ${bounds.files}`] : []),
     ...(share > bounds.oneImporterPercent
       ? [
           `${share.toFixed(1)} % of the files have one importer, at most ${bounds.oneImporterPercent} %: see --single`,

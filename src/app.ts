@@ -27,7 +27,6 @@ import { SandboxFolders } from './dns/sandbox-folders.js';
 import { DockerWatch } from './docker/watch.js';
 import { Classifier } from './enforce/classify.js';
 import { ConnectionResets } from './enforce/connection-ends.js';
-import { Denials } from './enforce/denials.js';
 import { Health } from './enforce/health.js';
 import { HostMode } from './enforce/host-cgroups.js';
 import { LearnedSetWriters } from './enforce/learned-sets.js';
@@ -39,15 +38,17 @@ import { EnforcementPass } from './enforce/pass.js';
 import { type Overrides, Policies, ReservedPorts } from './enforce/policies.js';
 import { Quotas } from './enforce/quotas.js';
 import { Reconciler } from './enforce/reconciler.js';
-import { Recording } from './enforce/recording.js';
 import { ForeignBridges } from './enforce/veth-table.js';
+import { Denials } from './flows/denials.js';
+import { Destinations } from './flows/destination.js';
+import { Tallies } from './flows/tallies.js';
 import { FlowBlocklist } from './kernel/delete-flows.js';
 import { exec } from './kernel/exec.js';
 import { Kernel } from './kernel/kernel.js';
 import { Sandboxes } from './kernel/sandboxes.js';
 import { ToolProcess } from './kernel/tool-process.js';
 import { DisposalStack } from './lib/async.js';
-import { earlierNow, steadyNow } from './lib/clock.js';
+import { steadyNow } from './lib/clock.js';
 import { AsyncSignal, Current, Signal } from './lib/current.js';
 import type { Logger } from './lib/log.js';
 import { nat64Ranges } from './lib/special-use.js';
@@ -160,7 +161,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     }),
   );
   parts.use(docker);
-  const recording = new Recording({ folder, applied, dns, kernel, nat64, log, now: earlierNow });
+  const destinations = new Destinations({ applied, dns, kernel, nat64 });
+  const tallies = new Tallies();
   const neighbours = new NeighbourChanges(
     Date.now,
     (id) => applied.value?.subjects.get(id),
@@ -172,7 +174,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     names,
     dns,
     threats: threats.look,
-    recording,
+    tallies,
     changes: neighbours,
   });
   const hostMode = new HostMode({ folder, kernel, dns, docker, port: shape.dns.port, log });
@@ -200,7 +202,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     docker,
     policies,
     dns,
-    denials,
     namespaces,
     namespaceDns,
     applied,
@@ -284,7 +285,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     },
   });
   parts.add(async () => changes.close());
-  const asks = new Asks({ shape, applied, names, recording, changes, now });
+  const asks = new Asks({ shape, applied, names, destinations, changes, now });
   asking.set(asks);
   parts.add(async () => asks.close());
   listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
@@ -309,7 +310,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     names,
     nameEvents,
     dns,
-    recording,
+    destinations,
+    tallies,
     denials,
     neighbours,
     hostMode,

@@ -5,11 +5,11 @@ import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
 import { type FolderState, listNameOf } from './config/list-files.js';
 import { CoverageChanges, hasFallen } from './coverage/coverage.js';
-import type { DenialEvent } from './enforce/denials.js';
 import { EventLog } from './events/event-log.js';
-import type { Contact } from './events/service-events.js';
-import { FREE_NEIGHBOUR, type SeenFlow } from './flows/flow-record.js';
+import { deniedFlow } from './flows/denied-flow.js';
+import type { SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
+import { followStarts } from './flows/follow-starts.js';
 import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
 import type { Logger } from './lib/log.js';
@@ -18,23 +18,24 @@ import { Notifier } from './notify/notifier.js';
 import { Records } from './notify/records.js';
 import { Canary } from './ops/canary.js';
 import { findingText } from './policy/finding.js';
-import { ownerKey } from './policy/own-labels.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
 
 /** Builds them, before the start. */
 export function buildReporting(app: App) {
-  const { config, node, log, parts } = app;
+  const { config, node, log, parts, tallies } = app;
   const events = new EventLog();
-  const flows = parts.use(new FlowStore({ ...config.flows, folder: config.state, log, now: Date.now }));
+  const flows = parts.use(
+    new FlowStore({ ...config.flows, folder: config.state, log, tallies, now: Date.now }),
+  );
   flows.firstContact.subscribe((contact) => events.emit('first-contact', contact));
-  reportStarts(app, flows);
+  followStarts(app.docker, flows);
   const record = (flow: SeenFlow): void => {
     flows.add(flow);
-    app.recording.tallies.add(flow);
+    tallies.add(flow);
   };
   reportDenials(app, events, record);
-  app.recording.notLogged.subscribe((count) => flows.lose(count));
+  app.denials.notLogged.subscribe((count) => flows.lose(count));
   reportContainers(app, events);
   app.asks.events.subscribe((ask) => events.emit('ask', ask));
   reportRepairs(app, events);
@@ -113,8 +114,6 @@ export function beginReporting({ flows, canary, passed }: Reporting): void {
 }
 /** What the service does at its start, and requests that waited for it, go before another thread. */
 const PASSED_MS = 1_000;
-/** A record is of less than a minute (flows/flow-file.ts). */
-const LONGEST_MS = 59_000;
 
 /** The only place where connections and attempts are counted. */
 type Recorder = (flow: SeenFlow) => void;
@@ -125,11 +124,11 @@ function reportPassed(
 ): PassedFlows {
   const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
   passed.recorded.subscribe((contacts) => {
-    for (const { id, first, last, ...passed } of contacts) {
-      const flow = { ...passed, ...toNeighbour(app, { ...passed, id, first }) };
+    for (const contact of contacts) {
+      const { id: _, time: __, last: ___, ...event } = contact;
       // What passes only because the container is observed was reported when its first packet was logged.
-      if (flow.verdict === 'allow') events.emit('flow', flow);
-      record({ ...flow, id, time: Math.max(first, last - LONGEST_MS), last });
+      if (contact.verdict === 'allow') events.emit('flow', event);
+      record(contact);
     }
   });
   passed.missed.subscribe((count) => flows.lose(count));
@@ -138,74 +137,13 @@ function reportPassed(
   return passed;
 }
 
-/** A neighbour is its service, whatever its address is by now. Conntrack reports some connections when their neighbour has been replaced. */
-function toNeighbour(
-  { neighbours }: App,
-  flow: Contact & { readonly id: string; readonly first: number },
-): Partial<Contact> {
-  const { id, first, address, name, verdict } = flow;
-  const isFree = verdict === 'would-deny' && neighbours.wasFree(id, flow);
-  return {
-    name: name ?? neighbours.neighbourAt(id, address, first) ?? null,
-    ...(isFree && { verdict: 'allow', reason: FREE_NEIGHBOUR }),
-  };
-}
-
-/** The event of a start may arrive later than the first packet of the container. */
-const START_MS = 10_000;
-
-/** The owner of a container is recorded since its first start, or since the service has found it running. */
-function reportStarts({ docker }: App, flows: FlowStore): void {
-  const seen = new Set<string>();
-  flows.begunAgain.subscribe(() => {
-    seen.clear();
-    found(docker.view());
-  });
-  const found = (view: ReturnType<typeof docker.view>, started?: string): void => {
-    for (const facts of view.containers.values()) {
-      const isStart = facts.id === started;
-      if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
-      seen.add(facts.id);
-      const since = isStart ? Date.now() - START_MS : undefined;
-      flows.started({ owner: ownerKey(facts), id: facts.id, name: facts.name, isStart, since });
-    }
-    for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
-  };
-  docker.onChange((view, change) => {
-    const started =
-      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start'
-        ? change.event.id
-        : undefined;
-    found(view, started);
-  });
-}
-
 function reportDenials(app: App, events: EventLog, record: Recorder): void {
   app.denials.onEvent((denial) => {
-    const contact = contactOf(app, denial);
-    // Conntrack counts what has passed (flows/passed-flows.ts), but for namespaces of macvlan, which it does not read.
-    const isCounted = denial.hasPassed && isOnBridge(app, denial.container);
-    const count = isCounted ? 0 : 1;
-    const packets = isCounted || denial.proto === 'dns' ? 0 : 1;
-    events.emit('flow', { ...contact, packets, bytes: 0 });
-    record({ ...contact, packets, bytes: 0, id: denial.container, time: Date.parse(denial.time), count });
+    const flow = deniedFlow(app, denial);
+    const { id: _, time: __, last: ___, count: ____, ...event } = flow;
+    events.emit('flow', event);
+    record(flow);
   });
-}
-
-function isOnBridge({ applied }: App, container: string): boolean {
-  const subject = applied.value?.subjects.get(container);
-  return subject !== undefined && (subject.veths.length > 0 || subject.host !== undefined);
-}
-
-/** Events carry the id of the container; readers know its name. */
-function contactOf({ docker, neighbours }: App, denial: DenialEvent): Contact {
-  const { container, verdict, proto, address, port, reason, decidedBy = {} } = denial;
-  const facts = docker.view().containers.get(container) ?? neighbours.former(container);
-  const owner = !facts ? `id:${container}` : 'owner' in facts ? facts.owner : ownerKey(facts);
-  const name = denial.name ?? neighbours.neighbourAt(container, address, Date.parse(denial.time)) ?? null;
-  const { entry = null, list = null, feed = null } = decidedBy;
-  const shown = facts?.name ?? container;
-  return { container: shown, owner, verdict, proto, address, port, name, reason, entry, list, feed };
 }
 
 function canaryOf(app: App, events: EventLog): Canary {

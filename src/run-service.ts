@@ -13,8 +13,8 @@ import { FailedLogins, recordAlone } from './changes/service-records.js';
 import { tokenKey } from './changes/stored-state.js';
 import type { Config } from './config/config.js';
 import { localSocketOf } from './config/service-socket.js';
-import { DeniedLog } from './enforce/denials.js';
 import { Counts } from './kernel/counts.js';
+import { DeniedLog } from './kernel/denied-log.js';
 import { exec } from './kernel/exec.js';
 import { findKeeper, Keeper } from './kernel/keeper.js';
 import { keptSockets } from './kernel/netlink/kept-sockets.js';
@@ -180,9 +180,8 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   begun.use(lan);
   begun.use(e.maintenance);
   begun.use(e.quotas);
-  begun.use(e.recording);
   e.quotas.begin();
-  e.recording.begin(deniedLog);
+  e.denials.follow(deniedLog);
   e.maintenance.begin();
   await host;
 }
@@ -253,6 +252,7 @@ async function buildApi(app: App, reporting: Reporting) {
     ...app,
     canary: reporting.canary,
     passed: reporting.passed,
+    flows: reporting.flows,
     reportingFaults: () => reporting.faults.list(),
     enforcer: pass,
     store,

@@ -63,8 +63,9 @@ export function subscribe(app: App): void {
     app.appliedRevision.applied();
     app.denials.retain(now.view.containers);
   });
-  // names → denials, sets in namespaces
+  // names, packets of namespaces → denials
   app.nameEvents.subscribe((event) => app.denials.name(event));
+  app.lan.logged.subscribe((packet) => app.denials.packet(packet));
   app.checks.names.subscribe((checked) => app.denials.checked(checked));
   // denials → sockets of containers
   app.denials.refused.subscribe(app.resets.refused);

@@ -2,11 +2,11 @@ import { allFindings, type CoverageParts, coverageInput } from '../coverage/cove
 import { explain } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { enforcedAs } from '../coverage/would-deny.js';
-import { holderOf } from '../enforce/destination.js';
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Quotas } from '../enforce/quotas.js';
-import type { ContainerTally } from '../enforce/tallies.js';
+import { holderOf } from '../flows/destination.js';
+import type { ContainerTally, Tallies } from '../flows/tallies.js';
 import type { Counts } from '../kernel/counts.js';
 import { formatAddress } from '../lib/ip.js';
 import { RefusedError } from '../lib/problem.js';
@@ -33,6 +33,7 @@ export interface ContainerParts extends CoverageParts, PreviewParts {
   readonly counts: Counts;
   readonly neighbours: Pick<NeighbourChanges, 'justLeft'>;
   readonly quotas: Quotas;
+  readonly tallies: Pick<Tallies, 'of'>;
 }
 
 export const grantBody = (grant: Grant): GrantBody => ({ ...grant, expires: grant.expires ?? null });
@@ -56,7 +57,7 @@ export function containerState(
 /** A container as the API shows it. */
 export function containerBody(parts: ContainerParts, overrides: Overrides, c: ContainerFacts): ContainerBody {
   const { holder, policy } = placeOf(parts, c);
-  const { allowed, denied, wouldDeny, entries } = parts.recording.tallies.of(holder.id);
+  const { allowed, denied, wouldDeny, entries } = parts.tallies.of(holder.id);
   const findings = allFindings(coverageInput(parts, c, policy));
   return {
     id: c.id,

@@ -4,10 +4,10 @@ import type { FastifyInstance } from 'fastify';
 import type { ConnectionChecks } from '../connections/connection-checks.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent } from '../dns/names-policy.js';
-import { DENIAL_REASONS, type Denials } from '../enforce/denials.js';
 import type { PacketHold } from '../enforce/packet-hold.js';
-import type { Recording } from '../enforce/recording.js';
 import type { EventLog } from '../events/event-log.js';
+import { DENIAL_REASONS, type Denials } from '../flows/denials.js';
+import type { Tallies } from '../flows/tallies.js';
 import type { KernelSets } from '../kernel/netlink/ipset.js';
 import type { Signal } from '../lib/current.js';
 import type { Histogram } from '../lib/histogram.js';
@@ -23,7 +23,7 @@ export interface MetricsParts {
   readonly hold: Pick<PacketHold, 'counts' | 'durations' | 'queueFull'>;
   readonly checks: Pick<ConnectionChecks, 'counts' | 'durations'>;
   readonly dns: Pick<DnsService, 'durations'>;
-  readonly recording: { readonly tallies: Pick<Recording['tallies'], 'totals'> };
+  readonly tallies: Pick<Tallies, 'totals'>;
   readonly kernel: { readonly sets: Pick<KernelSets, 'headers'> };
   /** Requests that wait for the decision of a person. Undefined: nothing asks. */
   readonly asksPending?: () => number;
@@ -143,7 +143,7 @@ export const FAMILIES: readonly Family[] = [
   counter(
     'drawbridge_flows_total',
     'Connections that passed (allow, would-deny), and attempts and names that did not (deny, threat).',
-    ({ parts }) => byLabel('verdict', parts.recording.tallies.totals),
+    ({ parts }) => byLabel('verdict', parts.tallies.totals),
     ['verdict'],
   ),
   counter(

@@ -12,6 +12,8 @@ import type { Readiness } from '../enforce/health.js';
 import type { EnforcementPass } from '../enforce/pass.js';
 import type { Overrides } from '../enforce/policies.js';
 import type { Reconciler } from '../enforce/reconciler.js';
+import type { Denials } from '../flows/denials.js';
+import type { FlowStore } from '../flows/flow-store.js';
 import type { PassedFlows } from '../flows/passed-flows.js';
 import { outOfDescriptors } from '../kernel/exec.js';
 import type { Faults } from '../lib/faults.js';
@@ -67,6 +69,8 @@ export interface ViewParts extends ContainerParts {
   readonly reportingFaults: () => readonly string[];
   readonly config: Pick<Config, 'canary' | 'default'>;
   readonly passed: Pick<PassedFlows, 'settled'>;
+  readonly flows: Pick<FlowStore, 'restored'>;
+  readonly denials: Pick<Denials, 'counted'>;
   /** Readings of the kernel on behalf of clients take turns. */
   readonly turns: Turns;
 }
@@ -104,9 +108,9 @@ export class Views {
    * With `mayBeOld` the previous reading is enough while many clients wait for the next one.
    */
   async refreshCounts(mayBeOld = false): Promise<number> {
-    const { counts, applied, passed } = this.#p;
+    const { counts, applied, passed, flows } = this.#p;
     const before = counts.at;
-    await Promise.all([counts.refresh(mayBeOld), passed.settled()]);
+    await Promise.all([counts.refresh(mayBeOld), passed.settled(), flows.restored()]);
     const state = applied.value;
     if (counts.at !== before && state) this.#record(state);
     return counts.at;
@@ -130,11 +134,11 @@ export class Views {
 
   /** What a container has counted depends on the counters and on the state only: if both are the same objects, it is recorded. */
   #record(state: AppliedState): void {
-    const { counts, recording } = this.#p;
+    const { counts, denials } = this.#p;
     const from = [state, ...counts.values];
     if (from.length === this.#recorded.length && from.every((part, n) => part === this.#recorded[n])) return;
     this.#recorded = from;
-    recording.counted(counts.of(state), counts.at);
+    denials.counted(counts.of(state), counts.at);
   }
 
   status(): Status {

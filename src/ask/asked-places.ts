@@ -1,7 +1,6 @@
 import type { NamesPolicy } from '../dns/names-policy.js';
 import type { ResolverFacts } from '../docker/resolv-conf.js';
-import { askedName } from '../enforce/destination.js';
-import type { Recording } from '../enforce/recording.js';
+import { askedName, type Destinations } from '../flows/destination.js';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { Current } from '../lib/current.js';
 import { PROTOCOL_NAMES, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
@@ -15,7 +14,7 @@ import type { AskedPlace } from './ask-requests.js';
 export interface PlacesParts {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly names: Pick<NamesPolicy, 'decide' | 'searchDomains' | 'resolverOf'>;
-  readonly recording: Pick<Recording, 'describe'>;
+  readonly destinations: Pick<Destinations, 'describe'>;
 }
 
 /** Link-local, multicast and broadcast: the network itself uses them, and no person can know what for. */
@@ -75,7 +74,7 @@ export class AskedPlaces {
     if (NEVER.some((range) => rangeHas(range, to)) || metadataIn({ family, lo: value, hi: value }))
       return undefined;
     const sent = { address: dst, port: dport, proto };
-    const sighting = this.#o.recording.describe(subject, facts, sent);
+    const sighting = this.#o.destinations.describe(subject, facts, sent);
     const { entry, kind } = sighting;
     const name = kind === 'name' ? sighting.name : null;
     if (entry === null) return undefined;

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { ApiClient } from '../api/client.js';
 import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
+import { missingTexts } from '../flows/missing.js';
 import type { Problem } from '../lib/problem.js';
 import { counted } from '../lib/units.js';
 import type { Entry } from '../policy/entry.js';
@@ -166,8 +167,7 @@ function printPreviews(out: Output, previews: readonly PreviewBody[]): void {
   const of = new Map<string, string[]>();
   for (const { container, notRecorded, gaps, dropped } of previews)
     for (const note of [
-      ...gaps.map((g) => `not recorded from ${out.time(g.from)} to ${out.time(g.to)}: ${g.reason}`),
-      ...(dropped > 0 ? [`${counted(dropped, 'connection was', 'connections were')} not recorded`] : []),
+      ...missingTexts({ gaps, dropped }, { time: (time) => out.time(time) }),
       ...notRecorded,
     ])
       of.set(note, [...(of.get(note) ?? []), container]);

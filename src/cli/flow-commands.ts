@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
-import { counted, parseDuration } from '../lib/units.js';
+import { missingTexts } from '../flows/missing.js';
+import { parseDuration } from '../lib/units.js';
 import {
   notesText,
   nothingText,
@@ -151,9 +152,8 @@ function print(out: Output, { items, next, recordingSince, gaps, dropped }: Flow
   const rows = [...items].reverse().map((f) => row(out, f));
   out.table(HEAD, rows, 'no flow fits', ['PACKETS', 'BYTES']);
   if (next !== null) out.note(`these are the newest ${items.length}: --limit shows more, up to ${MOST}`);
-  const away = gaps.length === 0 ? '' : `, with ${counted(gaps.length, 'gap')} (--json lists them)`;
-  out.note(`recording since ${out.time(recordingSince)}${away}`);
-  if (dropped > 0) out.note(`${counted(dropped, 'flow')} could not be recorded`);
+  out.note(`recording since ${out.time(recordingSince)}`);
+  for (const text of missingTexts({ gaps, dropped }, { time: (time) => out.time(time) })) out.note(text);
 }
 
 const row = (out: Output, f: Flow): readonly string[] => [

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ApiClient, ApiError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
-import { counted } from '../lib/units.js';
+import { missingTexts } from '../flows/missing.js';
 import { suggestionText } from '../suggest/suggestion-text.js';
 import { destinationText, sizeText } from './output.js';
 
@@ -139,20 +139,11 @@ function missingOf({ flows, wanted, isPart }: FlowSummary): readonly string[] {
       : Date.parse(recordedUntil) < wanted
         ? [`Connections after ${recordedUntil} may be missing: the connection table was not read since.`]
         : []),
-    ...during
-      .slice(-MOST_GAPS)
-      .map(({ from, to, reason }) => `Not recorded from ${from} to ${to}: ${code(reason)}.`),
-    ...(during.length > MOST_GAPS
-      ? [`${counted(during.length - MOST_GAPS, 'earlier gap')} in the record.`]
-      : []),
-    ...(dropped > 0
-      ? [
-          `${counted(dropped, 'flow')} of this host could not be recorded since ${recordingSince}; some may be of this container.`,
-        ]
-      : []),
+    ...missingTexts({ gaps: during, dropped }, { reason: code }).map(
+      (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`,
+    ),
   ];
 }
-const MOST_GAPS = 5;
 
 function listText({ container, suggestion }: FlowSummary): readonly string[] {
   if (!suggestion) return [];

@@ -1,6 +1,6 @@
 import type { NameDecision } from '../dns/names-policy.js';
-import type { AddressHolder } from '../enforce/destination.js';
 import type { FormerPlace } from '../enforce/neighbour-changes.js';
+import type { AddressHolder } from '../flows/destination.js';
 import type { NameMatch } from '../lib/dns-name.js';
 import { type Address, formatAddress, parseAddress } from '../lib/ip.js';
 import { metadataIn, metadataName } from '../lib/special-use.js';

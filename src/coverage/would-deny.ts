@@ -1,6 +1,6 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { Decide } from '../dns/recorder.js';
-import type { DestinationKind, Sent, Sighting } from '../enforce/destination.js';
+import type { DestinationKind, Sent, Sighting } from '../flows/destination.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { PROTOCOL_NAMES, parseAddress } from '../lib/ip.js';
 import type { AppliedState } from '../ruleset/applied-state.js';

@@ -39,7 +39,7 @@ interface Former extends Omit<FormerPlace, 'label'> {
 
 interface FlowTo extends Pick<Denied, 'address' | 'proto' | 'port'> {
   /** When it began (ms since the epoch). */
-  readonly first: number;
+  readonly time: number;
 }
 
 /** Compose stops a container, removes it and starts its replacement: meanwhile no container has its name and its address. */
@@ -150,7 +150,7 @@ export class NeighbourChanges {
    * no container of another owner had got it by then. Or that of one that had joined a moment before, so that the rules for it were not
    * installed yet. Deny entries apply to neighbours, too; while it is not known which there are, the answer is no.
    */
-  wasFree(id: string, { address, proto, port, first }: FlowTo): boolean {
+  wasFree(id: string, { address, proto, port, time }: FlowTo): boolean {
     const isDenied = (plan: DenyPlan | undefined): boolean =>
       deniesAddress(plan, { dst: address, proto, dport: port });
     const subject = this.#subject(id);
@@ -159,10 +159,10 @@ export class NeighbourChanges {
       p.addresses.includes(address) &&
       p.freeFor.has(id) &&
       !isDenied(p.freeFor.get(id)) &&
-      first - p.left < AWAY_MS &&
-      !this.isTaken(p, address, first);
+      time - p.left < AWAY_MS &&
+      !this.isTaken(p, address, time);
     if (this.#formerOf(id, isFree).length > 0) return true;
-    return subject !== undefined && this.#isFreeSince(id, address, first);
+    return subject !== undefined && this.#isFreeSince(id, address, time);
   }
 
   /** By the view: rules come after a neighbour has joined, and go with its veth, maybe before Docker's event of it. */

@@ -15,6 +15,7 @@ import type {
   SeenFlow,
 } from './flow-record.js';
 import { ANY_PORT, FlowShares, FlowWriter } from './flow-writer.js';
+import type { TallyRow } from './tallies.js';
 
 export interface DatabaseOptions {
   readonly file: string;
@@ -118,8 +119,8 @@ export class FlowDatabase {
     if (continued === 0) this.#addGap(gap);
   }
 
-  /** Write flows, and that recording went on until `now`. A flow of an unknown container still counts. */
-  write(flows: readonly SeenFlow[], lost: number, now: number): Written {
+  /** Write flows and counts, and that recording went on until `now`. A flow of an unknown container still counts. */
+  write(flows: readonly SeenFlow[], lost: number, now: number, tallies: readonly TallyRow[] = []): Written {
     return this.#write(() => {
       const first: [number, boolean][] = [];
       this.#writer.beginMinute(now);
@@ -128,6 +129,9 @@ export class FlowDatabase {
         if (known !== undefined) first.push([position, known]);
       });
       if (lost > 0) this.#drop(lost);
+      for (const [id, text] of tallies)
+        if (text === null) this.#file.run('DELETE FROM tally WHERE container = ?', id);
+        else this.#file.run('INSERT OR REPLACE INTO tally VALUES (?, ?)', id, text);
       this.#goesOn(now);
       return { first };
     });
@@ -164,6 +168,12 @@ export class FlowDatabase {
       this.#file.run('DELETE FROM run WHERE container NOT IN (SELECT container FROM start)');
       this.#shares.bound({ table: 'owner', key: 'name', time: 'since' }, mostOwners, now);
     });
+  }
+
+  /** What was counted of each container. */
+  tallies(): readonly TallyRow[] {
+    const rows = this.#file.all(`SELECT ${asBytes('container, counts')} FROM tally`);
+    return rows.map(([id, text]) => [String(id), String(text)]);
   }
 
   page(query: FlowQuery): FlowPage {

@@ -29,9 +29,12 @@ CREATE INDEX flow_destination ON flow (destination, time);
 CREATE INDEX flow_time ON flow (time);
 `;
 
-/** Containers by id, also those that are gone. Earlier versions use the file without this table. */
-const RUNS =
-  'CREATE TABLE IF NOT EXISTS run (container TEXT PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID; CREATE INDEX IF NOT EXISTS run_name ON run (name)';
+/** Containers by id, also those that are gone, and what is counted of those that exist. Earlier versions use the file without these tables. */
+const ADDED = `
+CREATE TABLE IF NOT EXISTS run (container TEXT PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS run_name ON run (name);
+CREATE TABLE IF NOT EXISTS tally (container TEXT PRIMARY KEY, counts TEXT NOT NULL) WITHOUT ROWID;
+`;
 
 type Connection = Database.Database;
 type Statement = Database.Statement<unknown[]>;
@@ -126,7 +129,7 @@ export class FlowFile {
       throw new UnusableFlowsError(
         `it has version ${String(version)}; this version of Drawbridge reads ${VERSION}`,
       );
-    this.#db.exec(RUNS);
+    this.#db.exec(ADDED);
     // A process that is killed loses no transaction; a host that loses its power loses those since the last checkpoint.
     this.#db.exec('PRAGMA journal_mode = WAL');
     this.#db.exec(

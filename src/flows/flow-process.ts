@@ -22,13 +22,22 @@ import type {
   OwnerRecord,
   SeenFlow,
 } from './flow-record.js';
+import type { TallyRow } from './tallies.js';
 
 /** Kind of a job → what goes in, what comes out. */
 export interface FlowJobs {
-  /** The first job of a process. `setAside`: the file of before cannot be used, and is kept under another name. */
-  readonly open: { readonly in: DatabaseOptions & { readonly setAside: boolean }; readonly out: null };
+  /** The first job of a process. `setAside`: the file of before cannot be used, and is kept under another name. Returns what is counted. */
+  readonly open: {
+    readonly in: DatabaseOptions & { readonly setAside: boolean };
+    readonly out: readonly TallyRow[];
+  };
   readonly write: {
-    readonly in: { readonly flows: readonly SeenFlow[]; readonly lost: number; readonly now: number };
+    readonly in: {
+      readonly flows: readonly SeenFlow[];
+      readonly lost: number;
+      readonly now: number;
+      readonly tallies: readonly TallyRow[];
+    };
     readonly out: Written;
   };
   /** The time from which on what passes is read (ms since the epoch). */
@@ -103,12 +112,12 @@ const RUN: { readonly [K in keyof FlowJobs]: (job: FlowJobs[K]['in']) => FlowJob
     leaveSpace();
     if (isDamaged) setAside(options.file);
     database = new FlowDatabase(options);
-    return null;
+    return database.tallies();
   },
-  write: ({ flows, lost, now }) => {
+  write: ({ flows, lost, now, tallies }) => {
     const into = opened();
     leaveSpace();
-    return into.write(flows, lost, now);
+    return into.write(flows, lost, now, tallies);
   },
   interrupted: (gap) => {
     opened().interrupted(gap);

@@ -1,11 +1,11 @@
 import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
-import type { PassedFlow } from '../kernel/netlink/flow-accounting.js';
 import { keepFairly } from '../lib/current.js';
 import { sourceText } from '../policy/deny-entries.js';
 import { OWN_RESOLVER } from '../policy/finding.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { permitOf } from '../ruleset/policy-evaluator.js';
+import type { PassedFlow } from './flow-tally.js';
 
 /** The reason of what reached a neighbour without an entry: its address may be another container's by now. */
 export const FREE_NEIGHBOUR = 'containers of its compose project reach each other (eastWest)';

@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Contact } from '../events/service-events.js';
 import { Repeated, steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
@@ -20,6 +21,7 @@ import {
   type WaitingFlow,
   WaitingFlows,
 } from './flow-record.js';
+import { readFormerTallies, type Tallies, type TallyRow } from './tallies.js';
 
 export interface FlowStoreOptions {
   /** The state folder. */
@@ -27,6 +29,8 @@ export interface FlowStoreOptions {
   readonly keepMs: number;
   readonly maxSizeBytes: number;
   readonly log: Logger;
+  /** They are written with the flows. */
+  readonly tallies: Pick<Tallies, 'takeChanged' | 'putBack' | 'restore'>;
   /** ms since the epoch. */
   readonly now: () => number;
   /** Default: a process of its own. */
@@ -37,6 +41,8 @@ const MOST_WAITING = 20_000;
 /** What was seen within this time is lost when the service is killed; the gap is recorded. */
 const WRITE_MS = 1_000;
 const PRUNE_MS = 60_000;
+/** What was counted between two savings is forgotten when the service is killed. */
+const COUNTS_MS = 5_000;
 /** From one failure to the next attempt. */
 const RETRY_MS = 10_000;
 /** A damaged file is replaced, and a process that has ended is started again, at once, so many times a minute. */
@@ -45,6 +51,10 @@ const AT_ONCE = { times: 4, ms: 60_000 } as const;
 const MOST_ENDS = { times: 2, ms: 600_000 } as const;
 /** No job takes so long. A disk that does not answer may, which is no damage of the file. */
 const HANG_MS = 60_000;
+/** A record is of less than a minute (flow-file.ts). */
+const LONGEST_MS = 59_000;
+/** Who reads counts waits so long for those of an earlier run. */
+const RESTORE_MS = 1_000;
 /** Of a read, where the process has ended or the file was replaced: with the same file, and with a new one. */
 const TRIES = 3;
 
@@ -88,6 +98,10 @@ export class FlowStore implements AsyncDisposable {
   /** When the first read of what passes began has been on disk. */
   #hasBegun = false;
   #failure: string | undefined;
+  /** What an earlier run has counted is known. */
+  #isRestored = false;
+  /** Its file of an earlier version, until its counts are in the database. */
+  #former: string | undefined;
   /** Why the file cannot be used, until it is replaced. */
   #damage: string | undefined;
   /** Of the last one that was replaced. */
@@ -99,6 +113,7 @@ export class FlowStore implements AsyncDisposable {
   #atOnce = { since: Number.NEGATIVE_INFINITY, times: 0 };
   /** Of the monotonic clock. */
   #prunedAt = Number.NEGATIVE_INFINITY;
+  #countedAt = Number.NEGATIVE_INFINITY;
   #stopped = false;
   readonly #ticks = new Repeated('flows are not written yet', WRITE_MS, () => void this.#flush());
   #writing: Promise<void> = Promise.resolve();
@@ -113,13 +128,22 @@ export class FlowStore implements AsyncDisposable {
     });
   }
 
+  /** Resolves when what an earlier run has counted is known, when it cannot be read now, or after a second. */
+  async restored(): Promise<void> {
+    const late = performance.now() + RESTORE_MS;
+    const isAwaited = (): boolean => !this.#isRestored && this.#failure === undefined && !this.#stopped;
+    while (isAwaited() && performance.now() < late)
+      await sleep(RESTORE_MS / 20, undefined, { ref: false });
+  }
+
   /** Until then flows wait in memory. */
   begin(): void {
     this.#ticks.begin();
   }
 
   add(flow: SeenFlow): void {
-    const lost = this.#waiting.add(flow);
+    const { last = flow.time } = flow;
+    const lost = this.#waiting.add({ ...flow, time: Math.max(flow.time, last - LONGEST_MS), last });
     if (lost > 0) this.lose(lost);
   }
 
@@ -246,6 +270,10 @@ export class FlowStore implements AsyncDisposable {
     const now = this.#o.now();
     if (!(await this.#open(now))) return;
     const [flows, lost] = [this.#waiting.takeAll(), this.#lost];
+    const passed = performance.now();
+    const tallies =
+      this.#stopped || passed >= this.#countedAt + COUNTS_MS ? this.#o.tallies.takeChanged() : [];
+    if (tallies.length > 0) this.#countedAt = passed;
     let starts = this.#starts;
     this.#starts = [];
     this.#lost = 0;
@@ -262,17 +290,18 @@ export class FlowStore implements AsyncDisposable {
       if (starts.length > 0)
         await this.#process.run('started', { containers: starts, now, earlier: this.#earlier(now) });
       starts = [];
-      const { first } = await this.#process.run('write', { flows, lost, now });
+      const { first } = await this.#process.run('write', { flows, lost, now, tallies });
       this.#recovered();
+      this.#removeFormer();
       for (const [position, known] of first) this.#report(flows[position], known);
     } catch (e) {
       // Those that came meanwhile are added to them.
       for (const flow of flows) this.add(flow);
+      this.#o.tallies.putBack(tallies.map(([id]) => id));
       this.#starts = [...starts, ...this.#starts];
       this.#lost += lost;
       throw e;
     }
-    const passed = performance.now();
     if (passed - this.#prunedAt >= PRUNE_MS)
       if (!(await this.#process.run('prune', { now: this.#earlier(now) }))) this.#prunedAt = passed;
   }
@@ -301,7 +330,8 @@ export class FlowStore implements AsyncDisposable {
       const isStart = !this.#hasBegun && why === undefined;
       const options = { file, keepMs, maxSizeBytes, isStart, now: isStart ? this.#startedAt : now };
       try {
-        await this.#process.run('open', { ...options, setAside: why !== undefined });
+        const tallies = await this.#process.run('open', { ...options, setAside: why !== undefined });
+        this.#restore(tallies);
         this.#isOpen = true;
         if (why !== undefined) this.#begunAgain(why, now);
         return true;
@@ -313,6 +343,36 @@ export class FlowStore implements AsyncDisposable {
     return false;
   }
 
+  /** What this run has counted is added to what an earlier one has. */
+  #restore(rows: readonly TallyRow[]): void {
+    if (this.#isRestored) return;
+    this.#isRestored = true;
+    const { folder, log, tallies } = this.#o;
+    const unread = [...tallies.restore(rows)];
+    const file = join(folder, 'observed.json');
+    try {
+      const known = new Set(rows.map(([id]) => id));
+      if (existsSync(file)) {
+        this.#former = file;
+        const former = readFormerTallies(file).filter(([id]) => !known.has(id));
+        unread.push(...tallies.restore(former));
+        tallies.putBack(former.map(([id]) => id));
+      }
+    } catch (e) {
+      log.error({ file, err: detailOf(e) }, 'the counts of containers cannot be used: they begin again now');
+    }
+    if (unread.length > 0)
+      log.error(
+        { containers: unread },
+        'the counts of these containers cannot be read: they begin again now',
+      );
+  }
+
+  #removeFormer(): void {
+    if (this.#former !== undefined) rmSync(this.#former, { force: true });
+    this.#former = undefined;
+  }
+
   #begunAgain(why: string, now: number): void {
     const file = this.#file;
     this.#o.log.error(
@@ -322,6 +382,7 @@ export class FlowStore implements AsyncDisposable {
     this.#damage = undefined;
     this.#ends = [];
     this.#replaced = { why, at: now };
+    this.#o.tallies.putBack();
     this.begunAgain.emit();
   }
 

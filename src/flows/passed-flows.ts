@@ -3,11 +3,11 @@ import type { Worker } from 'node:worker_threads';
 import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { ResolvedNames } from '../dns/ledger.js';
-import type { Contact } from '../events/service-events.js';
+import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { beginAccounting } from '../kernel/netlink/conntrack.js';
 import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
-import { NO_SENDER, octetsOf, type PassedFlow, type Senders } from '../kernel/netlink/flow-accounting.js';
+import type { Senders } from '../kernel/netlink/flow-accounting.js';
 import { type Current, putNewest, Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
@@ -25,22 +25,16 @@ import {
 } from '../ruleset/desired-state.js';
 import { HOST_RESOLVERS } from '../ruleset/host-net.js';
 import { identityMark, UNATTRIBUTED } from '../ruleset/marks.js';
-import { type FlowGap, findPermit, type Permit } from './flow-record.js';
+import { type FlowGap, FREE_NEIGHBOUR, findPermit, type Permit, type SeenFlow } from './flow-record.js';
+import { NO_SENDER, octetsOf, type PassedFlow } from './flow-tally.js';
 import type { PassedBatch, PassedRequest } from './passed-thread.js';
 
-/** Connections of one container to one destination, within a second; `verdict`: 'would-deny' where only the mode lets it pass. */
-export interface PassedContact extends Contact {
-  /** Of the container; `unattributed`: of senders in managed networks that are no container. */
-  readonly id: string;
-  /** Of both directions, with the headers of IP. */
-  readonly packets: number;
-  readonly bytes: number;
-  /** Connections that are new. 0: more of connections that were recorded before, or that are older than the record. */
-  readonly count: number;
-  /** ms since the epoch. */
-  readonly first: number;
-  readonly last: number;
-}
+/**
+ * Connections of one container to one destination, within a second. `id`: `unattributed` of senders in managed networks that are no container.
+ * `verdict`: 'would-deny' where only the mode lets it pass. `packets`, `bytes`: of both directions, with the headers of IP. `count`: connections
+ * that are new; 0: more of those that were recorded before, or that are older than the record.
+ */
+export type PassedContact = Required<SeenFlow>;
 
 export interface PassedFlowsParts {
   readonly folder: string;
@@ -51,6 +45,7 @@ export interface PassedFlowsParts {
   readonly dns: Pick<DnsService, 'namesReader'>;
   readonly departing: Pick<Signal<string>, 'subscribe'>;
   readonly verified: Pick<VerifiedNames, 'namesOf'>;
+  readonly neighbours: Pick<NeighbourChanges, 'neighbourAt' | 'wasFree'>;
   readonly log: Pick<Logger, 'warn' | 'error'>;
   readonly dumpMs?: number;
   readonly start?: typeof startThread;
@@ -309,7 +304,7 @@ export class PassedFlows implements AsyncDisposable {
     const contacts = new Map<string, PassedContact>();
     for (const flow of flows) if (!this.#join(flow, contacts)) missed += Math.max(1, flow.connections);
     try {
-      if (contacts.size > 0) this.recorded.emit([...contacts.values()]);
+      if (contacts.size > 0) this.recorded.emit([...contacts.values()].map((c) => this.#toNeighbour(c)));
     } catch (e) {
       // Some of them may be recorded: none is known to be.
       for (const { count } of contacts.values()) missed += Math.max(1, count);
@@ -352,10 +347,22 @@ export class PassedFlows implements AsyncDisposable {
       packets: packets + (same?.packets ?? 0),
       bytes: bytes + (same?.bytes ?? 0),
       count: connections + (same?.count ?? 0),
-      first: Math.min(first, same?.first ?? first),
+      time: Math.min(first, same?.time ?? first),
       last: Math.max(last, same?.last ?? last),
     });
     return true;
+  }
+
+  /** A neighbour is its service, whatever its address is by now. Conntrack reports some connections when their neighbour has been replaced. */
+  #toNeighbour(contact: PassedContact): PassedContact {
+    const { id, time, address, name, verdict } = contact;
+    const { neighbours } = this.#o;
+    const isFree = verdict === 'would-deny' && neighbours.wasFree(id, contact);
+    return {
+      ...contact,
+      name: name ?? neighbours.neighbourAt(id, address, time) ?? null,
+      ...(isFree && { verdict: 'allow', reason: FREE_NEIGHBOUR }),
+    };
   }
 
   /** The names that a connection was permitted for; otherwise those that resolved to the address for this container. */

@@ -4,14 +4,9 @@
  */
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
-import {
-  FlowAccounting,
-  FlowTally,
-  type PassedFlow,
-  type Senders,
-  type TallyOptions,
-} from '../kernel/netlink/flow-accounting.js';
+import { FlowAccounting, type Senders } from '../kernel/netlink/flow-accounting.js';
 import { setServiceFlags } from '../lib/thread.js';
+import { FlowTally, type PassedFlow, type TallyOptions } from './flow-tally.js';
 
 /** What the thread begins with. */
 interface PassedOptions extends TallyOptions {

@@ -2,15 +2,15 @@ import { type ContainerNamespaces, hasSandbox } from '../dns/container-namespace
 import type { DnsService } from '../dns/dns-service.js';
 import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
-import { type Denials, DeniedLog } from '../enforce/denials.js';
 import type { Policies, ReservedPorts } from '../enforce/policies.js';
+import { DeniedLog, type LoggedFacts } from '../kernel/denied-log.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
 import { Newest } from '../lib/async.js';
 import { BEAT_MS, Repeated } from '../lib/clock.js';
-import type { Current } from '../lib/current.js';
+import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -26,7 +26,6 @@ export interface NetnsRulesOptions {
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
   readonly docker: DockerWatch;
   readonly policies: Policies;
-  readonly denials: Pick<Denials, 'packet'>;
   readonly dns: Pick<DnsService, 'members'>;
   readonly namespaces: ContainerNamespaces;
   readonly namespaceDns: NamespaceDns;
@@ -47,6 +46,8 @@ const AT_ONCE = 8;
 
 /** Installs rules inside the namespaces of containers on macvlan and ipvlan networks, before their first instruction. */
 export class NetnsRules implements AnswerSets, AsyncDisposable {
+  /** Packets that rules inside a namespace have logged. */
+  readonly logged = new Signal<LoggedFacts>();
   readonly #o: NetnsRulesOptions;
   readonly #spaces = new Map<string, NamespaceRules>();
   readonly #claims: NamespaceOwners;
@@ -210,11 +211,11 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
 
   /** Read denied packets from the NFLOG group of a namespace. They carry no mark there: they get the mark of the container. */
   #follow(namespace: string, container: string): Disposable {
-    const { shape, applied, denials } = this.#o;
+    const { shape, applied } = this.#o;
     return new DeniedLog({ group: shape.logGroup, namespace }, (packet) => {
       const subject = applied.value?.subjects.get(container);
       if (!subject) return;
-      denials.packet({ ...packet, mark: identityMark(shape.marks, subject.identity), elsewhere: true });
+      this.logged.emit({ ...packet, mark: identityMark(shape.marks, subject.identity), elsewhere: true });
     });
   }
 

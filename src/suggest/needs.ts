@@ -1,6 +1,6 @@
 /** What a container has used, as entries: rows of one destination, groups of one target, and what joins several of them. Pure. */
-import type { DestinationKind } from '../enforce/destination.js';
-import type { OwnerRecord, SeenDestination } from '../flows/flow-record.js';
+import type { DestinationKind } from '../flows/destination.js';
+import type { FlowGap, OwnerRecord, SeenDestination } from '../flows/flow-record.js';
 import { registrableDomain } from '../lib/dns-name.js';
 import { counted } from '../lib/units.js';
 import { permitsEntry } from '../policy/deny-entries.js';
@@ -277,6 +277,9 @@ const UNITS = [
   [3_600_000, 'hour'],
   [60_000, 'minute'],
 ] as const;
+
+/** With times in RFC 3339. */
+export const shownGap = ({ from, to, reason }: FlowGap) => ({ from: iso(from), to: iso(to), reason });
 
 /** In the largest unit that fits, rounded down: "3 days". */
 export function spanText(ms: number): string {

@@ -3,12 +3,12 @@ import { metadataOf } from '../coverage/explain-request.js';
 import {
   addressEntry,
   askedName,
+  type Destinations,
   entryOf,
   isInDocker,
   nameEntry,
   privateName,
-} from '../enforce/destination.js';
-import type { Recording } from '../enforce/recording.js';
+} from '../flows/destination.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../flows/flow-record.js';
 import { formatAddress, parseAddress } from '../lib/ip.js';
 import { privateRangeOf } from '../lib/special-use.js';
@@ -23,7 +23,7 @@ import { namesOf, type Place } from './needs.js';
 
 export interface PlaceParts {
   readonly docker: { view(): DockerView };
-  readonly recording: Pick<Recording, 'describe'>;
+  readonly destinations: Pick<Destinations, 'describe'>;
 }
 
 /** In the order of `seen`. `member` and `holder` undefined: the container does not exist now. */
@@ -60,7 +60,7 @@ function placeOfSeen(
   if (neighbour !== undefined) return placeOfNeighbour(parts, member, holder, seen, neighbour);
   if (!member || !holder) return placeOfGone({ proto, address, port }, names[0]);
   const known = names.length > 0 ? [names] : [];
-  const found = parts.recording.describe(member, holder, { address, port, proto }, ...known);
+  const found = parts.destinations.describe(member, holder, { address, port, proto }, ...known);
   if (found.kind === 'address' || found.kind === 'neighbour')
     if (isInDocker(parts.docker.view(), address))
       return { ...UNKNOWN_CONTAINER, free: reason === FREE_NEIGHBOUR };

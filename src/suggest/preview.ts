@@ -12,9 +12,8 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { NameDecision, NamesPolicy } from '../dns/names-policy.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
-import { addressEntry } from '../enforce/destination.js';
 import type { Policies } from '../enforce/policies.js';
-import type { Recording } from '../enforce/recording.js';
+import { addressEntry, type Destinations } from '../flows/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
@@ -29,7 +28,7 @@ import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import { identityMark } from '../ruleset/marks.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
-import { byText, iso, type Recorded, type Row, usedRows } from './needs.js';
+import { byText, iso, type Recorded, type Row, shownGap, usedRows } from './needs.js';
 import { placesOf } from './places.js';
 
 /** What mode enforce would deny, by what was recorded, and what was not recorded. */
@@ -67,7 +66,7 @@ export interface PreviewParts {
   readonly names: NamesPolicy;
   readonly dns: DnsService;
   readonly threats: ActiveThreats;
-  readonly recording: Recording;
+  readonly destinations: Pick<Destinations, 'describe'>;
 }
 
 /** The mode that is previewed. `against`: a list in place of the policy. */
@@ -102,7 +101,7 @@ export async function previewView(
   const rows = usedDestinations(parts, own?.member, facts, record);
   const found = shows ? await Promise.all(siblings.map((s) => denied(parts, s, wanted, rows))) : [];
   const notes = await Promise.all(siblings.map((s) => notRecorded(parts, s.facts, s.member)));
-  const gaps = (record?.gaps ?? []).map((g) => ({ ...g, from: iso(g.from), to: iso(g.to) }));
+  const gaps = (record?.gaps ?? []).map(shownGap);
   const began = gaps.at(-1)?.to ?? (typeof record?.since === 'number' ? iso(record.since) : null);
   return {
     container: facts.name,
@@ -209,7 +208,7 @@ async function denied(
   const flows = endedFlows(
     await openFlows(parts, member),
     input.enforced,
-    (sent) => parts.recording.describe(member, facts, sent),
+    (sent) => parts.destinations.describe(member, facts, sent),
     (sighting) => passes(input, sighting),
   );
   return { destinations, flows: flows.map((f) => ({ ...f, container: facts.name })) };

@@ -1,5 +1,6 @@
-import { addressEntry } from '../enforce/destination.js';
+import { addressEntry } from '../flows/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
+import { missingTexts } from '../flows/missing.js';
 import { counted } from '../lib/units.js';
 import { decidedBy, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
@@ -18,6 +19,7 @@ import {
   type Row,
   type ShownUse,
   type Stability,
+  shownGap,
   shownUse,
   spanText,
   stabilityOf,
@@ -298,15 +300,10 @@ function notesOf(
           `no entry is to be removed: recorded since ${iso(record.since)}, and not for ${spanText(options.unusedMs)}`,
         ]
       : []),
-    ...gaps.map(
-      (gap) =>
-        `not recorded from ${iso(gap.from)} to ${iso(gap.to)}: ${gap.reason}; no entry is to be removed`,
-    ),
-    ...(record.dropped > 0
-      ? [
-          `${record.dropped} connections were lost to the record: what was used may be missing here, and an entry that seems unused may be in use`,
-        ]
+    ...(!isShort && gaps.length > 0
+      ? [`no entry is to be removed: the record of the last ${spanText(options.unusedMs)} has gaps`]
       : []),
+    ...missingTexts({ gaps: gaps.map(shownGap), dropped: record.dropped }),
     ...notRecorded,
   ];
 }

@@ -21,6 +21,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FlowDatabase } from '../../src/flows/flow-database.js';
 import type { FlowPage, SeenFlow } from '../../src/flows/flow-record.js';
 import type { FlowStore } from '../../src/flows/flow-store.js';
+import { Tallies } from '../../src/flows/tallies.js';
 import { Random } from '../fuzz/random.js';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -125,7 +126,8 @@ function damaged(of: string, damage: (file: string) => void): string {
   return place;
 }
 const open = (place: string): FlowStore => {
-  const options = { folder: place, keepMs: 1e9, maxSizeBytes: 1e9, log: quiet, now: Date.now };
+  const tallies = new Tallies();
+  const options = { folder: place, keepMs: 1e9, maxSizeBytes: 1e9, log: quiet, tallies, now: Date.now };
   const store = new Store(options);
   store.begin();
   return store;

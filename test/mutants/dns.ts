@@ -116,7 +116,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'planted-place',
     what: 'an address is suggested, and asked about, by a name that only a resolver of the container gave to it',
-    file: 'src/enforce/recording.ts',
+    file: 'src/flows/destination.ts',
     from: '(resolved.isOwn ? [] : resolved.names)',
     to: 'resolved.names',
     killedBy: {

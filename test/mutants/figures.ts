@@ -2,9 +2,9 @@
 import type { Mutant } from './mutant.js';
 
 const counted = (test: string) => ({ file: 'test/pure/ruleset/counted.test.ts', test });
-const tallied = (test: string) => ({ file: 'test/pure/enforce/tallies.test.ts', test });
+const tallied = (test: string) => ({ file: 'test/pure/flows/tallies.test.ts', test });
 const suggested = (test: string) => ({ file: 'test/pure/suggest/suggest.test.ts', test });
-const [NAMING, TALLIES] = ['src/ruleset/naming.ts', 'src/enforce/tallies.ts'];
+const [NAMING, TALLIES] = ['src/ruleset/naming.ts', 'src/flows/tallies.ts'];
 const SUGGEST = 'src/suggest/suggest.ts';
 
 export const FIGURES: readonly Mutant[] = [
@@ -91,19 +91,19 @@ export const FIGURES: readonly Mutant[] = [
   {
     id: 'figures-observed-copies',
     what: 'a packet of an observed container has no copy: each counts as lost',
-    file: 'src/enforce/denials.ts',
+    file: 'src/flows/denials.ts',
     from: "['deny', 'would', 'connections', 'quota']",
     to: "['deny', 'connections', 'quota']",
-    killedBy: { file: 'test/pure/enforce/denials.test.ts', test: 'a packet with the word would is a copy' },
+    killedBy: { file: 'test/pure/flows/denials.test.ts', test: 'a packet with the word would is a copy' },
   },
   {
     id: 'figures-datagrams',
     what: 'a connection of QUIC that has ended after its first datagrams is in no record',
-    file: 'src/kernel/netlink/flow-accounting.ts',
+    file: 'src/flows/flow-tally.ts',
     from: ' && proto === TCP && ',
     to: ' && ',
     killedBy: {
-      file: 'test/pure/kernel/netlink/flow-tally.test.ts',
+      file: 'test/pure/flows/flow-tally.test.ts',
       test: 'a flow of datagrams is there once one of them has passed the check',
     },
   },

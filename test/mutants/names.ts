@@ -11,10 +11,10 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'name-entry',
     what: 'the text of a name that a container has resolved is read as another destination',
-    file: 'src/enforce/destination.ts',
+    file: 'src/flows/destination.ts',
     from: 'known.ok ? entryOf(known.value,',
     to: 'true ? entryOf(name,',
-    killedBy: pure('enforce/destination', 'does not exist for'),
+    killedBy: pure('flows/destination', 'does not exist for'),
   },
   {
     id: 'neighbour-of-two-projects',
@@ -83,10 +83,10 @@ export const NAMES: readonly Mutant[] = [
   {
     id: 'neighbour-by-hello',
     what: 'a client writes itself a neighbour into the record, by the name in its hello',
-    file: 'src/enforce/denials.ts',
+    file: 'src/flows/denials.ts',
     from: "text.startsWith('container:') ? null : text || null",
     to: 'text || null',
-    killedBy: pure('enforce/denials', 'a name that a client has written into its hello'),
+    killedBy: pure('flows/denials', 'a name that a client has written into its hello'),
   },
   {
     id: 'a-label',

@@ -1,12 +1,9 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { FlowTally, octetsOf, type PassedFlow, type TallyOptions } from '../../../src/flows/flow-tally.js';
 import {
   type AccountingOptions,
   FlowAccounting,
-  FlowTally,
-  octetsOf,
-  type PassedFlow,
   type Senders,
-  type TallyOptions,
 } from '../../../src/kernel/netlink/flow-accounting.js';
 import { join, makeNamespace, type Namespace, until } from './lab.js';
 import { type UdpEnd, udpIn } from './udp.js';

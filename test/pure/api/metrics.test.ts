@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { FAMILIES, Metrics, type MetricsParts } from '../../../src/api/metrics.js';
-import { DENIAL_REASONS } from '../../../src/enforce/denials.js';
 import { EventLog } from '../../../src/events/event-log.js';
+import { DENIAL_REASONS } from '../../../src/flows/denials.js';
 import { Signal } from '../../../src/lib/current.js';
 import { Histogram } from '../../../src/lib/histogram.js';
 import { MemoryService } from './double.js';
@@ -42,7 +42,7 @@ function parts() {
     hold,
     checks: { counts, durations: new Histogram([0.001]) },
     dns: { durations: new Histogram([0.001, 0.01]) },
-    recording: { tallies: { totals: { allow: 0, deny: 1, 'would-deny': 3, threat: 0 } } },
+    tallies: { totals: { allow: 0, deny: 1, 'would-deny': 3, threat: 0 } },
     flows: { facts: async () => ({ dropped: 1 }) },
     asksPending: () => 2,
     kernel: {

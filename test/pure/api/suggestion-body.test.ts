@@ -31,7 +31,7 @@ const neighbours = [neighbour('db', '172.18.0.3'), neighbour('free', '172.18.0.4
 const caches = [cache('shop', '172.18.0.4'), cache('other', '172.18.0.5')];
 const containers = new Map([facts, ...neighbours, ...caches].map((c) => [c.id, c]));
 
-/** `described`: what the recording finds for each address. */
+/** `described`: what is found for each address. */
 function partsOf(
   described: Readonly<Record<string, { kind: string; entry: string | null }>>,
   policy: object = {},
@@ -43,7 +43,7 @@ function partsOf(
     docker: { view: () => ({ containers, networks }), resolver: async () => undefined },
     shape,
     policies: { isManaged: () => true, policyOf: () => ({ ...m.policy, entries: entriesOf('a.org') }) },
-    recording: {
+    destinations: {
       describe: (_m: unknown, _f: unknown, { address }: { address: string }) =>
         described[address] ?? { kind: 'address', entry: `${address}:443` },
     },

@@ -65,7 +65,7 @@ function asking(policy: Partial<Policy> = { askMs: 10_000 }) {
       searchDomains: () => ['corp.example'],
       resolverOf: () => ({ embedded: true, hostAsked: false, search: [], servers: ['192.0.2.53'] }),
     },
-    recording: {
+    destinations: {
       describe: (_, __, { address, port, proto }) => {
         const named = address === '93.184.2.2';
         const text = named && port === 443 ? 'a.org' : `${named ? 'a.org' : address}:${port}`;

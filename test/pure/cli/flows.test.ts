@@ -36,7 +36,9 @@ describe('flows', () => {
       '2030-01-01T00:00:00.000Z\tweb\tdeny\t[2001:db8::7]:443/tcp\t3\t1\t-\tno entry covers it\n' +
         '2030-01-02T00:00:00.000Z\tweb\tallow\ta.org 192.0.2.1:443/tcp\t1\t12\t1500 B\ta.org\n',
     );
-    expect(err).toBe('recording since 2030-01-01T00:00:00.000Z\n3 flows could not be recorded\n');
+    expect(err).toBe(
+      'recording since 2030-01-01T00:00:00.000Z\n3 flows of this host could not be recorded: some may be of what is shown here\n',
+    );
     expect((await bench.run('flows', 'web', '--denied', '--limit', '1')).out.split('\n')).toHaveLength(2);
     const json = JSON.parse((await bench.run('flows', '--json')).out);
     expect(json).toMatchObject({ items: [{ name: 'a.org' }, {}], next: null, dropped: 3 });

@@ -1,7 +1,7 @@
 /** A service that is recreated is no incident: which denials wait, which are told, and whose an address was. */
 import { describe, expect, it } from 'vitest';
-import type { DenialEvent } from '../../../src/enforce/denials.js';
 import { AWAY_MS, HeldDenials, NeighbourChanges } from '../../../src/enforce/neighbour-changes.js';
+import type { DenialEvent } from '../../../src/flows/denials.js';
 import { parseCidr } from '../../../src/lib/ip.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import type { DenyClass } from '../../../src/ruleset/deny-plan.js';
@@ -59,8 +59,8 @@ function bench() {
   };
   const app = facts('app', 'app', '172.31.1.9');
   view(app, facts('db1', 'db', '172.31.1.2'));
-  const wasFree = (address: string, first: number, other: object = {}): boolean =>
-    changes.wasFree('app', { address, proto: 'tcp', port: 5432, first, ...other });
+  const wasFree = (address: string, time: number, other: object = {}): boolean =>
+    changes.wasFree('app', { address, proto: 'tcp', port: 5432, time, ...other });
   return { clock, changes, view, held, told, deny, app, free, denied, subjects, wasFree };
 }
 const dns = (name: string) => ({ proto: 'dns', port: 53, name });

@@ -1,10 +1,11 @@
 import { EventEmitter } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { SeenFlow } from '../../../src/flows/flow-record.js';
 import { FlowStore, type FlowStoreOptions } from '../../../src/flows/flow-store.js';
+import { Tallies } from '../../../src/flows/tallies.js';
 import { startChild } from '../../../src/lib/thread.js';
 import { containing } from '../contained-log.js';
 
@@ -20,12 +21,18 @@ afterEach(async () => {
   stores = [];
   rmSync(folder, { recursive: true });
 });
-function made(inside = folder, now = Date.now, start?: FlowStoreOptions['start']): FlowStore {
+function made(
+  inside = folder,
+  now = Date.now,
+  start?: FlowStoreOptions['start'],
+  tallies = new Tallies(),
+): FlowStore {
   const store = new FlowStore({
     folder: inside,
     keepMs: 86_400_000,
     maxSizeBytes: 1e8,
     log: log as never,
+    tallies,
     now,
     ...(start && { start }),
   });
@@ -269,5 +276,86 @@ describe('the store of flows', () => {
     await expect(store.facts()).rejects.toThrow(/ENOTDIR/);
     expect(log.warn).toHaveBeenCalledTimes(1);
     expect(store.failure).toContain('ENOTDIR');
+  });
+});
+
+describe('what is counted of containers', () => {
+  const counted = { id: 'c', verdict: 'allow', entry: 'a.org', packets: 4, bytes: 400, count: 1 } as const;
+  const run = async (work: (tallies: Tallies) => void): Promise<Tallies> => {
+    const tallies = new Tallies();
+    const store = made(folder, Date.now, undefined, tallies);
+    store.begin();
+    await store.restored();
+    work(tallies);
+    await store[Symbol.asyncDispose]();
+    return tallies;
+  };
+  const shown = (tallies: Tallies, id = 'c') => {
+    const { allowed, denied, wouldDeny, entries } = tallies.of(id);
+    return { allowed, denied, wouldDeny, entries: Object.fromEntries(entries) };
+  };
+
+  it('goes on over a restart, and ends with the container', async () => {
+    await run((tallies) => tallies.add(counted));
+    const second = await run((tallies) => {
+      tallies.add(counted);
+      tallies.deny('d', 2);
+    });
+    const entries = { 'a.org': { count: 2, packets: 8, bytes: 800 } };
+    expect(shown(second)).toEqual({ allowed: 2, denied: 0, wouldDeny: 0, entries });
+    const third = await run((tallies) => tallies.retain(new Set(['d'])));
+    expect([shown(third).allowed, shown(third, 'd').denied]).toEqual([0, 2]);
+    const fourth = await run(() => undefined);
+    expect([shown(fourth).allowed, shown(fourth, 'd').denied]).toEqual([0, 2]);
+  });
+
+  it('is written again where the file was damaged', async () => {
+    const tallies = new Tallies();
+    const store = made(folder, Date.now, undefined, tallies);
+    store.begin();
+    tallies.add(counted);
+    await store.facts(); // it is written
+    for (const end of ['', '-wal']) writeFileSync(join(folder, `flows.db${end}`), 'no database');
+    await vi.waitFor(async () => {
+      store.add(flow());
+      await store.facts();
+      expect(existsSync(join(folder, 'flows.db.unusable'))).toBe(true);
+    });
+    await store[Symbol.asyncDispose]();
+    expect(shown(await run(() => undefined)).allowed).toBe(1);
+  });
+
+  it('is taken over from the file of an earlier version once, which is removed then', async () => {
+    const file = join(folder, 'observed.json');
+    const former = {
+      allowed: 7,
+      denied: 1,
+      copies: 0,
+      entries: { 'a.org': { count: 7, packets: 1, bytes: 2 } },
+    };
+    const text = JSON.stringify({ version: 1, tallies: { c: former } });
+    writeFileSync(file, text);
+    const entries = { 'a.org': { count: 8, packets: 5, bytes: 402 } };
+    const first = await run((tallies) => tallies.add(counted));
+    expect(shown(first)).toEqual({ allowed: 8, denied: 1, wouldDeny: 0, entries });
+    expect(existsSync(file)).toBe(false);
+    writeFileSync(file, text); // as if the service had ended before it removed the file
+    expect(shown(await run(() => undefined)).allowed).toBe(8);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  it.each([
+    ['nothing', ''],
+    ['half of it', '{"version":1,"tallies":{"a'],
+    ['something else', '[1,2]'],
+    ['another version', '{"version":2,"tallies":{}}'],
+  ])('begins again where that file has %s in it, and says so', async (_, text) => {
+    writeFileSync(join(folder, 'observed.json'), text);
+    await run(() => undefined);
+    expect(existsSync(join(folder, 'observed.json'))).toBe(false);
+    expect(log.error).toHaveBeenCalledWith(
+      expect.objectContaining({ file: join(folder, 'observed.json') }),
+      'the counts of containers cannot be used: they begin again now',
+    );
   });
 });

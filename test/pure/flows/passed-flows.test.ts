@@ -3,8 +3,8 @@ import { EventEmitter } from 'node:events';
 import { describe, expect, it, vi } from 'vitest';
 import { keyOfEnds, VerifiedNames } from '../../../src/connections/verified-names.js';
 import type { FlowGap } from '../../../src/flows/flow-record.js';
+import { NO_SENDER, octetsOf, type PassedFlow } from '../../../src/flows/flow-tally.js';
 import { type PassedContact, PassedFlows, type PassedFlowsParts } from '../../../src/flows/passed-flows.js';
-import { NO_SENDER, octetsOf, type PassedFlow } from '../../../src/kernel/netlink/flow-accounting.js';
 import { Current, Signal } from '../../../src/lib/current.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { OWN_RESOLVER } from '../../../src/policy/finding.js';
@@ -60,6 +60,7 @@ function make(
     },
     departing,
     verified,
+    neighbours: { neighbourAt: () => undefined, wasFree: () => false },
     log: { warn: () => undefined, error: () => undefined },
     now: () => clock.now,
     ...more,
@@ -146,7 +147,7 @@ describe('a record', () => {
         ...{ id: web.id, container: 'shop-web-1', owner: 'compose:shop/web', verdict: 'allow', proto: 'tcp' },
         ...{ address: SERVER, port: 443, name: null, entry: SERVER, list: null, feed: null },
         reason: 'an entry permits it (its label drawbridge.allow)',
-        ...{ count: 3, packets: 15, bytes: 1_400, first: 900, last: 2_000 },
+        ...{ count: 3, packets: 15, bytes: 1_400, time: 900, last: 2_000 },
       },
     ]);
   });

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NameDecision } from '../../../src/dns/names-policy.js';
 import type { Decide } from '../../../src/dns/recorder.js';
-import { Recording, type RecordingParts } from '../../../src/enforce/recording.js';
+import { Destinations, type DestinationsParts } from '../../../src/flows/destination.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 import type { Subject } from '../../../src/ruleset/desired-state.js';
 import type { Flow } from '../../../src/ruleset/flow.js';
@@ -120,7 +120,6 @@ describe('an address that only a resolver of the container gave for a permitted 
         flows: { flows: async (f: number) => (f === 4 ? open : []) },
       },
     };
-    const recording = { folder: '/absent', nat64: [], log: console, now: Date.now };
     const parts = {
       ...given,
       shape,
@@ -133,7 +132,7 @@ describe('an address that only a resolver of the container gave for a permitted 
       },
       names: { decideAs: () => decision },
       threats: { has: () => false },
-      recording: new Recording({ ...given, ...recording } as unknown as RecordingParts),
+      destinations: new Destinations({ ...given, nat64: [] } as unknown as DestinationsParts),
     } as unknown as PreviewParts;
     const record = { owner: 'name:web', since: 0, gaps: [], starts: 1, dropped: 0, seen: seenFlows };
     return previewView(parts, facts, { mode: 'enforce' }, { ...record, ...(own && { own }) });

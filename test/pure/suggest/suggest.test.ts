@@ -312,7 +312,7 @@ describe('the present policy', () => {
         since: NOW - 40 * DAY,
         gaps: [{ from: NOW - 3 * DAY, to: NOW - 2 * DAY, reason: 'the service was not running' }],
       },
-      /not recorded from .*: the service was not running; no entry is to be removed/,
+      /no entry is to be removed: the record .* has gaps\nnot recorded from .*: the service was not running/,
     ],
   ])('no removal while %s', (_, record, note) => {
     const found = suggested(['a.org'], { ...recordOf(record), policy: policy('never.org') });
@@ -332,7 +332,9 @@ describe('the present policy', () => {
 
   it('lost records and a container that is gone are said', () => {
     const found = suggested(['a.org'], { ...recordOf({ dropped: 7 }), policy: undefined });
-    expect(found.notes.join('\n')).toMatch(/does not exist now(.|\n)*7 connections were lost/);
+    expect(found.notes.join('\n')).toMatch(
+      /does not exist now(.|\n)*7 flows of this host could not be recorded/,
+    );
   });
 });
 

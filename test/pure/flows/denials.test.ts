@@ -1,7 +1,9 @@
 /** What becomes of a logged packet and of a denied name. */
 import { describe, expect, it } from 'vitest';
 import type { NameEvent } from '../../../src/dns/names-policy.js';
-import { type DenialEvent, Denials, type LoggedFacts } from '../../../src/enforce/denials.js';
+import { type DenialEvent, Denials } from '../../../src/flows/denials.js';
+import { Tallies } from '../../../src/flows/tallies.js';
+import type { LoggedFacts } from '../../../src/kernel/denied-log.js';
 import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
@@ -10,10 +12,17 @@ import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
 
 const NO_THREATS = new Proxy({} as ThreatLook, { get: () => () => undefined });
-function make(reaches = false, names: readonly string[] = [], isOwn = false) {
+function make(
+  reaches = false,
+  names: readonly string[] = [],
+  isOwn = false,
+  mode: 'enforce' | 'observe' = 'enforce',
+) {
   const clock = { now: 1_000_000 };
-  const copies: string[] = [];
-  const subject = { ...member(9, ''), neighbours: reaches ? ['172.18.0.3'] : [] };
+  const tallies = new Tallies();
+  const base = member(9, '');
+  const policy = { ...base.policy, mode };
+  const subject = { ...base, policy, neighbours: reaches ? ['172.18.0.3'] : [] };
   const denials = new Denials({
     marks: shape.marks,
     applied: {
@@ -29,11 +38,7 @@ function make(reaches = false, names: readonly string[] = [], isOwn = false) {
     },
     dns: { namesReader: () => () => ({ names, isOwn }) },
     threats: NO_THREATS,
-    recording: {
-      retain: () => undefined,
-      refused: { arrived: () => copies.push('refused') },
-      tallies: { copied: (id) => copies.push(id) },
-    },
+    tallies,
     now: () => clock.now,
   });
   const ask = (type: string, more: Partial<NameEvent> = {}): void =>
@@ -49,9 +54,17 @@ function make(reaches = false, names: readonly string[] = [], isOwn = false) {
       dport: 22,
       ...more,
     });
+  /** For what a packet that `log` takes is a copy: counters that grow by three packets lack one less. */
+  const copiesOf = (log: () => void): readonly string[] => {
+    let missing = 0;
+    denials.notLogged.subscribe((count) => (missing += count));
+    log();
+    denials.counted({ own: new Map([['c', { sum: 3, grown: 3 }]]), refused: { sum: 3, grown: 3 } }, 0);
+    return [missing === 2 ? 'refused' : [], tallies.of('c').denied === 2 ? 'c' : []].flat();
+  };
   const seen: DenialEvent[] = [];
   denials.onEvent((e) => seen.push(e));
-  return { clock, denials, seen, ask, packet, copies };
+  return { clock, denials, seen, ask, packet, tallies, copiesOf };
 }
 
 describe('a denied name', () => {
@@ -105,10 +118,30 @@ it.each([
   ['seen', []],
   ['near', []],
 ] as const)('a packet with the word %s is a copy for %j', (word, expected) => {
-  const { copies, packet } = make();
-  packet(word);
-  packet(word, false, { elsewhere: true });
-  expect(copies).toEqual(expected);
+  const { copiesOf, packet } = make();
+  expect(
+    copiesOf(() => {
+      packet(word);
+      packet(word, false, { elsewhere: true });
+    }),
+  ).toEqual(expected);
+});
+
+it('compares counters with copies after it has taken those that had come', () => {
+  const { denials, packet, copiesOf } = make();
+  denials.follow({ drain: () => packet('deny') });
+  expect(copiesOf(() => undefined)).toEqual(['refused', 'c']);
+});
+
+it.each([
+  ['enforce', 6],
+  ['observe', 0],
+] as const)('in mode %s, of six packets without a copy %i were denied', (mode, expected) => {
+  const { denials, tallies } = make(false, [], false, mode);
+  const missing: number[] = [];
+  denials.notLogged.subscribe((count) => missing.push(count));
+  denials.counted({ own: new Map([['c', { sum: 6, grown: 6 }]]), refused: { sum: 8, grown: 8 } }, 0);
+  expect([missing, tallies.of('c').denied]).toEqual([[8], expected]);
 });
 
 it('a packet that a watched feed lists is counted where it passes or is refused, unless it comes from outside', () => {
@@ -119,9 +152,9 @@ it('a packet that a watched feed lists is counted where it passes or is refused,
 });
 
 it('a packet of a connection that may be of either side is counted, and recorded as no attempt', () => {
-  const { denials, seen, packet, copies } = make();
-  packet('later', true);
-  expect([seen, copies, denials.totals.other]).toEqual([[], ['refused'], 1]);
+  const { denials, seen, packet, copiesOf } = make();
+  expect(copiesOf(() => packet('later', true))).toEqual(['refused']);
+  expect([seen, denials.totals.other]).toEqual([[], 1]);
 });
 
 describe('a denied packet of TCP that begins no connection', () => {

@@ -1,8 +1,14 @@
+import type { DnsService } from '../dns/dns-service.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { Current } from '../lib/current.js';
 import { canonicalName } from '../lib/dns-name.js';
-import { parseAddress, parseSubnet, rangeHas } from '../lib/ip.js';
+import { parseAddress, parseSubnet, type Range, rangeHas } from '../lib/ip.js';
+import { privateRangeOf } from '../lib/special-use.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { addressesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
+import type { Subject } from '../ruleset/desired-state.js';
 
 /** How a destination is named in an entry. */
 export type DestinationKind = 'name' | 'address' | 'neighbour' | 'host' | 'published';
@@ -30,13 +36,57 @@ export interface Sent {
   /** As the container resolved it, the most recent first. */
   readonly names: readonly string[];
 }
+type Places = Pick<DockerView, 'containers' | 'networks'>;
 export interface Surroundings {
-  readonly view: DockerView;
+  readonly view: Places;
   readonly self: ContainerFacts;
   /** An address of the host, as the container reaches it. */
   readonly isHost: (address: string) => boolean;
   /** A name must not lead there unless its entry has `private`. */
   readonly isPrivate: (address: string) => boolean;
+}
+
+export interface DestinationsParts {
+  readonly applied: Pick<Current<AppliedState>, 'value'>;
+  readonly dns: Pick<DnsService, 'namesReader'>;
+  readonly kernel: Pick<Kernel, 'hostAddresses'>;
+  readonly nat64: readonly Range[];
+}
+const NO_VIEW: Places = { containers: new Map(), networks: new Map() };
+
+/** How an entry would name where the packets of containers go, as far as it is known now. */
+export class Destinations {
+  readonly #o: DestinationsParts;
+
+  constructor(parts: DestinationsParts) {
+    this.#o = parts;
+  }
+
+  /**
+   * The destination as an entry would name it. `names`: those of its address, where they are known better than now. A name for which only a
+   * resolver of the container gave the address permits nothing there.
+   */
+  describe(
+    member: Subject,
+    self: ContainerFacts,
+    sent: Omit<Sent, 'names'>,
+    names?: Sent['names'],
+  ): Sighting {
+    const resolved = this.#o.dns.namesReader(self.id)(sent.address);
+    const { kernel, applied } = this.#o;
+    const isHost = (a: string): boolean =>
+      kernel.hostAddresses().has(a) || (member.host !== undefined && (a.startsWith('127.') || a === '::1'));
+    const view = applied.value?.view ?? NO_VIEW;
+    const around = { view, self, isHost, isPrivate: this.#isPrivate };
+    return destinationOf({ ...sent, names: names ?? (resolved.isOwn ? [] : resolved.names) }, around);
+  }
+
+  readonly #isPrivate = (address: string): boolean => {
+    const parsed = parseAddress(address);
+    const inside = this.#o.applied.value?.input.inside ?? [];
+    if (!parsed) return false;
+    return privateRangeOf(parsed, this.#o.nat64) !== undefined || inside.some((r) => rangeHas(r, parsed));
+  };
 }
 
 /** The destination of a packet as a person would name it in an entry. */
@@ -109,7 +159,7 @@ interface Published {
   readonly containerPort: number;
 }
 function publisher(
-  view: DockerView,
+  view: Places,
   { proto }: Sent,
   wanted: (p: Published, c: ContainerFacts) => boolean,
 ): Published | undefined {
@@ -140,7 +190,7 @@ function elsewhere(sent: Sent, around: Surroundings): Sighting {
 /** The container that has an address; none: it is in a network of Docker, and the next container that gets it may be any. */
 export type AddressHolder = 'self' | 'none' | { readonly neighbour: string };
 /** A subnet of macvlan is that of the LAN, where devices are no containers. Undefined: it is in no network of the container. */
-export function holderOf(view: DockerView, self: ContainerFacts, address: string): AddressHolder | undefined {
+export function holderOf(view: Places, self: ContainerFacts, address: string): AddressHolder | undefined {
   if (self.endpoints.some((e) => isAt(e, address))) return 'self';
   const client = { id: self.id, networks: self.endpoints.map((e) => e.networkId) };
   for (const { networkId } of self.endpoints)

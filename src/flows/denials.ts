@@ -1,10 +1,11 @@
 import type { CheckedName, RefusalReason } from '../connections/flow-check.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameEvent, NamesPolicy } from '../dns/names-policy.js';
-import { parsePacket } from '../kernel/netlink/packet-header.js';
-import { PacketLog, type PacketLogOptions } from '../kernel/netlink/packet-log.js';
+import { HeldDenials, type HeldParts } from '../enforce/neighbour-changes.js';
+import type { RuleCounts } from '../kernel/counts.js';
+import type { DeniedLog, LoggedFacts } from '../kernel/denied-log.js';
 import { type Current, putNewest, Signal } from '../lib/current.js';
-import { PROTOCOL_NAMES, PROTOCOL_NUMBERS } from '../lib/ip.js';
+import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText } from '../policy/deny-entries.js';
 import { OWN_RESOLVER, type Verdict } from '../policy/finding.js';
 import type { PolicyEntry } from '../policy/policy.js';
@@ -17,9 +18,7 @@ import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
-import { HeldDenials, type HeldParts } from './neighbour-changes.js';
-import type { Recording } from './recording.js';
-import type { Copies, Tallies } from './tallies.js';
+import { Copies, type Tallies } from './tallies.js';
 
 /** The text for the end of a log prefix, where a limit denied the packet. */
 function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
@@ -56,20 +55,6 @@ const OF_CHECK: Readonly<Record<RefusalReason, DenialReason>> = {
   host: 'host',
 };
 
-/** A packet that a rule logged. */
-export interface LoggedFacts {
-  readonly prefix: string;
-  readonly mark: number;
-  readonly proto: string;
-  readonly src: string;
-  readonly dst: string;
-  readonly sport?: number;
-  readonly dport: number;
-  /** Of TCP: it does not begin a connection. */
-  readonly isLater?: boolean;
-  /** The rule is in another network namespace, whose counters are not read. */
-  readonly elsewhere?: true;
-}
 export interface DenialsParts {
   readonly marks: Marks;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
@@ -77,41 +62,11 @@ export interface DenialsParts {
   readonly changes: HeldParts['changes'];
   readonly dns: Pick<DnsService, 'namesReader'>;
   readonly threats: ThreatLook;
-  readonly recording: Pick<Recording, 'retain'> & {
-    readonly refused: Pick<Copies, 'arrived'>;
-    readonly tallies: Pick<Tallies, 'copied'>;
-  };
+  readonly tallies: Pick<Tallies, 'copied' | 'deny' | 'read' | 'retain'>;
   /** ms since the epoch. */
   readonly now?: () => number;
 }
 
-/** Packets that the rules of one network namespace have logged. */
-export class DeniedLog implements Disposable {
-  readonly #log: PacketLog;
-
-  constructor(options: PacketLogOptions, denied: (packet: LoggedFacts) => void) {
-    this.#log = new PacketLog(options, (p) => {
-      const header = parsePacket(p.payload);
-      if (!header.ok) return;
-      const { src, dst, protocol, sport = 0, dport = 0, tcpFlags } = header.value;
-      const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
-      const isLater = tcpFlags !== undefined && (tcpFlags & (SYN | ACK)) !== SYN;
-      denied({ prefix: p.prefix, mark: p.mark, proto, src, sport, dst, dport, isLater });
-    });
-  }
-
-  /** Takes the copies that the kernel has sent until now. */
-  drain(): void {
-    this.#log.drain();
-  }
-
-  [Symbol.dispose](): void {
-    this.#log[Symbol.dispose]();
-  }
-}
-
-/** Flags of TCP (RFC 9293 3.1). */
-const [SYN, ACK] = [0x02, 0x10];
 /** To an address that was resolved, of which a new connection may be permitted. */
 const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
 
@@ -135,6 +90,11 @@ export class Denials implements Disposable {
   readonly totals = Object.fromEntries(DENIAL_REASONS.map((r) => [r, 0])) as Record<DenialReason, number>;
   /** Packets from the middle of a connection to a neighbour. */
   readonly refused = new Signal<LoggedFacts>();
+  /** Refused packets of which no copy has come: the limit of the log has left them out, or the kernel had no room for the copy. */
+  readonly notLogged = new Signal<number>();
+  /** Of refused packets, whatever refused them. */
+  readonly #copies = new Copies();
+  #log: Pick<DeniedLog, 'drain'> | undefined;
   readonly #o: DenialsParts;
   readonly #now: () => number;
   /** Names denied a moment ago, with the types that were asked for. */
@@ -154,12 +114,28 @@ export class Denials implements Disposable {
     });
   }
 
+  /** The log from which packets come: it is read before counters are compared with them. */
+  follow(log: Pick<DeniedLog, 'drain'>): void {
+    this.#log = log;
+  }
+
+  /** Counters of rules, as they were at `at` (ms since the epoch). */
+  counted({ own, refused }: RuleCounts, at: number): void {
+    this.#log?.drain();
+    const lost = this.#copies.read(refused, at);
+    if (lost > 0) this.notLogged.emit(lost);
+    // What passed is recorded from conntrack, whether or not a copy of it has come.
+    for (const [id, missing] of this.#o.tallies.read(own, at))
+      if (this.#o.applied.value?.subjects.get(id)?.policy.mode !== 'observe')
+        this.#o.tallies.deny(id, missing);
+  }
+
   packet(p: LoggedFacts): void {
     const { marks } = this.#o;
     const identity = (p.mark & marks.identity) >>> marks.shift;
     const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
     const now = this.#now();
-    if (!p.elsewhere && !PASSED.includes(word)) this.#o.recording.refused.arrived(now);
+    if (!p.elsewhere && !PASSED.includes(word)) this.#copies.arrived(now);
     if (word === LATER) {
       this.totals.other++;
       this.refused.emit(p);
@@ -171,7 +147,7 @@ export class Denials implements Disposable {
     const subject = this.#o.applied.value?.subjects.get(container);
     if (word === NEAR && subject && mayReach(subject, p)) return;
     const address = isIn ? p.src : p.dst;
-    if (!p.elsewhere && OF_OWN_RULES.includes(word)) this.#o.recording.tallies.copied(container, now);
+    if (!p.elsewhere && OF_OWN_RULES.includes(word)) this.#o.tallies.copied(container, now);
     const { names, isOwn } = this.#o.dns.namesReader(container)(address);
     const [name = null] = names;
     const isResolved = name !== null && !isOwn;
@@ -297,7 +273,7 @@ export class Denials implements Disposable {
   }
 
   retain(containers: Pick<ReadonlySet<string>, 'has'>): void {
-    this.#o.recording.retain(containers);
+    this.#o.tallies.retain(containers);
   }
 
   /** Tell what waits. Call it while the listeners can still record it. */

@@ -1,8 +1,7 @@
 /** What is counted of containers, and which packets have no copy in the log. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseCounts } from '../../../src/enforce/recording.js';
-import { Copies, parseTallies, Tallies } from '../../../src/enforce/tallies.js';
+import { Copies, Tallies } from '../../../src/flows/tallies.js';
 
 const seen = { id: 'c', entry: null, packets: 0, bytes: 0, count: 1 };
 
@@ -41,39 +40,66 @@ describe('connections and attempts', () => {
     expect([entries.get('n0.org')?.count, entries.get('new.org')?.count]).toEqual([2, 1]);
   });
 
-  it('outlive the service, and end with the container', () => {
+  it('are written once, as far as they have changed, until they are put back', () => {
     const tallies = new Tallies();
     tallies.add({ ...seen, verdict: 'allow', entry: 'a.org' });
-    tallies.read(new Map([['c', { sum: 10, grown: 0 }]]), 0);
-    tallies.copied('c', 0);
-    const text = JSON.stringify({ version: 1, at: 1, owners: {}, tallies: tallies.snapshot() });
-    const again = new Tallies();
-    again.restore(parseCounts(text));
-    expect(again.snapshot()).toEqual(tallies.snapshot());
+    tallies.deny('d', 2);
+    const rows = tallies.takeChanged();
+    expect(rows.map(([id]) => id)).toEqual(['c', 'd']);
+    expect(tallies.takeChanged()).toEqual([]);
+    tallies.putBack(['c']);
+    expect(tallies.takeChanged()).toEqual(rows.slice(0, 1));
+    tallies.putBack();
+    expect(tallies.takeChanged()).toEqual(rows);
+    tallies.retain(new Set(['d']));
+    expect(tallies.takeChanged()).toEqual([['c', null]]);
+  });
+
+  it('of an earlier run are added to those since the start', () => {
+    const former = new Tallies();
+    former.add({ ...seen, verdict: 'allow', entry: 'a.org', count: 3 });
+    former.read(new Map([['c', { sum: 10, grown: 0 }]]), 0);
+    former.copied('c', 0);
+    const tallies = new Tallies();
+    tallies.add({ ...seen, verdict: 'deny' });
+    tallies.add({ ...seen, verdict: 'allow', entry: 'a.org' });
+    expect(tallies.restore(former.takeChanged())).toEqual([]);
+    expect(tallies.of('c')).toMatchObject({ allowed: 4, denied: 1 });
+    expect(tallies.of('c').entries.get('a.org')?.count).toBe(4);
     // eleven packets more while the service was away, of which one was logged before
-    expect([...again.read(new Map([['c', { sum: 22, grown: undefined }]]), 0)]).toEqual([['c', 11]]);
-    again.retain(new Set());
-    expect(again.snapshot()).toEqual({});
+    expect([...tallies.read(new Map([['c', { sum: 22, grown: undefined }]]), 0)]).toEqual([['c', 11]]);
   });
 
   it('that cannot be read begin again', () => {
-    const good = { allowed: 1, denied: 2, copies: 0, entries: {} };
-    const bad = [
-      { ...good, allowed: -1 },
-      { ...good, copies: 1e15 },
-      { ...good, entries: { a: 1 } },
-      null,
-      3,
-    ];
-    expect(parseTallies({ good, ...bad })).toEqual({ good });
-    expect(parseTallies({ c: { allowed: [1, 2], denied: [3, 4] } })).toEqual({}); // of a former version
+    const good = {
+      allowed: 1,
+      denied: 2,
+      copies: 0,
+      entries: { 'a.org': { count: 1, packets: 2, bytes: 3 } },
+    };
+    const bad = {
+      negative: { ...good, allowed: -1 },
+      copies: { ...good, copies: 1e15 },
+      entries: { ...good, entries: { a: 1 } },
+      former: { allowed: [1, 2], denied: [3, 4] },
+      none: null,
+    };
+    const rows = Object.entries({ good, ...bad }).map(([id, x]) => [id, JSON.stringify(x)] as const);
+    const tallies = new Tallies();
+    expect(tallies.restore([...rows, ['text', '{"al']])).toEqual([...Object.keys(bad), 'text']);
+    expect(tallies.of('good')).toMatchObject({ allowed: 1, denied: 2, wouldDeny: 0 });
   });
 });
 
 describe('copies that are missing', () => {
   it('none before the first reading, and none of an earlier run whose rules were installed again', () => {
     const read = (copies: Copies): number => copies.read({ sum: 100, grown: undefined }, 0);
-    expect([read(new Copies()), read(new Copies(90)), read(new Copies(101))]).toEqual([0, 10, 0]);
+    const goingOn = (counted: number): Copies => {
+      const copies = new Copies();
+      copies.goOn(counted);
+      return copies;
+    };
+    expect([read(new Copies()), read(goingOn(90)), read(goingOn(101))]).toEqual([0, 10, 0]);
   });
 
   it('copies of what other rules count hide nothing later', () => {

@@ -1,7 +1,7 @@
 /** How a destination is named in an entry: by what the host knows of it, and never by a text of the container that is another destination. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { askedName, destinationOf, privateName } from '../../../src/enforce/destination.js';
+import { askedName, destinationOf, privateName } from '../../../src/flows/destination.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 import { isDest, parseEntry } from '../../../src/policy/entry-parse.js';
 

@@ -1,7 +1,9 @@
 /** What is counted of each container: connections that passed, attempts that did not, and those that each entry has decided. */
+import { readFileSync } from 'node:fs';
 import type { Contact } from '../events/service-events.js';
 import type { RuleCount } from '../kernel/counts.js';
 import { putNewest } from '../lib/current.js';
+import { isRecord } from '../lib/json.js';
 
 /** Connections, or attempts, that were recorded together. */
 interface Seen extends Pick<Contact, 'verdict' | 'entry'> {
@@ -25,27 +27,22 @@ export interface ContainerTally {
   readonly wouldDeny: number;
   readonly entries: ReadonlyMap<string, EntryTally>;
 }
-/** As it is written to disk: `counted` and `copies` are those of `Copies`. */
-interface TallyState extends Pick<ContainerTally, 'allowed' | 'denied'> {
+/** As the database keeps it, in JSON. `counted` and `copies` are those of `Copies`. */
+interface TallyState extends Omit<ContainerTally, 'wouldDeny' | 'entries'> {
   /** Left out by versions that counted them as denied. */
   readonly wouldDeny?: number;
-  readonly counted?: number;
+  readonly counted?: number | undefined;
   readonly copies: number;
   readonly entries: Readonly<Record<string, EntryTally>>;
 }
-export type TalliesState = Readonly<Record<string, TallyState>>;
+/** The id of a container, and its TallyState in JSON; null: it is gone. */
+export type TallyRow = readonly [id: string, text: string | null];
 
 /** Compares the packets that rules have counted with the copies that their log has sent (NFLOG). */
 export class Copies {
   #counted: number | undefined;
   /** When the copies since the last reading have come (ms since the epoch). */
-  #times: number[];
-
-  /** Of the last reading of an earlier run: what its rules had counted, and the copies that came after it. */
-  constructor(counted?: number, copies = 0) {
-    this.#counted = counted;
-    this.#times = Array<number>(copies).fill(0);
-  }
+  #times: number[] = [];
 
   get counted(): number | undefined {
     return this.#counted;
@@ -53,6 +50,13 @@ export class Copies {
   /** Copies since the last reading. */
   get copies(): number {
     return this.#times.length;
+  }
+
+  /** What the rules had counted at the last reading of an earlier run, and the copies that came after it. Without effect after a reading. */
+  goOn(counted: number | undefined, copies = 0): void {
+    if (this.#counted !== undefined) return;
+    this.#counted = counted;
+    this.#times.unshift(...Array<number>(copies).fill(0));
   }
 
   arrived(now: number): void {
@@ -93,12 +97,8 @@ export class Tallies {
   /** Of all containers, since the start of the service. */
   readonly totals = { allow: 0, deny: 0, 'would-deny': 0, threat: 0 };
   readonly #of = new Map<string, Tally>();
-  #version = 0;
-
-  /** Another number after every change. */
-  get version(): number {
-    return this.#version;
-  }
+  /** Containers of which the counts are not written yet. */
+  readonly #changed = new Set<string>();
 
   of(id: string): ContainerTally {
     return this.#of.get(id) ?? NOTHING;
@@ -106,30 +106,24 @@ export class Tallies {
 
   add({ id, verdict, entry, count, packets, bytes }: Seen): void {
     if (verdict === 'ask') return; // it waits: how it ends is recorded too
-    const tally = this.#get(id);
-    this.#version += 1;
+    const tally = this.#change(id);
     this.totals[verdict] += count;
     if (verdict === 'allow') tally.allowed += count;
     else if (verdict === 'would-deny') tally.wouldDeny += count;
     else tally.denied += count;
-    if (entry === null) return;
-    const before = tally.entries.get(entry) ?? NO_ENTRY;
     // The connection is counted without the deny entry that an observed container has met.
-    const added = before.count + (verdict === 'would-deny' ? 1 : count);
-    const sum = { count: added, packets: before.packets + packets, bytes: before.bytes + bytes };
-    putNewest(tally.entries, entry, sum, MOST_ENTRIES);
+    const decided = verdict === 'would-deny' ? 1 : count;
+    if (entry !== null) addEntry(tally.entries, entry, { count: decided, packets, bytes });
   }
 
   /** Attempts that were counted and not recorded. */
   deny(id: string, count: number): void {
-    this.#get(id).denied += count;
-    this.#version += 1;
+    this.#change(id).denied += count;
   }
 
   /** A copy of a packet has come that the container's own rules have counted. */
   copied(id: string, now: number): void {
-    this.#get(id).copies.arrived(now);
-    this.#version += 1;
+    this.#change(id).copies.arrived(now);
   }
 
   /** What the rules of each container have counted until `at` (ms since the epoch). Returns of how many packets no copy has come. */
@@ -137,7 +131,7 @@ export class Tallies {
     const missing = new Map<string, number>();
     for (const [id, count] of counted) {
       const { copies } = this.#get(id);
-      if (copies.counted !== count.sum || copies.copies > 0) this.#version += 1;
+      if (copies.counted !== count.sum || copies.copies > 0) this.#changed.add(id);
       const lost = copies.read(count, at);
       if (lost > 0) missing.set(id, lost);
     }
@@ -145,51 +139,99 @@ export class Tallies {
   }
 
   retain(ids: Pick<ReadonlySet<string>, 'has'>): void {
-    for (const id of this.#of.keys()) if (!ids.has(id)) this.#of.delete(id);
+    for (const id of this.#of.keys()) if (!ids.has(id) && this.#of.delete(id)) this.#changed.add(id);
   }
 
-  snapshot(): TalliesState {
-    return Object.fromEntries(
-      [...this.#of].map(([id, { allowed, denied, wouldDeny, copies: c, entries }]) => [
-        id,
-        {
-          ...{ allowed, denied, wouldDeny, copies: c.copies, entries: Object.fromEntries(entries) },
-          ...(c.counted === undefined ? {} : { counted: c.counted }),
-        },
-      ]),
-    );
+  /** What is to be written. It counts as written until it is put back. */
+  takeChanged(): readonly TallyRow[] {
+    const rows = [...this.#changed].map((id): TallyRow => {
+      const tally = this.#of.get(id);
+      return [id, tally ? textOf(tally) : null];
+    });
+    this.#changed.clear();
+    return rows;
   }
 
-  restore(state: TalliesState): void {
-    for (const [id, { allowed, denied, wouldDeny = 0, counted, copies, entries }] of Object.entries(state)) {
-      const known = new Map(Object.entries(entries));
-      this.#of.set(id, { allowed, denied, wouldDeny, copies: new Copies(counted, copies), entries: known });
-    }
+  /** Containers of which the counts could not be written. Default: all, because the database is a new one. */
+  putBack(ids: Iterable<string> = this.#of.keys()): void {
+    for (const id of ids) this.#changed.add(id);
+  }
+
+  /** Of an earlier run. What was counted since the start is added to it. Returns the containers that could not be read: they begin again. */
+  restore(rows: Iterable<TallyRow>): readonly string[] {
+    return [...rows].flatMap(([id, text]) => {
+      const state = stateOf(text ?? '');
+      if (!state) return [id];
+      const tally = this.#get(id);
+      tally.allowed += state.allowed;
+      tally.denied += state.denied;
+      tally.wouldDeny += state.wouldDeny ?? 0;
+      tally.copies.goOn(state.counted, state.copies);
+      for (const [entry, kept] of Object.entries(state.entries)) addEntry(tally.entries, entry, kept);
+      return [];
+    });
+  }
+
+  #change(id: string): Tally {
+    this.#changed.add(id);
+    return this.#get(id);
   }
 
   #get(id: string): Tally {
     const none = { allowed: 0, denied: 0, wouldDeny: 0 };
-    const tally = this.#of.get(id) ?? { ...none, copies: new Copies(), entries: new Map() };
+    const tally = this.#of.get(id) ?? {
+      ...{
+        ...none,
+        copies: new Copies(),
+        entries: new Map<string, EntryTally>(),
+        changed: new Set<string>(),
+      },
+    };
     this.#of.set(id, tally);
     return tally;
   }
 }
 
-const isObject = (x: unknown): x is Readonly<Record<string, unknown>> =>
-  typeof x === 'object' && x !== null && !Array.isArray(x);
+function addEntry(entries: Map<string, EntryTally>, entry: string, more: EntryTally): void {
+  const { count, packets, bytes } = entries.get(entry) ?? NO_ENTRY;
+  const sum = { count: count + more.count, packets: packets + more.packets, bytes: bytes + more.bytes };
+  putNewest(entries, entry, sum, MOST_ENTRIES);
+}
+
+function textOf({ copies: c, entries, ...counts }: Tally): string {
+  const { counted, copies } = c;
+  return JSON.stringify({
+    ...counts,
+    counted,
+    copies,
+    entries: Object.fromEntries(entries),
+  } satisfies TallyState);
+}
+
+/** Undefined: it cannot be read. */
+function stateOf(text: string): TallyState | undefined {
+  try {
+    const state: unknown = JSON.parse(text);
+    return isTally(state) ? state : undefined;
+  } catch {
+    return undefined; // the caller reports it
+  }
+}
 const isCount = (x: unknown): boolean => Number.isSafeInteger(x) && (x as number) >= 0;
 /** The log has less between two readings. */
 const MOST_COPIES = 100_000;
-const isEntry = (x: unknown): boolean => isObject(x) && [x.count, x.packets, x.bytes].every(isCount);
-const isTally = (x: unknown): boolean =>
-  isObject(x) &&
+const isEntry = (x: unknown): boolean => isRecord(x) && [x.count, x.packets, x.bytes].every(isCount);
+const isTally = (x: unknown): x is TallyState =>
+  isRecord(x) &&
   [x.allowed, x.denied, x.wouldDeny ?? 0, x.copies, x.counted ?? 0].every(isCount) &&
   (x.copies as number) <= MOST_COPIES &&
-  isObject(x.entries) &&
+  isRecord(x.entries) &&
   Object.values(x.entries).every(isEntry);
 
-/** Totals of a container that cannot be read are left out: they begin again. */
-export const parseTallies = (x: unknown): TalliesState =>
-  Object.fromEntries(
-    Object.entries(isObject(x) ? x : {}).filter(([, tally]) => isTally(tally)),
-  ) as TalliesState;
+/** The file in which earlier versions kept them. Throws what the file system throws, and where it is no such file. */
+export function readFormerTallies(path: string): readonly TallyRow[] {
+  const file: unknown = JSON.parse(readFileSync(path, 'utf8'));
+  if (!isRecord(file) || file.version !== 1 || !isRecord(file.tallies))
+    throw new Error('it is no file of counts (version 1)');
+  return Object.entries(file.tallies).map(([id, tally]) => [id, JSON.stringify(tally)]);
+}

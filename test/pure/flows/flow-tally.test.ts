@@ -1,13 +1,8 @@
 /** What messages about flows add up to. */
 import { beforeEach, expect, it } from 'vitest';
-import { CTA, filterNetwork, isWithin } from '../../../../src/kernel/netlink/conntrack-codec.js';
-import {
-  FlowTally,
-  NO_SENDER,
-  octetsOf,
-  type PassedFlow,
-  type Senders,
-} from '../../../../src/kernel/netlink/flow-accounting.js';
+import { FlowTally, NO_SENDER, octetsOf, type PassedFlow } from '../../../src/flows/flow-tally.js';
+import { CTA, filterNetwork, isWithin } from '../../../src/kernel/netlink/conntrack-codec.js';
+import type { Senders } from '../../../src/kernel/netlink/flow-accounting.js';
 import {
   AF_INET,
   AF_INET6,
@@ -18,7 +13,7 @@ import {
   u8,
   u16be,
   u32be,
-} from '../../../../src/kernel/netlink/netlink-codec.js';
+} from '../../../src/kernel/netlink/netlink-codec.js';
 
 const CHECK = { mask: 0x3, open: 0x1 };
 const RESOLVER = '169.254.53.53';
