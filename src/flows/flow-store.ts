@@ -132,8 +132,7 @@ export class FlowStore implements AsyncDisposable {
   async restored(): Promise<void> {
     const late = performance.now() + RESTORE_MS;
     const isAwaited = (): boolean => !this.#isRestored && this.#failure === undefined && !this.#stopped;
-    while (isAwaited() && performance.now() < late)
-      await sleep(RESTORE_MS / 20, undefined, { ref: false });
+    while (isAwaited() && performance.now() < late) await sleep(RESTORE_MS / 20, undefined, { ref: false });
   }
 
   /** Until then flows wait in memory. */
