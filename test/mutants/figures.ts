@@ -68,8 +68,8 @@ export const FIGURES: readonly Mutant[] = [
     id: 'figures-refused-twice',
     what: 'a connection that waits for a person counts, and again when it ends',
     file: TALLIES,
-    from: "    if (verdict === 'ask') return; // it waits: how it ends is recorded too\n    const tally = this.#get(id);",
-    to: "    const tally = this.#get(id);\n    if (verdict === 'ask') {\n      tally.denied += count;\n      return;\n    }",
+    from: "    if (verdict === 'ask') return; // it waits: how it ends is recorded too\n    const tally = this.#change(id);",
+    to: "    const tally = this.#change(id);\n    if (verdict === 'ask') {\n      tally.denied += count;\n      return;\n    }",
     killedBy: tallied('each counts once, by whether it passed'),
   },
   {
