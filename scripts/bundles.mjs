@@ -7,8 +7,8 @@ export const STARTED = [
   'config/list-thread',
   'flows/flow-process',
   'flows/passed-thread',
-  'kernel/sandbox-thread',
   'kernel/tool-runner',
+  'namespaces/sandbox-thread',
   'threats/feed-worker',
 ];
 export const partOf = (file) => ({ in: `src/${file}.ts`, out: `parts/${file.split('/')[1]}` });

@@ -79,6 +79,7 @@ export function subscribe(app: App): void {
   });
   // new namespaces → DNS, rules in namespaces
   app.attached.subscribe(() => void app.lan.applied());
+  app.links.arrived.subscribe(({ container, veth }) => namespaceDns.arrived(container, veth));
   sandboxes.prepared.subscribe(({ path, sockets }) =>
     namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
   );

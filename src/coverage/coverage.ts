@@ -1,6 +1,5 @@
 import { dirname } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
@@ -8,7 +7,8 @@ import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted } from '../kernel/netlink/namespace.js';
 import { atNext } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
-import type { NetnsRules } from '../netns-rules/netns-rules.js';
+import type { NamespaceDns } from '../namespaces/namespace-dns.js';
+import type { NetnsRules } from '../namespaces/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Coverage, type Finding, findingText, worstFirst, worstOf } from '../policy/finding.js';
 import type { Policy } from '../policy/policy.js';

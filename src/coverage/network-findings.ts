@@ -1,5 +1,5 @@
 import type { FrameCheckState } from '../kernel/frame-checks.js';
-import type { LanStatus } from '../netns-rules/netns-rules.js';
+import type { LanStatus } from '../namespaces/netns-rules.js';
 import { type ContainerFacts, isWithoutGateway, type NetworkFacts } from '../policy/container.js';
 import type { Finding } from '../policy/finding.js';
 import type { Mode } from '../policy/policy.js';

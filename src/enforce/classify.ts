@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Links } from '../kernel/netlink/links.js';
 import type { Current } from '../lib/current.js';
@@ -14,7 +13,11 @@ export interface ClassifierParts {
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly namespaces: Pick<ContainerNamespaces, 'sandboxOf' | 'ownerOf'>;
+  /** The sandboxes of Docker, by netns id, and the container of each. */
+  readonly namespaces: {
+    sandboxOf(nsid: number): string | undefined;
+    ownerOf(path: string): string | undefined;
+  };
   readonly kernel: { readonly linkTable: Pick<Links, 'byIndex'> };
   /** The clock of `isAwaited`. */
   readonly now: () => number;

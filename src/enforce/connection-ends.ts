@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ContainerNamespaces } from '../dns/container-namespaces.js';
 import type { Exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { resetSockets } from '../kernel/sockets.js';
@@ -13,7 +12,8 @@ import { holdersOf } from './bind-veths.js';
 interface ConnectionResetsOptions {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
-  readonly namespaces: Pick<ContainerNamespaces, 'pathOf'>;
+  /** The path of the network namespace of a container. */
+  readonly namespaces: { pathOf(container: string): string | undefined };
   readonly run: Exec;
   readonly log: Pick<Logger, 'debug'>;
 }

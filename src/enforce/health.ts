@@ -1,5 +1,4 @@
 import type { DockerWatch } from '../docker/watch.js';
-import { POLLING } from '../kernel/follow-folder.js';
 import type { Current } from '../lib/current.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Maintenance } from './maintenance.js';
@@ -14,6 +13,12 @@ export interface HealthParts {
   /** When rules, sets or the record of the store were last repaired, as ISO 8601. */
   readonly lastRepair: Pick<Current<string>, 'value'>;
 }
+
+/** Folders of sandboxes cannot be watched: the remedy, for the log and the status. */
+export const POLLING =
+  'no inotify instance is left for this user: folders are polled instead of watched, which costs some CPU; ' +
+  'raise the sysctl fs.inotify.max_user_instances (and fs.inotify.max_user_watches), as in ' +
+  'sysctl -w fs.inotify.max_user_instances=1024';
 
 /** What status and /readyz report of the enforcement. */
 export class Health {

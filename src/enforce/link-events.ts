@@ -1,10 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { LinkChangeListener as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
-import type { Current } from '../lib/current.js';
+import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
@@ -17,7 +16,6 @@ export interface LinkEventsParts {
   readonly docker: DockerWatch;
   readonly policies: Policies;
   readonly reconciler: Reconciler;
-  readonly namespaceDns: NamespaceDns;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
 }
@@ -33,6 +31,8 @@ const AT_ONCE = 8;
 
 /** What the kernel announces of links, and what follows from it. */
 export class LinkEvents {
+  /** The veth of a known container is in the container's namespace. */
+  readonly arrived = new Signal<{ readonly container: string; readonly veth: number }>();
   readonly #o: LinkEventsParts;
   readonly #newVeths: NewVeths;
   /** Veths with a known container, bound by a pass or not yet. */
@@ -101,14 +101,14 @@ export class LinkEvents {
    * binding there is no pass: it would only delay the one that has it.
    */
   async #bind(): Promise<ReadonlySet<string>> {
-    const { kernel, docker, policies, namespaceDns, reconciler } = this.#o;
+    const { kernel, docker, policies, reconciler } = this.#o;
     const before = this.#o.applied.value?.vethMap.bindings ?? new Map();
     const links = await kernel.links(new Set(before.keys()));
     const { bindings, outdated } = bindPorts(docker.view(), links, before, policies.isManaged);
     const present = new Set(links.map((l) => l.index));
     for (const port of this.#arrived) {
       const owner = bindings.get(port)?.container;
-      if (owner !== undefined) namespaceDns.arrived(owner, port);
+      if (owner !== undefined) this.arrived.emit({ container: owner, veth: port });
       if (owner !== undefined || !present.has(port)) this.#arrived.delete(port);
     }
     this.#known = new Set(bindings.keys());

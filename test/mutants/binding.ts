@@ -244,11 +244,11 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'lan-claim-old',
     what: 'a namespace is opened by what Docker was asked before it appeared',
-    file: 'src/netns-rules/namespace-owners.ts',
+    file: 'src/namespaces/namespace-owners.ts',
     from: 'isProven: (e.askedAt ?? Number.NEGATIVE_INFINITY) > appeared',
     to: 'isProven: appeared > 0',
     killedBy: pure(
-      'netns-rules/namespace-owners',
+      'namespaces/namespace-owners',
       'does not open the namespace of the next holder of its address',
     ),
   },

@@ -117,11 +117,11 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'names-learned-late',
     what: 'coverage learns from where Docker asks for names with the next pass, not with the inspect',
-    file: 'src/dns/namespace-dns.ts',
+    file: 'src/namespaces/namespace-dns.ts',
     from: '    void this.#learnNeeds();\n',
     to: '',
     killedBy: {
-      file: 'test/pure/dns/namespace-dns.test.ts',
+      file: 'test/pure/namespaces/namespace-dns.test.ts',
       test: 'whether Docker asks from the host is known with the inspect of the container',
     },
   },

@@ -160,7 +160,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-ahead',
     what: 'before Docker has reported it, the names of an enforced container are asked by Docker',
-    file: 'src/kernel/sandbox-thread.ts',
+    file: 'src/namespaces/sandbox-thread.ts',
     from: 'else if (armed.prepare && isOfContainer(path))',
     to: "else if (armed.prepare && path === '')",
     killedBy: {
@@ -171,7 +171,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-ahead-docker',
     what: 'questions of an observed container wait that were asked before Docker has reported it',
-    file: 'src/dns/container-namespaces.ts',
+    file: 'src/namespaces/container-namespaces.ts',
     from: "return isCertain || attached.has(container) ? 'docker' : undefined;",
     to: 'return isCertain && attached.has(container) ? undefined : undefined;',
     killedBy: {
@@ -182,7 +182,7 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-own-resolvers',
     what: 'after a container with resolvers of its own, the first names of the next one are asked by Docker',
-    file: 'src/dns/namespace-dns.ts',
+    file: 'src/namespaces/namespace-dns.ts',
     from: ' || this.#namespaces.hasOwnResolvers(id)) return;',
     to: ') return;',
     killedBy: {
@@ -193,11 +193,11 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
-    file: 'src/dns/namespace-dns.ts',
+    file: 'src/namespaces/namespace-dns.ts',
     from: '      await this.#endPassing(path); // Docker would go on answering a flow that exists there\n',
     to: '',
     killedBy: {
-      file: 'test/pure/dns/namespace-dns.test.ts',
+      file: 'test/pure/namespaces/namespace-dns.test.ts',
       test: 'asked Docker and is enforced now is answered by us alone',
     },
   },
@@ -305,11 +305,11 @@ export const DNS: readonly Mutant[] = [
   {
     id: 'kept-own-copy',
     what: 'kept replies leave without the addresses in the set of a macvlan namespace',
-    file: 'src/netns-rules/netns-rules.ts',
+    file: 'src/namespaces/netns-rules.ts',
     from: 'subject === undefined || subject.lan !== undefined ? undefined',
     to: 'subject === undefined ? undefined',
     killedBy: {
-      file: 'test/pure/netns-rules/copies.test.ts',
+      file: 'test/pure/namespaces/copies.test.ts',
       test: 'of a container with rules in its namespace',
     },
   },

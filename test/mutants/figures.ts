@@ -27,7 +27,7 @@ export const FIGURES: readonly Mutant[] = [
   {
     id: 'figures-segments',
     what: 'a rate and a quota count a packet of many segments once',
-    file: 'src/netns-rules/one-namespace.ts',
+    file: 'src/namespaces/one-namespace.ts',
     from: '  veths.length > 0 &&\n  (limits',
     to: '  veths.length < 0 &&\n  (limits',
     killedBy: { file: 'test/live/limits.test.ts', test: 'counts each segment that a container hands on' },
@@ -35,7 +35,7 @@ export const FIGURES: readonly Mutant[] = [
   {
     id: 'figures-segments-read',
     what: 'datagrams stay in one packet, segments of TCP do not',
-    file: 'src/kernel/netns-tables.ts',
+    file: 'src/namespaces/netns-tables.ts',
     from: "  'tx-udp-segmentation',\n",
     to: '',
     killedBy: { file: 'test/live/limits.test.ts', test: 'counts each segment that a container hands on' },

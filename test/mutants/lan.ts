@@ -5,7 +5,7 @@ const FILE = 'src/ruleset/netns-program.ts';
 const by = (test: string) => ({ file: 'test/attacks/macvlan.test.ts', test, only: true });
 
 const inside = {
-  file: 'test/kernel/lan-rules.test.ts',
+  file: 'test/kernel/namespaces/lan-rules.test.ts',
   test: 'from an address that is not local',
   only: true,
 };

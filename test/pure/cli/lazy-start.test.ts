@@ -44,7 +44,7 @@ function loadedWith(...entries: readonly string[]): Imports {
 const GROUPS = ['inspect', 'access', 'list', 'store', 'feed', 'admin', 'service', 'completion', 'bugreport'];
 /** Packages of the service alone. */
 const HEAVY = /^(@fastify|fastify|dockerode|ioredis|koffi|libsql|undici|execa|pino)/;
-const SERVICE = /^(app|kernel|docker|store|threats|dns|enforce|netns-rules|coverage|ops)\b/;
+const SERVICE = /^(app|kernel|docker|store|threats|dns|enforce|namespaces|coverage|ops)\b/;
 
 it('the entry loads commander and nothing else, whatever the command', () => {
   const { files, packages } = loadedWith('main.ts');

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { hasSandbox } from '../../../src/dns/container-namespaces.js';
 import { DockerState, showSame, viewOf } from '../../../src/docker/docker-state.js';
 import { readContainers, readInspect } from '../../../src/docker/read-containers.js';
 import { readNetwork } from '../../../src/docker/read-networks.js';
+import { hasSandbox } from '../../../src/namespaces/container-namespaces.js';
 import type { DockerView } from '../../../src/policy/container.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasSandbox, isOnLan } from '../dns/container-namespaces.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
-import { closeLan, type LanEnd, lanEnds, removeLan } from '../kernel/netns-tables.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts, Endpoint } from '../policy/container.js';
+import { hasSandbox, isOnLan } from './container-namespaces.js';
+import { closeLan, type LanEnd, lanEnds, removeLan } from './netns-tables.js';
 
 export interface NamespaceOwnersOptions {
   readonly docker: Pick<DockerWatch, 'view' | 'inspectNetwork'>;

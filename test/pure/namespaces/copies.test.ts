@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { LearnedSetWriters } from '../../../src/enforce/learned-sets.js';
 import type { AnswerSets } from '../../../src/kernel/netlink/answer-sets.js';
 import { Current } from '../../../src/lib/current.js';
-import { NetnsRules, type NetnsRulesOptions } from '../../../src/netns-rules/netns-rules.js';
+import { NetnsRules, type NetnsRulesOptions } from '../../../src/namespaces/netns-rules.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const until = new Map([['198.51.100.1', 1]]);

@@ -1,10 +1,9 @@
 import { readdirSync } from 'node:fs';
+import type { DnsService } from '../dns/dns-service.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
-import { closeResolver, type ResolverSockets, removeResolverRules } from '../kernel/resolver-rules.js';
-import type { Sandboxes } from '../kernel/sandboxes.js';
 import { eachOf } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
@@ -16,8 +15,9 @@ import {
 } from '../policy/container.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState, VethMap } from '../ruleset/applied-state.js';
-import type { DnsService } from './dns-service.js';
+import { closeResolver, type ResolverSockets, removeResolverRules } from './resolver-rules.js';
 import type { SandboxFolders } from './sandbox-folders.js';
+import type { Sandboxes } from './sandboxes.js';
 
 /** A socket in the container's namespace from which queries to Docker's resolver are sent. */
 const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;

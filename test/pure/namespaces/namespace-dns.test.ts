@@ -1,8 +1,8 @@
 /** Whose resolver a namespace that was furnished ahead becomes: nobody's question may wait in it for long. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { PreparedNamespace } from '../../../src/dns/container-namespaces.js';
-import { NamespaceDns } from '../../../src/dns/namespace-dns.js';
 import type { Logger } from '../../../src/lib/log.js';
+import type { PreparedNamespace } from '../../../src/namespaces/container-namespaces.js';
+import { NamespaceDns } from '../../../src/namespaces/namespace-dns.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 
 const silent: Logger = {

@@ -6,18 +6,17 @@
 
 import { closeSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { PROTOCOL_NUMBERS } from '../lib/ip.js';
-import { Conntrack } from './netlink/conntrack.js';
+import { Conntrack } from '../kernel/netlink/conntrack.js';
 import {
   inEachNamespace,
   makeNamespace,
   tcpListenFd,
   udpSocketFd,
   withNamespace,
-} from './netlink/namespace.js';
-import { encodeMessage, FLAG, u16be } from './netlink/netlink-codec.js';
-import { NetlinkError } from './netlink/netlink-error.js';
-import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
+} from '../kernel/netlink/namespace.js';
+import { encodeMessage, FLAG, u16be } from '../kernel/netlink/netlink-codec.js';
+import { NetlinkError } from '../kernel/netlink/netlink-error.js';
+import { NetlinkSocket, type Outgoing } from '../kernel/netlink/netlink-socket.js';
 import {
   batchBegin,
   batchEnd,
@@ -29,7 +28,7 @@ import {
   newTable,
   ruleOf,
   stateOfTable,
-} from './netlink/nft-codec.js';
+} from '../kernel/netlink/nft-codec.js';
 import {
   destination,
   destinationPort,
@@ -42,7 +41,8 @@ import {
   rejectTcp,
   source,
   verdict,
-} from './netlink/nft-expressions.js';
+} from '../kernel/netlink/nft-expressions.js';
+import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 
 /** Our resolver's sockets inside a container's network namespace. */
 

@@ -1,6 +1,6 @@
 /** Whose a new namespace is: only by what Docker was asked for after it appeared. */
 import { expect, it } from 'vitest';
-import { NamespaceOwners, type NamespaceOwnersOptions } from '../../../src/netns-rules/namespace-owners.js';
+import { NamespaceOwners, type NamespaceOwnersOptions } from '../../../src/namespaces/namespace-owners.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
 
 const ADDRESS = '10.66.0.7';

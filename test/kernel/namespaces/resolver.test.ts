@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Links } from '../../../src/kernel/netlink/links.js';
+import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
 import {
   ContainerNamespaces,
   type ContainerNamespacesOptions,
-} from '../../../src/dns/container-namespaces.js';
-import { Links } from '../../../src/kernel/netlink/links.js';
-import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
+} from '../../../src/namespaces/container-namespaces.js';
 import {
   closeResolver,
   haveResolverRules,
@@ -17,12 +17,12 @@ import {
   prepareResolver,
   removeResolverRules,
   resumeResolver,
-} from '../../../src/kernel/resolver-rules.js';
-import { Sandboxes } from '../../../src/kernel/sandboxes.js';
+} from '../../../src/namespaces/resolver-rules.js';
+import { Sandboxes } from '../../../src/namespaces/sandboxes.js';
+import { Authority, a } from '../dns/authority.js';
+import { queryFor } from '../dns/client.js';
+import { House } from '../dns/house.js';
 import { makeNetns, type Netns } from '../in-netns.js';
-import { Authority, a } from './authority.js';
-import { queryFor } from './client.js';
-import { House } from './house.js';
 
 /** Asks from inside the namespace, in a process of its own; prints the answer's bytes in hex. */
 const asker = `

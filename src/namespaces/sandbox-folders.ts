@@ -1,11 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { FolderFollower, type FollowOptions, POLLING } from '../kernel/follow-folder.js';
-import type { Sandboxes } from '../kernel/sandboxes.js';
+import { POLLING } from '../enforce/health.js';
 import { execRoots } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
+import { FolderFollower, type FollowOptions } from './follow-folder.js';
+import type { Sandboxes } from './sandboxes.js';
 
 const SCAN_MS = 2_000;
 const USUAL = '/var/run/docker/netns';

@@ -1,12 +1,18 @@
 /** Rules inside the network namespaces of containers on macvlan and ipvlan networks, and settings of their devices: write, read and remove them. */
 import { createHash } from 'node:crypto';
-import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
-import { type Exec, must } from './exec.js';
-import { Addresses } from './netlink/addresses.js';
-import { type Link, Links } from './netlink/links.js';
-import { addressBytes, attribute, cString, nested, parseAttributes, u32le } from './netlink/netlink-codec.js';
-import { isRefusal } from './netlink/netlink-error.js';
-import { NetlinkSocket, type Outgoing } from './netlink/netlink-socket.js';
+import { type Exec, must } from '../kernel/exec.js';
+import { Addresses } from '../kernel/netlink/addresses.js';
+import { type Link, Links } from '../kernel/netlink/links.js';
+import {
+  addressBytes,
+  attribute,
+  cString,
+  nested,
+  parseAttributes,
+  u32le,
+} from '../kernel/netlink/netlink-codec.js';
+import { isRefusal } from '../kernel/netlink/netlink-error.js';
+import { NetlinkSocket, type Outgoing } from '../kernel/netlink/netlink-socket.js';
 import {
   addElement,
   askGeneration,
@@ -18,8 +24,9 @@ import {
   newChain,
   newRule,
   newTable,
-} from './netlink/nft-codec.js';
-import { HOOK, icmpv6Message, leavesThrough, verdict } from './netlink/nft-expressions.js';
+} from '../kernel/netlink/nft-codec.js';
+import { HOOK, icmpv6Message, leavesThrough, verdict } from '../kernel/netlink/nft-expressions.js';
+import { ANNOUNCEMENT, LAN_KINDS, LAN_TABLE } from '../ruleset/netns-program.js';
 
 /** The container's end of a macvlan or ipvlan link. */
 export interface LanEnd {

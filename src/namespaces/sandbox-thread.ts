@@ -10,11 +10,12 @@ import { setPriority } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
+import { exec, programs } from '../kernel/exec.js';
+import { Links } from '../kernel/netlink/links.js';
+import { execRoots } from '../kernel/sockets.js';
 import { collectGarbage, setServiceFlags } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
-import { exec, programs } from './exec.js';
 import { FolderFollower } from './follow-folder.js';
-import { Links } from './netlink/links.js';
 import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
 import {
   haveResolverRules,
@@ -24,10 +25,9 @@ import {
   wasQueriedBefore,
 } from './resolver-rules.js';
 import type { SandboxReport, SandboxRequest, SurveyedSandbox } from './sandboxes.js';
-import { execRoots } from './sockets.js';
 
 const port = parentPort;
-if (!port) throw new Error('kernel/sandbox-thread runs in a worker thread only');
+if (!port) throw new Error('namespaces/sandbox-thread runs in a worker thread only');
 setServiceFlags();
 
 /** setpriority(2) without a pid is about the calling thread. Refused, it keeps the priority of the main thread. */

@@ -1,14 +1,5 @@
 import { exec } from '../kernel/exec.js';
 import { Conntrack } from '../kernel/netlink/conntrack.js';
-import {
-  applyLanProgram,
-  generationIn,
-  lanEnds,
-  lanFingerprint,
-  putLanMember,
-  removeLanMember,
-  setSegmentation,
-} from '../kernel/netns-tables.js';
 import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import type { NetnsPlace, Subject } from '../ruleset/desired-state.js';
@@ -21,6 +12,15 @@ import {
   lanLearnedSets,
   lanProgram,
 } from '../ruleset/netns-program.js';
+import {
+  applyLanProgram,
+  generationIn,
+  lanEnds,
+  lanFingerprint,
+  putLanMember,
+  removeLanMember,
+  setSegmentation,
+} from './netns-tables.js';
 
 export interface LanWant {
   readonly input: LanInput;

@@ -23,12 +23,6 @@ const POLL_MS = 5;
 const TICK_MS = 20;
 const RETRY_MS = 10_000;
 
-/** The remedy with the sysctl, for the log and the status. */
-export const POLLING =
-  'no inotify instance is left for this user: folders are polled instead of watched, which costs some CPU; ' +
-  'raise the sysctl fs.inotify.max_user_instances (and fs.inotify.max_user_watches), as in ' +
-  'sysctl -w fs.inotify.max_user_instances=1024';
-
 /** Follows the entries of a folder: by inotify, and by reading it again and again where inotify is exhausted. Throws when it cannot be read. */
 export class FolderFollower implements Disposable {
   readonly #folder: string;

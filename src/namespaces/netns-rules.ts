@@ -1,13 +1,10 @@
-import { type ContainerNamespaces, hasSandbox } from '../dns/container-namespaces.js';
 import type { DnsService } from '../dns/dns-service.js';
-import type { NamespaceDns } from '../dns/namespace-dns.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies, ReservedPorts } from '../enforce/policies.js';
 import { DeniedLog, type LoggedFacts } from '../kernel/denied-log.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
-import { applyLanProgram, closeLan, removeLan } from '../kernel/netns-tables.js';
 import { Newest } from '../lib/async.js';
 import { BEAT_MS, Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
@@ -17,7 +14,10 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { identityMark } from '../ruleset/marks.js';
 import { LAN_KINDS, type LanInput, lanClosedProgram } from '../ruleset/netns-program.js';
+import { type ContainerNamespaces, hasSandbox } from './container-namespaces.js';
+import type { NamespaceDns } from './namespace-dns.js';
 import { NamespaceOwners } from './namespace-owners.js';
+import { applyLanProgram, closeLan, removeLan } from './netns-tables.js';
 import { NamespaceRules, SingleSegments } from './one-namespace.js';
 
 export interface NetnsRulesOptions {

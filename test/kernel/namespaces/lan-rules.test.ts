@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { exec } from '../../src/kernel/exec.js';
+import { exec } from '../../../src/kernel/exec.js';
 import {
   applyLanProgram,
   closeLan,
@@ -9,9 +9,9 @@ import {
   putLanMember,
   removeLan,
   removeLanMember,
-} from '../../src/kernel/netns-tables.js';
-import { compile } from '../../src/ruleset/compile.js';
-import type { Subject } from '../../src/ruleset/desired-state.js';
+} from '../../../src/namespaces/netns-tables.js';
+import { compile } from '../../../src/ruleset/compile.js';
+import type { Subject } from '../../../src/ruleset/desired-state.js';
 import {
   type LanInput,
   lanClosedFramesProgram,
@@ -19,9 +19,9 @@ import {
   lanFramesProgram,
   lanKey,
   lanProgram,
-} from '../../src/ruleset/netns-program.js';
-import { input, member, shape } from '../pure/ruleset/sample.js';
-import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from './in-netns.js';
+} from '../../../src/ruleset/netns-program.js';
+import { input, member, shape } from '../../pure/ruleset/sample.js';
+import { countLeaving, FROM_ANYWHERE, makeNetns, type Netns } from '../in-netns.js';
 
 const FAR4 = '10.9.0.1';
 const FAR6 = 'fd09::1';

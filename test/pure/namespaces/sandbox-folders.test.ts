@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { SandboxFolders } from '../../../src/dns/sandbox-folders.js';
 import { execRoots } from '../../../src/kernel/sockets.js';
+import { SandboxFolders } from '../../../src/namespaces/sandbox-folders.js';
 
 it('notes the engine of a second connection, by a scan some time after the first one', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'folders-'));

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { FolderFollower } from '../../../src/kernel/follow-folder.js';
+import { FolderFollower } from '../../../src/namespaces/follow-folder.js';
 
 let dir: string;
 let entries: string[];
