@@ -188,7 +188,7 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
 async function findSandboxes(
-  { config, folders, namespaces, sandboxes }: App,
+  { config, folders, namespaces, namespaceDns, sandboxes }: App,
   whileWaiting: () => void,
 ): Promise<void> {
   const noted = folders.noteEngines(config.docker.socket, sandboxes);
@@ -196,7 +196,7 @@ async function findSandboxes(
   for (let turn = 0; turn < 2; turn++) await new Promise((resume) => setImmediate(resume));
   whileWaiting();
   await noted;
-  await namespaces.findSandboxes();
+  namespaceDns.surveyed(await namespaces.findSandboxes());
 }
 
 /** Where our resolver answers inside a namespace, the names of neighbours include aliases that only their inspects have. */

@@ -4,9 +4,7 @@ import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.
 import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
-import { eachOf } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
-import type { Logger } from '../lib/log.js';
 import {
   type ContainerFacts,
   type DockerView,
@@ -38,20 +36,11 @@ export interface ContainerNamespacesOptions {
 /** Finds the network namespaces of containers, prepares them, and decides which resolver answers inside. */
 export class ContainerNamespaces {
   readonly #o: ContainerNamespacesOptions;
-  /** By path: the port at 127.0.0.11 where our resolver answers. */
-  readonly #ports = new Map<string, number>();
   /** By netns id: the file of the namespace. The kernel had reported so many changes of links when it last confirmed the id. */
   readonly #sandboxes = new Map<number, { readonly path: string; reports: number }>();
-  /** Without resolver rules at the start, and not prepared since. */
-  readonly #withoutRules = new Set<string>();
 
   constructor(options: ContainerNamespacesOptions) {
     this.#o = options;
-  }
-
-  /** The port at 127.0.0.11 where our resolver answers in a namespace. */
-  resolverAt(path: string): number | undefined {
-    return this.#ports.get(path);
   }
 
   /** Path of the container's namespace: from inspect, or before that the sandbox in Docker's folder that its veth leads to. */
@@ -89,14 +78,12 @@ export class ContainerNamespaces {
     if (id !== undefined) this.#sandboxes.set(id, { path, reports });
   }
 
-  /** Reads the netns ids of all sandboxes, and which of them have rules of an earlier run, next to other work of the start. */
-  async findSandboxes(): Promise<void> {
+  /** Reads the netns ids of all sandboxes, next to other work of the start. Resolves with those without resolver rules of an earlier run. */
+  async findSandboxes(): Promise<readonly string[]> {
     const { linkReports } = this.#o.kernel;
     const found = await this.#o.sandboxes.survey(this.#unknown()).catch(() => []); // each is asked when it is needed
-    for (const { path, netnsId, hasRules } of found) {
-      this.#note(path, netnsId, linkReports);
-      if (hasRules === false && !this.#ports.has(path)) this.#withoutRules.add(path);
-    }
+    for (const { path, netnsId } of found) this.#note(path, netnsId, linkReports);
+    return found.filter(({ hasRules }) => hasRules === false).map(({ path }) => path);
   }
 
   #unknown(): readonly string[] {
@@ -117,34 +104,32 @@ export class ContainerNamespaces {
   /** A namespace that is prepared already: queries wait in its sockets until its container is known. */
   prepared(path: string, sockets: ResolverSockets): PreparedNamespace {
     const { dns, folders } = this.#o;
-    const { port } = sockets;
     folders.note(path);
-    this.#ports.set(path, port);
-    this.#withoutRules.delete(path);
     return {
-      claim: (container) => {
-        const serving = dns.attachNamespace(container, path, sockets);
-        return { [Symbol.dispose]: () => this.#forget(path, port, () => serving[Symbol.dispose]()) };
-      },
+      port: sockets.port,
+      claim: (container) => this.#until(path, dns.attachNamespace(container, path, sockets)),
       passOn: async () => {
         await removeResolverRules(path);
-        this.#ports.delete(path);
-        const passing = dns.passOn(path, sockets, () => udpSocketFd({ ...CLIENT, namespace: path }));
-        return { [Symbol.dispose]: () => this.#forget(path, port, () => passing[Symbol.dispose]()) };
+        const openFd = (): number => udpSocketFd({ ...CLIENT, namespace: path });
+        return this.#until(path, dns.passOn(path, sockets, openFd));
       },
-      drop: () => this.#forget(path, port, () => closeResolver(sockets)),
+      drop: () => this.#until(path, { [Symbol.dispose]: () => closeResolver(sockets) })[Symbol.dispose](),
     };
   }
 
-  #forget(path: string, port: number, close: () => void): void {
-    if (this.#ports.get(path) === port) this.#ports.delete(path);
-    close();
-    this.#o.sandboxes.forget(path);
+  /** The thread opens other sockets in the namespace once these are closed. */
+  #until(path: string, serving: Disposable): Disposable {
+    return {
+      [Symbol.dispose]: () => {
+        serving[Symbol.dispose]();
+        this.#o.sandboxes.forget(path);
+      },
+    };
   }
 
   /** Remove the rules in a namespace that lead to our resolver. */
   async detach(path: string): Promise<void> {
-    if (!this.#withoutRules.delete(path)) await removeResolverRules(path);
+    await removeResolverRules(path);
   }
 
   /** Set whether a new network namespace is prepared before the Docker API reports its container. */
@@ -287,6 +272,8 @@ export function isOnLan(
 
 /** A namespace in which queries for Docker's resolver wait in our sockets until its container is known. */
 export interface PreparedNamespace {
+  /** At 127.0.0.11, to which its rules lead. */
+  readonly port: number;
   /** Answer from now on, as the resolver of this container. Dispose the result to close the sockets. */
   claim(container: string): Disposable;
   /**
@@ -296,104 +283,4 @@ export interface PreparedNamespace {
   passOn(): Promise<Disposable>;
   /** Close the sockets; the rules stay. */
   drop(): void;
-}
-
-/** After this time without a container the namespace belongs to something else, such as a step of a build. */
-const UNCLAIMED_MS = 10_000;
-
-/** Network namespaces that were prepared before the Docker API reported their containers. */
-export class UnclaimedNamespaces {
-  readonly #namespaces: Pick<ContainerNamespaces, 'detach' | 'hasListedSince'>;
-  readonly #onUnclaimed: (path: string) => void;
-  readonly #prepared = new Map<string, { readonly prepared: PreparedNamespace; timer: NodeJS.Timeout }>();
-
-  constructor(
-    namespaces: Pick<ContainerNamespaces, 'detach' | 'hasListedSince'>,
-    onUnclaimed: (path: string) => void,
-  ) {
-    this.#namespaces = namespaces;
-    this.#onUnclaimed = onUnclaimed;
-  }
-
-  has(path: string): boolean {
-    return this.#prepared.has(path);
-  }
-  paths(): readonly string[] {
-    return [...this.#prepared.keys()];
-  }
-
-  add(path: string, prepared: PreparedNamespace): void {
-    this.#prepared.set(path, { prepared, timer: this.#timer(path, performance.now()) });
-  }
-
-  #timer(path: string, began: number): NodeJS.Timeout {
-    return setTimeout(() => {
-      const found = this.#prepared.get(path);
-      if (this.#namespaces.hasListedSince(began)) this.#onUnclaimed(path);
-      else if (found) found.timer = this.#timer(path, began); // a new container gets no answer until Docker answers
-    }, UNCLAIMED_MS);
-  }
-
-  /** Remove the namespace from this table: its container is known. */
-  take(path: string): PreparedNamespace | undefined {
-    const found = this.#prepared.get(path);
-    clearTimeout(found?.timer);
-    this.#prepared.delete(path);
-    return found?.prepared;
-  }
-
-  async end(): Promise<void> {
-    for (const path of [...this.#prepared.keys()]) await this.#discard(path);
-  }
-
-  async #discard(path: string): Promise<void> {
-    const prepared = this.take(path);
-    await this.#namespaces.detach(path).catch(() => undefined); // the namespace is gone with its container
-    prepared?.drop();
-  }
-}
-
-/** How many namespaces are cleaned at the same time. */
-const AT_ONCE = 8;
-
-/**
- * Containers without rules of an earlier run in their namespace. The sockets of that run were closed with it, so that its rules
- * would lead each query to a closed port where our resolver is not wanted.
- */
-export class CleanedNamespaces {
-  readonly #namespaces: Pick<ContainerNamespaces, 'pathOf' | 'detach'>;
-  readonly #log: Logger;
-  readonly #ids = new Set<string>();
-
-  constructor(namespaces: Pick<ContainerNamespaces, 'pathOf' | 'detach'>, log: Logger) {
-    this.#namespaces = namespaces;
-    this.#log = log;
-  }
-
-  has(id: string): boolean {
-    return this.#ids.has(id);
-  }
-  add(id: string): void {
-    this.#ids.add(id);
-  }
-
-  /** Clean the namespaces of all containers of the view, except those of which `isSpared` is true. */
-  async clean(
-    { containers }: DockerView,
-    isSpared: (id: string, path: string) => Promise<boolean>,
-  ): Promise<void> {
-    for (const id of this.#ids) if (!containers.has(id)) this.#ids.delete(id);
-    const others = [...containers.values()].filter((c) => c.networkMode !== 'host' && !this.#ids.has(c.id));
-    await eachOf(others, AT_ONCE, ({ id }) => this.#clean(id, isSpared));
-  }
-
-  async #clean(id: string, isSpared: (id: string, path: string) => Promise<boolean>): Promise<void> {
-    const path = this.#namespaces.pathOf(id);
-    if (path === undefined || (await isSpared(id, path))) return;
-    await this.#namespaces.detach(path).then(
-      () => this.#ids.add(id),
-      (e: unknown) =>
-        this.#log.debug({ container: id, err: String(e) }, 'cannot check this network namespace yet'),
-    );
-  }
 }

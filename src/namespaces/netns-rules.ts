@@ -243,7 +243,7 @@ export class NetnsRules implements AnswerSets, AsyncDisposable {
       member,
       sets: state.desired.sets,
       closed: this.#closedPorts(),
-      resolver: this.#o.namespaces.resolverAt(path),
+      resolver: this.#o.namespaceDns.resolverAt(path),
       links6: lan.links6,
     };
     const before = space.failure;

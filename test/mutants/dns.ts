@@ -194,7 +194,7 @@ export const DNS: readonly Mutant[] = [
     id: 'names-passed',
     what: 'a container that asked Docker and is enforced now goes on asking Docker by its old socket',
     file: 'src/namespaces/namespace-dns.ts',
-    from: '      await this.#endPassing(path); // Docker would go on answering a flow that exists there\n',
+    from: '      await this.#endPassing(ns); // Docker would go on answering a flow that exists there\n',
     to: '',
     killedBy: {
       file: 'test/pure/namespaces/namespace-dns.test.ts',

@@ -23,6 +23,7 @@ function furnisher(
   const passed: string[] = [];
   const detached: string[] = [];
   const prepared = (path: string): PreparedNamespace => ({
+    port: 20_000,
     claim: () => {
       answers.push(path);
       return { [Symbol.dispose]: () => void answers.splice(answers.indexOf(path), 1) };
@@ -355,6 +356,45 @@ describe('a new namespace in which Docker was asked before our rules', () => {
   );
 });
 
+describe('a namespace that the start finds without rules', () => {
+  const observed = { state: 'running', networkMode: 'n', id: WHO };
+  const running = {
+    subjects: new Map(),
+    view: { containers: new Map([[WHO, observed]]) },
+  } as unknown as AppliedState;
+
+  it.each([
+    [['/a'], []],
+    [[], ['/a']],
+  ])('is not entered: %j', async (surveyed, entered) => {
+    const { dns, detached } = furnisher({}, '/a', { answeredBy: () => 'docker' });
+    dns.surveyed(surveyed);
+    const began = performance.now();
+    dns.applied(running);
+    await dns.whole(5_000);
+    expect(performance.now() - began).toBeLessThan(4_000); // it counts as whole
+    expect(detached).toEqual(entered);
+    await dns.close();
+  });
+
+  it('is entered once it has been prepared', async () => {
+    let by: 'drawbridge' | 'docker' = 'drawbridge';
+    const { dns, answers, detached } = furnisher({}, '/a', {
+      answeredBy: () => by,
+      needsResolver: async () => true,
+    });
+    dns.surveyed(['/a']);
+    dns.applied(state);
+    await vi.waitFor(() => expect(answers).toEqual(['/a']));
+    expect(detached).toEqual([]);
+    by = 'docker';
+    dns.applied({ ...state, subjects: new Map([[WHO, { policy: { mode: 'observe' } }]]) } as never);
+    await vi.waitFor(() => expect(detached).toEqual(['/a']));
+    expect(answers).toEqual([]);
+    await dns.close();
+  });
+});
+
 describe('whether namespaces are furnished ahead', () => {
   it.each([true, false])(
     'is shown by containers without resolvers of their own: has some: %s',
@@ -376,6 +416,7 @@ it('a namespace whose rules cannot be taken out is left to Docker with the next 
   let tries = 0;
   const { dns, passed } = furnisher({}, undefined, { answeredBy: () => 'docker', ownerOf: () => WHO });
   dns.appeared('/a', () => ({
+    port: 20_000,
     claim: () => ({ [Symbol.dispose]: () => undefined }),
     passOn: async () => {
       if (++tries === 1) throw new Error('busy');
