@@ -178,8 +178,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     changes: neighbours,
   });
   const hostMode = new HostMode({ folder, kernel, dns, docker, port: shape.dns.port, log });
-  const folders = new SandboxFolders(folder, log);
   const sandboxes = new Sandboxes(log);
+  const folders = new SandboxFolders(folder, sandboxes, log);
   const isAway = new Current<boolean>();
   const attached = new Signal<string>();
   /** A container that is gone, before its names are forgotten. */

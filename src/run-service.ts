@@ -147,12 +147,7 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
   begun.use(await dns.listen(v4, port));
   begun.use(await dns.listen(v6, port));
   sandboxes.arm({ prepare: true });
-  begun.use(
-    folders.follow(
-      (path) => lan.appeared(path),
-      (folder) => sandboxes.follow(folder),
-    ),
-  );
+  begun.use(folders);
   begun.use(sandboxes);
   // Read before the first list begins: veths of other programs are exempt from the first pass on.
   e.foreign.unproven(docker.view(), await kernel.links(), e.policies.isManaged);
@@ -188,10 +183,10 @@ async function begin(e: App, whileWaiting: () => void): Promise<void> {
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
 async function findSandboxes(
-  { config, folders, namespaces, namespaceDns, sandboxes }: App,
+  { config, folders, namespaces, namespaceDns }: App,
   whileWaiting: () => void,
 ): Promise<void> {
-  const noted = folders.noteEngines(config.docker.socket, sandboxes);
+  const noted = folders.noteEngines(config.docker.socket);
   // The requests to Docker are sent when their sockets are connected.
   for (let turn = 0; turn < 2; turn++) await new Promise((resume) => setImmediate(resume));
   whileWaiting();

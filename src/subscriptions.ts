@@ -17,7 +17,7 @@ export function subscribe(app: App): void {
   docker.onChange((view) => app.ignored.check(view));
   docker.onChange((view) => app.neighbours.changed(view));
   docker.onChange((view, change) => {
-    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket, sandboxes);
+    if (change.kind === 'connected') void folders.noteEngines(app.config.docker.socket);
     // While Docker is away, its new macvlan and ipvlan networks are not reported either.
     app.isAway.set(change.kind === 'disconnected' || (app.isAway.value === true && !view.connected));
     sandboxes.arm({ close: app.isAway.value || [...view.networks.values()].some(app.policies.isLan) });
@@ -84,7 +84,7 @@ export function subscribe(app: App): void {
     namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
   );
   sandboxes.queriedBefore.subscribe(({ path, error }) => namespaceDns.askedBefore(path, error));
-  sandboxes.polling.subscribe(({ folder, isPolling }) => folders.polling.note(folder, isPolling, 'thread'));
+  sandboxes.appeared.subscribe(({ path }) => app.lan.appeared(path));
   // maintenance → host watch, trust
   app.maintenance.rulesChanged.subscribe(() => app.hostWatch.changed());
   app.maintenance.recordLost.subscribe(() => {

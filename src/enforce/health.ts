@@ -9,7 +9,7 @@ export interface HealthParts {
   readonly docker: Pick<DockerWatch, 'answers'>;
   readonly reconciler: Pick<Reconciler, 'inSync' | 'lastError' | 'waiting' | 'heldAt'>;
   readonly maintenance: Pick<Maintenance, 'checkedAt'>;
-  readonly folders: { readonly polling: { readonly isOn: boolean } };
+  readonly folders: { readonly isPolling: boolean };
   /** When rules, sets or the record of the store were last repaired, as ISO 8601. */
   readonly lastRepair: Pick<Current<string>, 'value'>;
 }
@@ -43,7 +43,7 @@ export class Health {
 
   /** What works less well than it should on this host; undefined when nothing does. */
   get degraded(): string | undefined {
-    return this.#o.folders.polling.isOn ? POLLING : undefined;
+    return this.#o.folders.isPolling ? POLLING : undefined;
   }
 
   get lastRepair(): string | null {

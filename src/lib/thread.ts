@@ -15,7 +15,14 @@ export interface ThreadRequest {
 }
 type ThreadReply =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
-  | { readonly id: number; readonly ok: false; readonly error: string; readonly name: string };
+  | {
+      readonly id: number;
+      readonly ok: false;
+      readonly error: string;
+      readonly name: string;
+      /** Of an error of the system. */
+      readonly code?: string | undefined;
+    };
 
 /** A result, with the buffers that are moved instead of copied. */
 export interface ThreadResult {
@@ -117,7 +124,10 @@ export class ThreadClient<
     // An idle thread must not keep the process alive.
     if (this.#waiting.size === 0) peer.unref();
     if (reply.ok) waiting?.resolve(reply.value);
-    else waiting?.reject(Object.assign(new Error(reply.error), { name: reply.name }));
+    else {
+      const { error, name, code } = reply;
+      waiting?.reject(Object.assign(new Error(error), { name }, code !== undefined && { code }));
+    }
   }
 
   /** While jobs wait, each answer begins the time again. */
@@ -261,8 +271,9 @@ async function answer(run: Run, request: ThreadRequest, send: Send): Promise<voi
     const { value, transfer = [] } = await run(request);
     send({ id, ok: true, value }, transfer);
   } catch (error) {
-    const { message, name } = error instanceof Error ? error : new Error(String(error));
-    send({ id, ok: false, error: message, name }, []);
+    const { message, name, code }: NodeJS.ErrnoException =
+      error instanceof Error ? error : new Error(String(error));
+    send({ id, ok: false, error: message, name, code }, []);
   }
 }
 

@@ -87,7 +87,6 @@ export class ContainerNamespaces {
   }
 
   #unknown(): readonly string[] {
-    this.#o.folders.renew();
     const known = new Set([...this.#sandboxes.values()].map((s) => s.path));
     return [...this.#o.folders].flatMap(filesIn).filter((path) => !known.has(path));
   }

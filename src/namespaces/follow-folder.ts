@@ -1,4 +1,5 @@
-import { type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
+import { existsSync, type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
+import { basename, join } from 'node:path';
 
 export interface FollowOptions {
   /** Called with the name of every entry that appears in the folder or leaves it. */
@@ -56,7 +57,10 @@ export class FolderFollower implements Disposable {
     this.#retryAt = performance.now() + (this.#o.retryMs ?? RETRY_MS);
     try {
       this.#watcher = (this.#o.watch ?? watch)(this.#folder, { persistent: false }, (event, name) => {
-        if (event === 'rename' && name !== null) this.#o.onEntry(name);
+        if (event !== 'rename' || name === null) return;
+        // inotify reports the end of the folder itself under its own name
+        if (name === basename(this.#folder) && !existsSync(join(this.#folder, name))) this.#gone();
+        else this.#o.onEntry(name);
       });
       this.#watcher.on('error', () => this.#gone());
       return true;

@@ -93,11 +93,11 @@ export class NamespaceDns {
   }
 
   /** In a new namespace Docker received a query before our rules were installed; with `error` this could not be determined. */
-  askedBefore(path: string, error?: Error): void {
+  askedBefore(path: string, error?: string): void {
     const ns = this.#at(path);
     ns.isLate = true;
     this.#o.log.debug(
-      { path, err: error?.message },
+      { path, err: error },
       'Docker received a query in a new network namespace before our rules were installed',
     );
     if (ns.state === 'attached') this.#warnOf(ns);

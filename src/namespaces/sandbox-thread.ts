@@ -5,15 +5,15 @@
  * thread may be busy for longer (with four test labs on two cores it took up to 340 ms to notice a new sandbox). It has
  * the highest priority of the host.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { setPriority } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
 import { exec, programs } from '../kernel/exec.js';
 import { Links } from '../kernel/netlink/links.js';
 import { execRoots } from '../kernel/sockets.js';
-import { collectGarbage, setServiceFlags } from '../lib/thread.js';
+import { collectGarbage, serveThread } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { FolderFollower } from './follow-folder.js';
 import { applyLanProgram, closeLan, linksAt } from './netns-tables.js';
@@ -24,11 +24,10 @@ import {
   resumeResolver,
   wasQueriedBefore,
 } from './resolver-rules.js';
-import type { SandboxReport, SandboxRequest, SurveyedSandbox } from './sandboxes.js';
+import type { SandboxArms, SandboxJobs, SandboxOrders, SandboxReport, SurveyedSandbox } from './sandboxes.js';
 
 const port = parentPort;
 if (!port) throw new Error('namespaces/sandbox-thread runs in a worker thread only');
-setServiceFlags();
 
 /** setpriority(2) without a pid is about the calling thread. Refused, it keeps the priority of the main thread. */
 const URGENT = -20;
@@ -51,7 +50,7 @@ const LINK_POLL_MS = { first: 4, growth: 1.1, most: 25 };
 /** Reading links that change, or a command of nft, may fail once. */
 const MOST_FAILURES = 5;
 const watched = new Map<string, FolderFollower>();
-let armed = { close: false, prepare: false };
+let armed: SandboxArms = { close: false, prepare: false };
 /** By path of the sandbox: the sockets in it, until the main thread has closed them. */
 const prepared = new Map<string, Promise<ResolverSockets>>();
 
@@ -78,9 +77,7 @@ async function untilPrepared(path: string, how: typeof prepareResolver): Promise
 }
 
 const report = (what: SandboxReport): void => port.postMessage(what);
-const failed = (e: unknown): Pick<SandboxReport, 'error'> => ({
-  error: { message: e instanceof Error ? e.message : String(e), code: (e as NodeJS.ErrnoException).code },
-});
+const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /**
  * The network namespace of a container or of a step of a build. Docker keeps others in the same folder: the host's own
@@ -89,24 +86,25 @@ const failed = (e: unknown): Pick<SandboxReport, 'error'> => ({
 const isOfContainer = (path: string): boolean => /^[0-9a-f]{12}$/.test(basename(path));
 
 function appeared(path: string): void {
+  report({ kind: 'appeared', path });
   if (armed.close) void close(path);
   if (!existsSync(path)) prepared.delete(path);
   else if (armed.prepare && isOfContainer(path))
     prepare(path, prepareResolver).then(
       (sockets) => {
-        report({ path, sockets });
+        report({ kind: 'prepared', path, sockets });
         void reportEarlierQuestions(path, sockets.port);
       },
-      (e: unknown) => report({ path, ...failed(e) }),
+      (e: unknown) => report({ kind: 'unprepared', path, error: messageOf(e) }),
     );
 }
 
 async function reportEarlierQuestions(path: string, port: number): Promise<void> {
   try {
-    if (await wasQueriedBefore(path, port)) report({ path, queriedBefore: true });
+    if (await wasQueriedBefore(path, port)) report({ kind: 'queriedBefore', path });
   } catch (e) {
     // a query cannot be excluded, unless the namespace was removed
-    if (existsSync(path)) report({ path, queriedBefore: true, ...failed(e) });
+    if (existsSync(path)) report({ kind: 'queriedBefore', path, error: messageOf(e) });
   }
 }
 
@@ -162,34 +160,46 @@ async function survey(paths: readonly string[]): Promise<readonly SurveyedSandbo
   return found;
 }
 
-function follow(folder: string): void {
+/**
+ * Follow the folder or, until Docker makes it with its first container, the nearest one above it. The sandboxes in a folder that has just
+ * appeared are as new as the folder. An error ends the thread, which is started again.
+ */
+function follow(folder: string, isAwaited = false): void {
   if (watched.has(folder)) return;
-  const follower = new FolderFollower(folder, {
-    onEntry: (name) => appeared(join(folder, name)),
-    onGone: () => watched.delete(folder), // the main thread names it again when it is back
-    onPolling: (isPolling) => report({ path: folder, isPolling }),
+  let at = folder;
+  while (!existsSync(at)) at = dirname(at);
+  const again = (): void => {
+    if (watched.get(folder) !== follower) return;
+    watched.delete(folder);
+    follower[Symbol.dispose]();
+    follow(folder, true);
+  };
+  const follower: FolderFollower = new FolderFollower(at, {
+    onEntry: (name) => (at === folder ? appeared(join(folder, name)) : again()),
+    onGone: again,
+    onPolling: (isPolling) => report({ kind: 'polling', folder, isPolling }),
   });
   watched.set(folder, follower);
+  if (at !== folder && existsSync(folder)) again();
+  else if (at === folder && isAwaited) for (const name of readdirSync(folder)) appeared(join(folder, name));
 }
 
-port.on('message', ({ folder, arm, prepare: wanted, forget, survey: asked, engines }: SandboxRequest) => {
-  if (folder !== undefined) follow(folder);
-  if (arm !== undefined) armed = arm;
+function arm(arms: SandboxArms): void {
+  armed = arms;
   if (armed.close) void programs(); // closeFrames starts one: it does not wait for the package
-  if (forget !== undefined) prepared.delete(forget);
-  if (wanted !== undefined)
-    prepare(wanted.path, resumeResolver).then(
-      (sockets) => report({ ...wanted, sockets }),
-      (e: unknown) => report({ ...wanted, ...failed(e) }),
-    );
-  if (asked !== undefined)
-    survey(asked.paths).then(
-      (surveyed) => report({ path: '', id: asked.id, surveyed }),
-      (e: unknown) => report({ path: '', id: asked.id, ...failed(e) }),
-    );
-  if (engines !== undefined)
-    execRoots(engines.socket).then(
-      (roots) => report({ path: '', id: engines.id, execRoots: roots }),
-      (e: unknown) => report({ path: '', id: engines.id, ...failed(e) }),
-    );
+}
+
+const jobs: {
+  readonly [K in keyof SandboxJobs]: (job: SandboxJobs[K]['in']) => Promise<SandboxJobs[K]['out']>;
+} = { prepare: (path) => prepare(path, resumeResolver), survey, execRoots };
+const orders: { readonly [K in keyof SandboxOrders]: (order: SandboxOrders[K]) => unknown } = {
+  follow: (folder) => setImmediate(follow, folder),
+  arm,
+  forget: (path) => prepared.delete(path),
+};
+const run: Readonly<Record<string, (job: never) => unknown>> = { ...jobs, ...orders };
+
+serveThread(async ({ kind, job }) => {
+  const value = await run[kind]?.(job as never);
+  return { value: kind in jobs ? value : undefined };
 });

@@ -1,5 +1,5 @@
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -324,7 +324,7 @@ describe('namespaces that a start finds', () => {
   const found = async () => {
     const links = new Links();
     const kernel = { linkTable: links, linkReports: 1, namespaceBehind: (veth: number) => veth };
-    const folders = Object.assign([folder], { renew: () => undefined, note: () => undefined });
+    const folders = Object.assign([folder], { note: () => undefined });
     const parts = { sandboxes, kernel, folders, dns: {} } as unknown as ContainerNamespacesOptions;
     const namespaces = new ContainerNamespaces(parts);
     const without = await namespaces.findSandboxes();
@@ -342,6 +342,37 @@ describe('namespaces that a start finds', () => {
     const { namespaces } = await found();
     await namespaces.detach(join(folder, 'with'));
     expect(hasRules('with')).toBe(false);
+  });
+
+  it.each(['is there', 'comes later', 'comes again'])('are prepared in a folder that %s', async (when) => {
+    const seen: string[] = [];
+    sandboxes.appeared.subscribe(({ path }) => seen.push(`appeared ${path}`));
+    sandboxes.prepared.subscribe(({ path, sockets }) => {
+      seen.push(`prepared ${path}`);
+      closeResolver(sockets);
+    });
+    const place = join(folder, 'run', 'docker', 'netns');
+    const make = (name: string): void => {
+      mkdirSync(place, { recursive: true });
+      symlinkSync(made[1]?.path ?? '', join(place, name));
+    };
+    const isSeen = (name: string): Promise<void> =>
+      expect
+        .poll(() => seen, { timeout: 5_000 })
+        .toEqual(expect.arrayContaining([`appeared ${join(place, name)}`, `prepared ${join(place, name)}`]));
+    if (when !== 'comes later') mkdirSync(place, { recursive: true });
+    sandboxes.follow(place);
+    sandboxes.arm({ prepare: true });
+    await sandboxes.survey(['/']); // it is followed
+    await new Promise((resume) => setTimeout(resume, 50));
+    if (when === 'comes again') {
+      rmSync(join(folder, 'run'), { recursive: true });
+      await new Promise((resume) => setTimeout(resume, 50));
+    }
+    make('0123456789ab');
+    await isSeen('0123456789ab');
+    make('0123456789ac');
+    await isSeen('0123456789ac');
   });
 
   it('are reported when they have no rules', async () => {
