@@ -80,11 +80,14 @@ export function subscribe(app: App): void {
   // new namespaces → DNS, rules in namespaces
   app.attached.subscribe(() => void app.lan.applied());
   app.links.arrived.subscribe(({ container, veth }) => namespaceDns.arrived(container, veth));
-  sandboxes.prepared.subscribe(({ path, sockets }) =>
-    namespaceDns.appeared(path, () => namespaces.prepared(path, sockets)),
-  );
-  sandboxes.queriedBefore.subscribe(({ path, error }) => namespaceDns.askedBefore(path, error));
-  sandboxes.appeared.subscribe(({ path }) => app.lan.appeared(path));
+  sandboxes.reported.subscribe((report) => {
+    if (report.kind === 'appeared') app.lan.appeared(report.path);
+    else if (report.kind === 'prepared')
+      namespaceDns.appeared(report.path, () => namespaces.prepared(report.path, report.sockets));
+    else if (report.kind === 'queriedBefore') namespaceDns.askedBefore(report.path, report.error);
+    else if (report.kind === 'unprepared')
+      log.debug({ path: report.path, err: report.error }, 'a new network namespace could not be prepared');
+  });
   // maintenance → host watch, trust
   app.maintenance.rulesChanged.subscribe(() => app.hostWatch.changed());
   app.maintenance.recordLost.subscribe(() => {

@@ -13,7 +13,7 @@ export interface ThreadRequest {
   readonly kind: string;
   readonly job: unknown;
 }
-type ThreadReply =
+export type ThreadReply =
   | { readonly id: number; readonly ok: true; readonly value: unknown }
   | {
       readonly id: number;

@@ -1,4 +1,5 @@
 import { readdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
 import type { DockerWatch } from '../docker/watch.js';
@@ -103,7 +104,7 @@ export class ContainerNamespaces {
   /** A namespace that is prepared already: queries wait in its sockets until its container is known. */
   prepared(path: string, sockets: ResolverSockets): PreparedNamespace {
     const { dns, folders } = this.#o;
-    folders.note(path);
+    folders.note(dirname(path));
     return {
       port: sockets.port,
       claim: (container) => this.#until(path, dns.attachNamespace(container, path, sockets)),

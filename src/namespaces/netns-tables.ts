@@ -165,7 +165,8 @@ export async function lanEnds(namespace: string): Promise<readonly LanEnd[]> {
     }));
 }
 
-function transact(namespace: string, what: string, messages: readonly Outgoing[]): void {
+/** Changes nf_tables in that namespace (its path, or a descriptor) with one transaction. Throws NetlinkError. */
+export function transact(namespace: string | number, what: string, messages: readonly Outgoing[]): void {
   using socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
   socket.transaction(`${what} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
 }

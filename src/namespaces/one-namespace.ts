@@ -227,9 +227,8 @@ export class NamespaceRules implements Disposable {
  * Their number is not known to nf_tables.
  */
 export class SingleSegments {
-  /** Containers whose veths are set so, with the namespace and the veths of that time. */
-  readonly #set = new Map<string, string>();
-  readonly #failures = new Map<string, string>();
+  /** By container: the namespace and the veths that are set so, and why they could not be set again. */
+  readonly #containers = new Map<string, { set?: string; failure?: string | undefined }>();
   readonly #log: Logger;
 
   constructor(log: Logger) {
@@ -238,7 +237,7 @@ export class SingleSegments {
 
   /** The reason why packets of several segments are counted once. */
   failure(container: string): string | undefined {
-    return this.#failures.get(container);
+    return this.#containers.get(container)?.failure;
   }
 
   /** Sets the veths of all containers that are counted, and sets others back. One call at a time. */
@@ -251,34 +250,33 @@ export class SingleSegments {
       if (!isCounted(m)) continue;
       counted.add(m.id);
       const path = pathOf(m.id);
-      const key = `${path} ${m.veths.map((v) => v.ifindex).join()}`;
-      if (path !== undefined && this.#set.get(m.id) !== key && (await this.#change(m.id, path, false)))
-        this.#set.set(m.id, key);
+      const set = `${path} ${m.veths.map((v) => v.ifindex).join()}`;
+      if (path === undefined || this.#containers.get(m.id)?.set === set) continue;
+      if (await this.#change(m.id, path, false)) this.#containers.set(m.id, { set });
     }
-    for (const id of [...this.#set.keys(), ...this.#failures.keys()]) {
+    for (const [id, { set }] of [...this.#containers]) {
       if (counted.has(id)) continue;
-      const path = this.#set.has(id) ? pathOf(id) : undefined;
+      const path = set === undefined ? undefined : pathOf(id);
       if (path !== undefined) await this.#change(id, path, true);
-      this.#set.delete(id);
-      this.#failures.delete(id);
+      this.#containers.delete(id);
     }
   }
 
   async #change(container: string, path: string, isOn: boolean): Promise<boolean> {
+    const known = this.#containers.get(container) ?? {};
     try {
       await setSegmentation(path, isOn);
-      this.#failures.delete(container);
+      known.failure = undefined;
       return true;
     } catch (e) {
-      const reason = e instanceof Error ? e.message : String(e);
-      const isNew = this.#failures.get(container) !== reason;
-      this.#failures.set(container, reason);
+      const failure = e instanceof Error ? e.message : String(e);
       // the next pass, or the next check, tries again
-      if (isNew)
+      if (known.failure !== failure)
         this.#log.warn(
-          { container, err: reason },
+          { container, err: failure },
           'the veths of the container are not set for counting each segment',
         );
+      this.#containers.set(container, Object.assign(known, { failure }));
       return false;
     }
   }

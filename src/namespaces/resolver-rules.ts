@@ -43,8 +43,7 @@ import {
   verdict,
 } from '../kernel/netlink/nft-expressions.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
-
-/** Our resolver's sockets inside a container's network namespace. */
+import { transact } from './netns-tables.js';
 
 /** Docker's embedded resolver (moby libnetwork/resolver.go): port 53 of it is rewritten to a random port by nat rules. */
 const EMBEDDED = '127.0.0.11';
@@ -136,15 +135,6 @@ function content(port: number): Outgoing[] {
   ];
 }
 
-function transact(namespace: string | number, operation: string, messages: readonly Outgoing[]): void {
-  const socket = new NetlinkSocket({ protocol: 'netfilter', namespace });
-  try {
-    socket.transaction(`${operation} in ${namespace}`, [batchBegin(), ...messages, batchEnd()]);
-  } finally {
-    socket.close();
-  }
-}
-
 /** A placeholder for the port in the reference rules, with which installed rules are compared. */
 const SOME_PORT = 0xabcd;
 const CHAINS = [NAT, OUT, IN].length;
@@ -212,7 +202,6 @@ export interface ResolverSockets {
   readonly port: number;
 }
 
-const RESOLVER = '127.0.0.11';
 const TRIES = 8;
 const POLL_MS = 2;
 const PORTS = { from: 20_000, count: 40_000 } as const;
@@ -247,7 +236,7 @@ const FLOWS = '/proc/sys/net/netfilter/nf_conntrack_count';
 export async function wasQueriedBefore(namespace: string, port: number): Promise<boolean> {
   if (withNamespace(namespace, () => readFileSync(FLOWS, 'latin1')).trim() === '0') return false;
   using conntrack = new Conntrack({ namespace });
-  const flows = await conntrack.flows(4, { orig: { dst: RESOLVER } });
+  const flows = await conntrack.flows(4, { orig: { dst: EMBEDDED } });
   return flows.some(({ reply }) => reply.sport !== port);
 }
 
@@ -271,7 +260,7 @@ async function openSockets(namespace: string): Promise<ResolverSockets> {
 }
 
 function socketsAt(namespace: string, port: number): Omit<ResolverSockets, 'port'> {
-  const place = { family: 4, address: RESOLVER, port, namespace } as const;
+  const place = { family: 4, address: EMBEDDED, port, namespace } as const;
   const udpFd = udpSocketFd(place);
   try {
     return { udpFd, tcpFd: tcpListenFd(place) };

@@ -10,7 +10,7 @@ const SCAN_MS = 2_000;
 const USUAL = '/var/run/docker/netns';
 const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
 
-type FollowsSandboxes = Pick<Sandboxes, 'execRoots' | 'follow' | 'polling'>;
+type FollowsSandboxes = Pick<Sandboxes, 'execRoots' | 'follow' | 'reported'>;
 
 /** Folders where Docker keeps its containers' network namespaces; noted, so that a teardown without the service finds them. */
 export class SandboxFolders implements Disposable {
@@ -32,12 +32,7 @@ export class SandboxFolders implements Disposable {
     this.#sandboxes = sandboxes;
     this.#folders = new Set(readFolders(state, (o, message) => log.warn(o, message)));
     for (const folder of this.#folders) sandboxes.follow(folder);
-    sandboxes.polling.subscribe(({ folder, isPolling }) => this.#notePolling(folder, isPolling));
-  }
-
-  /** Notes the folder of a sandbox's path. */
-  note(path: string): void {
-    this.#noteFolder(dirname(path));
+    sandboxes.reported.subscribe((report) => report.kind === 'polling' && this.#notePolling(report));
   }
 
   /**
@@ -55,7 +50,7 @@ export class SandboxFolders implements Disposable {
     this.#scanned = now;
     try {
       const roots = await this.#sandboxes.execRoots(socket).catch(() => execRoots(socket)); // the thread has ended, or may not read them
-      for (const root of roots) this.#noteFolder(join(root, 'netns'));
+      for (const root of roots) this.note(join(root, 'netns'));
     } catch (e) {
       this.#log.warn(
         { err: String(e) },
@@ -64,7 +59,7 @@ export class SandboxFolders implements Disposable {
     }
   }
 
-  #noteFolder(folder: string): void {
+  note(folder: string): void {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     try {
@@ -82,7 +77,8 @@ export class SandboxFolders implements Disposable {
   noteAll(containers: ReadonlyMap<string, ContainerFacts>): void {
     if (this.#noted === containers) return;
     this.#noted = containers;
-    for (const c of containers.values()) if (c.privileges?.sandboxKey) this.note(c.privileges.sandboxKey);
+    for (const c of containers.values())
+      if (c.privileges?.sandboxKey) this.note(dirname(c.privileges.sandboxKey));
   }
 
   /** Some folder cannot be watched: it is polled. */
@@ -91,7 +87,7 @@ export class SandboxFolders implements Disposable {
   }
 
   /** The first folder that is polled is logged. */
-  #notePolling(folder: string, isPolling: boolean): void {
+  #notePolling({ folder, isPolling }: { readonly folder: string; readonly isPolling: boolean }): void {
     if (!isPolling) this.#polled.delete(folder);
     else this.#polled.add(folder);
     if (!isPolling || this.#isLogged) return;

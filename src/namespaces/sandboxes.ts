@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads';
 import { Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
-import { startThread, ThreadClient, type ThreadRequest } from '../lib/thread.js';
+import { startThread, ThreadClient, type ThreadReply, type ThreadRequest } from '../lib/thread.js';
 import type { ResolverSockets } from './resolver-rules.js';
 
 /** The preparations of each new sandbox. */
@@ -40,6 +40,7 @@ export interface SandboxOrders {
 export type SandboxReport =
   /** It was made, or has ended. */
   | { readonly kind: 'appeared'; readonly path: string }
+  /** It was new. A request for it that was made before this is answered with the same sockets. */
   | { readonly kind: 'prepared'; readonly path: string; readonly sockets: ResolverSockets }
   /** Mostly it was removed in the meantime. */
   | { readonly kind: 'unprepared'; readonly path: string; readonly error: string }
@@ -47,19 +48,14 @@ export type SandboxReport =
   | { readonly kind: 'queriedBefore'; readonly path: string; readonly error?: string }
   /** The folder is polled from now on, or watched again. */
   | { readonly kind: 'polling'; readonly folder: string; readonly isPolling: boolean };
-type ReportOf<K extends SandboxReport['kind']> = Extract<SandboxReport, { readonly kind: K }>;
 
 /**
  * Owns the thread that prepares sandboxes. The thread starts with the first request, and again if it dies. It alone
  * installs resolver rules, so that the rules in one sandbox never redirect to two different sockets.
  */
 export class Sandboxes implements AsyncDisposable {
-  readonly appeared = new Signal<ReportOf<'appeared'>>();
-  /** A new sandbox is prepared. A request for it that was made before this is answered with the same sockets. */
-  readonly prepared = new Signal<ReportOf<'prepared'>>();
-  readonly queriedBefore = new Signal<ReportOf<'queriedBefore'>>();
-  readonly polling = new Signal<ReportOf<'polling'>>();
-  readonly #log: Pick<Logger, 'debug' | 'error'>;
+  readonly reported = new Signal<SandboxReport>();
+  readonly #log: Pick<Logger, 'error'>;
   readonly #folders = new Set<string>();
   readonly #thread = new ThreadClient<SandboxJobs>({
     script: new URL('./sandbox-thread.js', import.meta.url),
@@ -71,7 +67,7 @@ export class Sandboxes implements AsyncDisposable {
   #armed: SandboxArms = { close: false, prepare: false };
   #ended = false;
 
-  constructor(log: Pick<Logger, 'debug' | 'error'>) {
+  constructor(log: Pick<Logger, 'error'>) {
     this.#log = log;
   }
 
@@ -133,8 +129,9 @@ export class Sandboxes implements AsyncDisposable {
     const worker = startThread(script);
     this.#worker = worker;
     const untaken = 'a new network namespace could not be taken over: the next pass does it';
-    // answers have no kind: ThreadClient takes them
-    worker.on('message', (report: SandboxReport) => guarded(untaken, () => this.#take(report)));
+    worker.on('message', (report: SandboxReport | ThreadReply) => {
+      if ('kind' in report) guarded(untaken, () => this.reported.emit(report));
+    });
     worker.on('error', (e) => {
       this.#worker = undefined;
       this.#failed(e);
@@ -142,18 +139,6 @@ export class Sandboxes implements AsyncDisposable {
     for (const folder of this.#folders) this.#order('follow', folder);
     this.#order('arm', this.#armed);
     return worker;
-  }
-
-  #take(report: SandboxReport): void {
-    if (report.kind === 'appeared') this.appeared.emit(report);
-    else if (report.kind === 'prepared') this.prepared.emit(report);
-    else if (report.kind === 'queriedBefore') this.queriedBefore.emit(report);
-    else if (report.kind === 'polling') this.polling.emit(report);
-    else if (report.kind === 'unprepared')
-      this.#log.debug(
-        { path: report.path, err: report.error },
-        'a new network namespace could not be prepared',
-      );
   }
 
   #failed(error: unknown): void {

@@ -346,10 +346,9 @@ describe('namespaces that a start finds', () => {
 
   it.each(['is there', 'comes later', 'comes again'])('are prepared in a folder that %s', async (when) => {
     const seen: string[] = [];
-    sandboxes.appeared.subscribe(({ path }) => seen.push(`appeared ${path}`));
-    sandboxes.prepared.subscribe(({ path, sockets }) => {
-      seen.push(`prepared ${path}`);
-      closeResolver(sockets);
+    sandboxes.reported.subscribe((report) => {
+      if ('path' in report) seen.push(`${report.kind} ${report.path}`);
+      if (report.kind === 'prepared') closeResolver(report.sockets);
     });
     const place = join(folder, 'run', 'docker', 'netns');
     const make = (name: string): void => {

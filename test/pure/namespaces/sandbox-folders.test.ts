@@ -12,8 +12,8 @@ it('notes the engine of a second connection, by a scan some time after the first
   const folder = mkdtempSync(join(tmpdir(), 'folders-'));
   const program = join(folder, 'dockerd'); // the name of the process is that of the link
   symlinkSync('/bin/bash', program);
-  const polling: Sandboxes['polling'] = new Signal();
-  const sandboxes = { execRoots, follow: () => undefined, polling };
+  const reported: Sandboxes['reported'] = new Signal();
+  const sandboxes = { execRoots, follow: () => undefined, reported };
   const folders = new SandboxFolders(folder, sandboxes, { warn: () => undefined });
   const socket = join(folder, 'docker.sock');
   const netns = join(folder, 'exec-root', 'netns');
