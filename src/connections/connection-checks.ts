@@ -28,7 +28,15 @@ import {
   type SynLog,
   waitingIn,
 } from './check-sources.js';
-import { type CheckedName, type FlowState, NO_PACKET, type Outcome, type Segment } from './flow-check.js';
+import { isNameless, isOver, stateAfter } from './check-states.js';
+import {
+  type CheckedName,
+  type FlowState,
+  NO_PACKET,
+  type Outcome,
+  type Refusal,
+  type Segment,
+} from './flow-check.js';
 import {
   afterCopy,
   type BegunFlow,
@@ -304,38 +312,59 @@ export class ConnectionChecks implements Disposable {
     return value && subjectWith(this.#identityOf(mark), value);
   }
 
+  /**
+   * What a check has decided, in this order: names are noted before a packet of them goes on, because the next pass may ask for them; what goes on
+   * does so before anything is dropped, so that the kernel has the newest state; the end comes last, because it forgets what waits.
+   */
   #settle(flow: OpenFlow, outcome: Outcome | undefined): void {
     if (!outcome) return;
-    const { container, proto, address, port } = flow;
-    for (const { name } of outcome.allowed ?? []) {
-      this.#o.verified.note(flow.key, name, flow.isNew);
-      flow.isNew = false;
-      this.names.emit({ container, proto, address, port, name });
-    }
+    const before = flow.state;
+    flow.state = stateAfter(before, outcome);
+    this.#note(flow, outcome, isNameless(before));
     if (outcome.awaits !== undefined) this.#lookUp(flow, outcome.awaits);
     for (const id of outcome.release) this.#release(flow, id, outcome.state);
-    const { refusal } = outcome;
-    const drop = outcome.drop.filter((id) => id !== NO_PACKET);
-    // one packet is refused by the rules, which answer its sender; the others are dropped
-    const last = drop.at(-1);
-    const isFromClient = last !== undefined && this.#isFromClient(flow.waiting.get(last) ?? { mark: 0 });
-    const [refused, ...others] = refusal || outcome.isRefused ? [...drop].reverse() : [undefined, ...drop];
-    if (refused !== undefined) this.#refuse(flow, refused);
-    for (const id of others) if (id !== undefined) this.#drop(flow, id);
-    // only a packet that goes on tells the kernel that the flow is verified
-    const isVerified = outcome.state === 'verified' && outcome.release.some((id) => id !== NO_PACKET);
-    if (isVerified || refusal !== undefined) this.#done(flow);
-    if (!refusal) return;
-    this.#counts.refused += 1;
-    const answered = refused === undefined ? undefined : isFromClient ? 'client' : 'server';
-    this.#ends.reset(this.#resets, flow, outcome.expected, answered);
-    this.#ends.delete(flow, this.#o.applied.value?.subjects.get(container));
-    this.names.emit({ container, proto, address, port, name: refusal.name, refusal });
+    const answered = this.#withhold(flow, outcome);
+    if (isOver(flow.state) && !isOver(before)) this.#done(flow);
+    if (outcome.refusal) this.#end(flow, outcome, outcome.refusal, answered);
+  }
+
+  /** Names that were permitted. */
+  #note(flow: OpenFlow, { allowed = [] }: Outcome, isNew: boolean): void {
+    const { container, proto, address, port, key } = flow;
+    allowed.forEach(({ name }, n) => {
+      this.#o.verified.note(key, name, isNew && n === 0);
+      this.names.emit({ container, proto, address, port, name });
+    });
+  }
+
+  /** What does not go on. Of a flow that is refused, one packet is refused by the rules, which answer its sender. Returns whom they answer. */
+  #withhold(flow: OpenFlow, { drop, refusal, isRefused }: Outcome): 'client' | 'server' | undefined {
+    const ids = drop.filter((id) => id !== NO_PACKET);
+    const last = refusal || isRefused ? ids.pop() : undefined;
+    const answered = this.#isFromClient(flow.waiting.get(last ?? NO_PACKET) ?? { mark: 0 })
+      ? 'client'
+      : 'server';
+    if (last !== undefined) this.#refuse(flow, last);
+    for (const id of last === undefined ? ids : ids.reverse()) this.#drop(flow, id);
+    return last === undefined ? undefined : answered;
   }
 
   #done(flow: OpenFlow): void {
-    if (!flow.isDone && flow.queuedAt !== 0) this.durations.observeMs(this.#o.now() - flow.queuedAt);
+    if (flow.queuedAt !== 0) this.durations.observeMs(this.#o.now() - flow.queuedAt);
     this.#flows.done(flow);
+  }
+
+  #end(
+    flow: OpenFlow,
+    { expected }: Outcome,
+    refusal: Refusal,
+    answered: 'client' | 'server' | undefined,
+  ): void {
+    const { container, proto, address, port } = flow;
+    this.#counts.refused += 1;
+    this.#ends.reset(this.#resets, flow, expected, answered);
+    this.#ends.delete(flow, this.#o.applied.value?.subjects.get(container));
+    this.names.emit({ container, proto, address, port, name: refusal.name, refusal });
   }
 
   #lookUp(flow: OpenFlow, name: string): void {

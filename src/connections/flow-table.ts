@@ -3,6 +3,7 @@ import { deserialize, serialize } from 'node:v8';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { putNewest } from '../lib/current.js';
+import { type CheckState, isOver } from './check-states.js';
 import { type NameJudge, NO_PACKET, type Outcome } from './flow-check.js';
 import { HttpFlow, type HttpPlace } from './http-flow.js';
 import { QuicFlow } from './quic-flow.js';
@@ -23,12 +24,9 @@ export interface OpenFlow extends FlowEnds {
   /** ms, monotonic: of its last packet, and of its place in the order of all flows. */
   used: number;
   placed: number;
-  /** It was verified or refused: what still comes was queued before. */
-  isDone: boolean;
+  state: CheckState;
   /** ms, monotonic: of its first packet in the queue; 0: none was queued. */
   queuedAt: number;
-  /** No name was permitted yet. */
-  isNew: boolean;
 }
 
 const HTTP_PORT = 80;
@@ -65,8 +63,7 @@ export function openFlow(
     used: now,
     placed: now,
     queuedAt: 0,
-    isDone: false,
-    isNew: true,
+    state: proto === 'tcp' && start === undefined ? 'unseen' : 'begun',
   };
 }
 
@@ -91,7 +88,7 @@ const MOST_SAVED = 4_096;
 export const SAVED_FORMAT = '3';
 
 export function saveFlows(flows: Iterable<OpenFlow>, namesOf: NamesOf): Buffer {
-  const open = [...flows].filter((flow) => !flow.isDone).sort((a, b) => b.used - a.used);
+  const open = [...flows].filter((flow) => !isOver(flow.state)).sort((a, b) => b.used - a.used);
   return serialize(open.slice(0, MOST_SAVED).flatMap((flow) => savedFlow(flow, namesOf(flow)) ?? []));
 }
 /** The outcomes of the names for which the flow was permitted, and of what was sent before. All is evaluated again: the policy may have changed. */
@@ -156,7 +153,10 @@ export interface FlowBounds {
   readonly waitingOfOne: number;
   readonly bytesOfOne: number;
 }
-/** Some of 4,096 clients that keep connections of HTTP open, and more flows of TLS in their first milliseconds than a host can begin. */
+/**
+ * Fewer than the names that are known of connections (verified-names.ts), because a flow here has the bytes that were read of it. Some of 4,096 clients that keep connections of HTTP open, and more flows of TLS in their first milliseconds than a host can begin. At the bound an idle one goes, and must
+ * connect again.
+ */
 const BOUNDS: FlowBounds = { ofOne: 4_096, ofAll: 16_384, waitingOfOne: 2_048, bytesOfOne: 16 * 1024 * 1024 };
 /** After the last packet of a flow that is done, others that were queued before may still come. */
 const DONE_MS = 1_000;
@@ -269,10 +269,9 @@ export class FlowTable {
     return packet;
   }
 
+  /** Its check is over. */
   done(flow: OpenFlow): void {
-    if (flow.isDone || this.#flows.get(flow.key) !== flow) return;
-    flow.isDone = true;
-    this.#done.add(flow);
+    if (this.#flows.get(flow.key) === flow) this.#done.add(flow);
   }
 
   /** Returns the packets that still waited. */

@@ -25,8 +25,11 @@ export interface VerifiedNamesParts {
   readonly threats: Pick<ThreatLook, 'blockedName'>;
 }
 
-/** Connections whose names are known. Of older ones, and those that began before this service, the addresses decide. */
-const MAX_FLOWS = 16_384;
+/**
+ * Connections whose names are known, and open flows of which the counters are followed (flows/flow-tally.ts): more than a host has of them. Of
+ * those that were used longest ago, and those that began before this service, the addresses decide.
+ */
+export const MOST_FLOWS = 65_536;
 /** Names of one flow: of QUIC and HTTP, which may ask for several. */
 const MAX_NAMES = 16;
 /**
@@ -38,7 +41,7 @@ interface NamesOfFlow {
   /** In the order of their first use. */
   readonly names: Set<string>;
   /** Number of the note. */
-  readonly placed: number;
+  placed: number;
 }
 function deleteFirst(from: Map<string, unknown> | Set<string>): void {
   const [first] = from.keys();
@@ -80,18 +83,30 @@ export class VerifiedNames {
   note(key: string, name: string, isFirst: boolean): void {
     this.#notes += 1;
     const known = isFirst ? undefined : this.#flows.get(key);
-    const { names, placed } = known ?? { names: new Set<string>(), placed: -PLACE_NOTES };
-    names.add(name);
-    if (names.size > MAX_NAMES) deleteFirst(names);
-    if (this.#notes - placed < PLACE_NOTES) return;
-    this.#flows.delete(key);
-    this.#flows.set(key, { names, placed: this.#notes });
-    if (this.#flows.size > MAX_FLOWS) deleteFirst(this.#flows);
+    const flow = known ?? { names: new Set<string>(), placed: -PLACE_NOTES };
+    flow.names.add(name);
+    if (flow.names.size > MAX_NAMES) deleteFirst(flow.names);
+    this.#use(key, flow);
   }
 
-  /** The names for which a connection was permitted, in the order of their first use. Empty: they are not known. */
+  /**
+   * The names for which a connection was permitted, in the order of their first use. Empty: they are not known. Who asks has seen that the
+   * connection is in use.
+   */
   namesOf(ends: FlowEnds): readonly string[] {
-    return [...(this.#flows.get(keyOfEnds(ends))?.names ?? [])];
+    const key = keyOfEnds(ends);
+    const flow = this.#flows.get(key);
+    if (!flow) return [];
+    this.#use(key, flow);
+    return [...flow.names];
+  }
+
+  #use(key: string, flow: NamesOfFlow): void {
+    if (this.#notes - flow.placed < PLACE_NOTES) return;
+    flow.placed = this.#notes;
+    this.#flows.delete(key);
+    this.#flows.set(key, flow);
+    if (this.#flows.size > MOST_FLOWS) deleteFirst(this.#flows);
   }
 
   /** Whether the names are known for which a connection was permitted. */

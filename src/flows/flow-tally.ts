@@ -50,9 +50,9 @@ export interface TallyOptions {
   readonly servers: readonly string[];
   /** Bits of the connmark of connections that are checked by name; `open`: of TCP, nothing of the client has passed but its handshake. */
   readonly check?: { readonly mask: number; readonly open: number };
-  /** Most records of one `take`, and most open flows that are followed; others are recorded when they end. */
+  /** Most records of one `take`, by default 10,000, and most open flows that are followed; others are recorded when they end. */
   readonly mostRecords?: number;
-  readonly mostOpen?: number;
+  readonly mostOpen: number;
 }
 /** From this place of the senders: an address that has none, and must not count for the others of its network. */
 export const NO_SENDER = -1;
@@ -122,7 +122,7 @@ export class FlowTally implements FlowMessages {
     const { id, packets, bytes } = this.#flow;
     const open = this.#known();
     if (!open && this.#isUnchecked()) return;
-    if (!open && (this.#open.has(id) || this.#open.size >= (this.#o.mostOpen ?? 65_536))) return;
+    if (!open && (this.#open.has(id) || this.#open.size >= this.#o.mostOpen)) return;
     // What flows had passed before the first dump is not part of the record.
     const before = open ?? (this.#dumps === 1 ? { packets, bytes } : undefined);
     this.#add(sender, before, now, open === undefined);

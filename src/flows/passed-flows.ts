@@ -1,6 +1,6 @@
 /** Which container has passed what to where: records of flows, with the name and the entry of each. */
 import type { Worker } from 'node:worker_threads';
-import { PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
+import { MOST_FLOWS, PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { ResolvedNames } from '../dns/ledger.js';
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
@@ -8,7 +8,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { beginAccounting } from '../kernel/netlink/conntrack.js';
 import { filterNetwork } from '../kernel/netlink/conntrack-codec.js';
 import type { Senders } from '../kernel/netlink/flow-accounting.js';
-import { type Current, putNewest, Signal } from '../lib/current.js';
+import { type Current, Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
@@ -58,8 +58,8 @@ const [DUMP_MS, RESTART_MS, LAST_BATCH_MS] = [10_000, 10_000, 1_000];
 const [FRESH_MS, SETTLE_MS] = [1_000, 1_000];
 /** Ends of flows are reported late, when their container may be gone. */
 const KEPT_MS = 60_000;
-/** Most connections with names for their later reports, and permits of one subject. */
-const [MOST_NAMED, MOST_PERMITS] = [65_536, 4_096];
+/** Of one subject. */
+const MOST_PERMITS = 4_096;
 
 interface Sender {
   readonly number: number;
@@ -89,7 +89,6 @@ export class PassedFlows implements AsyncDisposable {
   readonly #now: () => number;
   readonly #byId = new Map<string, Sender>();
   readonly #byNumber = new Map<number, Sender>();
-  readonly #named = new Map<string, readonly string[]>();
   readonly #permits = new WeakMap<Subject, Map<string, Permit>>();
   /** Addresses stay with a container that is gone until another one has them. */
   readonly #addresses = new Map<string, number>();
@@ -192,6 +191,7 @@ export class PassedFlows implements AsyncDisposable {
     const options = {
       dumpMs: this.#o.dumpMs ?? DUMP_MS,
       notTo: dns.v4,
+      mostOpen: MOST_FLOWS,
       servers: [
         ...servers,
         ...HOST_RESOLVERS.map(({ address, octets }) => octetsOf(address).slice(0, octets)),
@@ -371,12 +371,8 @@ export class PassedFlows implements AsyncDisposable {
     const resolved = (): ResolvedNames => (sender.namesOf ?? this.#o.dns.namesReader(sender.id))(dst);
     if (sport === undefined || !proto) return resolved();
     const ends = { proto, source: src, sourcePort: sport, address: dst, port: dport };
-    const key = `${number} ${src} ${sport} ${dst} ${dport}`;
-    const checked = this.#o.verified.namesOf(ends);
-    const names = checked.length > 0 ? checked : this.#named.get(key);
-    if (!names) return resolved();
-    putNewest(this.#named, key, names, MOST_NAMED);
-    return { names, isOwn: false };
+    const names = this.#o.verified.namesOf(ends);
+    return names.length > 0 ? { names, isOwn: false } : resolved();
   }
 
   #permit(subject: Subject | undefined, flow: PassedFlow, proto: string, resolved: ResolvedNames): Permit {

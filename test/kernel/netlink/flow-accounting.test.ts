@@ -65,7 +65,7 @@ function account(
   options: AccountingOptions = {},
   tallyOptions: Partial<TallyOptions> = {},
 ) {
-  const tally = new FlowTally({ servers: [], ...tallyOptions });
+  const tally = new FlowTally({ servers: [], mostOpen: 65_536, ...tallyOptions });
   const accounting = new FlowAccounting(tally, { namespace: b.path, ...options });
   accounting.setSenders(senders);
   return { tally, accounting, [Symbol.dispose]: () => accounting[Symbol.dispose]() };

@@ -25,9 +25,8 @@ const flow = (container: string): OpenFlow => ({
   waiting: new Map(),
   used: 0,
   placed: 0,
-  isDone: false,
+  state: 'begun',
   queuedAt: 0,
-  isNew: true,
 });
 const packet = (id: number, length = 10) => ({ id, mark: 7, payload: Buffer.alloc(length) });
 

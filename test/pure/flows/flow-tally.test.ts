@@ -91,7 +91,7 @@ const senders = (more: Partial<Senders> = {}): Senders => ({
 const NOW = 1_000_000;
 let tally: FlowTally;
 const make = (limits: { readonly mostRecords?: number; readonly mostOpen?: number } = {}): FlowTally => {
-  const made = new FlowTally({ servers: [octetsOf(RESOLVER)], check: CHECK, ...limits });
+  const made = new FlowTally({ servers: [octetsOf(RESOLVER)], check: CHECK, mostOpen: 65_536, ...limits });
   made.senders = senders();
   return made;
 };
