@@ -162,9 +162,9 @@ async function survey(paths: readonly string[]): Promise<readonly SurveyedSandbo
 
 /**
  * Follow the folder or, until Docker makes it with its first container, the nearest one above it. The sandboxes in a folder that has just
- * appeared are as new as the folder. An error ends the thread, which is started again.
+ * appeared are as new as the folder, and so are those of which the thread before has not heard. An error ends the thread, which is started again.
  */
-function follow(folder: string, isAwaited = false): void {
+function follow({ folder, known }: SandboxOrders['follow']): void {
   if (watched.has(folder)) return;
   let at = folder;
   while (!existsSync(at)) at = dirname(at);
@@ -172,7 +172,7 @@ function follow(folder: string, isAwaited = false): void {
     if (watched.get(folder) !== follower) return;
     watched.delete(folder);
     follower[Symbol.dispose]();
-    follow(folder, true);
+    follow({ folder, known: [] });
   };
   const follower: FolderFollower = new FolderFollower(at, {
     onEntry: (name) => (at === folder ? appeared(join(folder, name)) : again()),
@@ -181,7 +181,8 @@ function follow(folder: string, isAwaited = false): void {
   });
   watched.set(folder, follower);
   if (at !== folder && existsSync(folder)) again();
-  else if (at === folder && isAwaited) for (const name of readdirSync(folder)) appeared(join(folder, name));
+  else if (at === folder && known)
+    for (const name of readdirSync(folder)) if (!known.includes(name)) appeared(join(folder, name));
 }
 
 function arm(arms: SandboxArms): void {
@@ -193,7 +194,7 @@ const jobs: {
   readonly [K in keyof SandboxJobs]: (job: SandboxJobs[K]['in']) => Promise<SandboxJobs[K]['out']>;
 } = { prepare: (path) => prepare(path, resumeResolver), survey, execRoots };
 const orders: { readonly [K in keyof SandboxOrders]: (order: SandboxOrders[K]) => unknown } = {
-  follow: (folder) => setImmediate(follow, folder),
+  follow: (order) => setImmediate(follow, order),
   arm,
   forget: (path) => prepared.delete(path),
 };

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import type { Worker } from 'node:worker_threads';
 import { Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
@@ -30,8 +31,8 @@ export interface SandboxJobs {
 }
 /** What the thread is to do from now on. Nothing waits for it. */
 export interface SandboxOrders {
-  /** A folder of sandboxes is followed. */
-  readonly follow: string;
+  /** A folder of sandboxes is followed. `known`: what was in it when the thread before has ended, since when others are new. */
+  readonly follow: { readonly folder: string; readonly known?: readonly string[] | undefined };
   readonly arm: SandboxArms;
   /** The sockets in this sandbox are closed. */
   readonly forget: string;
@@ -56,7 +57,9 @@ export type SandboxReport =
 export class Sandboxes implements AsyncDisposable {
   readonly reported = new Signal<SandboxReport>();
   readonly #log: Pick<Logger, 'error'>;
-  readonly #folders = new Set<string>();
+  readonly #begin: typeof startThread;
+  /** Folders, with what was in them when the thread has ended. */
+  readonly #folders = new Map<string, readonly string[] | undefined>();
   readonly #thread = new ThreadClient<SandboxJobs>({
     script: new URL('./sandbox-thread.js', import.meta.url),
     name: 'the thread that prepares new network namespaces',
@@ -67,13 +70,14 @@ export class Sandboxes implements AsyncDisposable {
   #armed: SandboxArms = { close: false, prepare: false };
   #ended = false;
 
-  constructor(log: Pick<Logger, 'error'>) {
+  constructor(log: Pick<Logger, 'error'>, begin = startThread) {
     this.#log = log;
+    this.#begin = begin;
   }
 
   follow(folder: string): void {
-    this.#folders.add(folder);
-    this.#order('follow', folder);
+    this.#folders.set(folder, undefined);
+    this.#order('follow', { folder });
   }
 
   arm(arms: Partial<SandboxArms>): void {
@@ -126,7 +130,7 @@ export class Sandboxes implements AsyncDisposable {
   }
 
   #start(script: URL): Worker {
-    const worker = startThread(script);
+    const worker = this.#begin(script);
     this.#worker = worker;
     const untaken = 'a new network namespace could not be taken over: the next pass does it';
     worker.on('message', (report: SandboxReport | ThreadReply) => {
@@ -136,13 +140,14 @@ export class Sandboxes implements AsyncDisposable {
       this.#worker = undefined;
       this.#failed(e);
     });
-    for (const folder of this.#folders) this.#order('follow', folder);
     this.#order('arm', this.#armed);
+    for (const [folder, known] of this.#folders) this.#order('follow', { folder, known });
     return worker;
   }
 
   #failed(error: unknown): void {
     if (this.#ended || this.#restart) return;
+    for (const folder of this.#folders.keys()) this.#folders.set(folder, entriesOf(folder));
     this.#log.error(
       { err: String(error) },
       'the thread that prepares new network namespaces has ended: it is started again',
@@ -161,5 +166,12 @@ export class Sandboxes implements AsyncDisposable {
 }
 
 const RESTART_MS = 1_000;
+function entriesOf(folder: string): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // Docker has not made it yet
+  }
+}
 /** The id of what is not answered: ThreadClient counts from 1. */
 const ORDER = 0;

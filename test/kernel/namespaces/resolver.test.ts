@@ -1,11 +1,13 @@
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Worker } from 'node:worker_threads';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Links } from '../../../src/kernel/netlink/links.js';
 import { tcpListenFd, udpSocketFd } from '../../../src/kernel/netlink/namespace.js';
+import { startThread } from '../../../src/lib/thread.js';
 import {
   ContainerNamespaces,
   type ContainerNamespacesOptions,
@@ -300,10 +302,14 @@ describe('namespaces that a start finds', () => {
   const made: Netns[] = [];
   let folder: string;
   let sandboxes: Sandboxes;
+  let thread: Worker | undefined;
   const quiet = { debug: () => undefined, error: () => undefined };
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'sandboxes-'));
-    sandboxes = new Sandboxes(quiet);
+    sandboxes = new Sandboxes(quiet, (script) => {
+      thread = startThread(script);
+      return thread;
+    });
     for (const name of ['with', 'without']) {
       const netns = makeNetns();
       netns.run('ip', 'link', 'set', 'lo', 'up');
@@ -372,6 +378,23 @@ describe('namespaces that a start finds', () => {
     await isSeen('0123456789ab');
     make('0123456789ac');
     await isSeen('0123456789ac');
+  });
+
+  it('are prepared when the thread is there again, if they were made while it was away', async () => {
+    const seen: string[] = [];
+    sandboxes.reported.subscribe((report) => {
+      if ('path' in report) seen.push(`${report.kind} ${basename(report.path)}`);
+      if (report.kind === 'prepared') closeResolver(report.sockets);
+    });
+    symlinkSync(made[1]?.path ?? '', join(folder, '0123456789aa'));
+    sandboxes.follow(folder);
+    sandboxes.arm({ prepare: true });
+    await sandboxes.survey(['/']); // it is followed
+    await thread?.terminate();
+    thread?.emit('error', new Error('an error of the thread'));
+    symlinkSync(made[1]?.path ?? '', join(folder, '0123456789ab'));
+    await expect.poll(() => seen, { timeout: 5_000 }).toContain('prepared 0123456789ab');
+    expect(seen.filter((text) => !text.endsWith('ab'))).toEqual([]);
   });
 
   it('are reported when they have no rules', async () => {
