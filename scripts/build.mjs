@@ -35,9 +35,8 @@ const QUICK = [
   'lockdown',
   'nodes',
   'tokens',
-  '__names', // for the completion of shells
 ];
-const QUICK_GROUPS = /\/(status-command|(inspect|admin)-commands)\.js$/;
+const QUICK_GROUPS = /\/((status|completion)-command|(inspect|admin)-commands)\.js$/;
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
 const SHARED = ['config/load', 'lib/yaml'];
 /** Packages that the service loads on use only: files of their own next to service.cjs. */

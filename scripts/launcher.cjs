@@ -159,8 +159,10 @@ function loadService() {
   script.runInThisContext()(module.exports, requireOfService, module, filename, dirname(filename));
 }
 
-const command = process.argv[2];
-if (QUICK.includes(command)) require('./parts/quick.cjs');
+const [, , command, first = '', ...further] = process.argv;
+/** The command that is run or, where a later word than its name is written, completed. */
+const named = command === '__complete' && further.length > 0 && !first.startsWith('-') ? first : command;
+if (QUICK.includes(named)) require('./parts/quick.cjs');
 // Node applies source maps to modules only.
 else if (command === 'run' && !process.sourceMapsEnabled) loadService();
 else import('./parts/main.js');

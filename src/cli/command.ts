@@ -80,12 +80,6 @@ interface Definition<Args extends readonly unknown[], Options> {
   run(session: Session, args: Args, options: Options): Promise<number | undefined>;
 }
 
-interface Program {
-  /** Gets the exit code of the command that ran. */
-  readonly onExit: (code: number) => void;
-  /** Every command, also those that are not loaded for the one that runs. */
-  readonly tree: () => Promise<Command>;
-}
 /** What commander does not keep of a command, for its reference. */
 interface Texts {
   readonly examples: readonly string[];
@@ -95,14 +89,13 @@ interface Texts {
 /** Registers commands at a parent. */
 export class Registry {
   static readonly texts = new WeakMap<Command, Texts>();
-  readonly tree: Program['tree'];
   readonly #host: Host;
   readonly #onExit: (code: number) => void;
 
-  constructor(host: Host, { onExit, tree }: Program) {
+  /** `onExit` gets the exit code of the command that ran. */
+  constructor(host: Host, onExit: (code: number) => void) {
     this.#host = host;
     this.#onExit = onExit;
-    this.tree = tree;
   }
 
   add<Args extends readonly unknown[], Options = Record<string, never>>(

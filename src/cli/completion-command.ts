@@ -1,19 +1,30 @@
-import type { Argument, Command, Option } from 'commander';
+import type { Command, Option } from 'commander';
+import type { ApiClient } from '../api/client.js';
 import { ROLES } from '../policy/token.js';
 import { MODES } from './access-commands.js';
-import type { NameKind } from './admin-commands.js';
-import type { Registry } from './command.js';
+import { type Registry, Session } from './command.js';
 import { wrongUsage } from './failure.js';
+import type { Host } from './host.js';
 
-type Kind = NameKind | 'file' | 'dir' | '' | `=${string}`;
+/** Names that the service knows, by kind. */
+const NAMES = {
+  container: async (client: ApiClient) => (await client.containers()).map((c) => c.name),
+  project: async (client: ApiClient) => (await client.containers()).flatMap((c) => c.compose?.project ?? []),
+  list: async (client: ApiClient) => (await client.lists()).map((l) => l.name),
+  feed: async (client: ApiClient) => (await client.feeds()).map((f) => f.name),
+  token: async (client: ApiClient) => (await client.tokens()).map((t) => t.name),
+  node: async (client: ApiClient) => (await client.nodes()).map((n) => n.node),
+};
+const SHELLS = ['bash', 'zsh', 'fish'] as const;
 
-/**
- * What completes a word: names that the service knows (__names), files, folders, words of a choice (`=a b`), or nothing (''). By the name of
- * the argument, or of the value of an option.
- */
+/** What a word may be: a name of the service, a file or folder that the shell knows, or one of these words, each with its meaning. */
+type Kind = keyof typeof NAMES | 'file' | 'dir' | readonly (readonly [word: string, meaning?: string])[];
+const wordsOf = (words: readonly string[]): Kind => words.map((word) => [word]);
+
+/** By the name of the argument, or of the value of an option. */
 const KINDS: Readonly<Record<string, readonly Kind[]>> = {
   container: ['container'],
-  'container-and-mode': ['container', `=${MODES.join(' ')}`],
+  'container-and-mode': ['container', wordsOf(MODES)],
   list: ['list'],
   feed: ['feed'],
   token: ['token'],
@@ -21,24 +32,47 @@ const KINDS: Readonly<Record<string, readonly Kind[]>> = {
   project: ['project'],
   file: ['file'],
   dir: ['dir'],
-  role: [`=${ROLES.join(' ')}`],
-  shell: ['=bash zsh fish'],
+  role: [wordsOf(ROLES)],
+  shell: [wordsOf(SHELLS)],
 };
-const kindsOf = (name: string): readonly Kind[] => KINDS[name] ?? [''];
+const kindsOf = (name: string): readonly Kind[] => KINDS[name] ?? [[]];
 
-/** A word and what it means. */
-type Choice = readonly [word: string, meaning: string];
-interface Place {
-  /** The words of the command, as in "lists show". */
-  readonly path: string;
-  readonly commands: readonly Choice[];
-  readonly options: readonly Choice[];
-  /** Options that take a value, with its kind. */
-  readonly values: readonly Choice[];
-  /** Kinds of the arguments. The last one is that of all further ones if the command takes any number. */
-  readonly args: readonly string[];
-  readonly isOpen: boolean;
+/** A command line before the word that is being written. */
+interface Line {
+  command: Command;
+  /** Arguments of the command that are complete. */
+  args: number;
+  /** `--` was written: no further word is an option. */
+  isPlain: boolean;
+  /** The option whose value is being written. */
+  option: Option | undefined;
+  /** `--config`. */
+  config: string | undefined;
 }
+
+function lineOf(program: Command, words: readonly string[]): Line {
+  const line: Line = { command: program, args: 0, isPlain: false, option: undefined, config: undefined };
+  for (const word of words) {
+    if (line.option) {
+      if (word === '=') continue; // bash makes three words of --role=read
+      if (line.option.long === '--config') line.config = word;
+      line.option = undefined;
+    } else if (!line.isPlain && word.startsWith('-')) {
+      line.isPlain = word === '--';
+      line.option = optionsOf(line.command).find((o) => o.long === word && takesValue(o));
+      if (word.startsWith('--config=')) line.config = word.slice('--config='.length);
+    } else {
+      const next = line.args === 0 ? line.command.commands.find((c) => c.name() === word) : undefined;
+      if (next) line.command = next;
+      else line.args++;
+    }
+  }
+  return line;
+}
+
+const optionsOf = (command: Command) => command.options.filter((o) => o.long !== undefined && !o.hidden);
+const takesValue = (option: Option): boolean => option.required || option.optional;
+const kindOfValue = ({ flags }: Option): Kind => kindsOf(/[<[]([\w-]+)/.exec(flags)?.[1] ?? '')[0] ?? [];
 
 const LONGEST_MEANING = 78;
 /** Up to the first detail, on one line of a terminal. */
@@ -46,26 +80,112 @@ const meaningOf = (text: string): string => {
   const [first = ''] = text.split(/[;:,] | \(/);
   return first.length > LONGEST_MEANING ? `${first.slice(0, LONGEST_MEANING - 1)}…` : first;
 };
-const HELP: Choice = ['--help', 'display help for command'];
 
-function placesOf(command: Command, path: readonly string[] = []): readonly Place[] {
-  const args = command.registeredArguments;
-  const options = command.options.filter((o) => o.long !== undefined && !o.hidden);
-  const place: Place = {
-    path: path.join(' '),
-    commands: command.commands.map((c): Choice => [c.name(), meaningOf(c.description())]),
-    options: [...options.map((o): Choice => [longOf(o), meaningOf(o.description)]), HELP],
-    values: options.filter((o) => o.required || o.optional).map((o): Choice => [longOf(o), kindOfValue(o)]),
-    args: args.flatMap((a) => kindsOf(a.name())),
-    isOpen: args.some((a: Argument) => a.variadic) && args.at(-1)?.name() !== 'container-and-mode',
-  };
-  return [place, ...command.commands.flatMap((c) => placesOf(c, [...path, c.name()]))];
+function kindOf({ command, args, isPlain, option }: Line, word: string): Kind {
+  if (option) return kindOfValue(option);
+  if (!isPlain && word.startsWith('-')) {
+    const options = optionsOf(command).map((o) => [o.long ?? '', meaningOf(o.description)] as const);
+    return [...options, ['--help', 'display help for command']];
+  }
+  if (args === 0 && command.commands.length > 0)
+    return command.commands.map((c) => [c.name(), meaningOf(c.description())]);
+  const known = command.registeredArguments;
+  const kinds = known.flatMap((a) => kindsOf(a.name()));
+  const isOpen = known.at(-1)?.variadic === true && known.at(-1)?.name() !== 'container-and-mode';
+  return kinds[args] ?? (isOpen ? kinds.at(-1) : undefined) ?? [];
 }
 
-const longOf = (option: Option): string => option.long ?? '';
-const kindOfValue = ({ flags }: Option): string => kindsOf(/[<[]([\w-]+)/.exec(flags)?.[1] ?? '')[0] ?? '';
+/** Projects come from labels: a shell gets only what it need not quote. */
+const PLAIN = /^[\w@%+.,/-]+$/;
+const PATIENCE_MS = 2_000;
 
-const SCRIPTS: Readonly<Record<string, (places: readonly Place[]) => string>> = { bash, zsh, fish };
+/** Lines for the shell. It compares them with what is written, and completes files and folders itself. */
+async function candidates(kind: Kind, config: string | undefined, host: Host): Promise<readonly string[]> {
+  if (kind === 'file' || kind === 'dir') return [`:${kind}`];
+  if (typeof kind !== 'string') return kind.map((choice) => choice.join('\t'));
+  try {
+    const client = await new Session(host, config === undefined ? {} : { config }).client(PATIENCE_MS);
+    return [...new Set(await NAMES[kind](client))].filter((name) => PLAIN.test(name)).sort();
+  } catch {
+    return []; // the service is away: a shell has no place for an error
+  }
+}
+
+/**
+ * Print what completes the last of the words that follow "drawbridge", which may be empty: a word a line, a tab and its meaning after it;
+ * `:file` and `:dir` for the names of files and folders.
+ */
+export async function complete(words: readonly string[], program: Command, host: Host): Promise<number> {
+  const word = words.at(-1) ?? '';
+  const line = lineOf(program, words.slice(0, -1));
+  const [, long] = /^(--[^=]+)=/.exec(word) ?? [];
+  const joined =
+    line.isPlain || line.option ? undefined : optionsOf(line.command).find((o) => o.long === long);
+  const found = await candidates(
+    kindOf(joined ? { ...line, option: joined } : line, word),
+    line.config,
+    host,
+  );
+  const before = joined && !found[0]?.startsWith(':') ? `${long}=` : '';
+  for (const text of found) host.stdout.write(`${before}${text}\n`);
+  return 0;
+}
+
+/** Names are compared and quoted word by word: `compgen -W` would execute what is in them. */
+const STUBS: Readonly<Record<(typeof SHELLS)[number], string>> = {
+  bash: `# bash completion for drawbridge, printed by: drawbridge completion bash
+_drawbridge() {
+  local line cur=\${COMP_WORDS[COMP_CWORD]}
+  [ "$cur" = = ] && cur=''
+  COMPREPLY=()
+  while IFS= read -r line; do
+    case $line in
+      :file | :dir)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -"\${line:1:1}" -- "$cur")
+        ;;
+      "$cur"*) COMPREPLY+=("\${line%%$'\\t'*}") ;;
+    esac
+  done < <("\${COMP_WORDS[0]}" __complete "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+}
+complete -F _drawbridge drawbridge
+`,
+  zsh: `#compdef drawbridge
+# zsh completion for drawbridge, printed by: drawbridge completion zsh
+_drawbridge() {
+  local line
+  local -a found
+  for line in "\${(@f)$($words[1] __complete "\${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
+    [[ $line == :* && $words[CURRENT] == --*=* ]] && compset -P '*='
+    case $line in
+      ('') ;;
+      (:file) _files ;;
+      (:dir) _files -/ ;;
+      (*) found+=(\${line/$'\\t'/:}) ;;
+    esac
+  done
+  _describe drawbridge found
+}
+if [[ $funcstack[1] == _drawbridge ]]; then _drawbridge "$@"; else compdef _drawbridge drawbridge; fi
+`,
+  fish: `# fish completion for drawbridge, printed by: drawbridge completion fish
+function __drawbridge_complete
+  set -l cur (commandline -ct)
+  set -l words (commandline -opc)
+  for line in (command $words[1] __complete $words[2..] "$cur" 2>/dev/null)
+    switch $line
+      case :file
+        __fish_complete_path "$cur"
+      case :dir
+        __fish_complete_directories "$cur"
+      case '*'
+        echo $line
+    end
+  end
+end
+complete -c drawbridge -f -a '(__drawbridge_complete)'
+`,
+};
 
 export function completionCommand(program: Command, registry: Registry): void {
   registry.add<[string]>(program, {
@@ -76,237 +196,11 @@ export function completionCommand(program: Command, registry: Registry): void {
       "completion zsh > '/usr/share/zsh/site-functions/_drawbridge'",
       'completion fish > /etc/fish/completions/drawbridge.fish',
     ],
-    run: async ({ out, host }, [shell]) => {
-      const write = SCRIPTS[shell];
-      if (!write) return wrongUsage(`no completion for the shell "${shell}"`, 'write bash, zsh or fish');
-      const script = write(placesOf(await registry.tree()));
-      out.show({ shell, script }, () => host.stdout.write(script));
+    run: async ({ out, host }, [name]) => {
+      const shell = SHELLS.find((known) => known === name);
+      if (!shell) return wrongUsage(`no completion for the shell "${name}"`, 'write bash, zsh or fish');
+      out.show({ shell, script: STUBS[shell] }, () => host.stdout.write(STUBS[shell]));
       return 0;
     },
   });
-}
-
-const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
-const quotedAll = (choices: readonly Choice[], join: string): string =>
-  choices.map(([word, meaning]) => quoted(`${word}${join}${meaning}`)).join(' ');
-
-/** Names are compared and quoted word by word: `compgen -W` would execute what is in them. */
-function bash(places: readonly Place[]): string {
-  const cases = places.map(
-    ({ path, commands, options, values, args, isOpen }) =>
-      `    ${quoted(path)}) commands=(${commands.map(([c]) => c).join(' ')}) options=(${options.map(([o]) => o).join(' ')}) values=(${quotedAll(values, ':')}) args=(${args.map(quoted).join(' ')}) open=${isOpen} ;;`,
-  );
-  return `# bash completion for drawbridge, printed by: drawbridge completion bash
-__drawbridge_at() {
-  case $1 in
-${cases.join('\n')}
-    *) return 1 ;;
-  esac
-}
-__drawbridge_words() {
-  local word
-  for word in "$@"; do [[ $word == "$cur"* ]] && COMPREPLY+=("$word"); done
-}
-__drawbridge_kind() {
-  local names
-  case $1 in
-    '') ;;
-    file | dir)
-      compopt -o filenames 2>/dev/null
-      [ "$1" = file ] && mapfile -t COMPREPLY < <(compgen -f -- "$cur") || mapfile -t COMPREPLY < <(compgen -d -- "$cur")
-      ;;
-    =*)
-      read -ra names <<<"\${1#=}"
-      __drawbridge_words "\${names[@]}"
-      ;;
-    *)
-      mapfile -t names < <("\${COMP_WORDS[0]}" __names "$1" "\${config[@]}" 2>/dev/null)
-      __drawbridge_words "\${names[@]}"
-      ;;
-  esac
-}
-__drawbridge_value() {
-  local value
-  for value in "\${values[@]}"; do [[ $value == "$1":* ]] && kind=\${value#*:} && return 0; done
-  return 1
-}
-_drawbridge() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} path='' next word kind i n=0 open plain=false
-  local commands=() options=() values=() args=() config=()
-  COMPREPLY=()
-  __drawbridge_at ''
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    word=\${COMP_WORDS[i]}
-    if ! $plain && [ "$word" = -- ]; then plain=true
-    elif ! $plain && __drawbridge_value "$word"; then
-      [ "\${COMP_WORDS[i + 1]}" = = ] && ((i++))
-      ((i++))
-      [ "$word" = --config ] && [ "$i" -lt "$COMP_CWORD" ] && config=(--config "\${COMP_WORDS[i]}")
-    elif ! $plain && [[ $word == -* ]]; then :
-    else
-      next=\${path:+$path }$word
-      if [ "$n" = 0 ] && __drawbridge_at "$next"; then path=$next; else ((n++)); fi
-    fi
-  done
-  [ "$cur" = = ] && cur=''
-  [ "$prev" = = ] && prev=\${COMP_WORDS[COMP_CWORD - 2]}
-  if ! $plain && __drawbridge_value "$prev"; then __drawbridge_kind "$kind"
-  elif ! $plain && [[ $cur == -* ]]; then __drawbridge_words "\${options[@]}"
-  elif [ "$n" = 0 ] && [ \${#commands[@]} -gt 0 ]; then __drawbridge_words "\${commands[@]}"
-  elif [ "$n" -lt \${#args[@]} ]; then __drawbridge_kind "\${args[n]}"
-  elif $open; then __drawbridge_kind "\${args[-1]}"
-  fi
-}
-complete -F _drawbridge drawbridge
-`;
-}
-
-function zsh(places: readonly Place[]): string {
-  const cases = places.map(
-    ({ path, commands, options, values, args, isOpen }) =>
-      `    ${quoted(path)}) commands=(${quotedAll(commands, ':')}) options=(${quotedAll(options, ':')}) values=(${values.map(([o, kind]) => `${quoted(o)} ${quoted(kind)}`).join(' ')}) args=(${args.map(quoted).join(' ')}) open=${isOpen} ;;`,
-  );
-  return `#compdef drawbridge
-# zsh completion for drawbridge, printed by: drawbridge completion zsh
-__drawbridge_at() {
-  case $1 in
-${cases.join('\n')}
-    (*) return 1 ;;
-  esac
-}
-__drawbridge_kind() {
-  local -a names
-  case $1 in
-    ('') ;;
-    (file) _files ;;
-    (dir) _files -/ ;;
-    ('='*) names=(\${(s: :)\${1#'='}}); compadd -a names ;;
-    (*)
-      names=(\${(f)"$($words[1] __names $1 $config 2>/dev/null)"})
-      compadd -a names
-      ;;
-  esac
-}
-_drawbridge() {
-  local here='' next word open=false
-  local -i i n=0
-  local -a commands options args config
-  local -A values
-  local plain=false
-  __drawbridge_at ''
-  for ((i = 2; i < CURRENT; i++)); do
-    word=$words[i]
-    if ! $plain && [[ $word == -- ]]; then plain=true
-    elif ! $plain && (( $+values[$word] )); then
-      ((i++))
-      if [[ $word == --config ]] && ((i < CURRENT)); then config=(--config $words[i]); fi
-    elif ! $plain && [[ $word == --config=* ]]; then config=($word)
-    elif ! $plain && [[ $word == -* ]]; then :
-    else
-      next=\${here:+$here }$word
-      if ((n == 0)) && __drawbridge_at $next; then here=$next; else ((n += 1)); fi
-    fi
-  done
-  local cur=$words[CURRENT] prev=$words[CURRENT-1]
-  if ! $plain && [[ $cur == --*=* ]] && (( $+values[\${cur%%=*}] )); then
-    compset -P '*='
-    __drawbridge_kind "$values[\${cur%%=*}]"
-  elif ! $plain && (( $+values[$prev] )); then __drawbridge_kind "$values[$prev]"
-  elif ! $plain && [[ $cur == -* ]]; then _describe -o -t options option options
-  elif ((n == 0 && $#commands > 0)); then _describe -t commands command commands
-  elif ((n < $#args)); then __drawbridge_kind "$args[n+1]"
-  elif $open; then __drawbridge_kind "$args[-1]"
-  fi
-}
-if [[ $funcstack[1] == _drawbridge ]]; then _drawbridge "$@"; else compdef _drawbridge drawbridge; fi
-`;
-}
-
-const inFish = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-const allInFish = (choices: readonly Choice[]): string =>
-  choices.map(([word, meaning]) => inFish(`${word}\t${meaning}`)).join(' ');
-
-function fish(places: readonly Place[]): string {
-  const cases = places.map(
-    ({ path, commands, options, values, args, isOpen }) => `    case ${inFish(path)}
-      set -g __drawbridge_commands ${allInFish(commands)}
-      set -g __drawbridge_options ${allInFish(options)}
-      set -g __drawbridge_values ${values.map(([o, kind]) => inFish(`${o}:${kind}`)).join(' ')}
-      set -g __drawbridge_args ${args.map(inFish).join(' ')}
-      set -g __drawbridge_open ${isOpen}`,
-  );
-  return `# fish completion for drawbridge, printed by: drawbridge completion fish
-function __drawbridge_at
-  switch $argv[1]
-${cases.join('\n')}
-    case '*'
-      return 1
-  end
-end
-function __drawbridge_kind
-  switch $argv[1]
-    case ''
-    case file
-      __fish_complete_path $argv[2]
-    case dir
-      __fish_complete_directories $argv[2]
-    case '=*'
-      string split ' ' -- (string sub -s 2 -- $argv[1])
-    case '*'
-      command $argv[3] __names $argv[1] $argv[4..] 2>/dev/null
-  end
-end
-function __drawbridge_value
-  for value in $__drawbridge_values
-    set -l parts (string split -m 1 : -- $value)
-    test "$parts[1]" = "$argv[1]"; and echo "$parts[2]"; and return 0
-  end
-  return 1
-end
-function __drawbridge_complete
-  set -l cur (commandline -ct)
-  set -l words (commandline -opc)
-  set -l path ''
-  set -l n 0
-  set -l config
-  set -l plain false
-  set -l i 2
-  set -l kind
-  __drawbridge_at ''
-  while test $i -le (count $words)
-    set -l word $words[$i]
-    if test $plain = false; and test "$word" = --
-      set plain true
-    else if test $plain = false; and __drawbridge_value "$word" >/dev/null
-      set i (math $i + 1)
-      if test "$word" = --config; and test $i -le (count $words)
-        set config --config $words[$i]
-      end
-    else if test $plain = false; and string match -q -- '--config=*' "$word"
-      set config $word
-    else if test $plain = false; and string match -q -- '-*' "$word"
-    else
-      set -l next (string trim -- "$path $word")
-      if test $n -eq 0; and __drawbridge_at "$next"
-        set path $next
-      else
-        set n (math $n + 1)
-      end
-    end
-    set i (math $i + 1)
-  end
-  if test $plain = false; and test (count $words) -gt 1; and set kind (__drawbridge_value "$words[-1]")
-    __drawbridge_kind "$kind" "$cur" $words[1] $config
-  else if test $plain = false; and string match -q -- '-*' "$cur"
-    string join \\n -- $__drawbridge_options
-  else if test $n -eq 0; and test (count $__drawbridge_commands) -gt 0
-    string join \\n -- $__drawbridge_commands
-  else if test $n -lt (count $__drawbridge_args)
-    __drawbridge_kind "$__drawbridge_args[$(math $n + 1)]" "$cur" $words[1] $config
-  else if test "$__drawbridge_open" = true
-    __drawbridge_kind "$__drawbridge_args[-1]" "$cur" $words[1] $config
-  end
-end
-complete -c drawbridge -f -a '(__drawbridge_complete)'
-`;
 }

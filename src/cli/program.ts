@@ -12,9 +12,14 @@ export async function runCli(argv: readonly string[], host: Host): Promise<numbe
   const onExit = (exit: number): void => {
     code = exit;
   };
-  const registry = new Registry(host, { onExit, tree: () => commandTree(host) });
+  const registry = new Registry(host, onExit);
   try {
-    if (argv[0] !== NAMES) mustBeKnown('command', argv[0], NAMES_OF_COMMANDS);
+    if (argv[0] === COMPLETE) {
+      const isNamed = argv.length > 2 && NAMES_OF_COMMANDS.includes(argv[1] ?? '');
+      await load(program, registry, isNamed ? argv[1] : undefined);
+      return await (await completion()).complete(argv.slice(1), program, host);
+    }
+    mustBeKnown('command', argv[0], NAMES_OF_COMMANDS);
     await load(program, registry, argv[0]);
     const parent = program.commands.find((c) => c.name() === argv[0] && c.commands.length > 0);
     if (parent)
@@ -35,11 +40,7 @@ export async function runCli(argv: readonly string[], host: Host): Promise<numbe
 /** Every command with its options, as the help has them. */
 export async function commandTree(host: Host): Promise<Command> {
   const program = programOf(host);
-  await load(
-    program,
-    new Registry(host, { onExit: () => undefined, tree: () => Promise.resolve(program) }),
-    undefined,
-  );
+  await load(program, new Registry(host, () => undefined), undefined);
   return program;
 }
 
@@ -89,7 +90,6 @@ const VERSION_FLAGS: readonly string[] = ['--version', '-V'];
 async function load(program: Command, registry: Registry, name: string | undefined): Promise<void> {
   if (name !== undefined && VERSION_FLAGS.includes(name)) return;
   const named = COMMANDS.filter((c) => c.name === name);
-  if (name === NAMES) return (await admin()).namesCommand(program, registry);
   for (const { load: register, group } of named.length > 0 ? named : COMMANDS) {
     program.commandsGroup(group);
     (await register())(program, registry);
@@ -198,5 +198,5 @@ const COMMANDS: readonly Listed[] = [
 ];
 
 const NAMES_OF_COMMANDS = COMMANDS.map((c) => c.name);
-/** Prints names for the completion of shells. It is not in the help. */
-const NAMES = '__names';
+/** Completes a command line for a shell. It is not in the help. */
+const COMPLETE = '__complete';

@@ -109,17 +109,34 @@ it('no name that a shell could execute is completed', async () => {
     ...container.call(controller, 'web'),
     compose: { project: '$(touch x)', service: 'web' },
   });
-  expect((await bench.run('__names', 'project')).out).toBe('');
-  expect((await bench.run('__names', 'container')).out).toBe('web\n');
+  expect((await bench.run('__complete', 'suggest', '--project', '')).out).toBe('');
+  expect((await bench.run('__complete', 'inspect', '')).out).toBe('web\n');
   controller.container = container;
 });
 
-it.each([['xyz'], ['container', '--config', '/none']])(
-  '__names %s prints nothing and succeeds',
-  async (...argv) => {
-    expect(await bench.run('__names', ...argv)).toEqual({ code: 0, out: '', err: '' });
-  },
-);
+it.each([
+  [['xyz', '']],
+  [['inspect', '--config', '/none', '']],
+  [['inspect', '--config=/none', '']],
+  [['inspect', 'web', '']],
+])('__complete %j prints nothing and succeeds', async (words) => {
+  expect(await bench.run('__complete', ...words)).toEqual({ code: 0, out: '', err: '' });
+});
+
+it.each([
+  [[''], 'status\t'],
+  [['lists', 'show', '-'], '--json\tprint JSON'],
+  [['tokens', 'create', 'ci', '--role', ''], 'read'],
+  [['tokens', 'create', 'ci', '--role', '=', 'a'], 'admin'],
+  [['tokens', 'create', 'ci', '--role=a'], '--role=admin'],
+  [['inspect', '--', '-'], 'web'],
+  [['--version', ''], 'lists\t'],
+  [['sync', ''], ':dir'],
+])('__complete %j prints the word, and its meaning after a tab', async (words, line) => {
+  const { code, out, err } = await bench.run('__complete', ...words);
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(out.split('\n').some((text) => text.startsWith(line))).toBe(true);
+});
 
 it('another shell is wrong usage', async () => {
   expect(await bench.run('completion', 'tcsh')).toMatchObject({
