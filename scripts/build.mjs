@@ -40,7 +40,7 @@ const QUICK_GROUPS = /\/((status|completion)-command|(inspect|admin)-commands)\.
 /** What quick.cjs loads on use. They return plain objects and throw nothing. */
 const SHARED = ['config/load', 'lib/yaml'];
 /** Packages that the service loads on use only: files of their own next to service.cjs. */
-const ON_USE = ['undici', 'ioredis', 'prom-client'];
+const ON_USE = ['undici', 'ioredis'];
 const NO_COMMANDS = 'const QUICK = [];';
 const NO_BUILTINS = 'const BUILTINS = [];';
 const NO_PACKAGES = 'const PACKAGES = [];';

@@ -303,6 +303,21 @@ export const FAMILIES: readonly Family[] = [
   ),
 ];
 
+/** Lines of the text format, https://prometheus.io/docs/instrumenting/exposition_formats/ (version 0.0.4). */
+function familyText({ name, help, type, read }: Family, at: Reading): string {
+  const found = read(at);
+  const samples: readonly Sample[] = typeof found === 'number' ? [{ value: found }] : found;
+  const lines = samples.map(({ metricName = name, labels = {}, value }) => {
+    const pairs = Object.entries(labels).map(
+      ([key, text]) => `${key}="${escaped(text).replaceAll('"', '\\"')}"`,
+    );
+    return `${metricName}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${SPECIAL[value] ?? value}`;
+  });
+  return [`# HELP ${name} ${escaped(help)}`, `# TYPE ${name} ${type}`, ...lines].join('\n');
+}
+const escaped = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n');
+const SPECIAL: Readonly<Record<string, string>> = { NaN: 'Nan', Infinity: '+Inf', '-Infinity': '-Inf' };
+
 /** Sets that feeds fill have a bound of their own (threats.maxEntries), and are created for what they contain. */
 const OF_THREATS = /-(threat|watch)-/;
 const FILL_MS = 60_000;
@@ -331,8 +346,6 @@ export class Metrics {
 
   /** The text format of Prometheus, version 0.0.4. */
   async text(service: Reading['service']): Promise<{ readonly type: string; readonly body: string }> {
-    const { Registry } = await import('prom-client');
-    const registry = new Registry();
     this.#loop ??= startedMonitor();
     const loop = this.#loop;
     const parts = this.#parts;
@@ -342,15 +355,9 @@ export class Metrics {
       .then((f) => f.dropped)
       .catch(() => Number.NaN);
     const at = { parts, service, counted: this.#counted, fill: await this.#readFill(), dropped, loop };
-    for (const { name, help, type, read } of FAMILIES) {
-      const found = read(at);
-      const values = typeof found === 'number' ? [{ value: found }] : found;
-      const metric = { name, get: async () => ({ name, help, type, values }) };
-      // the registry reads no more of a metric
-      registry.registerMetric(metric as unknown as Parameters<typeof registry.registerMetric>[0]);
-    }
+    const texts = FAMILIES.map((one) => familyText(one, at));
     loop.reset();
-    return { type: registry.contentType, body: await registry.metrics() };
+    return { type: 'text/plain; version=0.0.4; charset=utf-8', body: `${texts.join('\n\n')}\n` };
   }
 
   /** The kernel counts the members of each set for a listing: with large sets that takes milliseconds. */

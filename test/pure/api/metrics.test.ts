@@ -114,6 +114,27 @@ describe('the text', () => {
     expect(checked.all).toBe('');
   });
 
+  it('is byte for byte the one that Prometheus clients have read so far', async () => {
+    const all = parts();
+    const metrics = new Metrics(all);
+    all.events.emit('repair', { detail: '' });
+    all.nameEvents.emit({ container: 'a', name: 'b.c', type: 'A', verdict: 'threat', reason: '' });
+    for (const ms of [0.5, 2, 2, 500]) all.dns.durations.observeMs(ms);
+    for (const status of [200, 204, 404, 101]) metrics.answered(status);
+    const feed = { entries: 3, names: 4 };
+    const feeds = {
+      views: () => [
+        { ...feed, name: 'a "quoted" \\ back\nslash', confirmed: '2999-01-01T00:00:00.000Z' },
+        { ...feed, name: 'big', entries: 1e21, names: 0, confirmed: null, loaded: null },
+      ],
+    };
+    const { body } = await metrics.text({ ...service(null), feeds } as never);
+    const steady = body
+      .replace(/^((?:process|nodejs)_\S+) .*$/gm, '$1 N')
+      .replace(/^(drawbridge_build_info)\{version="[^"]+",node_version="[^"]+"\}/m, '$1{}');
+    await expect(steady).toMatchFileSnapshot(join(import.meta.dirname, '../../fixtures/metrics.txt'));
+  });
+
   it('is not ok about a canary that could not run', async () => {
     const { body } = await new Metrics(parts()).text(service(null));
     expect(body).toContain('drawbridge_canary_ok Nan\n');
