@@ -23,6 +23,8 @@ const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code
 /**
  * Writes lines at once where the device takes them, so that the last lines before an exit are not lost. What it does not take
  * (a pipe that is full, a disk that is full, a device that fails) waits in memory up to a bound, then lines are dropped.
+ * The SonicBoom of pino (4.2) cannot: its `flushSync` repeats ENOSPC and EPIPE without end, so that the process does not exit, and once its buffer
+ * has reached `maxLength` after such an error it never writes again.
  */
 export class LogOutput implements DestinationStream {
   /** Called when lines are written again after some were dropped, with their number and the cause. */
