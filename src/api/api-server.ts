@@ -1,4 +1,4 @@
-import fastify, { type FastifyInstance } from 'fastify';
+import fastify, { type FastifyInstance, type RouteOptions } from 'fastify';
 import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
@@ -11,7 +11,7 @@ import { flowRoutes, knownRoutes } from './flow-routes.js';
 import { KeptAnswers, keepAnswers } from './idempotency.js';
 import { entryRoutes, listRoutes, transferRoutes } from './list-routes.js';
 import { metricsRoutes } from './metrics.js';
-import { ApiDescription } from './openapi.js';
+import { documentOf } from './openapi.js';
 import { errorHandler, Methods, notFound, onClientError, TooManyError } from './problems.js';
 import { Admission, CHECK_MS, TIMES } from './request-limits.js';
 import {
@@ -129,14 +129,14 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
     state === undefined ? new KeptAnswers(keeping) : await KeptAnswers.open({ ...keeping, dir: state });
   keepAnswers(server, answers);
   server.addHook('onClose', () => answers[Symbol.asyncDispose]());
-  const description = new ApiDescription(version);
+  const described: RouteOptions[] = [];
   await server.register(async (scope) => {
     scope.addHook('onRoute', (route) => {
       closeQuery(route);
-      description.note(route);
+      described.push(route);
     });
     for (const routes of ROUTES) routes(scope, context);
-    docsRoutes(scope, description);
+    docsRoutes(scope, () => documentOf(version, described));
   });
   await server.ready();
   return server;

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { recordTeardown } from '../changes/service-records.js';
 import type { Token } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';
-import type { ApiDescription, ApiDocument, Operation } from './openapi.js';
+import type { ApiDocument, Operation } from './openapi.js';
 import { CURSOR, cursorOf, keyIn, PageQuery, type PageRoute, pageOf, tagOf } from './pagination.js';
 import { badRequest, KINDS } from './problems.js';
 import { bringIntoForce, durationMs, isKnown } from './requests.js';
@@ -262,22 +262,25 @@ function overview(status: Status, containers: readonly ContainerBody[]): string 
 }
 
 /** A page without scripts or anything from elsewhere, and the OpenAPI document that it is made from. */
-export function docsRoutes(server: FastifyInstance, description: ApiDescription): void {
+export function docsRoutes(server: FastifyInstance, documentOfAll: () => ApiDocument): void {
   const config = { cost: 5 };
-  let made: { readonly of: ApiDocument; readonly json: string; readonly etag: string } | undefined;
+  let made: { readonly document: ApiDocument; readonly json: string; readonly etag: string } | undefined;
+  const description = () => {
+    if (made) return made;
+    const document = documentOfAll();
+    const json = JSON.stringify(document);
+    made = { document, json, etag: tagOf(json) };
+    return made;
+  };
   server.get('/openapi.json', { schema: { hide: true }, config }, (request, reply) => {
-    const of = description.document;
-    if (made?.of !== of) {
-      const json = JSON.stringify(of);
-      made = { of, json, etag: tagOf(json) };
-    }
-    reply.header('etag', made.etag);
-    if (isKnown(request, made.etag)) return reply.code(304).send();
-    return reply.type('application/json; charset=utf-8').send(made.json);
+    const { json, etag } = description();
+    reply.header('etag', etag);
+    if (isKnown(request, etag)) return reply.code(304).send();
+    return reply.type('application/json; charset=utf-8').send(json);
   });
   server.get('/docs', { schema: { hide: true }, config }, (_request, reply) => {
     reply.header('content-security-policy', POLICY);
-    return reply.type(HTML).send(page(description.document));
+    return reply.type(HTML).send(page(description().document));
   });
 }
 
