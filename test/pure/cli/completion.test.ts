@@ -87,6 +87,7 @@ describe.each(SHELLS)('%s', (shell) => {
     ['drawbridge --json feeds sync --due ', ['bad']],
     ['drawbridge mode web en', ['enforce']],
     ['drawbridge tokens create ci --role ', ['admin', 'read', 'write']],
+    ['drawbridge tokens create ci --role=a', ['--role=admin']],
     ['drawbridge check conf', ['config.yaml']],
     ['drawbridge explain web ', []],
   ])('%s', async (line, expected) => {
