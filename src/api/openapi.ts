@@ -6,7 +6,7 @@ import { ProblemSchema } from './schemas.js';
 
 /**
  * The OpenAPI 3.1 description of the API, made from the schemas that its routes check requests with. @fastify/swagger 9 expresses neither answers
- * that refer to components (all 426 of failures), nor examples of bodies that do, nor a body that may be left out.
+ * that refer to components, as all failures do, nor examples of bodies that do, nor a body that may be left out.
  */
 
 declare module 'fastify' {
