@@ -136,10 +136,13 @@ export class Sandboxes implements AsyncDisposable {
     worker.on('message', (report: SandboxReport | ThreadReply) => {
       if ('kind' in report) guarded(untaken, () => this.reported.emit(report));
     });
-    worker.on('error', (e) => {
+    const ended = (e: unknown): void => {
+      if (this.#worker !== worker) return;
       this.#worker = undefined;
       this.#failed(e);
-    });
+    };
+    worker.on('error', ended);
+    worker.on('exit', (code) => ended(new Error(`it has exited with code ${code}`)));
     this.#order('arm', this.#armed);
     for (const [folder, known] of this.#folders) this.#order('follow', { folder, known });
     return worker;

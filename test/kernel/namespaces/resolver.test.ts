@@ -391,7 +391,6 @@ describe('namespaces that a start finds', () => {
     sandboxes.arm({ prepare: true });
     await sandboxes.survey(['/']); // it is followed
     await thread?.terminate();
-    thread?.emit('error', new Error('an error of the thread'));
     symlinkSync(made[1]?.path ?? '', join(folder, '0123456789ab'));
     await expect.poll(() => seen, { timeout: 5_000 }).toContain('prepared 0123456789ab');
     expect(seen.filter((text) => !text.endsWith('ab'))).toEqual([]);
