@@ -47,7 +47,7 @@ const NO_PACKAGES = 'const PACKAGES = [];';
 /** The package debug colours its output with it, where it is installed. */
 const NOT_NEEDED = ['supports-color'];
 /** Those that a start of the service loads. */
-const AT_START = ['koffi'];
+const AT_START = ['koffi', 'libsql'];
 /** What a start of the service does not load. */
 const LATER = ['node:inspector', 'node:readline/promises', 'https', 'node:https', 'node:http2', 'node:tls'];
 /** For packages in the form of CommonJS. */

@@ -58,6 +58,7 @@ import { formerPrefixes } from './ops/teardown.js';
 import type { ThreatLook } from './policy/threat.js';
 import type { AppliedState, CanaryPlace } from './ruleset/applied-state.js';
 import { shapeOf } from './ruleset/kernel-config.js';
+import { SmallState } from './store/small-state.js';
 import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
 import { Feeds } from './threats/feed-service.js';
@@ -86,7 +87,8 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
 
   // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
   parts.add(() => store.close());
-  const lastRun = parts.use(new LastRun(folder, log));
+  const small = parts.use(await SmallState.open(folder, log));
+  const lastRun = parts.use(new LastRun(small, log));
   const tools = parts.use(new ToolProcess(log));
   const reader = parts.use(new ListReader());
   const listProblems = new ListProblems(log);
@@ -139,7 +141,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     overrides,
     temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
   });
-  const quotas = new Quotas({ folder, kernel, applied, log, now: Date.now, steady: steadyNow });
+  const quotas = new Quotas({ small, kernel, applied, log, now: Date.now, steady: steadyNow });
   const reserved = new ReservedPorts({ config, shared, kernel, docker });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const nat64 = nat64Ranges(config.networks.nat64);
@@ -297,6 +299,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     parts,
     begun,
     tools,
+    small,
     lastRun,
     node,
     applied,

@@ -23,7 +23,7 @@ export type Reporting = ReturnType<typeof buildReporting>;
 
 /** Builds them, before the start. */
 export function buildReporting(app: App) {
-  const { config, node, log, parts, tallies } = app;
+  const { config, node, log, parts, tallies, small } = app;
   const events = new EventLog();
   const flows = parts.use(
     new FlowStore({ ...config.flows, folder: config.state, log, tallies, now: Date.now }),
@@ -54,14 +54,14 @@ export function buildReporting(app: App) {
   );
   const notifier = parts.use(
     faults.orWithout('notify', (isWithout) => {
-      const { state, notify } = config;
       const keepQueues = isWithout || config.faults.length > 0;
       return new Notifier({
-        config: { state, notify: isWithout ? [] : notify },
+        receivers: isWithout ? [] : config.notify,
         keepQueues,
         node,
         events,
         log,
+        small,
       });
     }),
   );

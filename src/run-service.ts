@@ -294,8 +294,8 @@ async function buildApi(app: App, reporting: Reporting) {
     ...reporting,
   };
   const hasTokens = (): boolean => changes.tokens.count > 0;
-  const { state } = config;
-  const server = await buildServer({ context, log, state, authenticate, hasTokens, peerOf, onRefused });
+  const { small } = app;
+  const server = await buildServer({ context, log, small, authenticate, hasTokens, peerOf, onRefused });
   parts.add(() => server.close());
   return { server, views, fleet, stop, done, reporting };
 }

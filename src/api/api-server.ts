@@ -2,6 +2,7 @@ import fastify, { type FastifyInstance, type RouteOptions } from 'fastify';
 import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
+import type { SmallState } from '../store/small-state.js';
 import { askRoutes } from './ask-routes.js';
 import { type Authenticate, type GuardOptions, guard } from './auth.js';
 import { containerRoutes, emergencyRoutes, grantRoutes, modeRoutes } from './container-routes.js';
@@ -46,8 +47,8 @@ export interface ApiOptions {
   readonly hasTokens?: GuardOptions['hasTokens'];
   readonly peerOf?: GuardOptions['peerOf'];
   readonly onRefused?: GuardOptions['onRefused'];
-  /** The folder for the answers to idempotency keys. Left out: they are kept in memory only. */
-  readonly state?: string;
+  /** For the answers to idempotency keys. Left out: they are kept in memory only. */
+  readonly small?: SmallState;
 }
 
 const BODY_LIMIT = 64 * 1024;
@@ -85,7 +86,7 @@ const ROUTES: readonly ((server: FastifyInstance, context: Context) => void)[] =
 
 /** The API, not yet listening (see listen.ts). Its routes and rules are described in docs/api.md. */
 export async function buildServer(options: ApiOptions): Promise<FastifyInstance> {
-  const { context, log, version = VERSION, state } = options;
+  const { context, log, version = VERSION, small } = options;
   const server = fastify({
     logger: false,
     bodyLimit: BODY_LIMIT,
@@ -124,11 +125,7 @@ export async function buildServer(options: ApiOptions): Promise<FastifyInstance>
   guard(server, { authenticate, hasTokens, peerOf, onRefused });
   admission.begin(server);
   refuseUnservedHeads(server);
-  const keeping = { log, now: earlierNow };
-  const answers =
-    state === undefined ? new KeptAnswers(keeping) : await KeptAnswers.open({ ...keeping, dir: state });
-  keepAnswers(server, answers);
-  server.addHook('onClose', () => answers[Symbol.asyncDispose]());
+  keepAnswers(server, new KeptAnswers(earlierNow, small));
   const described: RouteOptions[] = [];
   await server.register(async (scope) => {
     scope.addHook('onRoute', (route) => {

@@ -1,11 +1,8 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isRecord } from '../lib/json.js';
-import type { Logger } from '../lib/log.js';
 import { refuse, refuseInvalid } from '../lib/problem.js';
-import { readOrUndefined, replaceFile } from '../store/state-file.js';
+import type { SmallState } from '../store/small-state.js';
 import { badRequest } from './problems.js';
 
 /** Idempotency keys of changes (draft-ietf-httpapi-idempotency-key-header): the answer to a key is sent again for a day. */
@@ -19,14 +16,10 @@ const MOST_OF_ONE = 200;
 /** A larger answer is not kept, but the fact that the change was made is. */
 const MOST_BODY = 32 * 1024;
 const MOST_BYTES = 8 * 1024 * 1024;
-/** The file is written again with what is still kept when it has this many bytes more. */
-const SLACK_BYTES = 4 * 1024 * 1024;
 const LONGEST_KEY = 255;
 /** Headers of an answer that are part of its meaning. */
 const KEPT_HEADERS = ['content-type', 'etag', 'cache-control', 'retry-after'] as const;
 
-/** What a failed write of the file costs is not paid for each request. */
-const RETRY_MS = 30_000;
 const CHANGES = ['POST', 'PUT', 'DELETE', 'PATCH'];
 
 interface Answer {
@@ -59,100 +52,69 @@ declare module 'fastify' {
   }
 }
 
-export interface AnswersOptions {
-  readonly log: Pick<Logger, 'warn'>;
-  /** ms since the epoch. */
-  readonly now: () => number;
-  /** The state folder; left out: answers are kept in memory only. */
-  readonly dir?: string;
-}
+/** Of the small state: by the id of the key. */
+const AREA = 'idempotency';
 
-/** The answers that are kept, the oldest first, and their file. */
-export class KeptAnswers implements AsyncDisposable {
-  readonly #o: AnswersOptions;
+/** The answers that are kept, the oldest first. */
+export class KeptAnswers {
+  readonly #now: () => number;
+  readonly #small: Pick<SmallState, 'take' | 'set'> | undefined;
   readonly #kept = new Map<string, Kept>();
   #bytes = 0;
-  #file: FileHandle | undefined;
-  #fileBytes = 0;
-  #rewriteAt = 0;
-  #writing: Promise<void> = Promise.resolve();
-  #retryAt = 0;
-  #isClosed = false;
 
-  constructor(options: AnswersOptions) {
-    this.#o = options;
-  }
-
-  /** Read the answers of the service that ran before. */
-  static async open(options: AnswersOptions & { readonly dir: string }): Promise<KeptAnswers> {
-    const answers = new KeptAnswers(options);
-    try {
-      const text = (await readOrUndefined(answers.#path))?.toString('utf8') ?? '';
-      for (const line of text.split('\n')) answers.#read(line);
-      answers.#trim();
-    } catch (err) {
-      options.log.warn(
-        { err, file: answers.#path },
-        'idempotency keys of earlier requests cannot be read: such a request that is sent again is executed again',
-      );
-    }
-    return answers;
+  /** `now`: ms since the epoch. `small`: where they outlive a restart; left out: they are kept in memory only. */
+  constructor(now: () => number, small?: Pick<SmallState, 'take' | 'set'>) {
+    this.#now = now;
+    this.#small = small;
+    const found = [...(small?.take(AREA).values() ?? [])].map(parsed).filter(isKept);
+    for (const kept of found.sort((a, b) => a.at - b.at))
+      this.#set(kept.state === 'running' ? { ...kept, state: 'lost' } : kept);
+    this.#trim();
   }
 
   find(id: string): Kept | undefined {
     const kept = this.#kept.get(id);
-    return kept && kept.at > this.#o.now() - KEEP_MS ? kept : undefined;
+    return kept && kept.at > this.#now() - KEEP_MS ? kept : undefined;
   }
 
-  /** Resolves when the file has the key, so that a service that ends meanwhile leaves a trace of the request. */
+  /** Resolves when the key is saved, so that a service that ends meanwhile leaves a trace of the request. */
   begin(begun: Omit<Kept, 'at' | 'state'>): Promise<void> {
-    const kept: Kept = { ...begun, at: this.#o.now(), state: 'running' };
-    this.#set(kept);
-    this.#trim();
-    return this.#append(kept);
+    return this.#put({ ...begun, at: this.#now(), state: 'running' });
   }
 
   finish(id: string, answer: Answer): Promise<void> {
     const begun = this.#kept.get(id);
-    if (!begun) return Promise.resolve();
-    const kept = { ...begun, state: answer };
-    this.#set(kept);
-    this.#trim();
-    return this.#append(written(kept));
+    return begun ? this.#put({ ...begun, state: answer }) : Promise.resolve();
   }
 
   /** The request has failed, and may be sent again with its key. */
   forget(id: string): Promise<void> {
-    this.#delete(id);
-    return this.#append({ id });
+    return this.#delete(id);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true;
-    await this.#writing;
-    await this.#file?.close();
-    this.#file = undefined;
+  #put(kept: Kept): Promise<void> {
+    this.#set(kept);
+    const saved = this.#save(kept.id, JSON.stringify(written(kept)));
+    this.#trim();
+    return saved;
   }
 
-  get #path(): string {
-    return join(this.#o.dir ?? '', 'idempotency.log');
-  }
-
-  /** A line that a crash has cut short, or that another version wrote, is passed over. */
-  #read(line: string): void {
-    const read: unknown = parsed(line);
-    if (!isRecord(read) || typeof read.id !== 'string') return;
-    if (isKept(read)) this.#set(read.state === 'running' ? { ...read, state: 'lost' } : read);
-    else this.#delete(read.id);
+  #save(id: string, value: string | undefined): Promise<void> {
+    return this.#small?.set(AREA, id, value) ?? Promise.resolve();
   }
 
   #set(kept: Kept): void {
-    this.#delete(kept.id);
+    this.#drop(kept.id);
     this.#kept.set(kept.id, kept);
     this.#bytes += bytesOf(kept);
   }
 
-  #delete(id: string): void {
+  #delete(id: string): Promise<void> {
+    this.#drop(id);
+    return this.#save(id, undefined);
+  }
+
+  #drop(id: string): void {
     const old = this.#kept.get(id);
     if (old) this.#bytes -= bytesOf(old);
     this.#kept.delete(id);
@@ -160,9 +122,9 @@ export class KeptAnswers implements AsyncDisposable {
 
   /** Running requests stay: the limits of the API bound their number. */
   #trim(): void {
-    const oldest = this.#o.now() - KEEP_MS;
+    const oldest = this.#now() - KEEP_MS;
     for (const { id, at, state } of [...this.#kept.values()])
-      if (at <= oldest && state !== 'running') this.#delete(id);
+      if (at <= oldest && state !== 'running') void this.#delete(id);
     while (this.#isFull()) if (!this.#deleteOne()) return;
   }
 
@@ -176,7 +138,7 @@ export class KeptAnswers implements AsyncDisposable {
     const [most] = [...this.#shares()].sort(([, a], [, b]) => b - a)[0] ?? [];
     const done = [...this.#kept.values()].filter(({ state }) => state !== 'running');
     const gone = done.find(({ who }) => who === most) ?? done[0];
-    if (gone) this.#delete(gone.id);
+    if (gone) void this.#delete(gone.id);
     return gone !== undefined;
   }
 
@@ -185,38 +147,6 @@ export class KeptAnswers implements AsyncDisposable {
     for (const { who } of this.#kept.values()) shares.set(who, (shares.get(who) ?? 0) + 1);
     return shares;
   }
-
-  /** Not synced: a crash of the service loses no key, a crash of the host may lose the last ones. */
-  #append(line: Kept | { readonly id: string }): Promise<void> {
-    if (this.#o.dir === undefined) return Promise.resolve();
-    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
-    this.#writing = this.#writing.then(async () => {
-      if (this.#isClosed || this.#o.now() < this.#retryAt) return;
-      try {
-        if (!this.#file || this.#fileBytes > this.#rewriteAt) return await this.#rewrite();
-        await this.#file.appendFile(bytes);
-        this.#fileBytes += bytes.length;
-      } catch (err) {
-        this.#retryAt = this.#o.now() + RETRY_MS;
-        this.#fileBytes = Number.POSITIVE_INFINITY;
-        this.#o.log.warn(
-          { err, file: this.#path },
-          'idempotency keys cannot be written: a restart of the service forgets the latest ones',
-        );
-      }
-    });
-    return this.#writing;
-  }
-
-  /** Replace the file by what is kept now. */
-  async #rewrite(): Promise<void> {
-    await this.#file?.close();
-    this.#file = undefined;
-    const lines = [...this.#kept.values()].map((kept) => Buffer.from(`${JSON.stringify(written(kept))}\n`));
-    this.#fileBytes = await replaceFile(this.#path, lines);
-    this.#rewriteAt = this.#fileBytes + SLACK_BYTES;
-    this.#file = await open(this.#path, 'a', 0o600);
-  }
 }
 
 const written = (kept: Kept): Kept =>
@@ -224,19 +154,20 @@ const written = (kept: Kept): Kept =>
 
 const bytesOf = ({ state }: Kept): number => (typeof state === 'object' ? (state.body?.length ?? 0) : 0);
 
-function parsed(line: string): unknown {
+function parsed(text: string): unknown {
   try {
-    return JSON.parse(line);
+    return JSON.parse(text);
   } catch {
-    return undefined; // an empty line, or the last one before a crash
+    return undefined; // a damaged row
   }
 }
 
-function isKept(read: Readonly<Record<string, unknown>>): read is Readonly<Record<string, unknown>> & Kept {
-  const { who, print, at, isSecret, state } = read;
+function isKept(read: unknown): read is Kept {
+  if (!isRecord(read)) return false;
+  const { id, who, print, at, isSecret, state } = read;
   const isAnswer = isRecord(state) && typeof state.status === 'number' && isRecord(state.headers);
   return (
-    [who, print].every((text) => typeof text === 'string') &&
+    [id, who, print].every((text) => typeof text === 'string') &&
     typeof at === 'number' &&
     typeof isSecret === 'boolean' &&
     (state === 'running' || state === 'lost' || isAnswer)

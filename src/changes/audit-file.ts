@@ -1,7 +1,17 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { RemedyError } from '../lib/problem.js';
-import { auditFilesIn, DURABLE, firstOf, NEW_DURABLE, segmentName } from '../store/state-file.js';
+import {
+  auditFilesIn,
+  DURABLE,
+  firstOf,
+  NEW_DURABLE,
+  openOrUndefined,
+  segmentName,
+  syncFolder,
+  writeAll,
+} from '../store/state-file.js';
+import { ignoreMissing } from '../store/store-error.js';
 import type { RecordLine } from '../store/store-interface.js';
 import { AUDIT_FORMAT, GENESIS, headerOf, linesBackwards, parseLine, readEnd, seal } from './audit-chain.js';
 
@@ -241,31 +251,6 @@ async function cut(current: Current): Promise<void> {
 function positionOf(cursor: string): { readonly first: number; readonly offset: number } {
   const [, first = 0, offset = 0] = /^(\d{1,15})\.(\d{1,15})$/.exec(cursor) ?? [];
   return { first: Number(first), offset: Number(offset) };
-}
-
-async function openOrUndefined(path: string): Promise<FileHandle | undefined> {
-  return open(path, 'r').catch((e: unknown) => {
-    ignoreMissing(e);
-    return undefined;
-  });
-}
-
-async function writeAll(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-}
-
-async function syncFolder(dir: string): Promise<void> {
-  const handle = await open(dir, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-function ignoreMissing(e: unknown): void {
-  if ((e as NodeJS.ErrnoException).code !== 'ENOENT') throw e;
 }
 
 function failure(dir: string, e: unknown): Error {

@@ -300,7 +300,7 @@ function print(out: Output, checks: readonly DoctorCheck[], canEnforce: boolean)
 const END_MS = 15_000;
 const LOOK_MS = 50;
 const OURS =
-  /^(store\.|lock$|lock\.|keeper$|kernel-(found\.json|prefix$|rules(\.new)?$)|sandbox-folders\.json|cgroup-parents\.json|quotas\.json|names\.journal|running\.json|notify-[A-Za-z0-9_-]+\.outbox(\.damaged|\.tmp)?|audit-\d{12}\.log$)/;
+  /^(store\.|lock$|lock\.|keeper$|kernel-(found\.json|prefix$|rules(\.new)?$)|(host|sandbox-folders|cgroup-parents|quotas|running)\.json|small-state\.db|idempotency\.log|conntrack-accounting$|names\.journal|notify-[A-Za-z0-9_-]+\.outbox(\.damaged|\.tmp)?|audit-\d{12}\.log$)/;
 
 export function teardownCommand(program: Command, registry: Registry): void {
   registry.add<[], { purge?: boolean; yes?: true }>(program, {

@@ -1,25 +1,17 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Cgroups, NftAbilities } from '../kernel/cgroups.js';
+import { type Parents, readNotes, writeNotes } from '../kernel/host-notes.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
-import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 
 /** The unified cgroup hierarchy. Paths have no slash before them. */
 type CgroupTree = Pick<Cgroups, 'isKnown' | 'of' | 'at' | 'inside' | 'make'>;
-/** Parents of containers' cgroups: what must be known before the next container starts, so it outlives us. */
-export interface Parents {
-  readonly known: readonly string[];
-  /** Of those, the ones that we made. */
-  readonly made: readonly string[];
-}
 export interface HostSendersOptions {
   readonly cgroups: CgroupTree;
   readonly parents: Parents;
@@ -244,7 +236,7 @@ export class HostMode implements Disposable {
     this.self = /(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])/.exec(kernel.cgroups.of('self') ?? '')?.[0];
     this.senders = new HostCgroupTable({
       cgroups: kernel.cgroups,
-      parents: readParents(folder, (o, message) => log.warn(o, message)),
+      parents: readNotes(folder, (o, message) => log.warn(o, message)).parents,
       onParents: (p) => this.#keep(p),
       singles: () => !this.isLegacy,
       zones: () => kernel.hasZones,
@@ -274,7 +266,7 @@ export class HostMode implements Disposable {
 
   #keep(parents: Parents): void {
     try {
-      writeStateFile(parentsFile(this.#o.folder), { version: PARENTS_VERSION, ...parents });
+      writeNotes(this.#o.folder, { parents });
     } catch (e) {
       this.#o.log.warn(
         { err: String(e) },
@@ -286,21 +278,6 @@ export class HostMode implements Disposable {
   [Symbol.dispose](): void {
     this.resolvers[Symbol.dispose]();
   }
-}
-
-const parentsFile = (folder: string): string => join(folder, 'cgroup-parents.json');
-
-const PARENTS_VERSION = 1;
-
-/** Parents as they were last known with this state folder; they are learned again where the file cannot be read. */
-export function readParents(folder: string, complain?: ReportProblem): Parents {
-  const parse = (content: unknown): Parents | undefined => {
-    const { known = [], made = [] } = isRecord(content) ? content : { known: null };
-    const [all, ours] = [textsOf(known), textsOf(made)];
-    return all && ours && { known: all, made: ours };
-  };
-  const parents = readStateFile(parentsFile(folder), { version: PARENTS_VERSION, parse }, complain);
-  return parents ?? { known: [], made: [] };
 }
 
 /** `cgroup-parent` of daemon.json; with systemd's driver it is the name of a slice, which gives its path in the tree. */

@@ -1,16 +1,14 @@
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
 import type { Kernel } from '../kernel/kernel.js';
 import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
-import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/limits.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject, SubjectLimits, SubjectQuota } from '../ruleset/desired-state.js';
-import { readStateFile, replaceFile } from '../store/state-file.js';
+import type { SmallState } from '../store/small-state.js';
 
 type Quota = NonNullable<Limits['quota']>;
 const HASH = 12;
@@ -72,8 +70,7 @@ function isNear(name: string, now: number): boolean {
 }
 
 export interface QuotasOptions {
-  /** The folder that outlives a restart. */
-  readonly folder: string;
+  readonly small: Pick<SmallState, 'take' | 'set'>;
   readonly kernel: Pick<Kernel, 'usedQuotas'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
@@ -81,6 +78,8 @@ export interface QuotasOptions {
   /** A clock that is not set: what was used is remembered while the wall clock is wrong. Default: `now`. */
   readonly steady?: () => number;
 }
+/** Of the small state: what was used (bytes), by the name of the counter. */
+const AREA = 'quotas';
 const TICK_MS = 1_000;
 /** What grows between two savings, at most so much, is forgotten when the host loses its power. */
 const SAVE_MS = 5_000;
@@ -94,19 +93,19 @@ export class Quotas implements AsyncDisposable {
   /** A quota is reached, or its period has ended: the rules must change. */
   readonly changed = new Signal();
   readonly #o: QuotasOptions;
-  readonly #file: string;
   readonly #ledger: QuotaLedger;
-  #dirty = false;
+  #saved: ReadonlyMap<string, number>;
   #savedAt = 0;
   /** Of the members' quotas, as last kept. */
   #kept: ReadonlyMap<string, number> = new Map();
   #stopped = false;
-  readonly #ticks = new Repeated('quotas could not be read or saved', TICK_MS, () => this.#tick());
+  readonly #ticks = new Repeated('quotas could not be read', TICK_MS, () => this.#tick());
 
   constructor(options: QuotasOptions) {
     this.#o = options;
-    this.#file = join(options.folder, 'quotas.json');
-    this.#ledger = new QuotaLedger(readUsed(this.#file, options.log));
+    const found = [...options.small.take(AREA)].map(([name, used]) => [name, Number(used)] as const);
+    this.#saved = new Map(found.filter(([, used]) => Number.isSafeInteger(used)));
+    this.#ledger = new QuotaLedger(this.#saved);
   }
 
   /** What a container may use, as it is now. */
@@ -145,7 +144,7 @@ export class Quotas implements AsyncDisposable {
     } catch (e) {
       this.#o.log.warn(
         { err: e instanceof Error ? e.message : String(e) },
-        'quotas could not be read or saved: they are tried again in a second',
+        'quotas could not be read: they are tried again in a second',
       );
     }
   }
@@ -157,12 +156,11 @@ export class Quotas implements AsyncDisposable {
     const changed = members.filter((m) => this.#hasChanged(m));
     if (changed.length > 0) this.changed.emit();
     const since = this.#o.now() - this.#savedAt;
-    if (changed.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) await this.#save();
+    if (changed.length > 0 || since >= SAVE_MS || since < 0 || this.#hasGrown(members)) this.#save();
   }
 
   async #read(): Promise<void> {
-    for (const [name, used] of await this.#o.kernel.usedQuotas())
-      this.#dirty = this.#ledger.count(name, used) || this.#dirty;
+    for (const [name, used] of await this.#o.kernel.usedQuotas()) this.#ledger.count(name, used);
   }
 
   /** True if more was used than may be lost, or if a container came or went. */
@@ -188,12 +186,13 @@ export class Quotas implements AsyncDisposable {
     return changed;
   }
 
-  async #save(): Promise<void> {
+  #save(): void {
     this.#savedAt = this.#o.now();
-    if (!this.#dirty) return;
-    const used = Object.fromEntries(this.#ledger.snapshot(this.#o.now(), (this.#o.steady ?? this.#o.now)()));
-    await replaceFile(this.#file, [Buffer.from(JSON.stringify({ version: VERSION, used }))]);
-    this.#dirty = false;
+    const used = this.#ledger.snapshot(this.#o.now(), (this.#o.steady ?? this.#o.now)());
+    for (const [name, bytes] of used)
+      if (this.#saved.get(name) !== bytes) void this.#o.small.set(AREA, name, String(bytes));
+    for (const name of this.#saved.keys()) if (!used.has(name)) void this.#o.small.set(AREA, name, undefined);
+    this.#saved = used;
   }
 
   /** Reads and keeps what was used, for the last time; before the counters are taken down. */
@@ -202,22 +201,6 @@ export class Quotas implements AsyncDisposable {
     this.#stopped = true;
     await this.#ticks[Symbol.asyncDispose]();
     await this.#tick();
-    await this.#save();
+    this.#save();
   }
-}
-
-const VERSION = 1;
-
-/** Where the file cannot be read, the kernel's own counts hold. */
-export function readUsed(file: string, log: Pick<Logger, 'error'>): ReadonlyMap<string, number> {
-  const parse = (content: unknown): ReadonlyMap<string, number> | undefined => {
-    if (!isRecord(content) || !isRecord(content.used)) return undefined;
-    const numbers = Object.entries(content.used).filter((e): e is [string, number] =>
-      Number.isSafeInteger(e[1]),
-    );
-    return new Map(numbers);
-  };
-  const report = (o: object, message: string): void =>
-    log.error(o, `${message}; what was used of quotas is known only as far as the kernel has counted it`);
-  return readStateFile(file, { version: VERSION, parse }, report) ?? new Map();
 }

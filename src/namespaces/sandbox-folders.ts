@@ -1,14 +1,13 @@
 import { dirname, join } from 'node:path';
 import { POLLING } from '../enforce/health.js';
+import { type ReportProblem, readNotes, writeNotes } from '../kernel/host-notes.js';
 import { execRoots } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { type ReportProblem, readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 import type { Sandboxes } from './sandboxes.js';
 
 const SCAN_MS = 2_000;
 const USUAL = '/var/run/docker/netns';
-const fileOf = (state: string): string => join(state, 'sandbox-folders.json');
 
 type FollowsSandboxes = Pick<Sandboxes, 'execRoots' | 'follow' | 'reported'>;
 
@@ -63,7 +62,7 @@ export class SandboxFolders implements Disposable {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     try {
-      writeStateFile(fileOf(this.#state), [{ version: VERSION }, ...this.#folders]);
+      writeNotes(this.#state, { folders: [...this.#folders] });
     } catch (e) {
       this.#log.warn(
         { err: String(e), folder },
@@ -104,11 +103,7 @@ export class SandboxFolders implements Disposable {
   }
 }
 
-/** An array of texts; its first element has the version, and older versions pass over it. */
-const VERSION = 1;
-
 /** Docker's usual place, and what else was noted. */
 export function readFolders(state: string, complain?: ReportProblem): readonly string[] {
-  const noted = readStateFile(fileOf(state), { version: VERSION, parse: textsOf }, complain) ?? [];
-  return [...new Set([USUAL, ...noted])];
+  return [...new Set([USUAL, ...readNotes(state, complain).folders])];
 }

@@ -1,39 +1,16 @@
-/** Tells receivers of events: which events each gets, in which messages, and when they are delivered. */
-import { readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Config } from '../config/config.js';
+/** Tells receivers of events: which events each gets, and in which messages. */
 import { passesFilter, plainReceivers, type ReceiverConfig } from '../config/endpoints.js';
-import { type EventLog, laneOf } from '../events/event-log.js';
+import type { EventLog } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
-import { earlierNow, steadyNow } from '../lib/clock.js';
-import { keepFairly, putNewest } from '../lib/current.js';
-import { contained } from '../lib/faults.js';
+import { putNewest } from '../lib/current.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Logger } from '../lib/log.js';
 import { RefusedError } from '../lib/problem.js';
+import type { SmallState } from '../store/small-state.js';
+import { Deliveries, Delivery, type Outcome, type Output, type Plan } from './delivery.js';
+import { BY_WEIGHT, EventQueue } from './event-queue.js';
 import { type Message, messageId, messageOf } from './formats.js';
-import { deliver, Outbox } from './receiver.js';
-
-/** What the API shows of a receiver, or of another output of events. */
-export interface OutputStatus {
-  readonly name: string;
-  readonly kind: string;
-  /** Without credentials and paths. */
-  readonly target: string;
-  /** Events that wait. */
-  readonly queued: number;
-  /** Events since the start of the service. */
-  readonly delivered: number;
-  /** Attempts that failed since the start. */
-  readonly failed: number;
-  /** Events that are lost. */
-  readonly dropped: number;
-  /** Events that were not sent because they repeat an earlier one. */
-  readonly suppressed: number;
-  readonly lastDelivered: string | null;
-  /** Null after a delivery that succeeded. */
-  readonly lastError: string | null;
-}
+import { deliver } from './receiver.js';
 
 export interface TestResult {
   readonly name: string;
@@ -95,12 +72,6 @@ const WINDOW_MS = 60_000;
 /** A person waits for the decision about a pending ask: it is not delayed for longer. */
 const URGENT_MS = 5_000;
 
-/** What is sent next: the first `count` events as one message, after `waitMs`. */
-interface Plan {
-  readonly count: number;
-  readonly waitMs: number;
-}
-
 /** So many messages a minute with one event each; then what comes is gathered, and at the end of the minute it is one digest. */
 export class Pace {
   readonly #limit: number;
@@ -140,261 +111,144 @@ export class Pace {
   }
 }
 
-const BACKOFF_MS = { first: 1_000, most: 300_000 };
-/** The wait after a number of failed attempts in a row: it doubles, and a part of it is random. `random`: from 0 to 1. */
-export const backoffMs = (attempts: number, random: number): number =>
-  Math.min(BACKOFF_MS.first * 2 ** Math.min(attempts - 1, 20), BACKOFF_MS.most) * (0.5 + random / 2);
-
 const MAX_AGE_MS = 24 * 3_600_000;
-const HOPELESS_TRIES = 3;
-const FAILING_TRIES = 5;
-const MOST_EARLY = 1_000;
+/** What a receiver asks for is an hour at most (retryAfter). */
+const MOST_WAIT_MS = 3_600_000;
 
-interface SenderOptions {
+/** A receiver gets events as messages. */
+class Receiver implements Output {
   readonly config: ReceiverConfig;
-  readonly path: string;
-  readonly node: string;
-  readonly log: Logger;
-}
-
-/** Delivers the events of one receiver, in their order, one message at a time. */
-class Sender implements AsyncDisposable {
-  readonly #o: SenderOptions;
-  readonly #selection: Selection;
-  readonly #pace: Pace;
+  readonly everyMs = 0;
+  readonly #node: string;
   readonly #ended = new AbortController();
-  readonly #running: Promise<void>;
-  #outbox: Outbox | undefined;
-  /** Events that came before the queue was read. */
-  #early: ServiceEvent[] = [];
-  #attempts = 0;
-  /** Events are gathered for a digest: only one that is urgent ends the wait. */
-  #isGathering = false;
-  #delivered = 0;
-  #failed = 0;
-  #dropped = 0;
-  #suppressed = 0;
-  #lastDelivered: string | null = null;
-  #lastError: string | null = null;
-  #wake: () => void = () => undefined;
 
-  constructor(options: SenderOptions) {
-    this.#o = options;
-    this.#selection = new Selection(options.config);
-    this.#pace = new Pace(options.config.digest);
-    this.#running = this.#run().catch((e: unknown) => this.#broke(e, 'no more events are sent'));
+  constructor(config: ReceiverConfig, node: string) {
+    this.config = config;
+    this.#node = node;
   }
 
-  get config(): ReceiverConfig {
-    return this.#o.config;
+  get name(): string {
+    return this.config.name;
   }
 
-  take(event: ServiceEvent): void {
-    const decision = this.#selection.of(event, steadyNow());
-    if (decision === 'suppress') this.#suppressed += 1;
-    if (decision !== 'send') return;
-    if (this.#outbox) this.#dropped += this.#outbox.add(event);
-    else if (this.#early.push(event) > MOST_EARLY) {
-      this.#early = [...keepFairly(this.#early, laneOf, MOST_EARLY * 0.95)];
-      this.#dropped += MOST_EARLY + 1 - this.#early.length;
-    }
-    if (this.#attempts === 0 && (!this.#isGathering || event.kind === 'ask')) this.#wake();
+  get kind(): string {
+    return this.config.kind;
   }
 
-  status(): OutputStatus {
-    const { name, kind, url, command } = this.#o.config;
-    return {
-      name,
-      kind,
-      target: url === '' ? (command[0] ?? 'the address in secret_file') : new URL(url).origin,
-      queued: (this.#outbox?.size ?? 0) + this.#early.length,
-      delivered: this.#delivered,
-      failed: this.#failed,
-      dropped: this.#dropped,
-      suppressed: this.#suppressed,
-      lastDelivered: this.#lastDelivered,
-      lastError: this.#lastError ?? (this.#outbox?.fault || null),
-    };
+  get target(): string {
+    const { url, command } = this.config;
+    return url === '' ? (command[0] ?? 'the address in secret_file') : new URL(url).origin;
   }
 
-  warnings(): readonly string[] {
-    const { name } = this.#o.config;
-    const { dropped, queued } = this.status();
-    const isFailing = this.#attempts >= FAILING_TRIES;
-    return [
-      isFailing
-        ? `notify: ${queued} events wait for receiver ${name}: ${this.#lastError}: try drawbridge notify test ${name}`
-        : '',
-      dropped > 0
-        ? `notify: ${dropped} events for receiver ${name} were dropped: they were too old, too many, or refused by it`
-        : '',
-    ].filter((text) => text !== '');
+  async send(
+    events: readonly ServiceEvent[],
+    signal: AbortSignal,
+    leftOut: readonly string[],
+  ): Promise<Outcome> {
+    const result = await deliver(this.config, messageOf(this.#node, events, leftOut), signal);
+    if (result.ok) return { taken: events.length, dropped: 0 };
+    const { detail, afterMs, hopeless } = result;
+    return { taken: 0, dropped: 0, error: detail, afterMs, isHopeless: hopeless };
   }
 
+  /** Sends a message at once, past the queue. */
   async test(): Promise<TestResult> {
-    const { config, node } = this.#o;
+    const { name } = this.config;
     const now = new Date();
     const message: Message = {
-      id: messageId(node, [`test.${now.getTime()}`]),
+      id: messageId(this.#node, [`test.${now.getTime()}`]),
       type: 'drawbridge.test',
       time: now.toISOString(),
-      node,
-      title: `a test message to receiver ${config.name}`,
+      node: this.#node,
+      title: `a test message to receiver ${name}`,
       text: 'events of Drawbridge arrive here',
       weight: 1,
       data: {},
     };
-    const result = await deliver(config, message, this.#ended.signal);
-    return { name: config.name, ok: result.ok, detail: result.ok ? 'delivered' : result.detail };
+    const result = await deliver(this.config, message, this.#ended.signal);
+    return { name, ok: result.ok, detail: result.ok ? 'delivered' : result.detail };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#ended.abort();
-    this.#wake();
-    await this.#running;
-    await this.#outbox?.[Symbol.asyncDispose]();
-  }
-
-  async #run(): Promise<void> {
-    const outbox = await Outbox.open(this.#o.path, this.#o.log);
-    this.#outbox = outbox;
-    for (const event of this.#early.splice(0)) this.#dropped += outbox.add(event);
-    while (!this.#ended.signal.aborted)
-      await this.#turn(outbox).catch((e: unknown) => {
-        this.#broke(e, 'events wait');
-        return this.#sleep(BACKOFF_MS.first);
-      });
-  }
-
-  #broke(error: unknown, effect: string): void {
-    this.#lastError = String(error);
-    contained(error, `an error of Drawbridge: ${effect} to receiver ${this.#o.config.name}`);
-  }
-
-  async #turn(outbox: Outbox): Promise<void> {
-    this.#dropped += outbox.expire(earlierNow() - MAX_AGE_MS);
-    this.#isGathering = false;
-    if (outbox.size === 0) await this.#sleep();
-    else await this.#next(outbox);
-  }
-
-  async #next(outbox: Outbox): Promise<void> {
-    if (outbox.head === 0) {
-      const isUrgent = outbox.events.some(({ kind }) => kind === 'ask');
-      const { count, waitMs } = this.#pace.next(outbox.size, isUrgent, performance.now());
-      this.#isGathering = waitMs > 0;
-      if (waitMs > 0) return this.#sleep(waitMs);
-      outbox.begin(count);
-    }
-    const batch = outbox.events.slice(0, outbox.head);
-    const { signal } = this.#ended;
-    const result = await Promise.resolve()
-      .then(() => deliver(this.#o.config, messageOf(this.#o.node, batch, outbox.leftOut), signal))
-      .catch((e: unknown) => ({ ok: false, detail: String(e), hopeless: true, afterMs: 0 }) as const);
-    if (result.ok) return this.#succeeded(outbox, batch.length);
-    if (signal.aborted) return;
-    this.#failed += 1;
-    this.#attempts += 1;
-    this.#lastError = result.detail;
-    const { config, log } = this.#o;
-    const facts = { receiver: config.name, reason: result.detail };
-    if (this.#attempts === 1)
-      log.warn(facts, 'an event could not be delivered to a receiver: it is tried again');
-    if (result.hopeless && this.#attempts >= HOPELESS_TRIES) {
-      log.error({ ...facts, events: batch.length }, 'a receiver refuses an event: it is dropped');
-      this.#dropped += batch.length;
-      this.#attempts = 0;
-      outbox.end();
-      return;
-    }
-    await this.#sleep(Math.max(backoffMs(this.#attempts, Math.random()), result.afterMs ?? 0));
-  }
-
-  #succeeded(outbox: Outbox, count: number): void {
-    const { config, log } = this.#o;
-    if (this.#attempts > 0) log.info({ receiver: config.name }, 'events are delivered to a receiver again');
-    this.#attempts = 0;
-    this.#delivered += count;
-    this.#lastDelivered = new Date().toISOString();
-    this.#lastError = null;
-    outbox.end();
-  }
-
-  /** Until an event comes, the time is over, or the end. After a failed attempt events do not end it. */
-  async #sleep(ms?: number): Promise<void> {
-    if (this.#ended.signal.aborted) return;
-    await new Promise<void>((done) => {
-      const timer = ms === undefined ? undefined : setTimeout(done, ms).unref();
-      this.#wake = () => {
-        clearTimeout(timer);
-        done();
-      };
-    });
-    this.#wake = () => undefined;
   }
 }
 
 export interface NotifierOptions {
-  readonly config: Pick<Config, 'notify' | 'state'>;
+  readonly receivers: readonly ReceiverConfig[];
   readonly keepQueues: boolean; // of receivers that may be configured again, without an error
   readonly node: string;
   readonly events: EventLog;
   readonly log: Logger;
+  readonly small: SmallState;
 }
-const QUEUE_FILE = /^notify-([A-Za-z0-9_-]+)\.outbox/;
+/** The small state has an area for the queue of each receiver: this, and its name. */
+const AREA = 'outbox ';
 
-export class Notifier implements AsyncDisposable {
-  readonly #senders: readonly Sender[];
-  readonly #subscription: Disposable;
+function begin(receiver: Receiver, { small, log }: NotifierOptions): Delivery {
+  const selection = new Selection(receiver.config);
+  const pace = new Pace(receiver.config.digest);
+  return new Delivery({
+    output: receiver,
+    queue: new EventQueue(BY_WEIGHT, small, AREA + receiver.name),
+    log,
+    select: (event, now) => selection.of(event, now),
+    plan: (queued, isUrgent, now) => pace.next(queued, isUrgent, now),
+    maxAgeMs: MAX_AGE_MS,
+    mostWaitMs: MOST_WAIT_MS,
+    lastMs: 0,
+  });
+}
 
-  constructor({ config, keepQueues, node, events, log }: NotifierOptions) {
-    const { notify, state } = config;
-    for (const { detail, remedy } of plainReceivers(notify)) log.warn({ remedy }, detail);
-    this.#senders = notify.map((receiver) => {
-      const path = join(state, `notify-${receiver.name}.outbox`);
-      return new Sender({ config: receiver, path, node, log });
-    });
-    const senders = this.#senders;
-    this.#subscription = events.subscribe((event) => {
-      for (const sender of senders) sender.take(event);
-    });
-    if (!keepQueues) void removeOthers(state, notify, log);
-  }
+export class Notifier extends Deliveries {
+  readonly #receivers: readonly Receiver[];
 
-  status(): readonly OutputStatus[] {
-    return this.#senders.map((sender) => sender.status());
+  constructor(options: NotifierOptions) {
+    const { receivers: configs, keepQueues, node, events, log, small } = options;
+    for (const { detail, remedy } of plainReceivers(configs)) log.warn({ remedy }, detail);
+    const receivers = configs.map((config) => new Receiver(config, node));
+    super(
+      receivers.map((receiver) => begin(receiver, options)),
+      events,
+    );
+    this.#receivers = receivers;
+    if (!keepQueues) removeOthers(small, log);
   }
 
   warnings(): readonly string[] {
-    return this.#senders.flatMap((sender) => sender.warnings());
+    return this.all.flatMap((delivery) => {
+      const { name, dropped, queued, lastError } = delivery.status();
+      return [
+        ...(delivery.isFailing
+          ? [
+              `notify: ${queued} events wait for receiver ${name}: ${lastError}: try drawbridge notify test ${name}`,
+            ]
+          : []),
+        ...(dropped > 0
+          ? [
+              `notify: ${dropped} events for receiver ${name} were dropped: they were too old, too many, or refused by it`,
+            ]
+          : []),
+      ];
+    });
   }
 
   /** Sends a message at once, past the queue. Throws RefusedError (not-found). */
   test(name: string): Promise<TestResult> {
-    const found = this.#senders.find(({ config }) => config.name === name);
+    const found = this.#receivers.find((receiver) => receiver.name === name);
     if (found) return found.test();
-    const names = this.#senders.map(({ config }) => config.name);
+    const names = this.#receivers.map((receiver) => receiver.name);
     const remedy =
       names.length > 0 ? `receivers are: ${names.join(', ')}` : 'write one under notify in the configuration';
     throw new RefusedError({ kind: 'not-found', detail: `there is no receiver ${name}`, remedy });
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#subscription[Symbol.dispose]();
-    await Promise.all(this.#senders.map((sender) => sender[Symbol.asyncDispose]()));
-  }
 }
 
-/** Queues of receivers that the configuration no longer has: nothing would ever deliver them. */
-async function removeOthers(state: string, receivers: readonly ReceiverConfig[], log: Logger): Promise<void> {
-  try {
-    for (const file of await readdir(state)) {
-      const name = QUEUE_FILE.exec(file)?.[1];
-      if (name === undefined || receivers.some((receiver) => receiver.name === name)) continue;
-      await rm(join(state, file));
-      log.info({ file }, 'removed the queue of a receiver that is not configured any more');
-    }
-  } catch (e) {
-    log.warn({ err: String(e) }, 'queues of former receivers could not be removed');
+/** Queues of receivers that the configuration no longer has, so that they were not taken: nothing would ever deliver them. */
+function removeOthers(small: SmallState, log: Logger): void {
+  for (const area of small.areas.filter((name) => name.startsWith(AREA))) {
+    for (const key of small.take(area).keys()) void small.set(area, key, undefined);
+    const receiver = area.slice(AREA.length);
+    log.info({ receiver }, 'removed the queue of a receiver that is not configured any more');
   }
 }

@@ -8,25 +8,12 @@ import { dirname } from 'node:path';
 import type { ServiceEvent } from '../events/service-events.js';
 import { sendToUnix } from '../kernel/netlink/libc.js';
 import { splitHostPort } from '../lib/ip.js';
+import type { Outcome, Output } from './delivery.js';
 
-/** What became of a batch: the first `taken` events leave the queue, and `dropped` of them are lost. */
-export interface Outcome {
-  readonly taken: number;
-  readonly dropped: number;
-  readonly error?: string;
-  /** The server asks for this pause. */
-  readonly afterMs?: number | undefined;
-}
-
-export interface Sink {
-  readonly name: string;
+export interface Sink extends Output {
   readonly kind: 'file' | 'syslog' | 'otlp';
-  readonly target: string;
-  readonly everyMs: number;
+  /** The most events of one call of `send`. */
   readonly batch: number;
-  /** Never rejects. */
-  send(events: readonly ServiceEvent[], signal: AbortSignal): Promise<Outcome>;
-  close(): Promise<void>;
 }
 
 const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));

@@ -1,133 +1,30 @@
 /** Records all events where the configuration and the environment want them. No output ever delays an event. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import { type EventLog, laneOf } from '../events/event-log.js';
+import type { EventLog } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
-import { keepFairly } from '../lib/current.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { VERSION } from '../lib/version.js';
-import { ocsfOf, plain, recordOf, sentenceOf, syslogOf, type Weight } from './formats.js';
-import { backoffMs, type OutputStatus } from './notifier.js';
+import { Deliveries, Delivery, type Outcome } from './delivery.js';
+import { BY_LANE, EventQueue } from './event-queue.js';
+import { ocsfOf, recordOf, sentenceOf, syslogOf, type Weight } from './formats.js';
 import { post } from './receiver.js';
-import { FileSink, type Outcome, type Sink, SyslogSink } from './record-sinks.js';
+import { FileSink, type Sink, SyslogSink } from './record-sinks.js';
 
-const MOST_QUEUED = 8_192;
-/** At the end of the service, what waits is sent for so long. */
 const LAST_MS = 1_000;
-
-/**
- * A bounded queue in front of one sink. An event is a push into an array. While it is full, the oldest of the containers and kinds that have
- * the most are dropped and counted.
- */
-class Channel implements AsyncDisposable {
-  readonly #sink: Sink;
-  readonly #log: Logger;
-  readonly #ended = new AbortController();
-  #queue: ServiceEvent[] = [];
-  /** The first events, which are being sent. */
-  #sending = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #running: Promise<void> | undefined;
-  #attempts = 0;
-  #delivered = 0;
-  #failed = 0;
-  #dropped = 0;
-  #lastDelivered: string | null = null;
-  #lastError: string | null = null;
-
-  constructor(sink: Sink, log: Logger) {
-    this.#sink = sink;
-    this.#log = log;
-  }
-
-  add(event: ServiceEvent): void {
-    if (this.#queue.push(event) > MOST_QUEUED) {
-      const kept = keepFairly(this.#queue, laneOf, MOST_QUEUED * 0.9, this.#sending);
-      this.#dropped += this.#queue.length - kept.length;
-      this.#queue = [...kept];
-    }
-    if (!this.#running) this.#timer ??= setTimeout(() => this.#begin(), this.#sink.everyMs).unref();
-  }
-
-  status(): OutputStatus {
-    const { name, kind, target } = this.#sink;
-    return {
-      name,
-      kind,
-      target,
-      queued: this.#queue.length,
-      delivered: this.#delivered,
-      failed: this.#failed,
-      dropped: this.#dropped,
-      suppressed: 0,
-      lastDelivered: this.#lastDelivered,
-      lastError: this.#lastError,
-    };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#ended.abort();
-    await this.#running;
-    const last = AbortSignal.timeout(LAST_MS);
-    if (this.#queue.length > 0 && this.#attempts === 0) await this.#once(last);
-    await this.#sink.close();
-  }
-
-  #begin(): void {
-    this.#timer = undefined;
-    this.#running = this.#drain().finally(() => {
-      this.#running = undefined;
-    });
-  }
-
-  async #drain(): Promise<void> {
-    const { signal } = this.#ended;
-    while (this.#queue.length > 0 && !signal.aborted) {
-      const afterMs = await this.#once(signal);
-      if (this.#attempts === 0) continue;
-      const waitMs = Math.max(backoffMs(this.#attempts, Math.random()), afterMs);
-      await sleep(Math.min(waitMs, MOST_WAIT_MS), undefined, { ref: false, signal }).catch(() => undefined);
-    }
-  }
-
-  /** Returns the pause that the server asks for. */
-  async #once(signal: AbortSignal): Promise<number> {
-    const { name, batch } = this.#sink;
-    const events = this.#queue.slice(0, batch);
-    this.#sending = events.length;
-    const {
-      taken,
-      dropped,
-      error,
-      afterMs = 0,
-    } = await this.#sink
-      .send(events, signal)
-      .catch((e: unknown): Outcome => ({ taken: events.length, dropped: events.length, error: String(e) }));
-    this.#sending = 0;
-    this.#queue.splice(0, taken);
-    this.#dropped += dropped;
-    this.#delivered += taken - dropped;
-    if (error === undefined) {
-      if (this.#lastError !== null) this.#log.info({ output: name }, 'events are recorded again');
-      this.#lastError = null;
-      this.#attempts = 0;
-      this.#lastDelivered = new Date().toISOString();
-      return 0;
-    }
-    if (this.#lastError === null && !signal.aborted)
-      this.#log.warn(
-        { output: name, reason: error },
-        'events cannot be recorded there: those beyond the queue are lost',
-      );
-    this.#lastError = plain(error, 500);
-    this.#failed += 1;
-    this.#attempts += 1;
-    return afterMs;
-  }
-}
 const MOST_WAIT_MS = 60_000;
+
+const begin = (sink: Sink, log: Logger): Delivery =>
+  new Delivery({
+    output: sink,
+    queue: new EventQueue(BY_LANE),
+    log,
+    select: () => 'send',
+    plan: (queued) => ({ count: Math.min(queued, sink.batch), waitMs: 0 }),
+    maxAgeMs: Number.POSITIVE_INFINITY,
+    mostWaitMs: MOST_WAIT_MS,
+    lastMs: LAST_MS,
+  });
 
 type OtlpValue = { readonly stringValue: string } | { readonly intValue: string };
 interface OtlpAttribute {
@@ -291,39 +188,13 @@ export interface RecordsOptions {
 }
 
 /** All outputs that record events. */
-export class Records implements AsyncDisposable {
-  readonly #channels: readonly Channel[];
-  readonly #subscription: Disposable;
-
-  constructor({ config: { flows }, node, events, log, env }: RecordsOptions) {
-    const encode = (event: ServiceEvent): object | undefined =>
-      flows.format === 'ocsf' ? ocsfOf(node, event) : recordOf(node, event);
-    const toSyslog = (event: ServiceEvent): string | undefined => {
-      const body = encode(event);
-      return body && syslogOf(node, event, body, process.pid);
-    };
-    const settings = otlpSettings(env, node);
-    const fault = settings ? otlpFault(settings, env) : '';
-    if (fault !== '')
-      log.warn({ fault }, 'the variables of OpenTelemetry are set and cannot be followed as they are');
-    const isUsable = settings && URL.canParse(settings.url) && /^https?:/.test(settings.url);
-    const sinks: readonly Sink[] = [
-      ...(flows.file === '' ? [] : [new FileSink(flows.file, encode)]),
-      ...(flows.syslog === '' ? [] : [new SyslogSink(flows.syslog, toSyslog)]),
-      ...(isUsable ? [new OtlpSink(settings)] : []),
-    ];
-    this.#channels = sinks.map((sink) => new Channel(sink, log));
-    const channels = this.#channels;
-    this.#subscription =
-      channels.length === 0
-        ? { [Symbol.dispose]: () => undefined }
-        : events.subscribe((event) => {
-            for (const channel of channels) channel.add(event);
-          });
-  }
-
-  status(): readonly OutputStatus[] {
-    return this.#channels.map((channel) => channel.status());
+export class Records extends Deliveries {
+  constructor(options: RecordsOptions) {
+    const { events, log } = options;
+    super(
+      sinksOf(options).map((sink) => begin(sink, log)),
+      events,
+    );
   }
 
   warnings(): readonly string[] {
@@ -334,9 +205,23 @@ export class Records implements AsyncDisposable {
         return `${name}: ${dropped} events were not recorded at ${target}: ${why}`;
       });
   }
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#subscription[Symbol.dispose]();
-    await Promise.all(this.#channels.map((channel) => channel[Symbol.asyncDispose]()));
-  }
+function sinksOf({ config: { flows }, node, log, env }: RecordsOptions): readonly Sink[] {
+  const encode = (event: ServiceEvent): object | undefined =>
+    flows.format === 'ocsf' ? ocsfOf(node, event) : recordOf(node, event);
+  const toSyslog = (event: ServiceEvent): string | undefined => {
+    const body = encode(event);
+    return body && syslogOf(node, event, body, process.pid);
+  };
+  const settings = otlpSettings(env, node);
+  const fault = settings ? otlpFault(settings, env) : '';
+  if (fault !== '')
+    log.warn({ fault }, 'the variables of OpenTelemetry are set and cannot be followed as they are');
+  const isUsable = settings && URL.canParse(settings.url) && /^https?:/.test(settings.url);
+  return [
+    ...(flows.file === '' ? [] : [new FileSink(flows.file, encode)]),
+    ...(flows.syslog === '' ? [] : [new SyslogSink(flows.syslog, toSyslog)]),
+    ...(isUsable ? [new OtlpSink(settings)] : []),
+  ];
 }

@@ -2,11 +2,12 @@ import { mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
 import { DockerWatch } from '../docker/watch.js';
-import { HostCgroupTable, readParents } from '../enforce/host-cgroups.js';
+import { HostCgroupTable } from '../enforce/host-cgroups.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
 import { type Exec, exec } from '../kernel/exec.js';
 import { FrameChecks } from '../kernel/frame-checks.js';
+import { readNotes } from '../kernel/host-notes.js';
 import type { SavedTable } from '../kernel/iptables-text.js';
 import { endKeeper } from '../kernel/keeper.js';
 import { type Link, Links } from '../kernel/netlink/links.js';
@@ -142,7 +143,7 @@ function beginFrameChecks(enforced: number): boolean {
 
 /** Parent cgroups of containers in the host network, as far as an earlier run recorded them. */
 async function hostNet(config: Config): Promise<HostNet> {
-  const parents = readParents(config.state);
+  const { parents } = readNotes(config.state);
   const cgroups = new Cgroups();
   await cgroups.askNft(exec);
   const zones = await canZone(exec);

@@ -1,12 +1,12 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import { readParents } from '../enforce/host-cgroups.js';
 import { BridgePorts, releaseVeths } from '../kernel/bridge-fdb.js';
 import { Cgroups } from '../kernel/cgroups.js';
 import { type Exec, exec, must } from '../kernel/exec.js';
 import { releaseFrameChecks } from '../kernel/frame-checks.js';
+import { type Chains, readNotes, writeNotes } from '../kernel/host-notes.js';
 import { RESTORE, removalEdits, restoreScript } from '../kernel/iptables-text.js';
 import { endKeeper } from '../kernel/keeper.js';
 import { PolicyRoutes, removeNeighbourRoutes } from '../kernel/neighbour-routing.js';
@@ -16,7 +16,6 @@ import { Bridges, Links } from '../kernel/netlink/links.js';
 import { NetlinkError } from '../kernel/netlink/netlink-error.js';
 import { releaseIngress } from '../kernel/past-bridge.js';
 import { type Observed, observe, setNames } from '../kernel/read-rules.js';
-import { isRecord } from '../lib/json.js';
 import { removeLan, setSegmentation } from '../namespaces/netns-tables.js';
 import { removeResolverRules } from '../namespaces/resolver-rules.js';
 import { readFolders } from '../namespaces/sandbox-folders.js';
@@ -25,29 +24,19 @@ import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
 import { IDENTITY_TABLE } from '../ruleset/host-identity.js';
 import { isHostResolver } from '../ruleset/host-net.js';
 import { DNS_ADDRESSES, shapeOf } from '../ruleset/kernel-config.js';
-import { readStateFile, textsOf, writeStateFile } from '../store/state-file.js';
 import { removeCanary } from './canary.js';
-
-const foundFile = (state: string): string => join(state, 'kernel-found.json');
 
 /** Record the chains that exist before the first start, so that teardown can restore that state. */
 export async function noteFound(config: Config): Promise<void> {
-  const found = await readChains(exec);
+  const chains = await readChains(exec);
   const prefixes = [config.kernel.prefix, ...formerPrefixes(config)];
-  if (prefixes.every((prefix) => isUntouched(found, prefix)))
-    writeStateFile(foundFile(config.state), { version: FOUND_VERSION, ...found });
+  if (prefixes.every((prefix) => isUntouched(chains, prefix))) writeNotes(config.state, { chains });
 }
-
-const prefixFile = (config: Config): string => join(config.state, 'kernel-prefix');
 
 /** The kernel.prefix of an earlier start. Returns undefined if there was none with this state folder. */
 function lastPrefix(config: Config): string | undefined {
-  try {
-    const prefix = readFileSync(prefixFile(config), 'utf8').trim();
-    return /^[A-Z][A-Z0-9]{0,7}$/.test(prefix) ? prefix : undefined;
-  } catch {
-    return undefined;
-  }
+  const { prefix } = readNotes(config.state);
+  return /^[A-Z][A-Z0-9]{0,7}$/.test(prefix) ? prefix : undefined;
 }
 
 /** The earlier prefix, if the configuration has another one now. */
@@ -77,23 +66,9 @@ async function teardownFormer(former: Iterable<string>): Promise<readonly string
  */
 export async function leavePrefix(config: Config): Promise<readonly string[]> {
   const removed = await teardownFormer(formerPrefixes(config));
-  if (lastPrefix(config) !== config.kernel.prefix) writeFileSync(prefixFile(config), config.kernel.prefix);
+  const { prefix } = config.kernel;
+  if (lastPrefix(config) !== prefix) writeNotes(config.state, { prefix });
   return removed;
-}
-
-const FOUND_VERSION = 1;
-
-/** Returns undefined when there was no start with this state folder, or the file cannot be read: then only chains with the prefix go. */
-export function foundBefore({ state }: Pick<Config, 'state'>): Found | undefined {
-  const parse = (content: unknown): Found | undefined => {
-    if (!isRecord(content)) return undefined;
-    const { version: _, ...tables } = content;
-    const chains = Object.entries(tables).map(([table, names]) => [table, textsOf(names)] as const);
-    return chains.every((c): c is readonly [string, readonly string[]] => c[1] !== undefined)
-      ? Object.fromEntries(chains)
-      : undefined;
-  };
-  return readStateFile(foundFile(state), { version: FOUND_VERSION, parse });
 }
 
 /**
@@ -108,7 +83,7 @@ export async function teardownKernel(config: Config, isRefused = false): Promise
     ...(await releaseIngress()),
     ...releaseFrameChecks(),
     ...(await teardownFormer(former)),
-    ...(await teardownRules(exec, config.kernel.prefix, foundBefore(config))),
+    ...(await teardownRules(exec, config.kernel.prefix, readNotes(config.state).chains)),
   ];
   const addresses = new Addresses();
   try {
@@ -168,8 +143,8 @@ async function removeRoutes(): Promise<string[]> {
 /** Remove cgroups that Drawbridge created for Docker's containers, if they are empty. */
 function removeParents(state: string): string[] {
   const cgroups = new Cgroups();
-  return readParents(state)
-    .made.filter((path) => cgroups.remove(path))
+  return readNotes(state)
+    .parents.made.filter((path) => cgroups.remove(path))
     .map((path) => `cgroup ${path}`);
 }
 
@@ -201,9 +176,6 @@ function listed(folder: string): string[] {
   }
 }
 
-/** Chains of the iptables tables by "family table" before the first start. Teardown removes those that are not listed. */
-type Found = Readonly<Record<string, readonly string[]>>;
-
 interface JsonChain {
   readonly family?: unknown;
   readonly table?: unknown;
@@ -211,7 +183,7 @@ interface JsonChain {
 }
 const TABLES = new Set(['raw', 'mangle', 'nat', 'filter', 'security']);
 
-async function readChains(run: Exec): Promise<Found> {
+async function readChains(run: Exec): Promise<Chains> {
   const root: unknown = JSON.parse(await must(run, 'nft', ['-j', 'list', 'chains']));
   const items = (root as { nftables?: readonly { chain?: JsonChain }[] }).nftables ?? [];
   const found: Record<string, string[]> = {};
@@ -229,11 +201,11 @@ async function readChains(run: Exec): Promise<Found> {
 }
 
 /** True if no chain of Drawbridge exists: then the chains are those from before the first start. */
-const isUntouched = (found: Found, prefix: string): boolean =>
+const isUntouched = (found: Chains, prefix: string): boolean =>
   !Object.values(found).some((chains) => chains.some((c) => c.startsWith(`${prefix}-`)));
 
 /** Base chains and tables that iptables created for Drawbridge, in the order in which they can be deleted. */
-function leftovers(now: Found, before: Found): { chains: readonly string[]; tables: readonly string[] } {
+function leftovers(now: Chains, before: Chains): { chains: readonly string[]; tables: readonly string[] } {
   const chains: string[] = [];
   const tables: string[] = [];
   for (const [table, names] of Object.entries(now)) {
@@ -253,7 +225,7 @@ const BUILTIN = new Set(['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTIN
 export async function teardownRules(
   run: Exec,
   prefix: string,
-  before: Found | undefined,
+  before: Chains | undefined,
 ): Promise<readonly string[]> {
   const observed = await observe(run, prefix, () => undefined);
   const removed: string[] = [];
@@ -321,7 +293,7 @@ export async function destroySets(
 }
 const RELEASED_MS = 5_000;
 
-async function removeLeftovers(run: Exec, before: Found): Promise<string[]> {
+async function removeLeftovers(run: Exec, before: Chains): Promise<string[]> {
   const { chains, tables } = leftovers(await readChains(run), before);
   const removed: string[] = [];
   for (const table of tables)

@@ -3,7 +3,7 @@ import { statSync } from 'node:fs';
 import { constants, type FileHandle, link, open, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
-import { errorCode, StoreError } from './store-error.js';
+import { errorCode, ignoreMissing, StoreError } from './store-error.js';
 
 /**
  * Exclusive use of a folder: a listening unix socket named `lock` in it. The kernel closes the socket when its process
@@ -172,10 +172,6 @@ function identity(path: string): string | undefined {
     ignoreMissing(e);
     return undefined;
   }
-}
-
-function ignoreMissing(e: unknown): void {
-  if (errorCode(e) !== 'ENOENT') throw e;
 }
 
 function closeServer(server: Server): Promise<void> {

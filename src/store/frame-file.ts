@@ -1,6 +1,7 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { corruptError, errorCode, newerError } from './store-error.js';
+import { openOrUndefined } from './state-file.js';
+import { corruptError, newerError } from './store-error.js';
 import type { RecordLine } from './store-interface.js';
 import type { Change } from './stored-item.js';
 
@@ -211,15 +212,6 @@ async function bytesAt(file: FileHandle, position: number, length: number): Prom
 const isUnfinishedHeader = (found: Buffer): boolean =>
   (found.length < HEADER.length && HEADER.subarray(0, found.length).equals(found)) ||
   found.every((byte) => byte === 0);
-
-async function openOrUndefined(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await open(path, 'r');
-  } catch (e) {
-    if (errorCode(e) === 'ENOENT') return undefined;
-    throw e;
-  }
-}
 
 /** The first bytes of each store file: format and version. */
 export const HEADER = Buffer.from('DBSTORE1', 'latin1');

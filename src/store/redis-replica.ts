@@ -7,7 +7,7 @@ import { parseJson } from './frame-file.js';
 import { Lineage, type LineageFields, type Mark, type Origins } from './redis-lineage.js';
 import { KEEP } from './redis-scripts.js';
 import { replaceFile } from './state-file.js';
-import { corruptError, errorCode, newerError, StoreError, writeError } from './store-error.js';
+import { corruptError, errorCode, ignoreMissing, newerError, StoreError, writeError } from './store-error.js';
 import { LogFile, readLog, readSnapshot, writeSnapshot } from './store-files.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
 
@@ -214,10 +214,6 @@ function metaOf(json: string | undefined): Meta {
 function joined(steps: readonly Meta[]): Meta {
   const marks = steps.toReversed().flatMap((step) => step.marks);
   return { ...(steps.at(-1) ?? START), marks: marks.slice(0, KEEP) };
-}
-
-function ignoreMissing(e: unknown): void {
-  if (errorCode(e) !== 'ENOENT') throw e;
 }
 
 /** Changes that may wait for Redis at once. */

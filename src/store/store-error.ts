@@ -28,6 +28,12 @@ export function errorCode(e: unknown): string | undefined {
   return e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : undefined;
 }
 
+/** Throws the error, unless it says that a file does not exist. */
+export function ignoreMissing(e: unknown): undefined {
+  if (errorCode(e) !== 'ENOENT') throw e;
+  return undefined;
+}
+
 export function writeError(file: string, e: unknown): StoreError {
   const full = errorCode(e) === 'ENOSPC' || errorCode(e) === 'EDQUOT';
   const why = full ? 'the disk is full' : e instanceof Error ? e.message : String(e);

@@ -1,10 +1,11 @@
 /** Where snapshots of feed versions are kept: files of this host, and blobs that the hosts of a shared store exchange. */
 
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { earlierNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
+import { readOrUndefined, replaceFile } from '../store/state-file.js';
 import type { BlobStore, SharedStore } from '../store/store-interface.js';
 import type { FeedState } from './schedule.js';
 
@@ -12,26 +13,6 @@ import type { FeedState } from './schedule.js';
 export const STATE_PREFIX = 'threats/feed/';
 
 const SAFE_NAME = /^[a-z0-9][a-z0-9._-]{0,100}$/i;
-
-function isMissing(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
-}
-
-async function sync(path: string): Promise<void> {
-  await using handle = await open(path, 'r');
-  await handle.sync();
-}
-
-async function writeDurably(path: string, octets: Uint8Array): Promise<void> {
-  const temporary = `${path}.tmp`;
-  {
-    await using handle = await open(temporary, 'w', 0o600);
-    await handle.writeFile(octets);
-    await handle.sync();
-  }
-  await rename(temporary, path);
-  await sync(dirname(path));
-}
 
 /** The last good version of each feed on this host's disk: files NAME.dbfeed in a folder, which is made when missing. */
 export class SnapshotFiles {
@@ -42,20 +23,16 @@ export class SnapshotFiles {
   }
 
   /** Returns undefined when there is no file for the feed. */
-  async read(feed: string): Promise<Uint8Array | undefined> {
-    const path = this.#pathOf(feed);
-    try {
-      return await readFile(path);
-    } catch (error) {
-      if (isMissing(error)) return undefined;
-      throw error;
-    }
+  read(feed: string): Promise<Uint8Array | undefined> {
+    return readOrUndefined(this.#pathOf(feed));
   }
 
   /** Resolves when the file is durable. After a crash the file has the old contents or the new contents. */
   async write(feed: string, snapshot: Uint8Array): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    await writeDurably(this.#pathOf(feed), snapshot);
+    await replaceFile(this.#pathOf(feed), [
+      Buffer.from(snapshot.buffer, snapshot.byteOffset, snapshot.length),
+    ]);
   }
 
   #pathOf(feed: string): string {

@@ -494,7 +494,7 @@ export const CONTROL: readonly Mutant[] = [
     from: 'Math.min(...events.map(({ weight }) => weight))',
     to: 'events[0]?.weight ?? 0',
     killedBy: {
-      file: 'test/pure/notify/outbox.test.ts',
+      file: 'test/pure/notify/event-queue.test.ts',
       test: 'an alert is dropped for no lesser event',
     },
   },
@@ -505,7 +505,7 @@ export const CONTROL: readonly Mutant[] = [
     from: ' && counts.get(subjectOf(event)) === most);',
     to: ' && counts.size <= most);',
     killedBy: {
-      file: 'test/pure/notify/outbox.test.ts',
+      file: 'test/pure/notify/event-queue.test.ts',
       test: 'an alert is dropped for no lesser event',
     },
   },

@@ -1,8 +1,8 @@
 /** The conntrack table of one network namespace: filtered dumps, exact deletes, the destination before a redirect. */
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { PROTOCOL_NUMBERS } from '../../lib/ip.js';
 import type { Flow } from '../../ruleset/flow.js';
+import { readNotes, writeNotes } from '../host-notes.js';
 import {
   CONNTRACK_MESSAGE,
   CTA,
@@ -207,23 +207,21 @@ export const countsTraffic = (): boolean | undefined =>
   existsSync(ACCOUNTING) ? readFileSync(ACCOUNTING, 'utf8').trim() === '1' : undefined;
 
 const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-const accountingFile = (folder: string): string => join(folder, 'conntrack-accounting');
 /**
- * Lets the entries of this network namespace count their packets. If they did not before, a file in the state folder records it. Throws the
+ * Lets the entries of this network namespace count their packets. If they did not before, the notes about the host record it. Throws the
  * error of the file system, such as that of a read-only /proc/sys.
  */
 export function beginAccounting(folder: string): void {
   if (countsTraffic()) return;
-  writeFileSync(accountingFile(folder), bootId());
+  writeNotes(folder, { accounting: bootId() });
   writeFileSync(ACCOUNTING, '1');
 }
 /** Ends what `beginAccounting` has begun in this boot. Returns true if it has. */
 export function endAccounting(folder: string): boolean {
-  const file = accountingFile(folder);
-  const isOurs =
-    existsSync(file) && readFileSync(file, 'utf8').trim() === bootId() && countsTraffic() === true;
+  const { accounting } = readNotes(folder);
+  const isOurs = accounting === bootId() && countsTraffic() === true;
   if (isOurs) writeFileSync(ACCOUNTING, '0');
-  rmSync(file, { force: true });
+  if (accounting !== '') writeNotes(folder, { accounting: '' });
   return isOurs;
 }
 

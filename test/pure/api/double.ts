@@ -26,7 +26,7 @@ import type {
 } from '../../../src/flows/flow-record.js';
 import type { FlowStore } from '../../../src/flows/flow-store.js';
 import { RefusedError } from '../../../src/lib/problem.js';
-import type { OutputStatus } from '../../../src/notify/notifier.js';
+import type { OutputStatus } from '../../../src/notify/delivery.js';
 import { listFromObject } from '../../../src/policy/list-parse.js';
 import type { Grant, List, Lockdown, Pause } from '../../../src/policy/policy.js';
 import type { Role, Token } from '../../../src/policy/token.js';

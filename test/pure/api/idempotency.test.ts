@@ -1,5 +1,5 @@
 /** Idempotency keys: a change is executed once, whatever happens to its first answer. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
@@ -8,10 +8,11 @@ import { buildServer } from '../../../src/api/api-server.js';
 import { KeptAnswers } from '../../../src/api/idempotency.js';
 import { RefusedError } from '../../../src/lib/problem.js';
 import type { Role } from '../../../src/policy/token.js';
+import { SmallState } from '../../../src/store/small-state.js';
 import { MemoryService } from './double.js';
 
-const warned: object[] = [];
-const log = { debug() {}, info() {}, warn: (o: object) => void warned.push(o), error() {} };
+const said: object[] = [];
+const log = { debug() {}, info() {}, warn() {}, error: (o: object) => void said.push(o) };
 const authenticate = (secret: string) => ({ name: secret, role: 'admin' as Role });
 const GRANTS = '/v1/containers/web/grants';
 const BODY = { entry: 'a.org', for: '10m' };
@@ -19,21 +20,32 @@ const BODY = { entry: 'a.org', for: '10m' };
 let dir: string;
 let service: MemoryService;
 let server: FastifyInstance;
+let small: SmallState;
 const start = async (): Promise<void> => {
-  server = await buildServer({ context: service.context, log, version: '0', authenticate, state: dir });
+  small = await SmallState.open(dir, log);
+  server = await buildServer({ context: service.context, log, version: '0', authenticate, small });
 };
-async function restart(): Promise<void> {
+async function stop(): Promise<void> {
   await server.close();
+  small[Symbol.dispose]();
+}
+async function restart(): Promise<void> {
+  await stop();
   await start();
 }
+/** All that is on the disk, with its log. */
+const onDisk = async (): Promise<string> => {
+  const files = ['small-state.db', 'small-state.db-wal'].map((name) => readFile(join(dir, name), 'latin1'));
+  return (await Promise.all(files)).join('');
+};
 beforeEach(async () => {
-  warned.length = 0;
+  said.length = 0;
   dir = await mkdtemp(join(tmpdir(), 'drawbridge-keys-'));
   service = new MemoryService();
   await start();
 });
 afterEach(async () => {
-  await server.close();
+  await stop();
   await rm(dir, { recursive: true });
 });
 
@@ -91,7 +103,8 @@ describe('the same request', () => {
     await restart();
     expect(await send('"k"')).toMatchObject({ status: 201, body: first.body, replayed: 'true' });
     expect(grants()).toBe(1);
-    expect((await readFile(join(dir, 'idempotency.log'), 'utf8')).includes('"k"')).toBe(false);
+    expect(await onDisk()).toContain('"state":');
+    expect(await onDisk()).not.toContain('"k"');
   });
 
   it('a refusal is remembered, a failure of the service is not', async () => {
@@ -154,16 +167,25 @@ describe('the same key', () => {
   });
 
   it('of a request that the end of the service has interrupted is a 409', async () => {
-    await send('"k"');
-    await server.close();
-    const file = join(dir, 'idempotency.log');
-    const [begun = ''] = (await readFile(file, 'utf8')).split('\n');
-    expect(JSON.parse(begun).state).toBe('running');
-    await writeFile(file, `${begun}\n{"id":"half`);
-    await start();
+    let resolve: () => void = () => undefined;
+    const promise = new Promise<void>((done) => (resolve = done));
+    let isRunning = false;
+    service.grant = async () => {
+      isRunning = true;
+      await promise;
+      throw new Error('the service of before');
+    };
+    const first = send('"k"');
+    await expect.poll(() => isRunning).toBe(true);
+    const before = [server, small] as const;
+    await start(); // the process of before was killed
     const answer = await send('"k"');
     expect(answer.status).toBe(409);
     expect(remedyOf(answer.body)).toContain('new key');
+    resolve();
+    await first;
+    await before[0].close();
+    before[1][Symbol.dispose]();
   });
 });
 
@@ -175,13 +197,13 @@ describe('a secret', () => {
     const first = await send('"t"', token, tokens);
     expect(JSON.parse(first.body).token).toBe('drawbridge_secret');
     expect(await send('"t"', token, tokens)).toMatchObject({ status: 201, body: first.body });
-    expect(await readFile(join(dir, 'idempotency.log'), 'utf8')).not.toContain('drawbridge_secret');
+    expect(await onDisk()).not.toContain('drawbridge_secret');
     await restart();
     const later = await send('"t"', token, tokens);
     expect(later.status).toBe(409);
     expect(remedyOf(later.body)).toContain('revoked');
     expect(service.tokensMade).toHaveLength(1);
-    expect(await readFile(join(dir, 'idempotency.log'), 'utf8')).not.toContain('drawbridge_secret');
+    expect(await onDisk()).not.toContain('drawbridge_secret');
   });
 });
 
@@ -219,7 +241,7 @@ describe('the bounds', () => {
     Array.from({ length: count }, (_, n) => kept.find(`${who} ${n}`)).filter(Boolean).length;
 
   it('one client takes its own share only', async () => {
-    const kept = new KeptAnswers({ log, now: () => 0 });
+    const kept = new KeptAnswers(() => 0);
     await fill(kept, 'quiet', 3);
     await fill(kept, 'loud', 500);
     expect([found(kept, 'quiet', 3), found(kept, 'loud', 500)]).toEqual([3, 200]);
@@ -232,7 +254,7 @@ describe('the bounds', () => {
   });
 
   it('answers take a bounded amount of memory', async () => {
-    const kept = new KeptAnswers({ log, now: () => 0 });
+    const kept = new KeptAnswers(() => 0);
     for (let n = 0; n < 4; n++) await fill(kept, `c${n}`, 100, 'x'.repeat(32 * 1024));
     const left = Array.from({ length: 4 }, (_, n) => found(kept, `c${n}`, 100)).reduce((a, b) => a + b);
     expect(left).toBe(256);
@@ -240,7 +262,7 @@ describe('the bounds', () => {
 
   it('a day later a key is free', async () => {
     let now = 0;
-    const kept = new KeptAnswers({ log, now: () => now });
+    const kept = new KeptAnswers(() => now);
     await fill(kept, 'a', 1);
     now = 24 * 3_600_000 - 1;
     expect(kept.find('a 0')).toBeDefined();
@@ -248,15 +270,13 @@ describe('the bounds', () => {
     expect(kept.find('a 0')).toBeUndefined();
   });
 
-  it('the file is written again when it has grown', async () => {
-    const kept = await KeptAnswers.open({ log, now: () => 0, dir });
+  it('the file has what is kept, and does not grow with what was', async () => {
+    const kept = new KeptAnswers(() => 0, small);
     await fill(kept, 'a', 1_000, 'x'.repeat(16 * 1024));
-    await kept[Symbol.asyncDispose]();
-    const { length } = await readFile(join(dir, 'idempotency.log'));
-    expect(length).toBeLessThan(9 * 1024 * 1024);
-    const again = await KeptAnswers.open({ log, now: () => 0, dir });
-    expect(found(again, 'a', 1_000)).toBe(200);
-    await again[Symbol.asyncDispose]();
+    await stop();
+    expect((await readFile(join(dir, 'small-state.db'))).length).toBeLessThan(9 * 1024 * 1024);
+    small = await SmallState.open(dir, log);
+    expect(found(new KeptAnswers(() => 0, small), 'a', 1_000)).toBe(200);
   });
 
   it('an answer that is too large is not sent again', async () => {
@@ -271,10 +291,9 @@ describe('the bounds', () => {
   });
 
   it('a folder that cannot be written is reported once, and the service goes on', async () => {
-    const kept = await KeptAnswers.open({ log, now: () => 0, dir: join(dir, 'missing') });
+    const kept = new KeptAnswers(() => 0, await SmallState.open(join(dir, 'missing'), log));
     await fill(kept, 'a', 5);
     expect(found(kept, 'a', 5)).toBe(5);
-    expect(warned).toHaveLength(1);
-    await kept[Symbol.asyncDispose]();
+    expect(said).toHaveLength(1);
   });
 });

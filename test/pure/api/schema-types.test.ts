@@ -21,7 +21,8 @@ import type { UnwrittenChange } from '../../../src/changes/unwritten-changes.js'
 import type { ExplainView } from '../../../src/coverage/explain-request.js';
 import type { ScanView } from '../../../src/coverage/scan.js';
 import type { FlowRecord } from '../../../src/flows/flow-record.js';
-import type { OutputStatus, TestResult } from '../../../src/notify/notifier.js';
+import type { OutputStatus } from '../../../src/notify/delivery.js';
+import type { TestResult } from '../../../src/notify/notifier.js';
 import type { Pause } from '../../../src/policy/policy.js';
 import type { PreviewView } from '../../../src/suggest/preview.js';
 import type { Suggestion } from '../../../src/suggest/suggest.js';

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { HostCgroupTable, HostMode, type Parents } from '../../../src/enforce/host-cgroups.js';
+import { HostCgroupTable, HostMode } from '../../../src/enforce/host-cgroups.js';
 import type { Cgroups } from '../../../src/kernel/cgroups.js';
+import type { Parents } from '../../../src/kernel/host-notes.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
 
 const ID = (n: number): string => n.toString(16).padStart(64, '0');

@@ -8,6 +8,7 @@ import { EventLog } from '../../../src/events/event-log.js';
 import { messageOf } from '../../../src/notify/formats.js';
 import { Notifier } from '../../../src/notify/notifier.js';
 import { deliver, retryAfter } from '../../../src/notify/receiver.js';
+import { SmallState } from '../../../src/store/small-state.js';
 import { containing } from '../contained-log.js';
 import { eventOf, FLOW } from './events.js';
 import { Server } from './servers.js';
@@ -151,14 +152,13 @@ describe('secrets', () => {
 describe('the loop', () => {
   const ports = (): unknown[] =>
     server.got.map(({ body }) => (JSON.parse(body) as { data: { port?: number } }).data.port);
+  let small: SmallState;
+  beforeEach(async () => {
+    small = await SmallState.open(folder, log);
+  });
+  afterEach(() => small[Symbol.dispose]());
   const begin = (events: EventLog, more: Partial<ReceiverConfig> = {}, to = log): Notifier =>
-    new Notifier({
-      keepQueues: false,
-      config: { state: folder, notify: [receiver(more)] },
-      node: 'host1',
-      events,
-      log: to,
-    });
+    new Notifier({ keepQueues: false, receivers: [receiver(more)], node: 'host1', events, log: to, small });
 
   it('what was not delivered is delivered by the next run, once and in order', async () => {
     server.answer = { status: 500 };
@@ -167,6 +167,8 @@ describe('the loop', () => {
     for (let port = 1; port <= 3; port++) events.emit('flow', { ...FLOW, port });
     await expect.poll(() => first.status()[0]).toMatchObject({ queued: 3, failed: 1, delivered: 0 });
     await first[Symbol.asyncDispose]();
+    small[Symbol.dispose]();
+    small = await SmallState.open(folder, log);
     server.answer = { status: 200 };
     const failed = server.got.splice(0).length;
     expect(failed).toBeGreaterThan(0);
@@ -191,7 +193,7 @@ describe('the loop', () => {
       await using notifier = begin(events, {}, broken);
       events.emit('flow', FLOW);
       await expect.poll(() => notifier.status()[0], { timeout: 10_000 }).toMatchObject({ delivered: 1 });
-      expect(logged).toEqual(['an error of Drawbridge: events wait to receiver hook']);
+      expect(logged).toEqual(['an error of Drawbridge: events wait for hook']);
     });
   }, 15_000);
 
@@ -239,9 +241,16 @@ describe('the loop', () => {
   });
 
   it('the queue of a receiver that is not configured any more is removed', async () => {
-    const file = join(folder, 'notify-old.outbox');
-    writeFileSync(file, '');
-    await using _notifier = begin(new EventLog());
-    await expect.poll(() => existsSync(file)).toBe(false);
+    for (const area of ['outbox old', 'outbox hook']) await small.set(area, '1', '{}');
+    const restart = async (): Promise<void> => {
+      small[Symbol.dispose]();
+      small = await SmallState.open(folder, log);
+    };
+    await restart();
+    {
+      await using _notifier = begin(new EventLog());
+    }
+    await restart();
+    expect(small.areas).toEqual(['outbox hook']);
   });
 });

@@ -1,7 +1,8 @@
 /** Which events a receiver gets, in which messages, and when it is tried again. */
 import { describe, expect, it } from 'vitest';
 import { ALERTS, passesFilter } from '../../../src/config/endpoints.js';
-import { backoffMs, Pace, Selection } from '../../../src/notify/notifier.js';
+import { backoffMs } from '../../../src/notify/delivery.js';
+import { Pace, Selection } from '../../../src/notify/notifier.js';
 import { ALL, ASK, COVERAGE, eventOf, FIRST, FLOW } from './events.js';
 
 const NOW = 1_000_000;

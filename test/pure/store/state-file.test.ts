@@ -1,15 +1,10 @@
-/** Small files of the state folder survive whatever is in them, and know the version that wrote them. */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+/** Files of the state folder survive whatever is in them, and know the version that wrote them. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Journal } from '../../../src/dns/journal.js';
-import { readParents } from '../../../src/enforce/host-cgroups.js';
-import { readUsed } from '../../../src/enforce/quotas.js';
-import { readFolders } from '../../../src/namespaces/sandbox-folders.js';
-import { foundBefore } from '../../../src/ops/teardown.js';
 import { LocalChanges } from '../../../src/store/redis-replica.js';
-import { writeStateFile } from '../../../src/store/state-file.js';
 
 let dir: string;
 let said: string[];
@@ -20,40 +15,6 @@ beforeEach(async () => {
   said = [];
 });
 afterEach(() => rm(dir, { recursive: true }));
-
-const NAME = 'q-0123456789ab-24-0';
-const USUAL = '/var/run/docker/netns';
-/** Each file: how it is read, what of an older version is, and what nothing is. */
-const FILES = [
-  {
-    file: 'cgroup-parents.json',
-    read: () => readParents(dir, complain),
-    empty: { known: [], made: [] },
-    old: { known: ['a'], made: ['b'] },
-    value: { known: ['a'], made: ['b'] },
-  },
-  {
-    file: 'sandbox-folders.json',
-    read: () => readFolders(dir, complain),
-    empty: [USUAL],
-    old: ['/run/x'],
-    value: [USUAL, '/run/x'],
-  },
-  {
-    file: 'quotas.json',
-    read: () => Object.fromEntries(readUsed(join(dir, 'quotas.json'), log)),
-    empty: {},
-    old: { used: { [NAME]: 5 } },
-    value: { [NAME]: 5 },
-  },
-  {
-    file: 'kernel-found.json',
-    read: () => foundBefore({ state: dir }),
-    empty: undefined,
-    old: { 'ip filter': ['INPUT'] },
-    value: { 'ip filter': ['INPUT'] },
-  },
-] as const;
 
 const GARBAGE: readonly (readonly [string, string | Buffer])[] = [
   ['nothing', ''],
@@ -67,47 +28,6 @@ const GARBAGE: readonly (readonly [string, string | Buffer])[] = [
   ['fields of another kind', '{"known":5,"used":[1],"ip filter":{}}'],
   ['an array of others', '[5,{},null,["x"]]'],
 ];
-
-describe.each(FILES)('$file', ({ file, read, empty, old, value }) => {
-  it.each(GARBAGE)('with %s: as if there were none', async (_what, content) => {
-    await writeFile(join(dir, file), content);
-    expect(read()).toEqual(empty);
-    // Read again, as the next start does.
-    expect(read()).toEqual(empty);
-  });
-
-  it('is set aside when it cannot be read', async () => {
-    await writeFile(join(dir, file), '{"known":[');
-    read();
-    expect(await readdir(dir)).toEqual([`${file}.damaged`]);
-  });
-
-  it('of an older version, without one, is read', async () => {
-    await writeFile(join(dir, file), JSON.stringify(old));
-    expect(read()).toEqual(value);
-    expect(said).toEqual([]);
-  });
-
-  it('of a newer version is not used, and kept', async () => {
-    const newer = Array.isArray(old) ? [{ version: 2 }, ...old] : { version: 2, ...old };
-    await writeFile(join(dir, file), JSON.stringify(newer));
-    expect(read()).toEqual(empty);
-    expect(JSON.parse(await readFile(join(dir, `${file}.newer`), 'utf8'))).toEqual(newer);
-  });
-
-  it('is absent at the first start, without a word', () => {
-    expect(read()).toEqual(empty);
-    expect(said).toEqual([]);
-  });
-});
-
-it('a file is written whole, by a second name', async () => {
-  await writeFile(join(dir, 'f'), 'old');
-  expect(() => writeStateFile(join(dir, 'missing', 'f'), {})).toThrow(/ENOENT/);
-  writeStateFile(join(dir, 'f'), { version: 1, a: 1 });
-  expect(await readFile(join(dir, 'f'), 'utf8')).toBe('{"version":1,"a":1}');
-  expect(await readdir(dir)).toEqual(['f']);
-});
 
 describe('names.journal', () => {
   const path = (): string => join(dir, 'names.journal');
