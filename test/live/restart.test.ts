@@ -1,5 +1,5 @@
 /** A restart delays what a container does with names that it may use, and loses none of it. What is denied stays denied meanwhile. */
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -7,6 +7,7 @@ import type { Container } from '../lab/container.js';
 import { type Drawbridge, program } from '../lab/drawbridge.js';
 import { Lab } from '../lab/lab.js';
 import { waitFor } from '../lab/process.js';
+import { stateKinds, unlistedStateFiles } from '../lab/state-files.js';
 
 const NAME = 'known.restart.test';
 const OTHER = 'other.restart.test';
@@ -163,4 +164,19 @@ it('killed: a connection of HTTP on which it has checked requests must be opened
   // of connections that it had seen begin, and not decided: it has at most one of each kind at a time
   expect(begun.filter((what) => !/^enforced (tls|http): ECONNRESET$/.test(what))).toEqual([]);
   expect(begun.length).toBeLessThanOrEqual(2);
+});
+
+it('leaves in its state folder what the table in docs/architecture.md has, and all that is always there', () => {
+  expect(unlistedStateFiles(drawbridge.stateDir)).toEqual([]);
+  const names = readdirSync(drawbridge.stateDir);
+  const always = [
+    'names.journal',
+    'flows.db',
+    'small-state.db',
+    'host.json',
+    'kernel-rules',
+    'keeper',
+    'lock',
+  ];
+  expect(always.filter((name) => !names.includes(name) || !stateKinds().flat().includes(name))).toEqual([]);
 });

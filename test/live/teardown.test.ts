@@ -1,4 +1,4 @@
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Container } from '../lab/container.js';
@@ -116,7 +116,8 @@ describe('teardown by a configuration that is refused', () => {
     await waitFor('the container to be held', async () => !(await forbidden()), 20_000);
     await drawbridge.stop();
     drawbridge.configure({ bogus: true, kernel: { prefix: 'not a prefix' } });
-    rmSync(join(drawbridge.stateDir, 'kernel-prefix'));
+    const notes = join(drawbridge.stateDir, 'host.json');
+    writeFileSync(notes, JSON.stringify({ ...JSON.parse(readFileSync(notes, 'utf8')), prefix: '' }));
     const done = await drawbridge.cli(['teardown']);
     expect(done.stderr).toMatch(/unknown key "?bogus/);
     expect(done.stdout).toContain('nothing is enforced now');

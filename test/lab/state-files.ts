@@ -1,0 +1,29 @@
+/** The table of the files of the state folder in docs/architecture.md. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const PAGE = join(import.meta.dirname, '../../docs/architecture.md');
+/** Ends of the names of what stands next to a file: of SQLite, of a write that is not finished, and of a copy that was set aside. */
+const NEXT_TO =
+  /(-wal|-shm|-journal|\.tmp|\.new|\.damaged.*|\.newer|\.unusable|\.unusable-wal|\.unusable-shm)$/;
+/** Observed destinations, in versions that have no record of flows for them. */
+const NOT_IN_TABLE = /^observed\.json/;
+
+/** The rows, each with its names. */
+export function stateKinds(): readonly (readonly string[])[] {
+  const [, section = ''] = readFileSync(PAGE, 'utf8').split('## The files of the state folder');
+  const lines = section.split(/\n## /)[0]?.split('\n') ?? [];
+  const first = lines.filter((line) => line.startsWith('| `')).map((line) => line.split('|')[1] ?? '');
+  return first.map((cell) => [...cell.matchAll(/`([^`]+?)\/?`/g)].map(([, name = '']) => name));
+}
+
+/** The names in a state folder that are in no row. */
+export function unlistedStateFiles(folder: string): readonly string[] {
+  const patterns = stateKinds()
+    .flat()
+    .map((name) => new RegExp(`^${name.replaceAll('.', '\\.').replaceAll('*', '.*')}$`));
+  return readdirSync(folder).filter((name) => {
+    const plain = name.replace(NEXT_TO, '');
+    return !NOT_IN_TABLE.test(name) && !patterns.some((pattern) => pattern.test(plain));
+  });
+}
