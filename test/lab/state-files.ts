@@ -6,8 +6,6 @@ const PAGE = join(import.meta.dirname, '../../docs/architecture.md');
 /** Ends of the names of what stands next to a file: of SQLite, of a write that is not finished, and of a copy that was set aside. */
 const NEXT_TO =
   /(-wal|-shm|-journal|\.tmp|\.new|\.damaged.*|\.newer|\.unusable|\.unusable-wal|\.unusable-shm)$/;
-/** Observed destinations, in versions that have no record of flows for them. */
-const NOT_IN_TABLE = /^observed\.json/;
 
 /** The rows, each with its names. */
 export function stateKinds(): readonly (readonly string[])[] {
@@ -24,6 +22,6 @@ export function unlistedStateFiles(folder: string): readonly string[] {
     .map((name) => new RegExp(`^${name.replaceAll('.', '\\.').replaceAll('*', '.*')}$`));
   return readdirSync(folder).filter((name) => {
     const plain = name.replace(NEXT_TO, '');
-    return !NOT_IN_TABLE.test(name) && !patterns.some((pattern) => pattern.test(plain));
+    return !patterns.some((pattern) => pattern.test(plain));
   });
 }
