@@ -169,14 +169,6 @@ it('killed: a connection of HTTP on which it has checked requests must be opened
 it('leaves in its state folder what the table in docs/architecture.md has, and all that is always there', () => {
   expect(unlistedStateFiles(drawbridge.stateDir)).toEqual([]);
   const names = readdirSync(drawbridge.stateDir);
-  const always = [
-    'names.journal',
-    'flows.db',
-    'small-state.db',
-    'host.json',
-    'kernel-rules',
-    'keeper',
-    'lock',
-  ];
+  const always = ['names.journal', 'flows.db', 'small-state.db', 'host.json', 'keeper', 'lock'];
   expect(always.filter((name) => !names.includes(name) || !stateKinds().flat().includes(name))).toEqual([]);
 });
