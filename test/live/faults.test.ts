@@ -206,8 +206,11 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   },
 };
 
+/** How often a client asks for each name, in ms (test/live/steady.mjs). */
+const ASKS_MS = 1_000;
+const DEAD = 'the first resolver is dead';
 /** Control: on bare Docker something is lost in these. */
-const BITES = ['the first resolver is dead', CUT, 'dockerd is killed and started, with live-restore'];
+const BITES = [DEAD, CUT, 'dockerd is killed and started, with live-restore'];
 
 describe('no more is lost than on bare Docker:', () => {
   it.each(Object.keys(FAULTS))('%s', async (name) => {
@@ -220,7 +223,10 @@ describe('no more is lost than on bare Docker:', () => {
     if (BITES.includes(name)) expect(without.why.bare, name).not.toEqual([]);
     for (const kind of KINDS) {
       // One more: the fault begins a moment earlier or later between two attempts, and a busy host is late once. A stream has no such moment.
-      const most = (without.lost.bare?.[kind] ?? 0) + (kind === 'stream' ? 0 : 1);
+      const onBare = without.lost.bare?.[kind] ?? 0;
+      // Which of the names that are asked for meanwhile bare Docker answers is luck: its client asks again when the resolver may be back.
+      const isLuck = name === DEAD && kind.endsWith(' name');
+      const most = (isLuck ? Math.max(onBare, LASTS_MS / ASKS_MS) : onBare) + (kind === 'stream' ? 0 : 1);
       for (const container of ['enforced', 'observed'])
         expect(lost[container]?.[kind] ?? 0, `${container} ${kind}: ${seen}`).toBeLessThanOrEqual(most);
     }
