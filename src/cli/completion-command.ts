@@ -44,7 +44,7 @@ interface Line {
   args: number;
   /** `--` was written: no further word is an option. */
   isPlain: boolean;
-  /** The option whose value is being written. */
+  /** The option to which the value at the cursor belongs. */
   option: Option | undefined;
   /** `--config`. */
   config: string | undefined;

@@ -337,7 +337,7 @@ export class ConnectionChecks implements Disposable {
     });
   }
 
-  /** What does not go on. Of a flow that is refused, one packet is refused by the rules, which answer its sender. Returns whom they answer. */
+  /** What does not go on. Of a flow that is refused, one packet is refused by the rules, which answer its sender. Returns the side that they answer. */
   #withhold(flow: OpenFlow, { drop, refusal, isRefused }: Outcome): 'client' | 'server' | undefined {
     const ids = drop.filter((id) => id !== NO_PACKET);
     const last = refusal || isRefused ? ids.pop() : undefined;

@@ -26,8 +26,8 @@ export interface VerifiedNamesParts {
 }
 
 /**
- * Connections whose names are known, and open flows of which the counters are followed (flows/flow-tally.ts): more than a host has of them. Of
- * those that were used longest ago, and those that began before this service, the addresses decide.
+ * Connections whose names are known, and open flows of which the counters are followed (flows/flow-tally.ts): a host has fewer. Connections
+ * that were used longest ago, or began before this service, are decided by their addresses.
  */
 export const MOST_FLOWS = 65_536;
 /** Names of one flow: of QUIC and HTTP, which may ask for several. */

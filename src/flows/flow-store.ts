@@ -1,10 +1,10 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Contact } from '../events/service-events.js';
 import { Repeated, steadyNow } from '../lib/clock.js';
 import { Signal } from '../lib/current.js';
-import { contained } from '../lib/faults.js';
+import { contained, guarded } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf, refuse } from '../lib/problem.js';
 import { EndedError, startChild, ThreadClient } from '../lib/thread.js';
@@ -297,6 +297,7 @@ export class FlowStore implements AsyncDisposable {
       // Those that came meanwhile are added to them.
       for (const flow of flows) this.add(flow);
       this.#o.tallies.putBack(tallies.map(([id]) => id));
+      if (tallies.length > 0) this.#countedAt = Number.NEGATIVE_INFINITY;
       this.#starts = [...starts, ...this.#starts];
       this.#lost += lost;
       throw e;
@@ -352,13 +353,18 @@ export class FlowStore implements AsyncDisposable {
     try {
       const known = new Set(rows.map(([id]) => id));
       if (existsSync(file)) {
-        this.#former = file;
         const former = readFormerTallies(file).filter(([id]) => !known.has(id));
         unread.push(...tallies.restore(former));
         tallies.putBack(former.map(([id]) => id));
+        this.#former = file;
       }
     } catch (e) {
-      log.error({ file, err: detailOf(e) }, 'the counts of containers cannot be used: they begin again now');
+      const kept = `${file}.unusable`;
+      log.error(
+        { file, kept, err: detailOf(e) },
+        'the counts of containers cannot be used: they begin again now',
+      );
+      guarded('the file of the counts stays in its place', () => renameSync(file, kept));
     }
     if (unread.length > 0)
       log.error(

@@ -14,7 +14,7 @@ export interface LoggedFacts {
   readonly dport: number;
   /** Of TCP: it does not begin a connection. */
   readonly isLater?: boolean;
-  /** The rule is in another network namespace, whose counters are not read. */
+  /** The rule is in another network namespace. The counters of its rules are not read. */
   readonly elsewhere?: true;
 }
 /** Flags of TCP (RFC 9293 3.1). */

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const PAGE = join(import.meta.dirname, '../../docs/architecture.md');
-/** Ends of the names of what stands next to a file: of SQLite, of a write that is not finished, and of a copy that was set aside. */
+/** Suffixes of files that belong to another file: those of SQLite, of an unfinished write, and of a copy that was kept after damage. */
 const NEXT_TO =
   /(-wal|-shm|-journal|\.tmp|\.new|\.damaged.*|\.newer|\.unusable|\.unusable-wal|\.unusable-shm)$/;
 

@@ -1,12 +1,20 @@
 import { EventEmitter } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { SeenFlow } from '../../../src/flows/flow-record.js';
 import { FlowStore, type FlowStoreOptions } from '../../../src/flows/flow-store.js';
 import { Tallies } from '../../../src/flows/tallies.js';
-import { startChild } from '../../../src/lib/thread.js';
+import { startChild, type ThreadRequest } from '../../../src/lib/thread.js';
 import { containing } from '../contained-log.js';
 
 let folder: string;
@@ -344,6 +352,33 @@ describe('what is counted of containers', () => {
     expect(existsSync(file)).toBe(false);
   });
 
+  it('keeps that file until a write has succeeded', async () => {
+    const file = join(folder, 'observed.json');
+    const former = { allowed: 7, denied: 1, copies: 0, entries: {} };
+    writeFileSync(file, JSON.stringify({ version: 1, tallies: { c: former } }));
+    const writes: boolean[] = [];
+    const start: typeof startChild = (script) => {
+      const child = startChild(script);
+      const post = child.postMessage.bind(child);
+      child.postMessage = (request: ThreadRequest) => {
+        if (request.kind !== 'write') return post(request);
+        writes.push(existsSync(file));
+        const broken = { ...(request.job as object), flows: null };
+        return post(writes.length === 1 ? { ...request, job: broken } : request);
+      };
+      return child;
+    };
+    const tallies = new Tallies();
+    const store = made(folder, Date.now, start, tallies);
+    store.begin();
+    await store.restored();
+    await store.facts().catch(() => undefined);
+    expect([writes, existsSync(file)]).toEqual([[true], true]);
+    // another process of the service writes them
+    expect(shown(await run(() => undefined)).allowed).toBe(7);
+    expect(existsSync(file)).toBe(false);
+  });
+
   it.each([
     ['nothing', ''],
     ['half of it', '{"version":1,"tallies":{"a'],
@@ -353,6 +388,7 @@ describe('what is counted of containers', () => {
     writeFileSync(join(folder, 'observed.json'), text);
     await run(() => undefined);
     expect(existsSync(join(folder, 'observed.json'))).toBe(false);
+    expect(readFileSync(join(folder, 'observed.json.unusable'), 'utf8')).toBe(text);
     expect(log.error).toHaveBeenCalledWith(
       expect.objectContaining({ file: join(folder, 'observed.json') }),
       'the counts of containers cannot be used: they begin again now',

@@ -168,7 +168,7 @@ it('leaves each namespace with the one resolver that is due, and nothing open at
       const state = w.sockets.get(w.path(id));
       if (w.by.get(id) === 'docker') expect(state ?? 'passed').toBe('passed');
       else if (w.needs.get(id) === true) expect(state).toBe('answered');
-      // no rule may lead to closed sockets, or to sockets whose queries Docker is to answer
+      // No rule redirects to closed sockets, or to sockets whose queries Docker's resolver has to answer.
       expect(w.rules.has(w.path(id))).toBe(state === 'answered');
       expect(w.dns.status(id)).toBe(state === 'answered' ? 'attached' : 'none');
     }
