@@ -75,6 +75,14 @@ export function failuresOf(
   return [text(howItEnded(ending), whyItFailed(files, ending))];
 }
 
+const SHORT = 300;
+/** The first two lines of a failure, its test and the reason, cut. */
+export const inShort = (failure: string): string =>
+  failure
+    .split('\n', 2)
+    .map((line) => line.slice(0, SHORT))
+    .join('\n   ');
+
 function howItEnded({ code, signal, killedAfter, seconds }: Ending): string {
   if (killedAfter !== undefined) return `no test failed, but it did not end within ${killedAfter} s`;
   const how = signal === null ? `exit code ${code}` : `killed by ${signal}`;

@@ -11,7 +11,15 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 import { provideNode } from '../test/lab/packaged-node.js';
-import { countsOf, type Ending, failuresOf, isGood, type Report, type Totals } from './suite-report.js';
+import {
+  countsOf,
+  type Ending,
+  failuresOf,
+  inShort,
+  isGood,
+  type Report,
+  type Totals,
+} from './suite-report.js';
 
 const ROOT = join(import.meta.dirname, '..');
 /** A suite that takes longer hangs. `kernel` is forty files in one suite: next to two others on a slow host it takes ten minutes. */
@@ -428,5 +436,9 @@ process.stdout.write(`\n== seconds of each suite\n${slowest.join(', ')}\n`);
 process.stdout.write(
   `\n== seconds of each phase, and how much of the processors nothing used\n${phases.join(', ')}\n`,
 );
-if (failures.length > 0) process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
+if (failures.length > 0) {
+  process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
+  // of a log that is cut, its end is left
+  process.stdout.write(`\n== in short\n${failures.map(inShort).join('\n')}\n`);
+}
 writeFileSync(join(reports, 'totals'), `${totals.passed} ${totals.failed} ${totals.skipped}\n`);

@@ -471,7 +471,12 @@ async function bequeath(place: Place): Promise<void> {
   await lab.web.clear();
   await asks(before);
   await requests(before);
-  await waitFor('the requests to wait', async () => (await waitingPackets()) === 2 * SHARED.length);
+  await waitFor('the requests to wait', async () => (await waitingPackets()) >= 2 * SHARED.length).catch(
+    async (e: Error) => {
+      const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
+      throw new Error(`${e.message}; the queues:\n${stdout}`);
+    },
+  );
   await lab.sniffer.clear();
   await before.remove();
   const labels = {

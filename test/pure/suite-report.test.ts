@@ -1,6 +1,6 @@
 /** A suite that fails without a failed test must show why: its own output is far above the end of the log, or cut. */
 import { expect, it } from 'vitest';
-import { countsOf, type Ending, failuresOf, type Report } from '../../scripts/suite-report.js';
+import { countsOf, type Ending, failuresOf, inShort, type Report } from '../../scripts/suite-report.js';
 
 const ending = (over: Partial<Ending>): Ending => ({
   code: 1,
@@ -74,5 +74,11 @@ it('shows lines that look like a reason when there is no such section, and how t
   );
   expect(one(FILES, undefined, ending({ killedAfter: 900 }))).toMatch(
     /^-- kernel: no test failed, but it did not end within 900 s\nfiles without a result:\n {2}test\/kernel\/a.test.ts\n {2}test\/kernel\/b/,
+  );
+});
+
+it('names each failure and the first line of its reason in short', () => {
+  expect(inShort(`-- live/explain: ps counts\nError: ${'x'.repeat(500)}\n    at a.ts:1`)).toBe(
+    `-- live/explain: ps counts\n   Error: ${'x'.repeat(293)}`,
   );
 });
