@@ -471,12 +471,9 @@ async function bequeath(place: Place): Promise<void> {
   await lab.web.clear();
   await asks(before);
   await requests(before);
-  await waitFor('the requests to wait', async () => (await waitingPackets()) >= 2 * SHARED.length).catch(
-    async (e: Error) => {
-      const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
-      throw new Error(`${e.message}; the queues:\n${stdout}`);
-    },
-  );
+  await waitFor('the requests to wait', () => requestsWait(before)).catch(async (e: Error) => {
+    throw new Error(`${e.message}; the queues:\n${await queues()}`);
+  });
   await lab.sniffer.clear();
   await before.remove();
   const labels = {
@@ -498,14 +495,26 @@ async function bequeath(place: Place): Promise<void> {
   expect((await lab.web.requests()).map((r) => r.path)).toEqual(['/own', '/own']);
   expect(await datagrams()).toBe(0);
 }
-/** In the queues of the kernel. */
-async function waitingPackets(): Promise<number> {
-  const { stdout } = await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true });
-  const counts = stdout
-    .trim()
-    .split('\n')
-    .map((line) => Number(line.trim().split(/\s+/)[2] ?? 0));
+const queues = async (): Promise<string> =>
+  (await lab.inHost(['cat', '/proc/net/netfilter/nfnetlink_queue'], { check: true })).stdout.trim();
+/** In the queues of the kernel, or in the one of this number. */
+async function waitingPackets(queue?: number): Promise<number> {
+  const rows = (await queues()).split('\n').map((line) => line.trim().split(/\s+/).map(Number));
+  const counts = rows.filter(([number]) => queue === undefined || number === queue).map((row) => row[2] ?? 0);
   return counts.reduce((sum, n) => sum + n, 0);
+}
+/** Of connections, and the one after it of datagrams: the default of `kernel.queues`. */
+const CHECK_QUEUE = 54;
+/** Each datagram is there once. What a connection has sent may be there more than once, because TCP repeats it: no octet of it was acknowledged. */
+async function requestsWait(c: Container): Promise<boolean> {
+  const { stdout } = await c.exec(['cat', '/proc/net/tcp', '/proc/net/tcp6']);
+  // proc_net_tcp.rst: remote address and port, state (01: established), octets that were not acknowledged
+  const unanswered = stdout.match(/:0050 01 (?!00000000)[0-9A-F]{8}:/g) ?? [];
+  return (
+    unanswered.length === SHARED.length &&
+    (await waitingPackets(CHECK_QUEUE)) >= SHARED.length &&
+    (await waitingPackets(CHECK_QUEUE + 1)) === SHARED.length
+  );
 }
 
 it('what waits while the service is away is not the next container’s on the same address', async () => {
