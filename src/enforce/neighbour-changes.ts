@@ -2,6 +2,7 @@ import { parseAddress } from '../lib/ip.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import {
   addressesOn,
+  areFreeOn,
   type EastWest,
   freeNeighbours,
   namesOn,
@@ -88,7 +89,7 @@ export class NeighbourChanges {
         const addresses = addressesOn(c, networkId);
         if (after && addressesOn(after, networkId).join() === addresses.join()) continue;
         const names = namesOn(before, c, networkId);
-        const freeFor = this.#freeFor(before, c, networkId, addresses);
+        const freeFor = this.#freeFor(before, c, networkId);
         this.#former.push({ ...of, networkId, names, addresses, freeFor, left: now });
       }
     }
@@ -215,17 +216,18 @@ export class NeighbourChanges {
     return this.#former.find((p) => p.container === id);
   }
 
+  /** By the view, not by the rules: a pass removes those as soon as the veth has gone, maybe before Docker's event of it. */
   #freeFor(
     before: Pick<DockerView, 'containers' | 'networks'>,
     c: ContainerFacts,
     networkId: string,
-    addresses: readonly string[],
   ): FormerPlace['freeFor'] {
+    const network = before.networks.get(networkId);
     return new Map(
-      neighboursOn(before, c, networkId).flatMap(({ id }) => {
-        const subject = this.#subject(id);
-        const isFree = subject !== undefined && addresses.some((a) => isNeighbour(subject, a));
-        return isFree ? [[id, subject.denied] as const] : [];
+      neighboursOn(before, c, networkId).flatMap((client) => {
+        const subject = this.#subject(client.id);
+        const isFree = subject !== undefined && areFreeOn(network, client, c, this.#eastWest);
+        return isFree ? [[client.id, subject.denied] as const] : [];
       }),
     );
   }

@@ -26,6 +26,21 @@ export function freeNeighbours(
   return [...free].sort();
 }
 
+/** Two containers on a network reach each other there whatever their entries are. */
+export function areFreeOn(
+  network: NetworkFacts | undefined,
+  a: ContainerFacts,
+  b: ContainerFacts,
+  eastWest: EastWest,
+): boolean {
+  const rule = network && eastWest(network);
+  const project = projectOf(a);
+  return (
+    network !== undefined &&
+    (rule === 'allow' || (!rule && project !== undefined && project === projectOf(b)))
+  );
+}
+
 function projectPeers(
   view: Pick<DockerView, 'containers'>,
   self: ContainerFacts,

@@ -82,6 +82,8 @@ describe('a neighbour that is being recreated', () => {
     expect(told.map(({ name, address }) => name ?? address)).toEqual(['vault', '172.31.1.8']);
     clock.now += 500;
     view(app, vault);
+    // connections to it end with its rules, and are reported after the event
+    expect(wasFree('172.31.1.2', clock.now)).toBe(true);
     held.check();
     clock.now += AWAY_MS - 1;
     held.check();
