@@ -11,15 +11,21 @@ import { isFullId } from './docker-values.js';
 /** Follows the event stream: opens it again when it breaks off or becomes silent, and waits while Docker is away. */
 
 export type ContainerAction = 'create' | 'start' | 'die' | 'destroy' | 'pause' | 'unpause' | 'rename';
-export type DockerEvent =
-  | { readonly kind: 'container'; readonly action: ContainerAction; readonly id: string }
-  | {
-      readonly kind: 'attach';
-      readonly action: 'connect' | 'disconnect';
-      readonly network: string;
-      readonly id: string;
-    }
-  | { readonly kind: 'network'; readonly action: 'create' | 'destroy'; readonly network: string };
+export type DockerEvent = Happened &
+  (
+    | { readonly kind: 'container'; readonly action: ContainerAction; readonly id: string }
+    | {
+        readonly kind: 'attach';
+        readonly action: 'connect' | 'disconnect';
+        readonly network: string;
+        readonly id: string;
+      }
+    | { readonly kind: 'network'; readonly action: 'create' | 'destroy'; readonly network: string }
+  );
+interface Happened {
+  /** When it was reported by the engine (ms since the epoch); undefined: it does not say. */
+  readonly at?: number;
+}
 
 /** Why the view has changed: the connection, an event, or an answer of the engine to a request for `id`. */
 export type ViewChange =
@@ -79,6 +85,12 @@ function networkEvent(
 export function readEvent(line: string): DockerEvent | 'ignored' | 'malformed' {
   const json = asRecord(parsed(line));
   if (!json) return 'malformed';
+  const event = eventIn(json);
+  const at = json.timeNano;
+  return typeof event === 'string' || typeof at !== 'number' ? event : { ...event, at: at / 1e6 };
+}
+
+function eventIn(json: Readonly<Record<string, unknown>>): DockerEvent | 'ignored' | 'malformed' {
   const actor = recordAt(json, 'Actor');
   const id = textAt(actor, 'ID');
   const action = textAt(json, 'Action');

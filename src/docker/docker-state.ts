@@ -6,13 +6,14 @@ import type { Inspected, Listed } from './read-containers.js';
 import type { InspectedNetwork } from './read-networks.js';
 import {
   abandon,
-  clearEndpoints,
+  endEarlierLife,
   fresh,
   GATEWAY,
   isKnown,
   isLocal,
   isOpen,
   isPerhapsOverlay,
+  isShownAfter,
   isUp,
   namespaceOwner,
   newTracked,
@@ -55,7 +56,8 @@ export class DockerState {
     return false;
   }
 
-  event(event: DockerEvent, now: number): Outcome {
+  /** `happened`: when the engine reported it (ms, monotonic). What a request that was sent later has shown stays: the event is about an earlier life. */
+  event(event: DockerEvent, now: number, happened = now): Outcome {
     this.seq += 1;
     this.version += 1;
     if (event.kind === 'network') return this.#networkEvent(event.action, event.network, now);
@@ -64,9 +66,9 @@ export class DockerState {
     if (event.kind === 'attach') {
       return event.action === 'connect'
         ? this.#connected(t, event.network, now)
-        : this.#disconnected(t, event.network, now);
+        : this.#disconnected(t, event.network, now, happened);
     }
-    return this.#lifecycle(t, event.action, now);
+    return this.#lifecycle(t, event.action, now, happened);
   }
 
   /**
@@ -87,7 +89,7 @@ export class DockerState {
     for (const item of items) {
       if (this.#endedSince(item.id, begun)) continue;
       const t = this.#tracked(item.id);
-      changed = takeListed(t, item, begun, now) || changed;
+      changed = takeListed(t, item, begun, now, askedAt) || changed;
       if (isUp(t.state))
         changed = takeListedEndpoints(t, item.endpoints, this.networks, begun, wants, askedAt) || changed;
       const isDue = item.name === undefined || (isUp(t.state) && !t.inspected);
@@ -219,7 +221,7 @@ export class DockerState {
     return (this.#gone.get(id) ?? -1) > begun;
   }
 
-  #lifecycle(t: Tracked, action: ContainerAction, now: number): Outcome {
+  #lifecycle(t: Tracked, action: ContainerAction, now: number, happened: number): Outcome {
     t.stateSeq = this.seq;
     const list: Want = { kind: 'list', id: t.id };
     const inspect: Want = { kind: 'inspect', id: t.id };
@@ -234,18 +236,28 @@ export class DockerState {
     }
     t.listed = false;
     t.inspected = false;
-    if (action === 'die') return this.#died(t, list);
+    if (action === 'die') return this.#died(t, list, now, happened);
     t.startingSince ??= now;
     if (action === 'start') t.state = 'running';
     return { changed: true, wants: [list] };
   }
 
-  #died(t: Tracked, list: Want): Outcome {
+  #died(t: Tracked, list: Want, now: number, happened: number): Outcome {
     t.endsSeq = this.seq;
-    t.state = 'exited';
-    delete t.startingSince;
-    clearEndpoints(t);
-    return { changed: true, wants: [list] };
+    const later = endEarlierLife(t, happened);
+    if (!later) {
+      t.state = 'exited';
+      delete t.startingSince;
+      return { changed: true, wants: [list] };
+    }
+    if (later === 'joined') {
+      t.state = 'starting';
+      t.startingSince ??= now;
+    }
+    return {
+      changed: true,
+      wants: [list, ...[...t.endpoints.keys()].map((id) => ({ kind: 'network', id }) as const)],
+    };
   }
 
   #destroyed(id: string): Outcome {
@@ -268,10 +280,10 @@ export class DockerState {
     return { changed: true, wants };
   }
 
-  #disconnected(t: Tracked, network: string, now: number): Outcome {
+  #disconnected(t: Tracked, network: string, now: number, happened: number): Outcome {
     t.netSeq.set(network, this.seq);
     t.pending.delete(network);
-    const changed = t.endpoints.delete(network);
+    const changed = !isShownAfter(t, network, happened) && t.endpoints.delete(network);
     const failed = abandon(t);
     // the event may be late and about an earlier connection: only the network's inspect shows the present state
     const isNews = !t.pending.has(network);

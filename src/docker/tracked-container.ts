@@ -24,6 +24,8 @@ export interface Tracked {
   readonly endpoints: Map<string, Endpoint>;
   /** By network id: when the newest request that showed the endpoint was sent (ms, monotonic). */
   readonly askedAt: Map<string, number>;
+  /** When the newest list that showed it running was requested (ms, monotonic). */
+  upAt: number;
   /** DNS names by network id, as last inspected; they outlive the endpoint. */
   names: ReadonlyMap<string, readonly string[]>;
   /** Sequence of the newest event about state or name, about the name, about all endpoints, about one network's endpoint. */
@@ -47,6 +49,7 @@ export function newTracked(id: string): Tracked {
     published: [],
     endpoints: new Map(),
     askedAt: new Map(),
+    upAt: Number.NEGATIVE_INFINITY,
     names: new Map(),
     stateSeq: -1,
     nameSeq: -1,
@@ -95,7 +98,7 @@ function stateFrom(t: Tracked, listed: Listed, now: number): ContainerFacts['sta
   return attached && now - t.startingSince <= START_LIMIT_MS ? 'starting' : listed.state;
 }
 
-export function takeListed(t: Tracked, listed: Listed, begun: number, now: number): boolean {
+export function takeListed(t: Tracked, listed: Listed, begun: number, now: number, askedAt: number): boolean {
   const shown = () => JSON.stringify([t.fixed, t.name, t.state, t.published, t.privileges?.pid, t.listed]);
   const before = shown();
   const { image, imageId, labels, networkMode } = listed;
@@ -104,6 +107,7 @@ export function takeListed(t: Tracked, listed: Listed, begun: number, now: numbe
   if (t.nameSeq <= begun && listed.name !== undefined) t.name = listed.name;
   if (t.stateSeq <= begun) {
     t.state = stateFrom(t, listed, now);
+    if (isUp(t.state)) t.upAt = Math.max(t.upAt, askedAt);
     // A container's inspect also knows the ports that are bound to nothing yet.
     if (!t.inspected || !isUp(t.state)) t.published = listed.published;
     t.listed = true;
@@ -136,12 +140,23 @@ export function takeInspected(t: Tracked, inspected: Inspected, begun: number): 
   return before !== shown();
 }
 
-export function clearEndpoints(t: Tracked): void {
-  t.endpoints.clear();
+/** A request that was sent later than that has shown the endpoint. */
+export const isShownAfter = (t: Tracked, networkId: string, time: number): boolean =>
+  t.endpoints.has(networkId) && (t.askedAt.get(networkId) ?? time) > time;
+
+/**
+ * Forget what is not known to be of a later life than the one that ended then. Returns what a later request has shown of another life: that it
+ * runs, that it has joined a network, or nothing.
+ */
+export function endEarlierLife(t: Tracked, ended: number): 'runs' | 'joined' | undefined {
+  for (const id of [...t.endpoints.keys()]) if (!isShownAfter(t, id, ended)) t.endpoints.delete(id);
+  forgetProcess(t);
+  if (isUp(t.state) && t.upAt > ended) return 'runs';
+  if (t.endpoints.size > 0) return 'joined';
   t.askedAt.clear();
   t.pending.clear();
   t.published = [];
-  forgetProcess(t);
+  return undefined;
 }
 
 function forgetProcess(t: Tracked): void {

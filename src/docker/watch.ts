@@ -35,6 +35,8 @@ const GATHER_MS = { few: 20, many: 500 };
 const MANY = 64;
 /** dockerd replays its last 256 events of all types (moby daemon/events, `eventsLimit`): far more than happen in this time. */
 const REPLAYED_MS = 1_000;
+/** The clock of the system has whole milliseconds. An event that seems older than it is would be taken for one of an earlier life. */
+const CLOCK_MS = 2;
 /** The files of so many containers are read before other tasks have their turn. */
 const READ_AT_ONCE = 32;
 
@@ -203,7 +205,9 @@ export class DockerWatch implements AsyncDisposable {
       this.#lists.run().catch(() => this.#stream.restart());
       return;
     }
-    this.#take(this.#state.event(event, this.#options.now()), { kind: 'event', event });
+    const now = this.#options.now();
+    const late = event.at === undefined ? 0 : Math.max(0, Date.now() - event.at - CLOCK_MS);
+    this.#take(this.#state.event(event, now, now - late), { kind: 'event', event });
   }
 
   #take(outcome: Outcome, change: ViewChange): void {

@@ -301,10 +301,21 @@ function subjectsOf(w: World): Subject[] {
       isComingToHost(c, w),
   );
   const { canary } = w.vethMap;
-  w.identities.retain(new Set([...present.map((c) => c.id), ...(canary ? [CANARY_ID] : [])]), w.now);
+  const kept = [...present.map((c) => c.id), ...(canary ? [CANARY_ID] : []), ...containersOfUnbound(w)];
+  w.identities.retain(new Set(kept), w.now);
   const subjects = present.map((c) => subjectOf(w, c, bound.get(c.id) ?? [], managed));
   const identity = canary && w.identities.assign(CANARY_ID, w.now);
   return identity ? [...subjects, canarySubject(canary, identity, bound.get(CANARY_ID) ?? [])] : subjects;
+}
+
+/**
+ * Containers of veths that are still there, and that Docker has just ended: its report may be of an earlier life, of the same id. With another
+ * identity the packets of the veth would be refused between the rules and the bridge table.
+ */
+function containersOfUnbound({ applied, vethMap }: World): readonly string[] {
+  const unbound = new Set(vethMap.unbound.map((v) => v.index));
+  const subjects = applied.value?.input.subjects ?? [];
+  return subjects.filter((m) => m.veths.some((p) => unbound.has(p.ifindex))).map((m) => m.id);
 }
 
 const isComing = (c: ContainerFacts, managed: ReadonlySet<string>): boolean =>

@@ -66,6 +66,10 @@ export class DockerProxy implements AsyncDisposable {
     this.#random = random;
     this.#server = createServer((asked, answer) => this.#forward(asked, answer));
   }
+  /** Events and answers that are late now. */
+  get waiting(): number {
+    return this.#timers.size;
+  }
   async start(): Promise<this> {
     await new Promise<void>((done) => this.#server.listen(this.socketPath, done));
     return this;

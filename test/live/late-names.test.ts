@@ -1,6 +1,7 @@
 /** Containers of which the Docker API reports late: their DNS queries, and lists that claim them by name. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PROGRAMS } from '../attacks/technique.js';
 import { Random } from '../fuzz/random.js';
 import { DockerProxy, type Fault, HEALTHY } from '../lab/docker-proxy.js';
 import type { Drawbridge } from '../lab/drawbridge.js';
@@ -227,5 +228,36 @@ it('many that start at once while Docker is late do not lose their first packet,
   });
   expect(codes.map((code) => code === 0)).toEqual(starts.map((n) => n % 4 !== 3));
   expect(await lab.sniffer.count({ direction: 'out', dst: [denied] })).toBe(0);
+  await proxy.set(HEALTHY);
+});
+
+it('a container that is started again before the end of its former life is reported loses nothing by that report', async () => {
+  await proxy.set({ answers: 400, events: 2_500 });
+  await lab.start({
+    name: 'again',
+    network: 'late',
+    labels: { 'drawbridge.allow': `93.184.1.3, ${ALLOWED}:80 tls=off` },
+    mounts: [PROGRAMS],
+    cmd: ['node', '/attacks/client.mjs', '5', 'http://93.184.1.3/', `http://${ALLOWED}/`],
+  });
+  const asked = async (): Promise<{ asked: number; answered: number; failed: readonly string[] }> => {
+    const { stdout } = await lab.dockerResult(['logs', '--tail', '1', 'again']);
+    return stdout.startsWith('{') ? JSON.parse(stdout) : { asked: 0, answered: 0, failed: [] };
+  };
+  const bytes = async (): Promise<number> =>
+    Number(/"bytes":(\d+)\D*$/.exec((await lab.exec('again', ['cat', '/stream'])).stdout)?.[1] ?? 0);
+  await waitFor('its first life', async () => (await asked()).answered > 0);
+  await lab.docker('restart', '--time', '0', 'again');
+  await lab.docker('exec', '-d', 'again', 'sh', '-c', 'node /probe.cjs hold 93.184.1.3 19 > /stream');
+  await waitFor('the stream', async () => (await bytes()) > 0);
+  const events = proxy.waiting;
+  expect(events).toBeGreaterThan(0);
+  await waitFor('all events', () => proxy.waiting === 0);
+  const then = { ...(await asked()), bytes: await bytes() };
+  await waitFor('work after them', async () => {
+    const now = await asked();
+    return now.asked > then.asked + 400 && (await bytes()) > then.bytes;
+  });
+  expect((await asked()).failed).toEqual([]);
   await proxy.set(HEALTHY);
 });

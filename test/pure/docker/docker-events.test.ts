@@ -10,7 +10,7 @@ import {
 import { ID } from './samples.js';
 
 const line = (Type: string, Action: string, ID: string, Attributes: object = {}): string =>
-  JSON.stringify({ Type, Action, Actor: { ID, Attributes }, time: 1, timeNano: 1 });
+  JSON.stringify({ Type, Action, Actor: { ID, Attributes }, time: 1, timeNano: 1_500_000 });
 
 describe('events', () => {
   it('takes the id and nothing that labels can forge', () => {
@@ -19,11 +19,12 @@ describe('events', () => {
       kind: 'container',
       action: 'die',
       id: ID('a'),
+      at: 1.5,
     });
   });
   it('knows attachments', () => {
     const attributes = { container: ID('a'), name: 'front', type: 'bridge' };
-    const event = { kind: 'attach', network: ID('f'), id: ID('a') };
+    const event = { kind: 'attach', network: ID('f'), id: ID('a'), at: 1.5 };
     expect(readEvent(line('network', 'connect', ID('f'), attributes))).toEqual({
       ...event,
       action: 'connect',
@@ -40,8 +41,17 @@ describe('events', () => {
         kind: 'network',
         action: 'destroy',
         network: ID('f'),
+        at: 1.5,
       });
     }
+  });
+  it('knows no time that the engine does not tell', () => {
+    const Actor = { ID: ID('a') };
+    expect(readEvent(JSON.stringify({ Type: 'container', Action: 'die', Actor, time: 1 }))).toEqual({
+      kind: 'container',
+      action: 'die',
+      id: ID('a'),
+    });
   });
   it.each(['exec_start: sh', 'kill', 'oom', 'health_status: healthy', 'update'])('ignores %s', (action) => {
     expect(readEvent(line('container', action, ID('a')))).toBe('ignored');

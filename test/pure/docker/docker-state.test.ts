@@ -309,6 +309,43 @@ describe('in between', () => {
     expect(view(s).containers.get(A)?.endpoints).toHaveLength(1);
   });
 
+  it('a late disconnect or end takes nothing that a later request has shown, and asks again', () => {
+    const s = running();
+    s.network(F, front(), s.seq, 10, 10);
+    const ends = s.event(attach('disconnect'), 20, 9);
+    expect(ends.wants).toEqual([{ kind: 'network', id: F }]);
+    expect(view(s).containers.get(A)?.endpoints).toHaveLength(1);
+    expect(s.event(life('die'), 21, 9).wants).toEqual([
+      { kind: 'list', id: A },
+      { kind: 'network', id: F },
+    ]);
+    // its process may be another, and no list has shown that it runs
+    expect(view(s).containers.get(A)).toMatchObject({
+      state: 'starting',
+      endpoints: [{ networkId: F }],
+      privileges: { pid: 0 },
+    });
+    expect([...view(s).starting]).toEqual([A]);
+    s.list(list(listItem()), new Set([A]), s.seq, 22, 22);
+    s.network(F, front(), s.seq, 23, 23);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', endpoints: [{ networkId: F }] });
+    s.event(life('die'), 30, 9);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'running', endpoints: [{ networkId: F }] });
+    // and the answers have the last word
+    s.list(list(listItem({ State: 'exited' })), new Set([A]), s.seq, 31, 31);
+    s.network(F, front({ Containers: {} }), s.seq, 32, 32);
+    expect(view(s).containers.get(A)?.endpoints).toEqual([]);
+    expect(view(s).attached.has(A)).toBe(false);
+  });
+
+  it('an end takes all that was shown before it', () => {
+    const s = running();
+    s.network(F, front(), s.seq, 10, 10);
+    s.list(list(listItem()), new Set([A]), s.seq, 10, 10);
+    s.event(life('die'), 20, 10);
+    expect(view(s).containers.get(A)).toMatchObject({ state: 'exited', endpoints: [] });
+  });
+
   it('a late end is undone by what list and network say, and nobody is done until then', () => {
     const s = running();
     expect(s.event(life('die'), 10).wants).toEqual([{ kind: 'list', id: A }]);

@@ -22,6 +22,8 @@ interface Sim {
 class SimEngine {
   readonly containers = new Map<string, Sim>();
   readonly events: DockerEvent[] = [];
+  /** Another time for each event and each answer: both the state's clock and the engine's. */
+  time = 0;
   #next = 2;
 
   /** Ids are never used twice, as Docker's are not: a slot gets a new one with each container. */
@@ -40,15 +42,15 @@ class SimEngine {
     else if (op === 5 && !c.up) this.#failToStart(id, c);
   }
   #tell(action: 'create' | 'start' | 'die' | 'destroy' | 'rename', id: string): void {
-    this.events.push({ kind: 'container', action, id });
+    this.events.push({ kind: 'container', action, id, at: ++this.time });
   }
   #join(id: string, c: Sim, network: string): void {
     c.addresses.set(network, this.#next++);
-    this.events.push({ kind: 'attach', action: 'connect', network, id });
+    this.events.push({ kind: 'attach', action: 'connect', network, id, at: ++this.time });
   }
   #leave(id: string, c: Sim, network: string): void {
     c.addresses.delete(network);
-    this.events.push({ kind: 'attach', action: 'disconnect', network, id });
+    this.events.push({ kind: 'attach', action: 'disconnect', network, id, at: ++this.time });
   }
   #create(slot: number, network: string): void {
     const id = (this.#next++).toString(16).padStart(64, '0');
@@ -154,12 +156,14 @@ class Client {
   }
   #list(id: string, begun: number): Answer {
     const items = (readContainers(this.#engine.list(), []) ?? []).filter((c) => c.id === id);
-    return (s) => s.list(items, new Set([id]), begun, 0);
+    const askedAt = ++this.#engine.time;
+    return (s) => s.list(items, new Set([id]), begun, 0, askedAt);
   }
   #one(kind: 'network' | 'inspect', id: string, begun: number): Answer {
+    const askedAt = ++this.#engine.time;
     if (kind === 'network') {
       const network = readNetwork(this.#engine.network(id), []);
-      return (s) => s.network(id, network, begun, 0);
+      return (s) => s.network(id, network, begun, 0, askedAt);
     }
     const inspected = readInspect(this.#engine.inspect(id));
     const known = this.#engine.containers.has(id);
@@ -169,7 +173,8 @@ class Client {
     const begun = this.state.seq;
     const list = this.#engine.list();
     const items = readContainers(list, []) ?? [];
-    this.answers.push(this.#again('list', list, begun, (s) => s.list(items, 'all', begun, 0)));
+    const askedAt = ++this.#engine.time;
+    this.answers.push(this.#again('list', list, begun, (s) => s.list(items, 'all', begun, 0, askedAt)));
     for (const id of NETWORKS) {
       const network = this.#engine.network(id);
       this.answers.push(this.#again(id, network, begun, this.#one('network', id, begun)));
@@ -191,7 +196,7 @@ class Client {
   }
   step(kind: number, at: number): void {
     const event = kind === 0 ? this.#engine.events.shift() : undefined;
-    if (event) this.take(this.state.event(event, 0));
+    if (event) this.take(this.state.event(event, 0, event.at));
     const request =
       kind === 1 ? this.requests.splice(at % Math.max(this.requests.length, 1), 1)[0] : undefined;
     if (request) this.answers.push(request());
