@@ -53,6 +53,20 @@ function orderProblems(files: readonly SourceFile[]): readonly string[] {
   ]);
 }
 
+/** Source text (a regular expression) that only the files of `in` may have, for which one function exists. */
+function onceProblems(files: readonly SourceFile[]): readonly string[] {
+  return bounds.once.flatMap(({ text, use, in: places }) =>
+    files
+      .filter(({ path }) => !places.includes(path))
+      .flatMap((f) =>
+        [...f.text.matchAll(new RegExp(text, 'g'))].map(
+          ({ 0: found, index }) =>
+            `${f.path}:${f.text.slice(0, index).split('\n').length}: ${found}: use ${use} of ${places.join(' or ')}`,
+        ),
+      ),
+  );
+}
+
 /** One circle of imports, if there is any. */
 function circleProblems(files: readonly SourceFile[]): readonly string[] {
   const imports = new Map(files.map((f) => [f.path, f.imports]));
@@ -100,6 +114,7 @@ export function layoutProblems(files: readonly SourceFile[]): readonly string[] 
       : []),
     ...unusedPackages(files).map((name) => `package.json: src does not import ${name}`),
     ...orderProblems(files),
+    ...onceProblems(files),
     ...circleProblems(files),
   ];
 }

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { peerUser } from '../kernel/netlink/libc.js';
 import { withoutMapping } from '../lib/ip.js';
+import { errorText } from '../lib/problem.js';
 import { mayAct, type Role } from '../policy/token.js';
 import { ForbiddenError, NoTokensError, TooManyError, UnauthorizedError } from './problems.js';
 
@@ -75,7 +76,7 @@ export function guard(server: FastifyInstance, options: GuardOptions): void {
       if (needs !== 'anyone' && !mayAct(request.identity.role, needs))
         throw new ForbiddenError(request.identity, needs);
     } catch (e) {
-      onRefused({ address: request.ip, reason: e instanceof Error ? e.message : String(e) });
+      onRefused({ address: request.ip, reason: errorText(e) });
       throw e;
     }
     reply.removeHeader('www-authenticate');

@@ -5,7 +5,7 @@ import { configuredTokens, holderOf } from '../changes/token-changes.js';
 import { type Config, nodeName } from '../config/config.js';
 import { localSocketOf } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
-import { RefusedError } from '../lib/problem.js';
+import { errorText, RefusedError } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
 import { type ClosedCause, closedCause } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
@@ -157,7 +157,7 @@ export class ClosedService implements Service {
     } catch (e) {
       // What the attempt itself changed is no reason for the next one.
       this.#stamp = await stampOf(this.#o.config.state);
-      this.#note(closedCause(e) ?? { reason: messageOf(e), remedy: 'repair what the message names' });
+      this.#note(closedCause(e) ?? { reason: errorText(e), remedy: 'repair what the message names' });
       return;
     }
     await this.#start(store);
@@ -169,7 +169,7 @@ export class ClosedService implements Service {
     try {
       this.#whole = await this.#o.begin(store);
     } catch (e) {
-      this.#cause = { reason: `the start failed: ${messageOf(e)}`, remedy: 'repair what the message names' };
+      this.#cause = { reason: `the start failed: ${errorText(e)}`, remedy: 'repair what the message names' };
       await this.#close();
       this.#stamp = await stampOf(this.#o.config.state);
       return;
@@ -187,8 +187,6 @@ export class ClosedService implements Service {
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS.most);
   }
 }
-
-const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /** Changes when a file of the store does, or the folder becomes writable. */
 async function stampOf(folder: string): Promise<string> {

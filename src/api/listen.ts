@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import { openListener, tcpListener } from '../config/endpoints.js';
 import { UNIX } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
-import { RemedyError } from '../lib/problem.js';
+import { errorText, RemedyError } from '../lib/problem.js';
 import { trustSocket } from './auth.js';
 import { onClientError } from './problems.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './request-limits.js';
@@ -75,7 +75,7 @@ export class Listening implements AsyncDisposable {
       await start();
       if (this.#failures.delete(where)) this.#log.info({ where }, 'the API listens again');
     } catch (e) {
-      const { detail, remedy } = e instanceof RemedyError ? e : { detail: said(e), remedy: PATIENCE };
+      const { detail, remedy } = e instanceof RemedyError ? e : { detail: errorText(e), remedy: PATIENCE };
       if (!this.#failures.has(where))
         this.#log.error({ where, err: detail, remedy }, 'the API cannot listen, and tries again');
       this.#failures.set(where, `the API does not listen on ${where}: ${detail}`);
@@ -134,8 +134,6 @@ function end(server: Server): void {
   server.close();
   server.closeAllConnections();
 }
-
-const said = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 async function removeStale(path: string): Promise<void> {
   const found = await lstat(path).catch((e: NodeJS.ErrnoException) => {

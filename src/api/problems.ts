@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from '../lib/log.js';
-import { type Problem, type Refusal, RefusedError, shownProblem } from '../lib/problem.js';
+import { errorText, type Problem, type Refusal, RefusedError, shownProblem } from '../lib/problem.js';
 import type { Role } from '../policy/token.js';
 import type { ProblemDocument } from './schemas.js';
 
@@ -150,7 +150,7 @@ function refusalDocument(refusal: Refusal): ProblemDocument {
 }
 
 function frameworkProblem(error: unknown): [keyof typeof KINDS, readonly Problem[]] {
-  const detail = error instanceof Error ? error.message : String(error);
+  const detail = errorText(error);
   const status = error instanceof Error && 'statusCode' in error ? error.statusCode : 500;
   if (status === 413) return ['too-large', [{ detail, remedy: 'send less; split a list into several' }]];
   if (status === 415)

@@ -2,7 +2,7 @@ import { type TSchema, Type } from '@sinclair/typebox';
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify';
 import type { Reconciler } from '../enforce/reconciler.js';
 import { isRecord } from '../lib/json.js';
-import { RefusedError } from '../lib/problem.js';
+import { errorText, RefusedError } from '../lib/problem.js';
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseDuration } from '../lib/units.js';
 import { BadRequestError, badRequest, UnservedError } from './problems.js';
@@ -120,7 +120,7 @@ export async function bringIntoForce(reconciler: Reconciler): Promise<void> {
   } catch (e) {
     throw new RefusedError({
       kind: 'not-in-force',
-      detail: `the decision is recorded, and not in force yet: ${e instanceof Error ? e.message : String(e)}`,
+      detail: `the decision is recorded, and not in force yet: ${errorText(e)}`,
       remedy: 'see drawbridge status: it comes into force with the next pass that succeeds',
     });
   }

@@ -1,7 +1,7 @@
 import type { Reconciler } from '../enforce/reconciler.js';
 import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import { detailOf, RefusedError, refuse } from '../lib/problem.js';
+import { detailOf, errorText, RefusedError, refuse } from '../lib/problem.js';
 import type { Store, WriteRecord } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, type Outcome, recordOf } from './change-record.js';
@@ -217,7 +217,7 @@ export class Committer {
   /** `revision` is the revision of the key after the change. A later change of the key by another host is kept. */
   async #undo(change: KeyChange, revision: number, cause: unknown): Promise<never> {
     const { audit, log } = this.#options;
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = errorText(cause);
     try {
       await this.#put(change.key, change.before, revision);
       this.#options.onChange();
@@ -232,7 +232,7 @@ export class Committer {
       log.error({ err: e, key: change.key }, 'a change that is not in force could not be taken back');
       throw new NotTakenBackError({
         kind: 'not-in-force',
-        detail: `not in force: ${why}; and the store did not take it back: ${e instanceof Error ? e.message : String(e)}`,
+        detail: `not in force: ${why}; and the store did not take it back: ${errorText(e)}`,
         remedy: 'repair the store (see drawbridge status), check what is stored, and make the change again',
       });
     }
@@ -253,7 +253,7 @@ export class Committer {
   }
 }
 
-function refusalOf(e: unknown, why = e instanceof Error ? e.message : String(e)): RefusedError {
+function refusalOf(e: unknown, why = errorText(e)): RefusedError {
   if (e instanceof RefusedError) return e;
   if (isUnsure(e))
     return new RefusedError({

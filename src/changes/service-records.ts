@@ -1,6 +1,7 @@
 import { type Config, nodeName } from '../config/config.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
 import type { DockerView } from '../policy/container.js';
 import { tame } from '../policy/labels.js';
@@ -92,7 +93,7 @@ export async function recordAlone(
 function reasonOf(e: unknown, state: string): string {
   if (e instanceof StoreError && e.code === 'locked') return `another process uses ${state}`;
   const cause = e instanceof Error && e.cause instanceof Error ? e.cause : e;
-  return `the audit in ${state} cannot be written: ${cause instanceof Error ? cause.message : String(cause)}`;
+  return `the audit in ${state} cannot be written: ${errorText(cause)}`;
 }
 
 /** A person's attempt at a feed, and the record of it: what it brought, and whether the guards were set aside. */

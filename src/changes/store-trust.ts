@@ -9,7 +9,7 @@ import {
 } from '../kernel/store-record.js';
 import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
-import { type Problem, RefusedError } from '../lib/problem.js';
+import { errorText, type Problem, RefusedError } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { ownerIsCertain, ownerKey } from '../policy/own-labels.js';
 import type { Grant, List, Lockdown, Mode, Pause, Policy } from '../policy/policy.js';
@@ -263,7 +263,7 @@ export class StoreTrust {
     } catch (e) {
       throw new RefusedError({
         kind: 'not-in-force',
-        detail: `the store was not taken over: ${e instanceof Error ? e.message : String(e)}`,
+        detail: `the store was not taken over: ${errorText(e)}`,
         remedy: 'try again when drawbridge status shows which store it is',
       });
     }

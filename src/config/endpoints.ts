@@ -1,4 +1,5 @@
 /** Where the service is reached (`api.listen`), and where it sends events to (`notify`, `flows`): schema, checks and values. */
+
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { isIP } from 'node:net';
@@ -6,6 +7,7 @@ import { type Static, Type } from '@sinclair/typebox';
 import type { ServiceEvent } from '../events/service-events.js';
 import { splitHostPort } from '../lib/ip.js';
 import type { Problem } from '../lib/problem.js';
+import { errorText } from '../lib/problem.js';
 import { duration, Glob, words } from '../lib/schema-parts.js';
 import { parseDuration } from '../lib/units.js';
 import { UNIX } from './service-socket.js';
@@ -337,10 +339,7 @@ export async function unusableSecrets(
   const remedy = 'write the secret to that file, one line, readable by root only';
   const found = receivers.map(async ({ name, secretFile: file }) => {
     if (file === undefined) return [];
-    const why = await readSecret(file).then(
-      () => undefined,
-      (e: unknown) => (e instanceof Error ? e.message : String(e)),
-    );
+    const why = await readSecret(file).then(() => undefined, errorText);
     return why === undefined ? [] : [{ detail: `receiver ${name}: ${file} cannot be used: ${why}`, remedy }];
   });
   return (await Promise.all(found)).flat();

@@ -3,6 +3,7 @@
 import { Serial } from '../lib/async.js';
 import { isWithin } from '../lib/json.js';
 import type { Parsed } from '../lib/problem.js';
+import { errorText } from '../lib/problem.js';
 import { ThreadClient } from '../lib/thread.js';
 import type { Entry } from '../policy/entry.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
@@ -74,7 +75,7 @@ export class ListReader implements AsyncDisposable {
       const found = await read();
       return found.ok ? { ok: true, value: { ...found.list, allow: await this.#entries(found) } } : found;
     } catch (e) {
-      return tooLong(e instanceof Error ? e.message : String(e));
+      return tooLong(errorText(e));
     } finally {
       clearTimeout(late);
       if (!this.#ended) this.#idle = setTimeout(() => void this.#thread.close(), IDLE_MS).unref();

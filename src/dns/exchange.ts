@@ -7,6 +7,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import { Socket as TcpSocket } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from '../lib/ip.js';
+import { errorText } from '../lib/problem.js';
 import { classIn, rcode } from './dns-constants.js';
 import {
   decodeMessage,
@@ -84,7 +85,7 @@ export async function exchangeUdp(
 }
 
 function unreachable(e: unknown): Outcome {
-  return { kind: 'unreachable', detail: e instanceof Error ? e.message : String(e) };
+  return { kind: 'unreachable', detail: errorText(e) };
 }
 
 /** Runs `work`; what it throws is the outcome. Node calls it from its event loop, where an error would end the process. */

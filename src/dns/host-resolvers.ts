@@ -1,5 +1,6 @@
 import type { Addresses } from '../kernel/netlink/addresses.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { DesiredInput, Subject } from '../ruleset/desired-state.js';
 import { hostResolver } from '../ruleset/host-net.js';
 import type { DnsService } from './dns-service.js';
@@ -53,7 +54,7 @@ export class HostResolvers implements Disposable {
       this.failed.delete(id);
     } catch (e) {
       for (const s of sockets) s[Symbol.dispose]();
-      const why = e instanceof Error ? e.message : String(e);
+      const why = errorText(e);
       if (this.failed.get(id) !== why)
         this.#o.log.warn(
           { container: id, err: why },

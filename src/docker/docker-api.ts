@@ -1,7 +1,9 @@
 /** The Engine API over its unix socket: the only user of dockerode. Answers are unknown JSON; reading it is elsewhere. */
+
 import { hash } from 'node:crypto';
 import { addAbortSignal, type Readable } from 'node:stream';
 import Docker from 'dockerode';
+import { errorText } from '../lib/problem.js';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
@@ -12,8 +14,7 @@ export class DockerError extends Error {
   readonly status: number | undefined;
   constructor(socket: string, path: string, cause: unknown) {
     const status = statusOf(cause);
-    const word = cause instanceof Error ? cause.message.trim() : String(cause);
-    super(`Docker at ${socket} did not answer GET ${path}: ${word}`, { cause });
+    super(`Docker at ${socket} did not answer GET ${path}: ${errorText(cause).trim()}`, { cause });
     this.name = 'DockerError';
     this.status = status;
   }

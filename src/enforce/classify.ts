@@ -3,6 +3,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Links } from '../kernel/netlink/links.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { DockerView } from '../policy/container.js';
 import { type AppliedState, type HostLink, LATEST_MS } from '../ruleset/applied-state.js';
 import type { EnforcementPass } from './pass.js';
@@ -111,16 +112,13 @@ export class Classifier {
 
   /** An engine that refuses owes no answer; a pass that is late does. */
   #failed(e: unknown): boolean {
-    this.#o.log.warn(
-      { err: e instanceof Error ? e.message : String(e) },
-      'held packets wait: their veth cannot be classified now',
-    );
+    this.#o.log.warn({ err: errorText(e) }, 'held packets wait: their veth cannot be classified now');
     return !(e instanceof PassError);
   }
 
   async #inForce(): Promise<void> {
     await this.#o.reconciler.inForce(PASS_MS).catch((e: unknown) => {
-      throw new PassError(e instanceof Error ? e.message : String(e));
+      throw new PassError(errorText(e));
     });
   }
 

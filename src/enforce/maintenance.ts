@@ -6,6 +6,7 @@ import { DisposalStack } from '../lib/async.js';
 import { BEAT_MS, Repeated, steadyNow } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-state.js';
 import { recordSet } from '../ruleset/naming.js';
@@ -217,8 +218,7 @@ export class DriftMonitor {
     [this.#proof, this.#trace] = [undefined, since];
     const evidence = await this.#evidence(desired);
     const { steps, observed } = await this.#missingSteps(since).catch((e: unknown) => {
-      const err = e instanceof Error ? e.message : String(e);
-      if (!this.#isStopped) log.warn({ err }, 'a check of the kernel failed');
+      if (!this.#isStopped) log.warn({ err: errorText(e) }, 'a check of the kernel failed');
       return { steps: 1, observed: undefined };
     });
     if (this.#isStopped) return;
@@ -323,7 +323,7 @@ class Heartbeat implements AsyncDisposable {
         await kernel.pastBridge.check(kernel.generation());
       if (this.#beats % PURGE_BEATS === 0) dns.purge();
     } catch (e) {
-      log.warn({ err: e instanceof Error ? e.message : String(e) }, 'a check of the kernel failed');
+      log.warn({ err: errorText(e) }, 'a check of the kernel failed');
       drift.suspect('sets could not be read');
     }
     this.#beats += 1;

@@ -3,6 +3,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { HOUR_MS, type Limits, periodAt, quotaText, untilText } from '../policy/limits.js';
 import type { Policy } from '../policy/policy.js';
@@ -142,10 +143,7 @@ export class Quotas implements AsyncDisposable {
     try {
       await this.check();
     } catch (e) {
-      this.#o.log.warn(
-        { err: e instanceof Error ? e.message : String(e) },
-        'quotas could not be read: they are tried again in a second',
-      );
+      this.#o.log.warn({ err: errorText(e) }, 'quotas could not be read: they are tried again in a second');
     }
   }
 

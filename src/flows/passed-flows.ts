@@ -1,4 +1,5 @@
 /** Which container has passed what to where: records of flows, with the name and the entry of each. */
+
 import type { Worker } from 'node:worker_threads';
 import { MOST_FLOWS, PROTOCOLS, type VerifiedNames } from '../connections/verified-names.js';
 import type { DnsService } from '../dns/dns-service.js';
@@ -12,6 +13,7 @@ import { type Current, Signal } from '../lib/current.js';
 import { guarded } from '../lib/faults.js';
 import { PROTOCOL_NAMES } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { startThread } from '../lib/thread.js';
 import type { DockerView } from '../policy/container.js';
 import { ownerKey } from '../policy/own-labels.js';
@@ -207,7 +209,7 @@ export class PassedFlows implements AsyncDisposable {
   #failed(e: unknown): void {
     this.#worker = undefined;
     if (this.#isEnding) return;
-    const why = e instanceof Error ? e.message : String(e);
+    const why = errorText(e);
     this.warning = `connections are not recorded: ${why}`;
     this.#missed = 0;
     this.#unreadFrom ??= this.#until;

@@ -2,9 +2,11 @@
  * The thread that reads what flows have passed: decoding thousands of messages a second must not delay DNS and queued packets. It reads at
  * intervals, because a process that waits for each message would be woken for each.
  */
+
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { FlowAccounting, type Senders } from '../kernel/netlink/flow-accounting.js';
+import { errorText } from '../lib/problem.js';
 import { setServiceFlags } from '../lib/thread.js';
 import { FlowTally, type PassedFlow, type TallyOptions } from './flow-tally.js';
 
@@ -88,7 +90,7 @@ async function dumpForEver(from: FlowAccounting): Promise<void> {
     isWanted = false;
     let error: string | undefined;
     await from.dump().catch((e: unknown) => {
-      error = e instanceof Error ? e.message : String(e);
+      error = errorText(e);
     });
     if (error === undefined) until = time;
     if (error !== undefined || isForReader) report(error);

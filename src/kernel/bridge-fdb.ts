@@ -1,6 +1,8 @@
 /** Ports and forwarding tables of bridges (if_bridge.h, if_link.h, neighbour.h): read, changed and kept over rtnetlink. */
+
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { HeldVeth } from '../ruleset/bridge-forwarding.js';
 import {
   type Acknowledgement,
@@ -239,7 +241,7 @@ export class BridgeFdb {
       await this.#once(this.#wanted);
     } catch (e) {
       this.#unknown = true;
-      this.#failed(e instanceof Error ? e.message : String(e));
+      this.#failed(errorText(e));
     }
   }
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
+import { errorText } from '../lib/problem.js';
 
 export interface ExecResult {
   readonly code: number;
@@ -282,7 +283,7 @@ export async function runHook(
       ending.removeEventListener('abort', kill);
     }
   } catch (e) {
-    return { code: undefined, output: `${output}${e instanceof Error ? e.message : String(e)}` };
+    return { code: undefined, output: `${output}${errorText(e)}` };
   }
 }
 

@@ -4,9 +4,11 @@
  * cut a packet. The sender of a frame chooses both (packet(7), PACKET_VNET_HDR; AF_XDP, XDP_TXMD_FLAGS_CHECKSUM), and they are
  * done behind the last rule.
  */
+
 import { createHash } from 'node:crypto';
 import { readdirSync, statfsSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { errorText } from '../lib/problem.js';
 import { BpfError, Btf, bpf, type Line, loadProgram, objectAt, op, pinObject } from './bpf.js';
 import { closeDescriptor, namespaceCookie } from './netlink/libc.js';
 
@@ -296,8 +298,7 @@ export function probeFrameChecks(folder: string = FOLDER): FrameCheckState {
 
 const notKept = (folder: string): string =>
   `they end with the service, because ${folder} has no file system of BPF: mount -t bpf bpf ${folder}`;
-const reasonOf = (error: unknown): string =>
-  `the kernel does not take them: ${error instanceof Error ? error.message : String(error)}`;
+const reasonOf = (error: unknown): string => `the kernel does not take them: ${errorText(error)}`;
 
 function loaded(options: FrameCheckOptions, layout: Layout): number {
   const [name, lines] = [`drawbridge_ip${options.family}`, frameCheckLines(layout, options)];

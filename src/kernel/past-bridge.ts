@@ -1,6 +1,7 @@
 import { Coalescer } from '../lib/async.js';
 import type { Family } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { BridgePorts } from './bridge-fdb.js';
 import {
   type ForeignChains,
@@ -192,7 +193,7 @@ export class PastBridge {
    */
   async check(generation: number | undefined): Promise<void> {
     const why = await this.#reasonAgainst(generation).catch(
-      (e: unknown) => `it could not be checked (${textOf(e)})`,
+      (e: unknown) => `it could not be checked (${errorText(e)})`,
     );
     if (this.#closed) return;
     const isOther = why !== this.#why;
@@ -264,7 +265,7 @@ export class PastBridge {
       this.#report(this.#why);
     } catch (e) {
       this.#retryAt = performance.now() + RETRY_MS;
-      this.#failed = `the kernel refused (${textOf(e)})`;
+      this.#failed = `the kernel refused (${errorText(e)})`;
       this.#why = this.#failed;
       this.#report(this.#failed);
       this.#shared = undefined;
@@ -379,8 +380,6 @@ export class PastBridge {
     return this.#runs.settled();
   }
 }
-
-const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** Takes the program and the share in its block from all veths. Returns what was removed. Rejects with NetlinkError. */
 export async function releaseIngress(): Promise<string[]> {

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { startedModule } from '../lib/thread.js';
 import {
   type ExecOptions,
@@ -90,7 +91,7 @@ export class ToolProcess implements AsyncDisposable {
       const { shortMessage } = await child;
       this.#lost(shortMessage ?? 'it ended');
     } catch (e) {
-      this.#lost(e instanceof Error ? e.message : String(e));
+      this.#lost(errorText(e));
     }
   }
 

@@ -3,6 +3,7 @@
  * longer needs it, it exits once the running tools have exited. When the process of the service has ended, it kills them: they must not
  * change rules next to the following start. Only the service acts on the signals of a terminal.
  */
+import { errorText } from '../lib/problem.js';
 import { execHere, killAbandoned } from './exec.js';
 import type { ToolReport, ToolRequest, ToolsReady } from './tool-process.js';
 
@@ -31,7 +32,7 @@ process.on('message', ({ id, file, args, options }: ToolRequest) => {
   })
     .then(
       (result) => report({ id, result }),
-      (e: unknown) => report({ id, failure: e instanceof Error ? e.message : String(e) }),
+      (e: unknown) => report({ id, failure: errorText(e) }),
     )
     .finally(() => {
       running.delete(id);

@@ -15,11 +15,12 @@
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
+
 import { contained } from './faults.js';
 import type { Logger } from './log.js';
+import { errorText } from './problem.js';
 
 const ignore = (): void => undefined;
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** Runs tasks one at a time, in the order of the calls. A task that fails does not stop the next one. */
 export class Serial {
@@ -183,7 +184,7 @@ export class RetryingRunner {
   }
 
   #failed(e: unknown): void {
-    const message = messageOf(e);
+    const message = errorText(e);
     if (this.#stopped) return;
     if (this.failure !== message) this.#o.log.error({ err: e }, this.#o.messages.failed);
     this.failure = message;

@@ -1,4 +1,5 @@
 import type { Logger } from './log.js';
+import { errorText } from './problem.js';
 
 /** As many within a minute mean that going on leads nowhere. */
 const MOST = 100;
@@ -63,7 +64,7 @@ export class Faults {
 
   take(error: unknown, isRejection = false): void {
     const { log, now, exit } = this.#o;
-    const message = error instanceof Error ? error.message : String(error);
+    const message = errorText(error);
     this.#times = [...this.#times.filter((t) => t > now() - WINDOW_MS), now()];
     const isMany = this.#times.length > MOST;
     if (isMany || !(isRejection || isOfSystem(error))) {

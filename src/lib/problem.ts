@@ -69,9 +69,11 @@ export class RemedyError extends Error {
   }
 }
 
+/** The message of an error; anything else as its text. */
+export const errorText = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+
 /** The message of an error without its remedy. */
-export const detailOf = (e: unknown): string =>
-  e instanceof RemedyError ? e.detail : e instanceof Error ? e.message : String(e);
+export const detailOf = (e: unknown): string => (e instanceof RemedyError ? e.detail : errorText(e));
 
 export class RefusedError extends Error {
   readonly refusal: Refusal;

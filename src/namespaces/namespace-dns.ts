@@ -1,6 +1,8 @@
 /** Our resolver inside the network namespaces of enforced containers, where Docker would send the queries from the host. */
+
 import { eachOf, Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { ContainerNamespaces, PreparedNamespace } from './container-namespaces.js';
 import {
@@ -467,7 +469,7 @@ export class NamespaceDns {
   }
 
   #failed(container: string, ns: Namespace, e: unknown): void {
-    const err = e instanceof Error ? e.message : String(e);
+    const err = errorText(e);
     const isMissing = e instanceof Error && 'code' in e && e.code === 'ENOENT';
     if (isMissing) ns.misses = ns.failure === undefined ? 1 : (ns.misses ?? 0) + 1;
     const misses = isMissing ? ns.misses : 0;

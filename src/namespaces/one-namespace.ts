@@ -2,6 +2,7 @@ import { exec } from '../kernel/exec.js';
 import { Conntrack } from '../kernel/netlink/conntrack.js';
 import { steadyNow } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { NetnsPlace, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import {
@@ -110,7 +111,7 @@ export class NamespaceRules implements Disposable {
       this.failure = undefined;
       return isNew;
     } catch (e) {
-      this.failure = e instanceof Error ? e.message : String(e);
+      this.failure = errorText(e);
       throw e;
     }
   }
@@ -159,10 +160,7 @@ export class NamespaceRules implements Disposable {
 
   /** Kernels before 5.16 have no egress hook. */
   async #layFrames(program: string): Promise<void> {
-    this.frames = await applyLanProgram(exec, this.path, program).then(
-      () => undefined,
-      (e: unknown) => (e instanceof Error ? e.message : String(e)),
-    );
+    this.frames = await applyLanProgram(exec, this.path, program).then(() => undefined, errorText);
     if (this.frames !== undefined)
       this.#log.warn(
         { container: this.#container, err: this.frames },
@@ -269,7 +267,7 @@ export class SingleSegments {
       known.failure = undefined;
       return true;
     } catch (e) {
-      const failure = e instanceof Error ? e.message : String(e);
+      const failure = errorText(e);
       // the next pass, or the next check, tries again
       if (known.failure !== failure)
         this.#log.warn(

@@ -5,6 +5,7 @@
  * thread may be busy for longer (with four test labs on two cores it took up to 340 ms to notice a new sandbox). It has
  * the highest priority of the host.
  */
+
 import { existsSync, readdirSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -13,6 +14,7 @@ import { parentPort } from 'node:worker_threads';
 import { exec, programs } from '../kernel/exec.js';
 import { Links } from '../kernel/netlink/links.js';
 import { execRoots } from '../kernel/sockets.js';
+import { errorText } from '../lib/problem.js';
 import { collectGarbage, serveThread } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { FolderFollower } from './follow-folder.js';
@@ -77,7 +79,6 @@ async function untilPrepared(path: string, how: typeof prepareResolver): Promise
 }
 
 const report = (what: SandboxReport): void => port.postMessage(what);
-const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /**
  * The network namespace of a container or of a step of a build. Docker keeps others in the same folder: the host's own
@@ -95,7 +96,7 @@ function appeared(path: string): void {
         report({ kind: 'prepared', path, sockets });
         void reportEarlierQuestions(path, sockets.port);
       },
-      (e: unknown) => report({ kind: 'unprepared', path, error: messageOf(e) }),
+      (e: unknown) => report({ kind: 'unprepared', path, error: errorText(e) }),
     );
 }
 
@@ -104,7 +105,7 @@ async function reportEarlierQuestions(path: string, port: number): Promise<void>
     if (await wasQueriedBefore(path, port)) report({ kind: 'queriedBefore', path });
   } catch (e) {
     // a query cannot be excluded, unless the namespace was removed
-    if (existsSync(path)) report({ kind: 'queriedBefore', path, error: messageOf(e) });
+    if (existsSync(path)) report({ kind: 'queriedBefore', path, error: errorText(e) });
   }
 }
 

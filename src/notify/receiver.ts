@@ -1,7 +1,8 @@
 /** One receiver of events: how one message is delivered. */
+
 import { isLoopback, type ReceiverConfig, readSecret } from '../config/endpoints.js';
 import { runHook } from '../kernel/exec.js';
-import { clipped } from '../lib/problem.js';
+import { clipped, errorText } from '../lib/problem.js';
 import { jsonBody, type Message, plain, requestOf } from './formats.js';
 
 /** How a delivery ended. `hopeless`: the same message is refused again. */
@@ -85,8 +86,7 @@ export async function post({
   } catch (e) {
     if (ending.aborted && !signal.aborted) return failed(`no answer within ${timeoutMs / 1000} s`);
     const code = e instanceof Error && 'code' in e ? String(e.code) : '';
-    const message = e instanceof Error ? e.message : String(e);
-    return failed(message === '' ? code : message);
+    return failed(errorText(e) || code);
   }
 }
 
@@ -110,7 +110,7 @@ export async function deliver(
   try {
     secret = secretFile === undefined ? undefined : await readSecret(secretFile);
   } catch (e) {
-    return failed(`${secretFile} cannot be used: ${e instanceof Error ? e.message : String(e)}`);
+    return failed(`${secretFile} cannot be used: ${errorText(e)}`);
   }
   const request = requestOf(config, message, secret, Math.floor(Date.now() / 1000));
   const isUrl = URL.canParse(request.url);

@@ -1,4 +1,5 @@
 /** Places where events are recorded: a file, and a syslog server. */
+
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
@@ -8,6 +9,7 @@ import { dirname } from 'node:path';
 import type { ServiceEvent } from '../events/service-events.js';
 import { sendToUnix } from '../kernel/netlink/libc.js';
 import { splitHostPort } from '../lib/ip.js';
+import { errorText } from '../lib/problem.js';
 import type { Outcome, Output } from './delivery.js';
 
 export interface Sink extends Output {
@@ -16,7 +18,6 @@ export interface Sink extends Output {
   readonly batch: number;
 }
 
-const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 type Encode = (event: ServiceEvent) => object | undefined;
 
 /**
@@ -58,7 +59,7 @@ export class FileSink implements Sink {
       const whole = bytes.subarray(0, written).filter((byte) => byte === NEWLINE).length;
       if (written > 0) this.#isTorn = bytes[written - 1] !== NEWLINE;
       const dropped = Math.min(lines.length, lines.length - whole + first.length);
-      return { taken, dropped, error: messageOf(e) };
+      return { taken, dropped, error: errorText(e) };
     }
   }
 
@@ -222,7 +223,7 @@ export class SyslogSink implements Sink {
       return { taken: events.length, dropped: 0 };
     } catch (e) {
       this.#wire.close();
-      return { taken: known[count]?.index ?? 0, dropped: 0, error: messageOf(e) };
+      return { taken: known[count]?.index ?? 0, dropped: 0, error: errorText(e) };
     }
   }
 

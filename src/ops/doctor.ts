@@ -22,6 +22,7 @@ import { PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import { savedRules } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { Finding } from '../policy/finding.js';
 import { compile } from '../ruleset/compile.js';
 import { closedBase, type KernelConfig } from '../ruleset/desired-state.js';
@@ -80,7 +81,7 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
       checkResolver(facts),
     ];
   } catch (e) {
-    const detail = `Docker does not answer at ${config.docker.socket}: ${e instanceof Error ? e.message : String(e)}`;
+    const detail = `Docker does not answer at ${config.docker.socket}: ${errorText(e)}`;
     const remedy = 'start Docker, or set docker.socket to its socket';
     return [{ name: 'docker', ok: false, level: 'error', detail, remedy }];
   } finally {
@@ -116,7 +117,7 @@ const notSeen = (e: unknown): DoctorCheck[] => [
     name: 'host',
     ok: false,
     level: 'warn',
-    detail: `cannot read the firewall rules of other programs: ${e instanceof Error ? e.message : String(e)}`,
+    detail: `cannot read the firewall rules of other programs: ${errorText(e)}`,
     remedy: 'mend what the message names, and try again',
   },
 ];
@@ -222,7 +223,7 @@ async function checkRules(run: Exec, shape: KernelConfig): Promise<DoctorCheck> 
     return {
       ...base,
       ok: false,
-      detail: e instanceof Error ? e.message : String(e),
+      detail: errorText(e),
       remedy:
         'load the module that the message names, or use a kernel that has it (Debian 12 or newer has all)',
     };
@@ -246,7 +247,7 @@ async function checkEnforcement(run: Exec, shape: KernelConfig): Promise<DoctorC
     const remedy = 'report it with the output of drawbridge bugreport: do not rely on enforcement here';
     return { ...base, ok: false, detail: wrong.map(wrongText).join('; '), remedy };
   } catch (e) {
-    const detail = `could not be tried: ${e instanceof Error ? e.message : String(e)}`;
+    const detail = `could not be tried: ${errorText(e)}`;
     return { ...base, ok: false, detail, remedy: 'mend what the message names, and try again' };
   }
 }
@@ -289,9 +290,7 @@ function checkFrames(): DoctorCheck {
 
 /** Whether packets of containers take the short way to their bridge. It changes what they cost, and nothing of what is enforced. */
 async function checkPastBridge(run: Exec, shape: KernelConfig): Promise<DoctorCheck> {
-  const why = await reasonAgainstHandover(run, shape).catch((e: unknown) =>
-    e instanceof Error ? e.message : String(e),
-  );
+  const why = await reasonAgainstHandover(run, shape).catch((e: unknown) => errorText(e));
   const detail =
     why === undefined
       ? 'what containers send can be handed to the device of their bridge by a program of BPF'
@@ -347,7 +346,7 @@ function checkQueue(shape: KernelConfig): DoctorCheck {
     const are = `queues ${queues.join(', ')} and log groups ${groups.join(', ')} are free`;
     return { ...base, ok: true, detail: are };
   } catch (e) {
-    const detail = e instanceof Error ? e.message : String(e);
+    const detail = errorText(e);
     return isRefusal(e, 'EBUSY', 'EPERM')
       ? {
           ...base,

@@ -18,6 +18,7 @@ import { withQueueRule } from '../kernel/nft-text.js';
 import { INGRESS_BLOCK } from '../kernel/past-bridge.js';
 import type { Observed } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import type { DockerView } from '../policy/container.js';
 import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { compile } from '../ruleset/compile.js';
@@ -247,7 +248,7 @@ async function attempt(config: Config, log: Logger, isNeeded: () => Promise<bool
       );
   } catch (e) {
     log.error(
-      { err: e instanceof Error ? e.message : String(e) },
+      { err: errorText(e) },
       'cannot install the closed base: containers may be open until the reported problem is fixed',
     );
   }

@@ -1,4 +1,5 @@
 import { Redis } from 'ioredis';
+import { errorText } from '../lib/problem.js';
 import { disconnect, optionsOf, parseRedisUrl, type RedisTarget } from './redis-target.js';
 import { StoreError } from './store-error.js';
 
@@ -45,7 +46,7 @@ async function checkServer(target: RedisTarget): Promise<RedisCheck[]> {
     const found = await facts(redis, target);
     return [answers(found), appendOnly(found), fsync(found), eviction(found), replication(found)].flat();
   } catch (e) {
-    const reason = why || (e instanceof Error ? e.message : String(e));
+    const reason = why || errorText(e);
     const remedy =
       'start it, or correct store.redis; until then the last good copy is in use and changes are refused';
     return [failed('redis', `Redis does not answer at ${target.shown}: ${reason}`, remedy)];

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import { GroupCommit } from '../lib/async.js';
-import { RefusedError } from '../lib/problem.js';
+import { errorText, RefusedError } from '../lib/problem.js';
 import type { Mark } from './redis-lineage.js';
-import { messageOf, type RedisLink } from './redis-link.js';
+import type { RedisLink } from './redis-link.js';
 import type { Position } from './redis-replica.js';
 import { COMMIT, isRefusal } from './redis-scripts.js';
 import { NotSentError, StoreError } from './store-error.js';
@@ -77,7 +77,7 @@ async function send(link: RedisLink, args: readonly string[]): Promise<unknown[]
     return (await link.write(COMMIT, args)) as unknown[];
   } catch (e) {
     if (e instanceof NotSentError) throw link.away(e);
-    throw isRefusal(e) ? refusal(link, e) : link.unknown(`did not confirm it (${messageOf(e)})`, e);
+    throw isRefusal(e) ? refusal(link, e) : link.unknown(`did not confirm it (${errorText(e)})`, e);
   }
 }
 

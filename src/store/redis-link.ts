@@ -3,6 +3,7 @@ import { TLSSocket } from 'node:tls';
 import { Redis } from 'ioredis';
 import { Repeated } from '../lib/clock.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { checkDurability, type Durability } from './redis-checks.js';
 import { HELD, type RedisKey, type Script } from './redis-scripts.js';
 import { disconnect, type Options, optionsOf, type RedisTarget } from './redis-target.js';
@@ -18,8 +19,6 @@ export const HELD_REMEDY =
   'Put the store of this fleet back, or take over the one in Redis: drawbridge store accept';
 
 type Argument = string | number | Buffer;
-
-export const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
 /** Identifies the connection on which a write was sent: the confirmation must use the same one. */
 export interface WriteSession {
@@ -163,7 +162,7 @@ export class RedisLink {
     } catch (e) {
       // The append-only file may have been turned off, or the master demoted: check again before the next write.
       this.#durability = undefined;
-      throw e instanceof StoreError ? e : this.unknown(`did not confirm it (${messageOf(e)})`, e);
+      throw e instanceof StoreError ? e : this.unknown(`did not confirm it (${errorText(e)})`, e);
     }
   }
 

@@ -1,8 +1,9 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { type Committed, commit, type RedisWrite } from './redis-commit.js';
 import type { Mark } from './redis-lineage.js';
-import { HELD_REMEDY, messageOf, type RedisLink } from './redis-link.js';
+import { HELD_REMEDY, type RedisLink } from './redis-link.js';
 import {
   marksOf,
   originHere,
@@ -151,9 +152,9 @@ export class Sync {
   #failed(e: unknown): void {
     const held = e instanceof HeldError ? e.held : undefined;
     if (held && !this.#failure?.held)
-      this.#o.log.error({ ...held }, `${messageOf(e)}: the last good copy stays in use. ${HELD_REMEDY}`);
-    this.#failure = { since: this.#failure?.since ?? Date.now(), why: messageOf(e), held };
-    this.#o.link.held = held && messageOf(e);
+      this.#o.log.error({ ...held }, `${errorText(e)}: the last good copy stays in use. ${HELD_REMEDY}`);
+    this.#failure = { since: this.#failure?.since ?? Date.now(), why: errorText(e), held };
+    this.#o.link.held = held && errorText(e);
   }
 
   /** Applies steps until Redis has no newer ones. */

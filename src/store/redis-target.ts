@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import type { Redis, RedisOptions } from 'ioredis';
 import { type RedisUrl, readRedisUrl } from '../config/redis-url.js';
+import { errorText } from '../lib/problem.js';
 import { StoreError } from './store-error.js';
 import type { Endpoint } from './store-interface.js';
 
@@ -68,7 +69,7 @@ function tlsOf(file: string | undefined): { ca?: Buffer } {
     return { ca: readFileSync(file) };
   } catch (e) {
     throw new StoreError('value', {
-      detail: `store.redis: the certificate of ca=${file} cannot be read (${e instanceof Error ? e.message : e})`,
+      detail: `store.redis: the certificate of ca=${file} cannot be read (${errorText(e)})`,
       remedy: 'Name an existing, readable file',
     });
   }

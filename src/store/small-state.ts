@@ -2,6 +2,7 @@
  * The small state of the service in one SQLite file: what may be lost without the loss of a permission. Everything that a permission depends on
  * is in the store (store-files.ts).
  */
+
 import { isUtf8 } from 'node:buffer';
 import {
   closeSync,
@@ -17,6 +18,7 @@ import { join } from 'node:path';
 import type Database from 'libsql';
 import { putNewest } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { errorText } from '../lib/problem.js';
 import { formerFiles } from './former-files.js';
 
 /** The columns of the table are its version: a file with others is not used. */
@@ -206,7 +208,7 @@ export class SmallState implements Disposable {
   }
 
   #failed(e: unknown): void {
-    const fault = e instanceof Error ? e.message : String(e);
+    const fault = errorText(e);
     if (this.#fault === '')
       this.#log.error(
         { file: this.#path, err: fault },

@@ -1,4 +1,4 @@
-import { RemedyError } from '../lib/problem.js';
+import { errorText, RemedyError } from '../lib/problem.js';
 
 /** The detail and the remedy of an error. */
 interface RemedyText {
@@ -36,7 +36,7 @@ export function ignoreMissing(e: unknown): undefined {
 
 export function writeError(file: string, e: unknown): StoreError {
   const full = errorCode(e) === 'ENOSPC' || errorCode(e) === 'EDQUOT';
-  const why = full ? 'the disk is full' : e instanceof Error ? e.message : String(e);
+  const why = full ? 'the disk is full' : errorText(e);
   const remedy = full
     ? 'free space on that file system and try again'
     : 'check that the file system is writable and healthy, then try again';

@@ -1,5 +1,6 @@
 import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { errorText } from '../lib/problem.js';
 import { lockFolder } from './folder-lock.js';
 import { encodeBase, encodeFrame, HEADER } from './frame-file.js';
 import { placeFile, prepareFile, syncFolder } from './state-file.js';
@@ -212,8 +213,7 @@ async function attempt<T>(read: () => Promise<T>): Promise<Attempt<T>> {
     return { value: await read() };
   } catch (e) {
     if (!(e instanceof StoreError) && errorCode(e) === undefined) throw e;
-    const text = e instanceof Error ? e.message : String(e);
-    return { fault: { text, isNewer: e instanceof StoreError && e.code === 'newer' } };
+    return { fault: { text: errorText(e), isNewer: e instanceof StoreError && e.code === 'newer' } };
   }
 }
 

@@ -1,4 +1,5 @@
 /** GET over HTTP with redirects, validators, secrets and proxies. Each address that is connected to is checked (SSRF). */
+
 import { lookup as resolve } from 'node:dns';
 import { addAbortListener } from 'node:events';
 import { readFile } from 'node:fs/promises';
@@ -8,6 +9,7 @@ import { pipeline, type Readable } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { buildConnector, Client, type Dispatcher, errors } from 'undici';
 import { type Address, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { errorText } from '../lib/problem.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import { type FetchSpec, MAX_WAIT_MS, shownUrl } from './feed-spec.js';
 
@@ -245,9 +247,8 @@ async function secretHeader(spec: FetchSpec): Promise<Record<string, string>> {
     if (secret === '' || /[\r\n]/.test(secret)) throw new Error('it is empty or has several lines');
     return { [header.toLowerCase()]: prefix + secret };
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
     throw new FetchFault(
-      `the secret in ${file} cannot be read: ${why}`,
+      `the secret in ${file} cannot be read: ${errorText(error)}`,
       'write the secret to that file, readable by root',
     );
   }

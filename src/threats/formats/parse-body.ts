@@ -1,9 +1,11 @@
 /** Parses a body of any known format: unpacking, the formats by name, detection of the format, reading up to a limit. */
+
 import { ReadableStream } from 'node:stream/web';
 import { createGunzip } from 'node:zlib';
 import { Unzip, UnzipInflate, UnzipPassThrough } from 'fflate';
 import xz from 'xz-decompress';
 import { isRecord } from '../../lib/json.js';
+import { errorText } from '../../lib/problem.js';
 import { type BodyParser, Collector, type FormatOptions } from './collector.js';
 import { csv, dshield, ipsum } from './delimited-lists.js';
 import { crowdsec, misp, ndjson, parseJson, spamhaus, stix } from './json-records.js';
@@ -31,7 +33,7 @@ const begins = (body: Uint8Array, magic: readonly number[]): boolean =>
   magic.every((octet, i) => body[i] === octet);
 
 const because = (what: string, error: unknown): UnpackError =>
-  new UnpackError(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  new UnpackError(`${what}: ${errorText(error)}`);
 
 function* chunks(body: Uint8Array): Generator<Uint8Array> {
   for (let at = 0; at < body.length; at += CHUNK) yield body.subarray(at, at + CHUNK);

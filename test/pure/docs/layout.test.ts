@@ -48,6 +48,16 @@ it('a package belongs to the files that scripts/layout.json names', () => {
   expect(found(file('src/lib/a.ts', [], ['execa']), file('src/store/a.ts', [], ['ioredis']))).toHaveLength(2);
 });
 
+/** A copy of each idiom that `once` of scripts/layout.json refuses. */
+const COPIES = ['const text = error instanceof Error ? error.message : String(error);'];
+
+it.each(COPIES)('one function exists for %j, which is refused elsewhere', (text) => {
+  const [problem, ...others] = found({ ...file('src/cli/a.ts'), text: `\n\n${text}\n` });
+  expect(problem).toMatch(/^src\/cli\/a\.ts:3: .*: use \w+ of src\/lib\//);
+  expect(others).toEqual([]);
+  expect(found({ ...file('src/lib/problem.ts'), text })).toEqual([]);
+});
+
 it('comments are what the compiler takes for comments', () => {
   const text = [
     "const a = 'http://x'; // one",
