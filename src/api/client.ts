@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ItemOf, PagedRoute, Route, Routes } from '../../schemas/api.js';
+import { codeOrText } from '../lib/problem.js';
 import type { SyncHow } from '../threats/feed-view.js';
 import { eventsIn, type ReadEvent } from './event-reader.js';
 import type { ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
@@ -301,7 +302,7 @@ export class ApiClient {
     const { socket, timeoutMs } = this.#options;
     const body = send.body === undefined ? undefined : JSON.stringify(send.body);
     return new Promise((resolve, reject) => {
-      const fail = (e: NodeJS.ErrnoException) => reject(new UnreachableError(socket, e.code ?? e.message, e));
+      const fail = (e: Error) => reject(new UnreachableError(socket, codeOrText(e), e));
       const headers = this.#headers(body, send.ifRevision);
       // Without an agent of node:http, which compiles its patterns of addresses first: 7 ms of a command.
       const options = { createConnection: () => connect(socket), method, path, headers };
@@ -320,7 +321,7 @@ export class ApiClient {
   #open(path: string, signal: AbortSignal): Promise<IncomingMessage> {
     const { socket } = this.#options;
     return new Promise((resolve, reject) => {
-      const fail = (e: NodeJS.ErrnoException) => reject(new UnreachableError(socket, e.code ?? e.message, e));
+      const fail = (e: Error) => reject(new UnreachableError(socket, codeOrText(e), e));
       const options = {
         createConnection: () => connect(socket),
         path,

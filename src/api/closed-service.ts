@@ -5,7 +5,7 @@ import { configuredTokens, holderOf } from '../changes/token-changes.js';
 import { type Config, nodeName } from '../config/config.js';
 import { localSocketOf } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
-import { errorText, RefusedError } from '../lib/problem.js';
+import { codeOrText, errorText, RefusedError } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
 import { type ClosedCause, closedCause } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
@@ -190,10 +190,7 @@ export class ClosedService implements Service {
 
 /** Changes when a file of the store does, or the folder becomes writable. */
 async function stampOf(folder: string): Promise<string> {
-  const isWritable = await access(folder, constants.W_OK).then(
-    () => 'writable',
-    (e: NodeJS.ErrnoException) => String(e.code),
-  );
+  const isWritable = await access(folder, constants.W_OK).then(() => 'writable', codeOrText);
   const names = await readdir(folder).catch(() => []);
   const files = names.filter((name) => name.startsWith('store.')).sort();
   const stamps = await Promise.all(files.map((name) => fileStamp(join(folder, name))));

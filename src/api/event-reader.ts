@@ -1,5 +1,7 @@
 /** Server-sent events (HTML, 9.2), as GET /v1/events sends them. */
+
 import type { IncomingMessage } from 'node:http';
+import { errorCode } from '../lib/problem.js';
 
 export interface ReadEvent {
   readonly id: string;
@@ -25,7 +27,7 @@ async function* untilItBreaks(stream: IncomingMessage): AsyncGenerator<string> {
   try {
     for await (const chunk of stream) yield String(chunk);
   } catch (e) {
-    if (!stream.destroyed || (e as NodeJS.ErrnoException).code !== 'ECONNRESET') throw e;
+    if (!stream.destroyed || errorCode(e) !== 'ECONNRESET') throw e;
   }
 }
 

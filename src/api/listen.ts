@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import { openListener, tcpListener } from '../config/endpoints.js';
 import { UNIX } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
-import { errorText, RemedyError } from '../lib/problem.js';
+import { errorCode, errorText, ignoreMissing, RemedyError } from '../lib/problem.js';
 import { trustSocket } from './auth.js';
 import { onClientError } from './problems.js';
 import { boundConnections, CHECK_MS, connectionBound, descriptorLimit, TIMES } from './request-limits.js';
@@ -136,10 +136,7 @@ function end(server: Server): void {
 }
 
 async function removeStale(path: string): Promise<void> {
-  const found = await lstat(path).catch((e: NodeJS.ErrnoException) => {
-    if (e.code === 'ENOENT') return undefined;
-    throw e;
-  });
+  const found = await lstat(path).catch(ignoreMissing);
   if (!found) return;
   if (!found.isSocket())
     throw new ListenError(
@@ -159,9 +156,7 @@ function isAlive(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket: Socket = connect(path);
     socket.on('connect', () => resolve(true));
-    socket.on('error', (e: NodeJS.ErrnoException) =>
-      resolve(e.code !== 'ECONNREFUSED' && e.code !== 'ENOENT'),
-    );
+    socket.on('error', (e) => resolve(!['ECONNREFUSED', 'ENOENT'].includes(errorCode(e) ?? '')));
     socket.on('close', () => socket.destroy());
     socket.on('connect', () => socket.end());
   });

@@ -1,6 +1,6 @@
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { RemedyError } from '../lib/problem.js';
+import { errorText, ignoreMissing, isDiskFull, RemedyError } from '../lib/problem.js';
 import {
   auditFilesIn,
   DURABLE,
@@ -11,7 +11,6 @@ import {
   syncFolder,
   writeAll,
 } from '../store/state-file.js';
-import { ignoreMissing } from '../store/store-error.js';
 import type { RecordLine } from '../store/store-interface.js';
 import { AUDIT_FORMAT, GENESIS, headerOf, linesBackwards, parseLine, readEnd, seal } from './audit-chain.js';
 
@@ -254,13 +253,12 @@ function positionOf(cursor: string): { readonly first: number; readonly offset: 
 }
 
 function failure(dir: string, e: unknown): Error {
-  const { code, message } = e as NodeJS.ErrnoException;
-  const isFull = code === 'ENOSPC' || code === 'EDQUOT';
+  const isFull = isDiskFull(e);
   const remedy = isFull
     ? 'free space on that file system'
     : 'check that the file system is writable and healthy';
   return new RemedyError(
-    `cannot write the audit in ${dir}: ${isFull ? 'the disk is full' : message}`,
+    `cannot write the audit in ${dir}: ${isFull ? 'the disk is full' : errorText(e)}`,
     `Nothing was changed; ${remedy}, then try again`,
     e,
   );

@@ -1,7 +1,7 @@
 import type { Reconciler } from '../enforce/reconciler.js';
 import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import { detailOf, errorText, RefusedError, refuse } from '../lib/problem.js';
+import { detailOf, errorCode, errorText, RefusedError, refuse } from '../lib/problem.js';
 import type { Store, WriteRecord } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, type Outcome, recordOf } from './change-record.js';
@@ -268,8 +268,6 @@ function refusalOf(e: unknown, why = errorText(e)): RefusedError {
 }
 
 /** A shared store took the write and did not confirm it (StoreError `unknown`). */
-const isUnsure = (e: unknown): boolean => hasCode(e, 'unknown');
+const isUnsure = (e: unknown): boolean => errorCode(e) === 'unknown';
 /** The store takes no value of that size (StoreError `value`). */
-const isTooLarge = (e: unknown): boolean => hasCode(e, 'value');
-
-const hasCode = (e: unknown, code: string): boolean => e instanceof Error && 'code' in e && e.code === code;
+const isTooLarge = (e: unknown): boolean => errorCode(e) === 'value';

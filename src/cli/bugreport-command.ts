@@ -6,7 +6,7 @@ import type { Config } from '../config/config.js';
 import { CONFIG_VARIABLE, DEFAULT_FILE, PREFIX } from '../config/service-socket.js';
 import type { Exec } from '../kernel/exec.js';
 import { isRecord } from '../lib/json.js';
-import { detailOf, shownProblem } from '../lib/problem.js';
+import { codeOrText, detailOf, shownProblem } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
 import { ARP_TABLE, BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { BRIDGE_TABLE } from '../ruleset/bridge-table.js';
@@ -55,11 +55,8 @@ export function bugreportCommand(program: Command, registry: Registry): void {
       const folder = resolve(
         out ?? `drawbridge-bugreport-${new Date().toISOString().replaceAll(/[:.]/g, '-')}`,
       );
-      await mkdir(folder, { mode: FOLDER_MODE }).catch((e: NodeJS.ErrnoException) =>
-        fail(
-          `cannot make ${folder}: ${e.code ?? e.message}`,
-          'name a folder that does not exist yet: --out DIR',
-        ),
+      await mkdir(folder, { mode: FOLDER_MODE }).catch((e: unknown) =>
+        fail(`cannot make ${folder}: ${codeOrText(e)}`, 'name a folder that does not exist yet: --out DIR'),
       );
       await chmod(folder, FOLDER_MODE);
       const files = await collected(session, withNames);
@@ -140,8 +137,8 @@ async function collected(session: Session, withNames: boolean): Promise<Files> {
 async function configuration(session: Session): Promise<unknown> {
   const file = session.file ?? (session.host.env[CONFIG_VARIABLE] || DEFAULT_FILE);
   const variables = Object.keys(session.host.env).filter((name) => name.startsWith(PREFIX));
-  const text = await readFile(file, 'utf8').catch((e: NodeJS.ErrnoException) => e);
-  if (typeof text !== 'string') return { file, variables, error: text.code ?? text.message };
+  const text = await readFile(file, 'utf8').catch((e: Error) => e);
+  if (typeof text !== 'string') return { file, variables, error: codeOrText(text) };
   const { parseYaml } = await import('../lib/yaml.js');
   const { value, problems } = parseYaml(text, file);
   const refused = await session.config().then(

@@ -10,7 +10,7 @@ import { ApiError } from '../api/client.js';
 import type { ListBody } from '../api/schemas.js';
 import { checkFiles } from '../config/check-files.js';
 import { isListFile, listNameOf, nameClashes } from '../config/list-files.js';
-import type { Problem } from '../lib/problem.js';
+import { codeOrText, type Problem } from '../lib/problem.js';
 import { counted } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import { listFromObject } from '../policy/list-parse.js';
@@ -202,8 +202,8 @@ async function suggestedBody(
 
 async function textOf({ host }: Session, file: string): Promise<string> {
   if (file === '-') return readAll(host.stdin);
-  return readFile(file, 'utf8').catch((e: NodeJS.ErrnoException) =>
-    fail(`cannot read ${file}: ${e.code ?? e.message}`, 'name a list file, or - for standard input'),
+  return readFile(file, 'utf8').catch((e: unknown) =>
+    fail(`cannot read ${file}: ${codeOrText(e)}`, 'name a list file, or - for standard input'),
   );
 }
 
@@ -345,8 +345,8 @@ export function syncCommand(program: Command, registry: Registry): void {
 
 /** Every list file of the folder, by name. Throws CommandFailure with every problem of all of them. */
 async function bodiesOf(dir: string): Promise<Readonly<Record<string, unknown>>> {
-  const names = await readdir(dir).catch((e: NodeJS.ErrnoException) =>
-    fail(`cannot read ${dir}: ${e.code ?? e.message}`, 'name a folder of list files'),
+  const names = await readdir(dir).catch((e: unknown) =>
+    fail(`cannot read ${dir}: ${codeOrText(e)}`, 'name a folder of list files'),
   );
   const files = names.filter(isListFile).map((name) => join(dir, name));
   const problems: Problem[] = [...nameClashes(files).values()];

@@ -5,6 +5,7 @@ import { stringify } from 'yaml';
 import { ApiError } from '../api/client.js';
 import type { PlanBody } from '../api/schemas-fleet.js';
 import type { Config } from '../config/config.js';
+import { codeOrText } from '../lib/problem.js';
 import { counted } from '../lib/units.js';
 import { parseYaml } from '../lib/yaml.js';
 import type { StoreInspection } from '../store/store-recovery.js';
@@ -237,10 +238,7 @@ async function placed<T>(answer: Promise<T>, place: ReturnType<typeof parseYaml>
 
 async function textOf({ host }: Session, file: string): Promise<string> {
   if (file === '-') return readAll(host.stdin);
-  return readFile(file, 'utf8').catch((e: NodeJS.ErrnoException) =>
-    fail(
-      `cannot read ${file}: ${e.code ?? e.message}`,
-      'name a file that export wrote, or - for standard input',
-    ),
+  return readFile(file, 'utf8').catch((e: unknown) =>
+    fail(`cannot read ${file}: ${codeOrText(e)}`, 'name a file that export wrote, or - for standard input'),
   );
 }

@@ -1,8 +1,9 @@
 /** `drawbridge check FILE…`: list files, folders of them, and configurations, without a running service. */
+
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { isRecord } from '../lib/json.js';
-import type { Problem } from '../lib/problem.js';
+import { codeOrText, type Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { coversEntry, decidedBy, sourceText } from '../policy/deny-entries.js';
 import type { DestEntry, Entry } from '../policy/entry.js';
@@ -105,7 +106,7 @@ async function readPath(path: string): Promise<{ text: string } | { folder: true
     if ((await stat(path)).isDirectory()) return { folder: true };
     return { text: await readFile(path, 'utf8') };
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    const code = codeOrText(error);
     return {
       problem: {
         detail: `it cannot be read: ${code}`,

@@ -1,4 +1,5 @@
 /** Watches a folder of list files: a saved file is in force, or refused, within a second. */
+
 import { type BigIntStats, type FSWatcher, statSync, watch } from 'node:fs';
 import { readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { atNext, BEAT_MS } from '../lib/clock.js';
 import { contained } from '../lib/faults.js';
 import type { Logger } from '../lib/log.js';
-import type { Parsed, Problem } from '../lib/problem.js';
+import { codeOrText, errorCode, type Parsed, type Problem } from '../lib/problem.js';
 import type { List } from '../policy/policy.js';
 import {
   EMPTY_FOLDER,
@@ -52,8 +53,6 @@ interface Scan {
   readonly folder?: string;
 }
 
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error);
-
 const textOf = ({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string =>
   `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
 
@@ -61,7 +60,7 @@ async function stampOf(file: string): Promise<string> {
   try {
     return textOf(await stat(file, { bigint: true }));
   } catch (error) {
-    return codeOf(error);
+    return codeOrText(error);
   }
 }
 
@@ -124,7 +123,7 @@ async function scan(folder: string, last: FolderState): Promise<Scan> {
       ...(stamp !== undefined && isHere ? { folder: stamp } : {}),
     };
   } catch (error) {
-    const code = codeOf(error);
+    const code = codeOrText(error);
     if (code === 'ENOENT') return { stamps: new Map(), left: [] };
     const problem = { detail: `cannot read ${folder}: ${code}`, remedy: remedyOf(code), file: folder };
     return { stamps: new Map(), left: [], problem };
@@ -349,7 +348,7 @@ class Follower implements FolderWatch {
       this.#watcher = watch(this.#folder, { persistent: false }, (event, name) => this.#stir(event, name));
       this.#watcher.on('error', () => this.#detach());
     } catch (error) {
-      if (codeOf(error) !== 'ENOENT') this.#detach();
+      if (errorCode(error) !== 'ENOENT') this.#detach();
     }
   }
 

@@ -2,8 +2,7 @@
 
 import { Serial } from '../lib/async.js';
 import { isWithin } from '../lib/json.js';
-import type { Parsed } from '../lib/problem.js';
-import { errorText } from '../lib/problem.js';
+import { errorText, type Parsed } from '../lib/problem.js';
 import { ThreadClient } from '../lib/thread.js';
 import type { Entry } from '../policy/entry.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';

@@ -1,7 +1,8 @@
 /** The only reader of the configuration's file and of the environment. */
+
 import { readFile } from 'node:fs/promises';
 import { isRecord } from '../lib/json.js';
-import type { Parsed, Problem } from '../lib/problem.js';
+import { codeOrText, type Parsed, type Problem } from '../lib/problem.js';
 import { parseYaml } from '../lib/yaml.js';
 import { type Config, isOfReporting, readConfig, readForService } from './config.js';
 import type { Texts } from './overlay.js';
@@ -34,7 +35,7 @@ async function readText(file: string): Promise<Read> {
   try {
     return { text: await readFile(file, 'utf8') };
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    const code = codeOrText(error);
     if (code === 'ENOENT') return { absent: true };
     return {
       problem: {

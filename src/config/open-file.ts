@@ -1,8 +1,9 @@
 /** Reads files that others may have put there: no device, no pipe, no file outside of a folder, no more than a bound. */
+
 import { constants } from 'node:fs';
 import { type FileHandle, open, readlink, realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
-import type { Problem } from '../lib/problem.js';
+import { codeOrText, type Problem } from '../lib/problem.js';
 
 /** Only names the file: nothing is read, and a device or a pipe is not touched (open(2)). Node has no constant for it. */
 const O_PATH = 0o10000000;
@@ -15,7 +16,6 @@ export const remedyOf = (code: string): string =>
     ? 'no file descriptor is left: see LimitNOFILE of the service and the sysctl fs.file-max'
     : 'check its permissions';
 
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error);
 const refused = (file: string, detail: string, remedy: string): Contents => ({
   problem: { detail, remedy, file, line: 1, column: 1 },
 });
@@ -43,7 +43,7 @@ export async function readInside(
       await named.close();
     }
   } catch (error) {
-    const code = codeOf(error);
+    const code = codeOrText(error);
     return code === 'ENOENT' ? undefined : refused(file, `the file cannot be read: ${code}`, remedyOf(code));
   }
 }

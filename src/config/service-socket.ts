@@ -2,8 +2,10 @@
  * Where the service of this host listens, and where its configuration is. A command that only sends a request needs no
  * more of the configuration, and checking all of it (load.ts) loads several hundred modules.
  */
+
 import { readFileSync } from 'node:fs';
 import { join, normalize } from 'node:path';
+import { errorCode } from '../lib/problem.js';
 
 export const DEFAULT_FILE = '/etc/drawbridge/config.yaml';
 export const PREFIX = 'DRAWBRIDGE_';
@@ -63,7 +65,7 @@ export async function quickSocket({ file, env }: Sources): Promise<string | unde
   try {
     return await socketIn(readFileSync(named ?? DEFAULT_FILE, 'utf8'));
   } catch (e) {
-    const isAbsent = (e as NodeJS.ErrnoException).code === 'ENOENT' && named === undefined;
+    const isAbsent = errorCode(e) === 'ENOENT' && named === undefined;
     return isAbsent ? socketIn('') : undefined;
   }
 }

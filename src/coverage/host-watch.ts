@@ -10,6 +10,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { isWithin, type Location, type MountTable, parseMountInfo } from '../kernel/mount-info.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { codeOrText } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { type DeviceFacts, type DeviceNode, parseDevices } from './device-findings.js';
@@ -362,7 +363,7 @@ async function readMounts(
   try {
     text = readProc(`${c.privileges?.pid}/mountinfo`);
   } catch (e) {
-    return failed(e instanceof Error && 'code' in e ? String(e.code) : String(e));
+    return failed(codeOrText(e));
   }
   const inspected = c.privileges;
   const isInspectKnown = before?.listed !== undefined && before.inspected === inspected;

@@ -13,6 +13,7 @@ import { contained } from '../lib/faults.js';
 import { Histogram } from '../lib/histogram.js';
 import { familyOf } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { errorCode } from '../lib/problem.js';
 import { type ClientRequest, maxQuery, maxUdp } from './client-query.js';
 import { relayFrom } from './exchange.js';
 import type { QueryTime } from './kept-replies.js';
@@ -329,7 +330,7 @@ function closeQuietly(close: () => void): void {
     close();
   } catch (error) {
     // A socket is closed already when its bind has failed.
-    if ((error as NodeJS.ErrnoException).code !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
+    if (errorCode(error) !== 'ERR_SOCKET_DGRAM_NOT_RUNNING') throw error;
   }
 }
 

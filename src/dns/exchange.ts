@@ -7,7 +7,7 @@ import { closeSync, readFileSync } from 'node:fs';
 import { Socket as TcpSocket } from 'node:net';
 import type { Server } from '../lib/dns-server-address.js';
 import { familyOf } from '../lib/ip.js';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 import { classIn, rcode } from './dns-constants.js';
 import {
   decodeMessage,
@@ -230,7 +230,7 @@ async function openQuerySocket(family: 4 | 6): Promise<Socket> {
     try {
       return await bind(family, randomInt(LOWEST, end));
     } catch (e) {
-      if ((e as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw e;
+      if (errorCode(e) !== 'EADDRINUSE') throw e;
     }
   }
   return bind(family, 0);

@@ -3,9 +3,11 @@
  * killed process leaves no address in the kernel that is not in the journal. There is no fsync: the page cache outlives the
  * process, and the kernel sets do not survive a power failure either. A compaction writes a new file and renames it.
  */
+
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Logger } from '../lib/log.js';
+import { ignoreMissing } from '../lib/problem.js';
 import type { Fact } from './ledger.js';
 
 type Line =
@@ -64,8 +66,7 @@ export class Journal {
     try {
       text = readFileSync(this.#options.path, 'utf8');
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
+      return ignoreMissing(error) ?? [];
     }
     const { facts, bad, version } = replay(text);
     if (version > VERSION) {

@@ -1,8 +1,10 @@
 /** The file of flows in SQLite (libsql): its tables, its statements and transactions, and its pages. */
+
 import { isUtf8 } from 'node:buffer';
 import { closeSync, openSync, readSync } from 'node:fs';
 import Database from 'libsql';
 import type { FlowVerdict } from '../events/service-events.js';
+import { ignoreMissing } from '../lib/problem.js';
 import type { FlowPage, FlowQuery, FlowRecord, SeenDestination } from './flow-record.js';
 
 const VERSION = 1;
@@ -65,8 +67,7 @@ function checkFormat(file: string): void {
   try {
     fd = openSync(file, 'r');
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw e;
+    return void ignoreMissing(e);
   }
   try {
     if (readSync(fd, header) === header.length && Math.max(header[18] ?? 0, header[19] ?? 0) > 2)

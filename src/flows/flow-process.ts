@@ -2,8 +2,10 @@
  * The process that writes and reads the database of flows. SQLite waits for the disk, and its library aborts its process when it reads a text
  * that is not UTF-8 where it expects a number.
  */
+
 import { renameSync, rmSync, statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { ignoreMissing } from '../lib/problem.js';
 import { serveChild } from '../lib/thread.js';
 import {
   type DatabaseOptions,
@@ -101,7 +103,7 @@ function setAside(file: string): void {
     try {
       renameSync(`${file}${end}`, `${file}.unusable${end}`);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      ignoreMissing(error);
     }
   }
 }

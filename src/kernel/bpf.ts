@@ -2,8 +2,10 @@
  * Programs and maps of BPF over bpf(2), and an assembler for programs of a few instructions (include/uapi/linux/bpf.h). They exist as long as
  * a descriptor, an attachment or a name in a file system of BPF refers to them.
  */
+
 import { readFileSync } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
+import { ignoreMissing } from '../lib/problem.js';
 import { addressOf, callBpf, closeDescriptor } from './netlink/libc.js';
 
 const COMMAND = {
@@ -72,8 +74,7 @@ export function objectAt(path: string): number | undefined {
   try {
     return bpf('open an object of BPF', COMMAND.get, [[0, addressOf(name)]]);
   } catch (error) {
-    if (error instanceof BpfError && error.code === 'ENOENT') return undefined;
-    throw error;
+    return ignoreMissing(error);
   }
 }
 
@@ -195,7 +196,7 @@ export class BpfMap implements Disposable {
     try {
       bpf('delete from a map of BPF', COMMAND.delete, this.#entry(key));
     } catch (error) {
-      if (!(error instanceof BpfError && error.code === 'ENOENT')) throw error;
+      ignoreMissing(error);
     }
   }
   #entry(key: Buffer, value?: Buffer): readonly BpfField[] {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 
 export interface ExecResult {
   readonly code: number;
@@ -48,7 +48,7 @@ export function killAbandoned(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e; // ESRCH: it has exited
+    if (errorCode(e) !== 'ESRCH') throw e; // ESRCH: it has exited
   }
 }
 
@@ -70,7 +70,7 @@ export function outOfDescriptors(): string | undefined {
     closeSync(openSync('/dev/null', 'r'));
     return undefined;
   } catch (e) {
-    return OUT_OF[(e as NodeJS.ErrnoException).code ?? ''];
+    return OUT_OF[errorCode(e) ?? ''];
   }
 }
 
@@ -92,8 +92,8 @@ export async function startProcess<T extends { readonly pid?: number | undefined
   } catch (e) {
     const failed = newest as ChildProcess | undefined;
     if (failed === undefined || failed.pid !== undefined || failed.stdio !== undefined) throw e;
-    const [cause] = (await once(failed, 'error')) as [NodeJS.ErrnoException];
-    throw new KernelError(file, args, OUT_OF[cause.code ?? ''] ?? cause.message);
+    const [cause] = (await once(failed, 'error')) as [Error];
+    throw new KernelError(file, args, OUT_OF[errorCode(cause) ?? ''] ?? cause.message);
   }
 }
 

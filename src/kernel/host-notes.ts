@@ -2,6 +2,7 @@
  * What Drawbridge has found and made on this host, for a teardown without the service and for the guard at boot. It is a file of JSON, and not a
  * part of the small state: both read it where nothing else works, such as a database in a folder that is read-only.
  */
+
 import {
   closeSync,
   fsyncSync,
@@ -14,6 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { asRecord, isRecord, textAt, textsAt } from '../lib/json.js';
+import { errorCode } from '../lib/problem.js';
 
 /** Parents of containers' cgroups: what must be known before the next container starts, so it outlives the service. */
 export interface Parents {
@@ -117,7 +119,7 @@ function contentOf(
     if (content.chains !== undefined) withoutVersion(record(content.chains));
     return content;
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (errorCode(e) === 'ENOENT') return undefined;
     const aside = `${path}.unusable`;
     report({ file: path, why: String(e), aside }, 'notes about this host cannot be read: they are not used');
     renameUnlessReadOnly(path, aside);

@@ -2,6 +2,7 @@ import { constants, fstatSync, openSync, type Stats, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type DestinationStream, pino, stdSerializers } from 'pino';
 import { putNewest } from './current.js';
+import { errorCode } from './problem.js';
 
 /** The file, pipe, terminal or socket of the log, written without ever blocking or ending the service. */
 
@@ -18,7 +19,7 @@ const EXIT_MS = 300;
 /** The reader has gone: what waits for it is never read. */
 const GONE: ReadonlySet<string> = new Set(['EPIPE', 'EBADF', 'ENXIO', 'ECONNRESET', 'ENOTCONN']);
 
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? 'unknown';
+const codeOf = (error: unknown): string => errorCode(error) ?? 'unknown';
 
 /**
  * Writes lines at once where the device takes them, so that the last lines before an exit are not lost. What it does not take

@@ -72,6 +72,22 @@ export class RemedyError extends Error {
 /** The message of an error; anything else as its text. */
 export const errorText = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
+/** The code of an error of the system, of Node or of a module, such as ENOENT. Undefined when it has none. */
+export const errorCode = (e: unknown): string | undefined =>
+  e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : undefined;
+
+/** The code, which is shorter than the message; the message where there is none. */
+export const codeOrText = (e: unknown): string => errorCode(e) ?? errorText(e);
+
+/** Whether a write failed because the file system, or the quota on it, is full. */
+export const isDiskFull = (e: unknown): boolean => ['ENOSPC', 'EDQUOT'].includes(errorCode(e) ?? '');
+
+/** Return undefined when a file or an object of the kernel does not exist (ENOENT); throw every other error. */
+export function ignoreMissing(e: unknown): undefined {
+  if (errorCode(e) !== 'ENOENT') throw e;
+  return undefined;
+}
+
 /** The message of an error without its remedy. */
 export const detailOf = (e: unknown): string => (e instanceof RemedyError ? e.detail : errorText(e));
 

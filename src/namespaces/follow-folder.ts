@@ -1,5 +1,6 @@
 import { existsSync, type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
 import { basename, join } from 'node:path';
+import { errorCode } from '../lib/problem.js';
 
 export interface FollowOptions {
   /** Called with the name of every entry that appears in the folder or leaves it. */
@@ -65,7 +66,7 @@ export class FolderFollower implements Disposable {
       this.#watcher.on('error', () => this.#gone());
       return true;
     } catch (e) {
-      if (EXHAUSTED.has(String((e as NodeJS.ErrnoException).code))) return false;
+      if (EXHAUSTED.has(errorCode(e) ?? '')) return false;
       throw e;
     }
   }

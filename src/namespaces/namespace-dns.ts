@@ -2,7 +2,7 @@
 
 import { eachOf, Newest } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { ContainerNamespaces, PreparedNamespace } from './container-namespaces.js';
 import {
@@ -470,7 +470,7 @@ export class NamespaceDns {
 
   #failed(container: string, ns: Namespace, e: unknown): void {
     const err = errorText(e);
-    const isMissing = e instanceof Error && 'code' in e && e.code === 'ENOENT';
+    const isMissing = errorCode(e) === 'ENOENT';
     if (isMissing) ns.misses = ns.failure === undefined ? 1 : (ns.misses ?? 0) + 1;
     const misses = isMissing ? ns.misses : 0;
     if (misses === 1)

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Logger } from '../lib/log.js';
+import { errorCode } from '../lib/problem.js';
 import type { ContainerFacts, Endpoint } from '../policy/container.js';
 import { hasSandbox, isOnLan } from './container-namespaces.js';
 import { closeLan, type LanEnd, lanEnds, removeLan } from './netns-tables.js';
@@ -119,7 +120,7 @@ export class NamespaceOwners {
         if (found && !asked.has(found.networkId)) this.#askAgain(found.networkId);
         if (found) asked.add(found.networkId);
       } catch (e) {
-        const { code } = e as NodeJS.ErrnoException;
+        const code = errorCode(e);
         if (code === 'ENOENT') return; // the namespace has ended
         if (code !== 'EINVAL')
           this.#o.log.debug({ path, err: String(e) }, 'a new namespace cannot be closed yet');

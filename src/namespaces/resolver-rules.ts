@@ -43,6 +43,7 @@ import {
   verdict,
 } from '../kernel/netlink/nft-expressions.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
+import { errorCode } from '../lib/problem.js';
 import { transact } from './netns-tables.js';
 
 /** Docker's embedded resolver (moby libnetwork/resolver.go): port 53 of it is rewritten to a random port by nat rules. */
@@ -252,7 +253,7 @@ async function openSockets(namespace: string): Promise<ResolverSockets> {
     try {
       return { ...socketsAt(namespace, port), port };
     } catch (e) {
-      const isYetToCome = NOT_YET.has((e as NodeJS.ErrnoException).code ?? '');
+      const isYetToCome = NOT_YET.has(errorCode(e) ?? '');
       if (isYetToCome ? performance.now() > end : n >= TRIES) throw e;
       if (isYetToCome) await delay(POLL_MS);
     }

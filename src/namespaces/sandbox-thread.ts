@@ -14,7 +14,7 @@ import { parentPort } from 'node:worker_threads';
 import { exec, programs } from '../kernel/exec.js';
 import { Links } from '../kernel/netlink/links.js';
 import { execRoots } from '../kernel/sockets.js';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 import { collectGarbage, serveThread } from '../lib/thread.js';
 import { lanClosedFramesProgram } from '../ruleset/netns-program.js';
 import { FolderFollower } from './follow-folder.js';
@@ -115,7 +115,7 @@ async function close(path: string): Promise<void> {
       closeLan(path);
       return closeFrames(path);
     } catch (e) {
-      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return; // the file was removed: the event was about its end
+      if (errorCode(e) === 'ENOENT') return; // the file was removed: the event was about its end
     }
   }
 }

@@ -2,7 +2,7 @@
 
 import { isLoopback, type ReceiverConfig, readSecret } from '../config/endpoints.js';
 import { runHook } from '../kernel/exec.js';
-import { clipped, errorText } from '../lib/problem.js';
+import { clipped, errorCode, errorText } from '../lib/problem.js';
 import { jsonBody, type Message, plain, requestOf } from './formats.js';
 
 /** How a delivery ended. `hopeless`: the same message is refused again. */
@@ -85,8 +85,7 @@ export async function post({
     });
   } catch (e) {
     if (ending.aborted && !signal.aborted) return failed(`no answer within ${timeoutMs / 1000} s`);
-    const code = e instanceof Error && 'code' in e ? String(e.code) : '';
-    return failed(errorText(e) || code);
+    return failed(errorText(e) || (errorCode(e) ?? ''));
   }
 }
 

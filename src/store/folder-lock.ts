@@ -3,7 +3,8 @@ import { statSync } from 'node:fs';
 import { constants, type FileHandle, link, open, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
-import { errorCode, ignoreMissing, StoreError } from './store-error.js';
+import { errorCode, ignoreMissing } from '../lib/problem.js';
+import { StoreError } from './store-error.js';
 
 /**
  * Exclusive use of a folder: a listening unix socket named `lock` in it. The kernel closes the socket when its process

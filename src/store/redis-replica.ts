@@ -3,11 +3,12 @@ import { dirname, join } from 'node:path';
 import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import { ignoreMissing } from '../lib/problem.js';
 import { parseJson } from './frame-file.js';
 import { Lineage, type LineageFields, type Mark, type Origins } from './redis-lineage.js';
 import { KEEP } from './redis-scripts.js';
 import { replaceFile } from './state-file.js';
-import { corruptError, errorCode, ignoreMissing, newerError, StoreError, writeError } from './store-error.js';
+import { corruptError, newerError, StoreError, writeError } from './store-error.js';
 import { LogFile, readLog, readSnapshot, writeSnapshot } from './store-files.js';
 import { applyChange, type Change, type Stored } from './stored-item.js';
 
@@ -254,10 +255,7 @@ export class LocalChanges {
 
   /** Throws StoreError `corrupt` or `newer`. */
   static async read(file: string): Promise<LocalChanges> {
-    const text = await readFile(file, 'utf8').catch((e: unknown) => {
-      if (errorCode(e) === 'ENOENT') return '[]';
-      throw e;
-    });
+    const text = (await readFile(file, 'utf8').catch(ignoreMissing)) ?? '[]';
     return new LocalChanges(file, changesOf(file, text));
   }
 

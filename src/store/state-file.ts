@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, link, open, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { errorCode, ignoreMissing } from './store-error.js';
+import { errorCode, ignoreMissing } from '../lib/problem.js';
 
 /** Undefined: there is no such file. */
 export const readOrUndefined = (path: string): Promise<Buffer | undefined> =>

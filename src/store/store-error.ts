@@ -1,4 +1,4 @@
-import { errorText, RemedyError } from '../lib/problem.js';
+import { errorCode, errorText, isDiskFull, RemedyError } from '../lib/problem.js';
 
 /** The detail and the remedy of an error. */
 interface RemedyText {
@@ -24,18 +24,8 @@ export class StoreError extends RemedyError {
 /** A command was not sent to Redis, because the connection is down. */
 export class NotSentError extends Error {}
 
-export function errorCode(e: unknown): string | undefined {
-  return e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : undefined;
-}
-
-/** Throws the error, unless it says that a file does not exist. */
-export function ignoreMissing(e: unknown): undefined {
-  if (errorCode(e) !== 'ENOENT') throw e;
-  return undefined;
-}
-
 export function writeError(file: string, e: unknown): StoreError {
-  const full = errorCode(e) === 'ENOSPC' || errorCode(e) === 'EDQUOT';
+  const full = isDiskFull(e);
   const why = full ? 'the disk is full' : errorText(e);
   const remedy = full
     ? 'free space on that file system and try again'
@@ -96,9 +86,8 @@ const OF_THE_SYSTEM: Readonly<Record<string, string>> = {
 /** Returns undefined for an error that must end the start (the store is in use, or the configuration is wrong). */
 export function closedCause(e: unknown): ClosedCause | undefined {
   if (e instanceof StoreError) return ofTheStore(e);
-  if (!(e instanceof Error) || !('code' in e) || typeof e.code !== 'string') return undefined;
-  const remedy = OF_THE_SYSTEM[e.code];
-  return remedy === undefined ? undefined : { reason: `the state cannot be opened: ${e.message}`, remedy };
+  const remedy = OF_THE_SYSTEM[errorCode(e) ?? ''];
+  return remedy === undefined ? undefined : { reason: `the state cannot be opened: ${errorText(e)}`, remedy };
 }
 
 function ofTheStore({ code, detail: reason }: StoreError): ClosedCause | undefined {

@@ -1,10 +1,10 @@
 import { link, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 import { lockFolder } from './folder-lock.js';
 import { encodeBase, encodeFrame, HEADER } from './frame-file.js';
 import { placeFile, prepareFile, syncFolder } from './state-file.js';
-import { errorCode, StoreError } from './store-error.js';
+import { StoreError } from './store-error.js';
 import {
   logFile,
   previousOf,

@@ -9,7 +9,7 @@ import { pipeline, type Readable } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { buildConnector, Client, type Dispatcher, errors } from 'undici';
 import { type Address, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
-import { errorText } from '../lib/problem.js';
+import { errorCode, errorText } from '../lib/problem.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import { type FetchSpec, MAX_WAIT_MS, shownUrl } from './feed-spec.js';
 
@@ -326,7 +326,7 @@ const CUT_CODES = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET', 'UND_ERR_RES_CONTENT
 /** Whether the connection ended before the body was complete. The parser reports that with an error about no data. */
 function isCut(error: unknown): boolean {
   if (error instanceof errors.HTTPParserError) return 'data' in error && error.data === '';
-  return error instanceof Error && 'code' in error && CUT_CODES.includes(String(error.code));
+  return CUT_CODES.includes(errorCode(error) ?? '');
 }
 
 const cut = (): FetchFault =>

@@ -1,8 +1,10 @@
 /** Fetches the body of a feed from a file, over HTTP, or from all pages of a TAXII collection. */
+
 import { open } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { errors } from 'undici';
 import { isRecord } from '../lib/json.js';
+import { errorCode } from '../lib/problem.js';
 import type { FetchSpec } from './feed-spec.js';
 import { FetchFault, type FetchOutcome, type HttpRequest, httpGet, type Validators } from './fetch-http.js';
 
@@ -106,7 +108,7 @@ function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof errors.HTTPParserError) return `Parse Error: ${error.message}`;
   // An AggregateError, for a name with several addresses, has only a code.
-  return error.message === '' && 'code' in error ? String(error.code) : error.message;
+  return error.message || (errorCode(error) ?? '');
 }
 
 /**

@@ -2,7 +2,9 @@
  * The links of a network namespace, the netns ids of others, and the learning settings of bridges, over rtnetlink
  * (include/uapi/linux/rtnetlink.h, if_link.h, net_namespace.h).
  */
+
 import { closeSync, openSync } from 'node:fs';
+import { ignoreMissing } from '../../lib/problem.js';
 import {
   attribute,
   cString,
@@ -296,8 +298,7 @@ function openIfThere(path: string): number | undefined {
   try {
     return openSync(path, 'r');
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
+    return ignoreMissing(error);
   }
 }
 
