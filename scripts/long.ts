@@ -25,4 +25,6 @@ export const LONG: Readonly<Record<string, string>> = {
   STORE_KILLS: '200',
   /** Damages of the database of flows at random; and of every root page, and in every table. */
   FLOW_DAMAGE: '200',
+  /** Steps of a walk with and without kept results. */
+  STEPS: '10000',
 };

@@ -1,5 +1,6 @@
 import type { Reconciler } from '../enforce/reconciler.js';
 import type { Logger } from '../lib/log.js';
+import { memo } from '../lib/memo.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';
 import type { List } from '../policy/policy.js';
 import type { Store } from '../store/store-interface.js';
@@ -208,14 +209,9 @@ export class Changes {
 }
 
 /** Lists are values: what was read off one is read once. */
-const expiries = new WeakMap<List, readonly string[]>();
-function expiriesOf(list: List): readonly string[] {
-  const known = expiries.get(list);
-  if (known) return known;
-  const ends = list.allow.flatMap((entry) => (entry.kind === 'dest' ? (entry.expires ?? []) : []));
-  expiries.set(list, ends);
-  return ends;
-}
+const expiriesOf = memo((list: List): readonly string[] =>
+  list.allow.flatMap((entry) => (entry.kind === 'dest' ? (entry.expires ?? []) : [])),
+);
 
 /** A clock may be set, and a timer counts by another: no wait is longer than this. */
 const STEP_MS = 10_000;

@@ -1,6 +1,8 @@
 /** What the policy of one container permits by the name that a connection asks for. */
+
 import type { KeyIds } from '../dns/published-keys.js';
 import { nameMatches } from '../lib/dns-name.js';
+import { memo } from '../lib/memo.js';
 import { type DeniedNames, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
 import type { PolicyEntry } from '../policy/policy.js';
@@ -31,11 +33,10 @@ const matches = ({ target }: DestEntry, name: string): boolean =>
 const refuse = (refusal: Refusal): Decision => ({ allow: false, refusal });
 
 /** By the classes of a policy, which never change, and by protocol and port. */
-const known = new WeakMap<readonly ClassPlan[], Map<string, readonly DestEntry[]>>();
+const known = memo((_classes: readonly ClassPlan[]) => new Map<string, readonly DestEntry[]>());
 /** Name entries that cover a port: worked out once for the ports of a policy, because a decision may be due for each of many packets. */
 function entriesOf(classes: readonly ClassPlan[], to: Destination): readonly DestEntry[] {
-  const byPort = known.get(classes) ?? new Map<string, readonly DestEntry[]>();
-  known.set(classes, byPort);
+  const byPort = known(classes);
   const key = `${to.proto} ${to.port}`;
   const found =
     byPort.get(key) ??

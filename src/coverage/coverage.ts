@@ -7,6 +7,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted } from '../kernel/netlink/namespace.js';
 import { atNext } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
+import { memo } from '../lib/memo.js';
 import type { NamespaceDns } from '../namespaces/namespace-dns.js';
 import type { NetnsRules } from '../namespaces/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
@@ -164,12 +165,8 @@ interface Groups {
   readonly byPid: ReadonlyMap<string, readonly ContainerFacts[]>;
 }
 type Containers = ReadonlyMap<string, ContainerFacts>;
-const groups = new WeakMap<Containers, Groups>();
-
 /** Who shares a namespace: found once for each view of Docker, which never changes, so that it is not searched for each container. */
-function groupsOf(containers: Containers): Groups {
-  const known = groups.get(containers);
-  if (known) return known;
+const groupsOf = memo((containers: Containers): Groups => {
   const byNetwork = new Map<string, ContainerFacts[]>();
   const byPid = new Map<string, ContainerFacts[]>();
   const add = (to: Map<string, ContainerFacts[]>, key: string, c: ContainerFacts): unknown =>
@@ -179,10 +176,8 @@ function groupsOf(containers: Containers): Groups {
     if (c.sharesWith !== undefined && c.sharesWith !== c.id) add(byNetwork, c.sharesWith, c);
     if (isUp(c)) add(byPid, pidRoot(c, containers).id, c);
   }
-  const found = { byNetwork, byPid };
-  groups.set(containers, found);
-  return found;
-}
+  return { byNetwork, byPid };
+});
 
 const CONTAINER = 'container:';
 const isUp = (c: ContainerFacts): boolean => c.state !== 'exited' && c.state !== 'created';

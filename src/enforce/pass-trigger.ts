@@ -1,4 +1,5 @@
 import { describeChange, type ViewChange } from '../docker/docker-events.js';
+import { reuses } from '../lib/memo.js';
 import type { DockerView } from '../policy/container.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState } from '../ruleset/desired-state.js';
@@ -86,6 +87,7 @@ export const isOnlyChanges = (
   before: Surroundings,
   now: Surroundings,
 ): boolean =>
+  reuses() &&
   !resync &&
   triggers.length > 0 &&
   triggers.every((t) => t.kind === 'changes') &&

@@ -5,6 +5,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
+import { reuses } from '../lib/memo.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
 import type { EastWest } from '../policy/neighbours.js';
@@ -114,7 +115,7 @@ export class Policies {
     const now = Date.now();
     const needs = needsOf(facts, this.#docker.view().networks, overrides);
     const known = this.#known.get(facts.id);
-    if (known?.moment.covers(now) && areMet(known.needs, needs)) {
+    if (reuses() && known?.moment.covers(now) && areMet(known.needs, needs)) {
       // What is equal now is found to be the same object next time.
       if (known.needs.facts !== facts || known.needs.networks !== needs.networks)
         this.#known.set(facts.id, { ...known, needs });
@@ -157,7 +158,7 @@ export class Policies {
     const compiled = this.#compile(facts, { ...overrides, grants }, overrides.modes, moment);
     const fresh = underEmergency(compiled, overrides, facts.id);
     const known = this.#known.get(facts.id)?.policy;
-    return { needs, moment, policy: known && isDeepStrictEqual(known, fresh) ? known : fresh };
+    return { needs, moment, policy: reuses() && known && isDeepStrictEqual(known, fresh) ? known : fresh };
   }
 
   readonly stamp = (): PolicyStamp => ({ overrides: this.#overrides(), view: this.#docker.view() });
@@ -230,6 +231,7 @@ export class Policies {
     const { lists, absent, lockdown } = overrides;
     const known = this.#unattributed;
     const isSame =
+      reuses() &&
       known?.overrides.lists === lists &&
       known.overrides.absent === absent &&
       known.overrides.lockdown === lockdown &&
@@ -329,7 +331,7 @@ export class ReservedPorts {
     const servers = shared.servers();
     const key = { servers: JSON.stringify(servers), host: kernel.hostAddresses(), view: docker.view() };
     const known = this.#known;
-    if (known?.servers === key.servers && known.host === key.host && known.view === key.view)
+    if (reuses() && known?.servers === key.servers && known.host === key.host && known.view === key.view)
       return known.list;
     const around = { hostAddresses: key.host, containers: key.view.containers.values() };
     const list = closedPlaces(config, servers, around);

@@ -9,6 +9,7 @@ import {
 } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
+import { memo } from '../lib/memo.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { mayBeDenied } from '../ruleset/deny-plan.js';
@@ -306,15 +307,9 @@ export class Revocation {
   };
 }
 
-const signatures = new WeakMap<Subject, string>();
 /** Everything of a member that decides what it may open. */
-export function signatureOf(m: Subject): string {
-  const known = signatures.get(m) ?? signatureFor(m);
-  signatures.set(m, known);
-  return known;
-}
-function signatureFor(m: Subject): string {
-  return JSON.stringify([
+export const signatureOf = memo((m: Subject): string =>
+  JSON.stringify([
     m.policy.mode,
     m.limits?.quota?.spent ?? false,
     [...m.families],
@@ -328,8 +323,8 @@ function signatureFor(m: Subject): string {
       c.statics.map(rangeOf),
     ]),
     ...(m.denied ? [deniedOf(m)] : []),
-  ]);
-}
+  ]),
+);
 
 /** Everything that deny entries of a subject deny. */
 const deniedOf = ({ denied }: Subject): readonly string[] =>
@@ -370,12 +365,10 @@ const coversClass = (is: ClassPlan, was: ClassPlan): boolean =>
   hasAll(is.statics.map(rangeOf), was.statics.map(rangeOf));
 
 const nameOf = ({ entry }: ClassPlan['names'][number]): string => entry.canonical;
-const rangeTexts = new WeakMap<ClassPlan['statics'][number]['range'], string>();
-function rangeOf({ range }: ClassPlan['statics'][number]): string {
-  const known = rangeTexts.get(range) ?? `${range.family} ${range.lo}-${range.hi}`;
-  rangeTexts.set(range, known);
-  return known;
-}
+const rangeText = memo(
+  ({ family, lo, hi }: ClassPlan['statics'][number]['range']) => `${family} ${lo}-${hi}`,
+);
+const rangeOf = ({ range }: ClassPlan['statics'][number]): string => rangeText(range);
 function hasAll(has: readonly string[], wanted: readonly string[]): boolean {
   const all = new Set(has);
   return wanted.every((one) => all.has(one));

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Current } from '../lib/current.js';
 import { type Family, networkOf, parseSubnet, type Range } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import { nat64Ranges, publicRanges } from '../lib/special-use.js';
 import {
   type ContainerFacts,
@@ -121,7 +122,6 @@ export class InputBuilder {
     }
     this.#ahead = undefined;
     if (replaced.length === 0) return { input, replaced };
-    if (!replaced.some(({ was, is }) => was.policy.limits || is.policy.limits)) indexes.set(subjects, places);
     return { input: { ...input, subjects }, replaced };
   }
 
@@ -223,17 +223,12 @@ interface Places {
   /** The ids of the subjects with limits. A quota can change a limit while the policy stays the same. */
   readonly limited: readonly string[];
 }
-const indexes = new WeakMap<readonly Subject[], Places>();
-function placesOf(subjects: readonly Subject[]): Places {
-  const known = indexes.get(subjects);
-  if (known) return known;
-  const places = {
+const placesOf = memo(
+  (subjects: readonly Subject[]): Places => ({
     at: new Map(subjects.map((m, n) => [m.id, n])),
     limited: subjects.filter((m) => m.policy.limits).map((m) => m.id),
-  };
-  indexes.set(subjects, places);
-  return places;
-}
+  }),
+);
 
 interface Rebuilt {
   readonly input: DesiredInput;

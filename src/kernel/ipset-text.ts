@@ -1,4 +1,5 @@
 import type { Family } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { SetDesired } from '../ruleset/desired-state.js';
 import { recordSet, threatSetKind } from '../ruleset/naming.js';
 import type { Exec } from './exec.js';
@@ -101,18 +102,15 @@ const pair = (hi: string, lo: string): string => (Number(hi) * 256 + Number(lo))
 const bareMember = (m: string): string =>
   m.endsWith('/32') || m.endsWith('/128') ? m.replace(/(?<=\.\d+)\/32$|(?<=:[0-9a-f:]*)\/128$/, '') : m;
 
-const saved = new WeakMap<SetDesired, SavedSet>();
 /** A set as it is known to exist after an apply: the same object for the same set. */
-export function savedSet(s: SetDesired): SavedSet {
-  const known = saved.get(s) ?? {
-    type: s.type,
-    family: s.family,
-    timed: s.timed,
-    members: new Set(s.members.map(bareMember)),
-  };
-  saved.set(s, known);
-  return known;
-}
+export const savedSet = memo(
+  ({ type, family, timed, members }: SetDesired): SavedSet => ({
+    type,
+    family,
+    timed,
+    members: new Set(members.map(bareMember)),
+  }),
+);
 
 export interface SetScripts {
   /** Members that go: run before anything is permitted. */
@@ -134,13 +132,14 @@ export function diffSets(
   const refill: string[] = [];
   for (const want of desired.values()) {
     const have = observed.get(want.name);
-    if (have === saved.get(want) && have !== undefined) continue;
+    const wanted = savedSet(want);
+    if (have === wanted) continue;
     if (!isFit(want, have)) {
       // A set of another kind under this name makes the command fail with a message: no foreign set is overwritten.
       loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
       if (want.timed || want.isThreats) refill.push(want.name);
     } else if (have && !want.timed && !want.isThreats) {
-      const { members } = savedSet(want);
+      const { members } = wanted;
       for (const m of have.members) if (!members.has(m)) tighten.push(`del ${want.name} ${m} -exist`);
       for (const m of members) if (!have.members.has(m)) loosen.push(`add ${want.name} ${m} -exist`);
     }

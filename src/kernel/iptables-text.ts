@@ -1,4 +1,5 @@
 import type { Family } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { Hook, TableDesired, TableName } from '../ruleset/desired-state.js';
 import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
 
@@ -45,17 +46,10 @@ export function ownHash(text: string, prefix: string): string | undefined {
   return comment?.startsWith(`${prefix}:`) ? comment.slice(prefix.length + 1) : undefined;
 }
 
-const saved: Readonly<Record<Family, WeakMap<readonly Rule[], readonly SavedRule[]>>> = {
-  4: new WeakMap(),
-  6: new WeakMap(),
-};
+const saved = memo((hashes: readonly string[]) => hashes.map((hash): SavedRule => ({ text: '', hash })));
 /** A chain in the state after it was written: the same object for the same rules. */
-export function savedChain(rules: readonly Rule[], family: Family): readonly SavedRule[] {
-  const known =
-    saved[family].get(rules) ?? chainHashes(rules, family).map((hash): SavedRule => ({ text: '', hash }));
-  saved[family].set(rules, known);
-  return known;
-}
+export const savedChain = (rules: readonly Rule[], family: Family): readonly SavedRule[] =>
+  saved(chainHashes(rules, family));
 
 /** A chain as `iptables-restore` lines, each rule with its hash. */
 function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {

@@ -6,6 +6,7 @@ import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Current } from '../lib/current.js';
+import { memo } from '../lib/memo.js';
 import {
   type ContainerFacts,
   type DockerView,
@@ -230,14 +231,10 @@ export class ContainerNamespaces {
   readonly #resolversOf = (id: string): readonly string[] => this.#facts(id)?.privileges?.dns ?? [];
 }
 
-const vethIndexes = new WeakMap<VethMap, ReadonlyMap<string, number>>();
-function vethsByContainer(map: VethMap): ReadonlyMap<string, number> {
-  const known = vethIndexes.get(map);
-  if (known) return known;
-  const index = new Map([...map.bindings.values()].reverse().map((b) => [b.container, b.ifindex]));
-  vethIndexes.set(map, index);
-  return index;
-}
+const vethsByContainer = memo(
+  (map: VethMap): ReadonlyMap<string, number> =>
+    new Map([...map.bindings.values()].reverse().map((b) => [b.container, b.ifindex])),
+);
 
 function filesIn(folder: string): string[] {
   try {

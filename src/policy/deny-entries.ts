@@ -2,6 +2,7 @@
 
 import { nameMatches } from '../lib/dns-name.js';
 import { parseCidr, type Range } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import { anyNetworks } from '../lib/special-use.js';
 import type { DestEntry, PortRange, Target } from './entry.js';
 import { deniedPorts, effectivePorts, type PortClass } from './entry-ports.js';
@@ -109,18 +110,16 @@ export class DeniedNames {
   }
 }
 
-const joinedByEntries = new WeakMap<DestEntry, WithheldPorts>();
+const joinedAlone = memo((entry: DestEntry) => join([entry]));
 function joined(entries: readonly PolicyEntry[]): WithheldPorts {
   const [first, ...others] = entries;
   if (!first) return NOTHING;
-  if (others.length > 0) return join(entries);
-  const known = joinedByEntries.get(first.entry) ?? join(entries);
-  joinedByEntries.set(first.entry, known);
-  return known;
+  if (others.length > 0) return join(entries.map(({ entry }) => entry));
+  return joinedAlone(first.entry);
 }
 
-function join(entries: readonly PolicyEntry[]): WithheldPorts {
-  const classes = entries.flatMap(({ entry }) => deniedPorts(entry) ?? []);
+function join(entries: readonly DestEntry[]): WithheldPorts {
+  const classes = entries.flatMap((entry) => deniedPorts(entry) ?? []);
   const texts = classes.map(({ proto, number, ports }) => {
     const text = ports.map(({ lo, hi }) => (lo === hi ? lo : `${lo}-${hi}`)).join(',');
     return `${number ?? proto}:${text}`;

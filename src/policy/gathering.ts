@@ -1,4 +1,5 @@
 /** Gathers the entries of one policy from lists, labels and grants. Pure. */
+import { memo } from '../lib/memo.js';
 import type { Problem } from '../lib/problem.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
@@ -134,15 +135,14 @@ interface Walk {
   readonly reached: Set<string>;
 }
 
-const plainLists = new WeakMap<List, Map<EntrySource['from'], Sorted | undefined>>();
+const plainLists = memo((_list: List) => new Map<EntrySource['from'], Sorted | undefined>());
 /**
  * The entries of a list, the same objects for every container that has it from the same kind of source. Undefined: it names other
  * lists, or an entry twice, or the source is a grant.
  */
 function plainEntries(list: List, source: EntrySource): Sorted | undefined {
   if (source.from === 'grant') return undefined;
-  const bySource = plainLists.get(list) ?? new Map<EntrySource['from'], Sorted | undefined>();
-  plainLists.set(list, bySource);
+  const bySource = plainLists(list);
   if (!bySource.has(source.from)) {
     const entries = list.allow.filter(isDest);
     const isPlain = new Set(entries.map((e) => e.canonical)).size === list.allow.length;

@@ -1,5 +1,6 @@
 import type { Range } from '../lib/ip.js';
 import { parseAddress } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from './container.js';
 import { COMPOSE_PROJECT, COMPOSE_SERVICE, keysOf, ownLabel, STACK_NAMESPACE } from './own-labels.js';
 
@@ -75,10 +76,7 @@ interface Peer {
 const placeKey = (networkId: string, project: string): string => `${networkId} ${project}`;
 
 /** By the view's own map: each pass asks for the neighbours of every container. */
-const indexes = new WeakMap<DockerView['containers'], Index>();
-function indexOf({ containers }: Pick<DockerView, 'containers'>): Index {
-  const known = indexes.get(containers);
-  if (known) return known;
+const indexFor = memo((containers: DockerView['containers']): Index => {
   const index = {
     byNetwork: new Map<string, ContainerFacts[]>(),
     byProject: new Map<string, Peer[]>(),
@@ -93,9 +91,9 @@ function indexOf({ containers }: Pick<DockerView, 'containers'>): Index {
         put(index.byProject, placeKey(id, project), { id: c.id, addresses: addressesOn(c, id) });
     }
   }
-  indexes.set(containers, index);
   return index;
-}
+});
+const indexOf = ({ containers }: Pick<DockerView, 'containers'>): Index => indexFor(containers);
 
 function put<T>(index: Map<string, T[]>, key: string, one: T): void {
   const found = index.get(key);

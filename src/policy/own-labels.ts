@@ -3,6 +3,7 @@
  * from the image's was given to the container. A label with the same value is the image's, unless the container was created
  * by the tool that writes this label to every container. Pure.
  */
+import { memo } from '../lib/memo.js';
 import type { ContainerFacts, DockerView } from './container.js';
 
 export type LabelOrigin = Pick<ContainerFacts, 'labels' | 'imageLabels' | 'imageId'>;
@@ -134,23 +135,15 @@ export const grantOwners = (facts: ContainerFacts): readonly string[] => [
   ...(ownerIsCertain(facts) ? [ownerKey(facts)] : []),
 ];
 
-const keysByFacts = new WeakMap<
-  ContainerFacts,
-  { readonly owners: readonly string[]; readonly keys: readonly string[] }
->();
 /** The owners of its grants, and the keys of its modes. */
-export function keysOf(facts: ContainerFacts) {
-  const known = keysByFacts.get(facts) ?? { owners: grantOwners(facts), keys: ownerKeys(facts) };
-  keysByFacts.set(facts, known);
-  return known;
-}
+export const keysOf = memo((facts: ContainerFacts) => ({
+  owners: grantOwners(facts),
+  keys: ownerKeys(facts),
+}));
 
 type OwnerIndex = ReadonlyMap<string, readonly string[]>;
-const ownerIndexes = new WeakMap<DockerView, OwnerIndex>();
 /** The ids of the containers of each owner: the same index for the same view. */
-export function idsByOwner(view: DockerView): OwnerIndex {
-  const known = ownerIndexes.get(view);
-  if (known) return known;
+export const idsByOwner = memo((view: DockerView): OwnerIndex => {
   const index = new Map<string, string[]>();
   for (const facts of view.containers.values())
     for (const owner of keysOf(facts).owners) {
@@ -158,6 +151,5 @@ export function idsByOwner(view: DockerView): OwnerIndex {
       if (found) found.push(facts.id);
       else index.set(owner, [facts.id]);
     }
-  ownerIndexes.set(view, index);
   return index;
-}
+});

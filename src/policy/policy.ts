@@ -1,5 +1,6 @@
 import { matchesAny } from '../lib/glob.js';
 import { isRecord } from '../lib/json.js';
+import { memo } from '../lib/memo.js';
 import type { Problem } from '../lib/problem.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
@@ -252,20 +253,16 @@ export class Moment {
 }
 
 type GrantIndex = ReadonlyMap<string, readonly Grant[]>;
-const grantIndexes = new WeakMap<readonly Grant[], GrantIndex>();
 /** The same index for the same array. */
-export function grantsByOwner(grants: readonly Grant[]): GrantIndex {
-  const known = grantIndexes.get(grants);
-  if (known) return known;
+export const grantsByOwner = memo((grants: readonly Grant[]): GrantIndex => {
   const index = new Map<string, Grant[]>();
   for (const grant of grants) {
     const found = index.get(grant.owner);
     if (found) found.push(grant);
     else index.set(grant.owner, [grant]);
   }
-  grantIndexes.set(grants, index);
   return index;
-}
+});
 
 // What people do in an emergency, laid over every policy.
 

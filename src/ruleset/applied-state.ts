@@ -1,4 +1,5 @@
 import type { Family } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { DesiredInput, DesiredState, HostCgroups, Subject } from './desired-state.js';
 import type { PolicyEvaluator } from './policy-evaluator.js';
@@ -93,18 +94,14 @@ export interface AppliedState {
   readonly repaired: boolean;
 }
 
-const byIdentity = new WeakMap<AppliedState['subjects'], ReadonlyMap<number, Subject>>();
+const byIdentity = memo(
+  (subjects: AppliedState['subjects']) => new Map([...subjects.values()].map((s) => [s.identity, s])),
+);
 /** The subject with an identity mark. The subjects are indexed once: this is asked for each new flow. */
-export function subjectWith(
+export const subjectWith = (
   identity: number,
   { subjects }: Pick<AppliedState, 'subjects'>,
-): Subject | undefined {
-  const known = byIdentity.get(subjects);
-  if (known) return known.get(identity);
-  const made = new Map([...subjects.values()].map((s) => [s.identity, s]));
-  byIdentity.set(subjects, made);
-  return made.get(identity);
-}
+): Subject | undefined => byIdentity(subjects).get(identity);
 
 /** While an answer is outstanding: Docker needs seconds for each of many containers that start together. */
 export const LATEST_MS = 10_000;

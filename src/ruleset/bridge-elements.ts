@@ -1,4 +1,5 @@
 import { type Family, formatAddress, networkOf, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { PortRange } from '../policy/entry.js';
 import { deniesAddress } from './deny-plan.js';
 import type { Allowance, BridgeDesired, DesiredInput, Subject } from './desired-state.js';
@@ -92,17 +93,13 @@ function multicast(input: DesiredInput): { mcast4: ReadonlySet<string>; mcast6: 
   return { mcast4: of(4), mcast6: of(6) };
 }
 
-const groupsBySubject = new WeakMap<Subject, readonly Group[]>();
 interface Group {
   readonly family: Family;
   readonly element: string;
 }
 /** Those of one subject. */
-export function groupsOf(m: Subject, marks: Marks): readonly Group[] {
-  const known = groupsBySubject.get(m) ?? findGroups(m, marks);
-  groupsBySubject.set(m, known);
-  return known;
-}
+export const groupsOf = (m: Subject, marks: Marks): readonly Group[] => groupsFor(marks)(m);
+const groupsFor = memo((marks: Marks) => memo((m: Subject) => findGroups(m, marks)));
 function findGroups(m: Subject, marks: Marks): readonly Group[] {
   if (m.policy.mode !== 'enforce') return [];
   const mark = markOf(marks, m.identity, 'enforce');

@@ -1,4 +1,5 @@
 import { type Family, type Range, rangeToCidrs } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { DeniedNames, WithheldPorts } from '../policy/deny-entries.js';
 import type { DestEntry, PortRange } from '../policy/entry.js';
 import {
@@ -73,15 +74,9 @@ export interface ClassPlan extends PortClass {
   readonly host: readonly PolicyEntry[];
 }
 
-const classesByChecks = new WeakMap<NameChecks, WeakMap<DestEntry, readonly PortClass[]>>();
 /** Worked out once for an entry: a list of hundreds may be that of hundreds of containers. */
-function classesOf(entry: DestEntry, checks: NameChecks): readonly PortClass[] {
-  const byEntry = classesByChecks.get(checks) ?? new WeakMap<DestEntry, readonly PortClass[]>();
-  classesByChecks.set(checks, byEntry);
-  const known = byEntry.get(entry) ?? findClasses(entry, checks);
-  byEntry.set(entry, known);
-  return known;
-}
+const byChecks = memo((checks: NameChecks) => memo((entry: DestEntry) => findClasses(entry, checks)));
+const classesOf = (entry: DestEntry, checks: NameChecks): readonly PortClass[] => byChecks(checks)(entry);
 
 type Part = Pick<PortClass, 'proto' | 'ports' | 'isChecked'>;
 
@@ -105,7 +100,11 @@ const NAMED: Readonly<Record<number, 'tcp' | 'udp'>> = { 6: 'tcp', 17: 'udp' };
 const keyOf = ({ proto, ports, isChecked }: Part): string =>
   `${proto}:${formatPorts(ports)}${isChecked ? ' checked' : ''}`;
 
-const partsByPorts = new WeakMap<CheckedPorts, WeakMap<DestEntry, readonly PortClass[]>>();
+const partsFor = memo((checked: CheckedPorts) =>
+  memo((all: readonly PortClass[]) =>
+    all.flatMap(({ proto, ports }) => splitAt({ proto, ports }, checked)).map(keyedAlone),
+  ),
+);
 /** The classes of an entry for addresses where these ports are checked. Worked out once for an entry, too. */
 function addressClasses(
   entry: DestEntry,
@@ -114,13 +113,7 @@ function addressClasses(
 ): readonly PortClass[] {
   const all = classesOf(entry, checks);
   if (!checked || entry.target.kind === 'host' || entry.flags.includes('tls=off')) return all;
-  const byEntry = partsByPorts.get(checked) ?? new WeakMap<DestEntry, readonly PortClass[]>();
-  partsByPorts.set(checked, byEntry);
-  const known =
-    byEntry.get(entry) ??
-    all.flatMap(({ proto, ports }) => splitAt({ proto, ports }, checked)).map(keyedAlone);
-  byEntry.set(entry, known);
-  return known;
+  return partsFor(checked)(all);
 }
 const keyedAlone = (part: Part): PortClass => ({ ...part, key: keyOf(part), namesKey: keyOf(part) });
 
@@ -298,15 +291,10 @@ export const cidrsOf = (statics: readonly StaticDest[], family: Family): string[
   ...new Set(statics.flatMap((s) => (s.range.family === family ? setCidrs(s.range) : []))),
 ];
 
-const cidrsByRange = new WeakMap<Range, readonly string[]>();
 /** CIDRs of a range; hash:net has no /0, so everything is two halves. */
-function setCidrs(range: Range): readonly string[] {
-  const known = cidrsByRange.get(range);
-  if (known) return known;
-  const cidrs = rangeToCidrs(range).flatMap((c) => {
+const setCidrs = memo((range: Range): readonly string[] =>
+  rangeToCidrs(range).flatMap((c) => {
     if (c.prefix > 0) return [c.text];
     return c.family === 4 ? ['0.0.0.0/1', '128.0.0.0/1'] : ['::/1', '8000::/1'];
-  });
-  cidrsByRange.set(range, cidrs);
-  return cidrs;
-}
+  }),
+);

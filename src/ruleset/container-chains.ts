@@ -1,4 +1,5 @@
 import type { Family } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
 import { type ClassPlan, cidrsOf, classMatches, EVERY_PORT, entriesOf } from './classes.js';
@@ -235,17 +236,9 @@ class FamilyParts {
 }
 
 const FAMILIES: readonly Family[] = [4, 6];
-/** Keyed by the two immutable objects that the result depends on. */
-const known = new WeakMap<KernelConfig, WeakMap<Subject, MemberParts>>();
-
+const partsFor = memo((shape: KernelConfig) => memo((member: Subject) => makeParts(member, shape)));
 /** Rendered once for each member object. Equal members that are two objects are rendered twice. */
-export function partsOf(member: Subject, shape: KernelConfig): MemberParts {
-  const ofShape = known.get(shape) ?? new WeakMap<Subject, MemberParts>();
-  known.set(shape, ofShape);
-  const parts = ofShape.get(member) ?? makeParts(member, shape);
-  ofShape.set(member, parts);
-  return parts;
-}
+export const partsOf = (member: Subject, shape: KernelConfig): MemberParts => partsFor(shape)(member);
 
 function makeParts(member: Subject, shape: KernelConfig): MemberParts {
   const names = namesFor(shape.prefix);

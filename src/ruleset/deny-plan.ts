@@ -1,5 +1,7 @@
 /** What the deny entries of a policy deny: their rules, which come before every other rule of the subject. */
+
 import { type Family, parseAddress, type Range, rangeHas } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import { DeniedNames, deniesPort, mayOverlap } from '../policy/deny-entries.js';
 import type { PortRange } from '../policy/entry.js';
 import { deniedPorts, formatPorts, mergePorts, type PortClass } from '../policy/entry-ports.js';
@@ -36,13 +38,9 @@ export interface DenyPlan {
   readonly checked?: CheckedPorts;
 }
 
-const namesByEntries = new WeakMap<readonly PolicyEntry[], DeniedNames>();
-function namesOf(denied: readonly PolicyEntry[]): DeniedNames {
-  const known =
-    namesByEntries.get(denied) ?? new DeniedNames(denied.filter((pe) => pe.entry.target.kind === 'name'));
-  namesByEntries.set(denied, known);
-  return known;
-}
+const namesOf = memo(
+  (denied: readonly PolicyEntry[]) => new DeniedNames(denied.filter((pe) => pe.entry.target.kind === 'name')),
+);
 
 /** What a policy permits and denies. */
 export function planPolicy(
@@ -60,13 +58,8 @@ export function planPolicy(
   };
 }
 
-const unattributedPlans = new WeakMap<Policy, ReturnType<typeof planPolicy>>();
 /** Of senders that are no container. The same classes for the same policy. */
-export function planUnattributed(policy: Policy): ReturnType<typeof planPolicy> {
-  const plan = unattributedPlans.get(policy) ?? planPolicy(policy, () => []);
-  unattributedPlans.set(policy, plan);
-  return plan;
-}
+export const planUnattributed = memo((policy: Policy) => planPolicy(policy, () => []));
 
 interface Draft extends DenyClass {
   readonly statics: StaticDest[];

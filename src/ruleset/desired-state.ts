@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Family, Range } from '../lib/ip.js';
+import { memo, reuses } from '../lib/memo.js';
 import type { Tunnel } from '../lib/special-use.js';
 import type { Policy } from '../policy/policy.js';
 import type { ClassPlan, NameChecks } from './classes.js';
@@ -296,7 +297,7 @@ export const closedBase = (shape: KernelConfig, exempt: readonly number[] = []):
  * that a pass renders only changed subjects. A subject with any difference is rendered as a whole.
  */
 export function keepSubject(known: Subject | undefined, member: Subject): Subject {
-  return known !== undefined && isSameSubject(known, member) ? known : member;
+  return reuses() && known !== undefined && isSameSubject(known, member) ? known : member;
 }
 
 /** Most properties are the same objects, such as the policy: comparing their contents, too, takes a quarter of a pass without changes. */
@@ -311,15 +312,15 @@ function isSameSubject(a: Subject, b: Subject): boolean {
 /** Used in place of a container id. No container id is that short. */
 export const UNATTRIBUTED_ID = 'unattributed';
 
-const unattributedByClasses = new WeakMap<readonly ClassPlan[], Subject>();
+const lastByClasses = memo((_classes: readonly ClassPlan[]): { subject?: Subject } => ({}));
 /** All forwarded sources that are no container share one identity, one chain and one set of resolved addresses. */
 export function unattributedSubject({
   unattributedMode: mode,
   unattributedClasses: classes,
   unattributedDenied: denied,
 }: Pick<DesiredInput, 'unattributedMode' | 'unattributedClasses' | 'unattributedDenied'>): Subject {
-  const known = unattributedByClasses.get(classes);
-  if (known?.policy.mode === mode && known.denied === denied) return known;
+  const last = lastByClasses(classes);
+  if (last.subject?.policy.mode === mode && last.subject.denied === denied) return last.subject;
   const subject: Subject = {
     id: UNATTRIBUTED_ID,
     identity: UNATTRIBUTED,
@@ -331,6 +332,6 @@ export function unattributedSubject({
     veths: [],
     published: [],
   };
-  unattributedByClasses.set(classes, subject);
+  last.subject = subject;
   return subject;
 }

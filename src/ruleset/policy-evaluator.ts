@@ -1,5 +1,6 @@
 import { nameMatches } from '../lib/dns-name.js';
 import { type Address, type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import { privateRangeOf } from '../lib/special-use.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { compile } from './compile.js';
@@ -36,12 +37,7 @@ const pairOf = (dir: string, p: TracePacket): string =>
   dir === 'dst,dst' ? `${p.dst},${p.proto}:${p.dport ?? 0}` : `${p.dst},${p.proto}:${p.dport ?? 0},${p.src}`;
 
 /** By the list itself: those of constant sets are parsed once. */
-const parsed = new WeakMap<readonly string[], readonly Range[]>();
-function rangesOf(members: readonly string[]): readonly Range[] {
-  const known = parsed.get(members) ?? members.flatMap(rangeOfMember);
-  parsed.set(members, known);
-  return known;
-}
+const rangesOf = memo((members: readonly string[]): readonly Range[] => members.flatMap(rangeOfMember));
 
 function rangeOfMember(text: string): Range[] {
   const cidr = parseCidr(text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`);

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
+import { memo } from '../lib/memo.js';
 import type { PortRange } from '../policy/entry.js';
 import { hex } from './marks.js';
 
@@ -234,16 +235,13 @@ const HASH_LENGTH = 12;
 /** Part of each hash, so that rules of a version that placed the comment first are replaced. */
 const RENDERING = 'comment after the matches';
 /** By the rules themselves, which nothing changes: those of a container stay the same list as long as its policy does. */
-const hashed: Readonly<Record<Family, WeakMap<readonly Rule[], readonly string[]>>> = {
-  4: new WeakMap(),
-  6: new WeakMap(),
+const hashed: Readonly<Record<Family, (rules: readonly Rule[]) => readonly string[]>> = {
+  4: memo((rules) => hashesOf(rules, 4)),
+  6: memo((rules) => hashesOf(rules, 6)),
 };
 /** Chained: a rule's hash covers its place and all before it, so that a chain is current exactly when its hashes are. */
-export function chainHashes(rules: readonly Rule[], family: Family): readonly string[] {
-  const known = hashed[family].get(rules) ?? hashesOf(rules, family);
-  hashed[family].set(rules, known);
-  return known;
-}
+export const chainHashes = (rules: readonly Rule[], family: Family): readonly string[] =>
+  hashed[family](rules);
 
 function hashesOf(rules: readonly Rule[], family: Family): string[] {
   let previous = RENDERING;

@@ -206,11 +206,33 @@ export const CONTROL: readonly Mutant[] = [
     id: 'kept-hashes-of-both-families',
     what: 'a chain of one family is taken for current by the hashes of the other',
     file: 'src/ruleset/rules.ts',
-    from: '  hashed[family].set(rules, known);',
-    to: '  hashed[4].set(rules, known);\n  hashed[6].set(rules, known);',
+    from: '  hashed[family](rules);',
+    to: '  hashed[4](rules);',
     killedBy: {
       file: 'test/pure/ruleset/kept-members.test.ts',
       test: 'rules that both families share are hashed for each',
+    },
+  },
+  {
+    id: 'kept-policy-without-grants',
+    what: 'a policy that is kept for the next passes stays the same after a grant to its container',
+    file: 'src/enforce/policies.ts',
+    from: '  hasSameItems(known.grants, now.grants) &&\n',
+    to: '',
+    killedBy: {
+      file: 'test/kernel/reuse.test.ts',
+      test: 'the kernel has the state that it has without any reuse',
+    },
+  },
+  {
+    id: 'kept-subject-of-other-limits',
+    what: 'a pass takes a subject for that of the pass before, though its limits have changed',
+    file: 'src/ruleset/desired-state.ts',
+    from: '(a[key] === b[key] || isDeepStrictEqual(a[key], b[key]))',
+    to: "(key === 'limits' || a[key] === b[key] || isDeepStrictEqual(a[key], b[key]))",
+    killedBy: {
+      file: 'test/kernel/reuse.test.ts',
+      test: 'the kernel has the state that it has without any reuse',
     },
   },
   {
