@@ -18,9 +18,10 @@ import type { Grant, List, ModeSetting } from '../../src/policy/policy.js';
 import type { AppliedState, HostLink } from '../../src/ruleset/applied-state.js';
 import { type HostCgroups, NO_HOST_NET, type SubjectLimits } from '../../src/ruleset/desired-state.js';
 import { shape } from '../pure/ruleset/sample.js';
+import { runs } from '../pure/runs.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
-const STEPS = Number(process.env.STEPS ?? 60);
+const STEPS = Number(process.env.STEPS ?? runs(40));
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const START = Date.parse('2026-01-01T00:00:00Z');
 const nothing = (): void => undefined;
