@@ -21,6 +21,7 @@ const REPEATING = [
   'test/kernel/redis/model.test.ts',
   'test/kernel/store/kill.test.ts',
   'test/kernel/flows-damage.test.ts',
+  'test/kernel/reuse.test.ts',
   SOAK,
 ];
 
