@@ -1,10 +1,9 @@
 /** The parts of the service that report what happens. They read the other parts and subscribe to them; no other part needs them. */
 
-import { containerState } from './api/container-body.js';
 import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
 import { type FolderState, listNameOf } from './config/list-files.js';
-import { CoverageChanges, hasFallen } from './coverage/coverage.js';
+import { CoverageChanges, containerState, hasFallen } from './coverage/coverage.js';
 import { EventLog } from './events/event-log.js';
 import { deniedFlow } from './flows/denied-flow.js';
 import type { SeenFlow } from './flows/flow-record.js';

@@ -6,6 +6,8 @@ import type { Fleet, NodeRecord } from '../changes/fleet.js';
 import { DOUBT_REMEDY, type StoreTrust } from '../changes/store-trust.js';
 import type { Config } from '../config/config.js';
 import type { ConnectionChecks } from '../connections/connection-checks.js';
+import { containerState } from '../coverage/coverage.js';
+import { explainContainer } from '../coverage/explain.js';
 import type { ExplainView } from '../coverage/explain-request.js';
 import { type ScanView, scanView } from '../coverage/scan.js';
 import type { Readiness } from '../enforce/health.js';
@@ -30,16 +32,9 @@ import type { AppliedState } from '../ruleset/applied-state.js';
 import type { SharedStore, Store } from '../store/store-interface.js';
 import type { Recorded } from '../suggest/needs.js';
 import { type PreviewRequest, type PreviewView, previewView } from '../suggest/preview.js';
-import type { Suggestion } from '../suggest/suggest.js';
+import { type Suggestion, type SuggestionRequest, suggestFor } from '../suggest/suggest.js';
 import type { Feeds } from '../threats/feed-service.js';
-import {
-  type ContainerParts,
-  containerBody,
-  containerState,
-  explainBody,
-  type SuggestionRequest,
-  suggestionBody,
-} from './container-body.js';
+import { type ContainerParts, containerBody } from './container-body.js';
 import type { ContainerBody, Status } from './schemas.js';
 
 /** The parts of the service from which the views are computed. */
@@ -228,7 +223,7 @@ export class Views {
   }
 
   explain(idOrName: string, to: string): ExplainView {
-    return explainBody(this.#p, this.#p.overrides(), this.#find(idOrName), to);
+    return explainContainer(this.#p, this.#p.overrides(), this.#find(idOrName), to);
   }
 
   /** What this mode, or a candidate list, would deny the container. Nothing is changed. */
@@ -247,7 +242,7 @@ export class Views {
 
   /** What a container was seen to use, as a policy. Nothing is changed. */
   suggestion(request: SuggestionRequest): Promise<Suggestion> {
-    return suggestionBody(this.#p, this.#p.overrides(), request);
+    return suggestFor(this.#p, this.#p.overrides(), request);
   }
 
   async plan(): Promise<readonly string[]> {

@@ -12,7 +12,7 @@ import type { NamespaceDns } from '../namespaces/namespace-dns.js';
 import type { NetnsRules } from '../namespaces/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { type Coverage, type Finding, findingText, worstFirst, worstOf } from '../policy/finding.js';
-import type { Policy } from '../policy/policy.js';
+import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig } from '../ruleset/desired-state.js';
 import {
@@ -387,3 +387,19 @@ export const hasFallen = ({ from, to }: Pick<CoverageChange, 'from' | 'to'>): bo
   from !== null && from !== to && worse(from, to) === to;
 const worse = (a: Coverage['state'], b: Coverage['state']): Coverage['state'] =>
   [a, b].includes('unenforced') ? 'unenforced' : [a, b].includes('partial') ? 'partial' : 'enforced';
+
+/** The container that owns the network namespace, and the policy that applies there. */
+export function placeOf(parts: CoverageParts, c: ContainerFacts): { holder: ContainerFacts; policy: Policy } {
+  const holder = c.sharesWith ? (parts.docker.view().containers.get(c.sharesWith) ?? c) : c;
+  const policy = parts.applied.value?.subjects.get(holder.id)?.policy ?? parts.policies.policyOf(holder);
+  return { holder, policy };
+}
+
+/** What a host counts of each of its containers. */
+export function containerState(
+  parts: CoverageParts,
+  c: ContainerFacts,
+): { readonly mode: Mode; readonly findings: readonly Finding[] } {
+  const { policy } = placeOf(parts, c);
+  return { mode: policy.mode, findings: allFindings(coverageInput(parts, c, policy)) };
+}

@@ -1,15 +1,27 @@
+import type { DnsService } from '../dns/dns-service.js';
+import type { NamesPolicy } from '../dns/names-policy.js';
+import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
+import { holderOf } from '../flows/destination.js';
 import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
+import { type Problem, RefusedError } from '../lib/problem.js';
 import { TUNNELS, tunnelOf } from '../lib/special-use.js';
+import type { ContainerFacts } from '../policy/container.js';
 import { denialRemedy, denialText, sourceText } from '../policy/deny-entries.js';
-import type { PortRange } from '../policy/entry.js';
-import type { EntrySource, Pause, PolicyEntry } from '../policy/policy.js';
+import type { DestEntry, PortRange } from '../policy/entry.js';
+import { isDest, parseEntry } from '../policy/entry-parse.js';
+import { resolveContainer } from '../policy/neighbours.js';
+import type { Emergency, EntrySource, Pause, Policy, PolicyEntry } from '../policy/policy.js';
+import { pauseOf } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
+import type { AppliedState } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import { denialIn } from '../ruleset/deny-plan.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
 import { THREAT_WHY } from '../ruleset/threat-rules.js';
 import type { TracePacket, TraceResult } from '../ruleset/trace.js';
+import type { ActiveThreats } from '../threats/active-threats.js';
+import { allFindings, type CoverageParts, coverageInput } from './coverage.js';
 import {
   addressOf,
   askText,
@@ -26,6 +38,7 @@ import {
   type View,
   wanted,
 } from './explain-request.js';
+import { enforcedAs } from './would-deny.js';
 
 const NOTHING_MORE = { feed: null, lasting: null, warning: null, coverage: null } as const;
 
@@ -396,3 +409,85 @@ const threat = (hit: ThreatHit, to: string, what: string, trace: readonly string
   remedy: `if it must be reached, add an exception with a reason to the configuration, threats.exceptions: [ { to: "${to}", reason: … } ], and send the service SIGHUP`,
   trace,
 });
+
+/** The parts of the service from which a verdict is explained. */
+export interface ExplainParts extends CoverageParts {
+  readonly names: NamesPolicy;
+  readonly dns: DnsService;
+  readonly threats: ActiveThreats;
+  readonly neighbours: Pick<NeighbourChanges, 'justLeft'>;
+}
+
+/** In the host's network the host is reached there as anywhere. */
+const LOOPBACK = '127.0.0.1';
+
+/** Explain the verdict on a new connection of the container to `to`. Throws RefusedError if `to` is no destination or the container has no place. */
+export function explainContainer(
+  parts: ExplainParts,
+  emergency: Emergency,
+  c: ContainerFacts,
+  to: string,
+): ExplainView {
+  const dest = destinationOf(to);
+  const state = parts.applied.value;
+  const id = c.sharesWith ?? c.id;
+  const member = state?.subjects.get(id);
+  if (!state || !member)
+    throw new RefusedError({
+      kind: 'conflict',
+      detail: `${c.name} has no place on a managed network now: there is nothing to explain`,
+      remedy: 'start it, or see its coverage in drawbridge ps',
+    });
+  const self = state.view.containers.get(id);
+  const enforced = member.policy.mode === 'observe' ? enforcedAs(parts, state, member) : undefined;
+  const view = explain({
+    member,
+    ...(enforced ? { enforced } : {}),
+    name: c.name,
+    to,
+    dest,
+    evaluator: state.evaluator,
+    threats: parts.threats.look,
+    decide: (name) => parts.names.decide(id, name),
+    resolvedFor: (names) => parts.dns.addressesFor(id, names),
+    emergency: { lockdown: emergency.lockdown, pause: pauseOf(emergency, id) },
+    hostAddress: member.host ? LOOPBACK : hostAddress(state, member.veths[0]?.bridge),
+    holderOf: (address) => (self ? holderOf(state.view, self, address) : undefined),
+    former: ({ name, address }) =>
+      parts.neighbours.justLeft(id, (p) =>
+        name === undefined ? p.addresses.includes(address ?? '') : p.names.has(name.toLowerCase()),
+      ),
+    neighbours: (name) =>
+      self ? resolveContainer(state.view, self, name).map((r) => formatAddress(r.family, r.lo)) : [],
+  });
+  return view.verdict === 'allow' ? view : { ...view, coverage: gapsOf(parts, c, member.policy) };
+}
+
+/** Why what is denied may be reached all the same. */
+function gapsOf(parts: CoverageParts, c: ContainerFacts, policy: Policy): string | null {
+  const findings = allFindings(coverageInput(parts, c, policy));
+  const gaps = findings.filter((f) => f.state !== 'enforced');
+  const [worst] = gaps;
+  if (!worst) return null;
+  const more = gaps.length > 1 ? `, and ${gaps.length - 1} more (drawbridge inspect ${c.name})` : '';
+  return `coverage of ${c.name} is ${worst.state}: ${worst.detail}${more}`;
+}
+
+/** The gateway: the host's address that the container knows. */
+function hostAddress(state: AppliedState, bridge: string | undefined): string | undefined {
+  const network = bridge === undefined ? undefined : state.vethMap.bridges.get(bridge)?.network;
+  return network?.gateways[0];
+}
+
+function destinationOf(to: string): DestEntry {
+  const parsed = parseEntry(to);
+  if (!parsed.ok) throw invalid(parsed.problems);
+  if (!isDest(parsed.value))
+    throw invalid([{ detail: `${to} is a list, not a destination`, remedy: 'name an address or a name' }]);
+  if (parsed.value.deny)
+    throw invalid([{ detail: `${to} is a deny entry, not a destination`, remedy: 'leave out the !' }]);
+  return parsed.value;
+}
+
+const invalid = (problems: readonly Problem[]): RefusedError =>
+  new RefusedError({ kind: 'invalid', problems: problems.map((p) => ({ ...p, pointer: '/to' })) });

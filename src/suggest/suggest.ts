@@ -1,11 +1,16 @@
+import { type CoverageParts, placeOf } from '../coverage/coverage.js';
+import type { Overrides } from '../enforce/policies.js';
 import { addressEntry } from '../flows/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
 import { missingTexts } from '../flows/missing.js';
 import { counted } from '../lib/units.js';
+import type { ContainerFacts } from '../policy/container.js';
 import { decidedBy, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
 import { DENY } from '../policy/entry-canonical.js';
+import { isDest } from '../policy/entry-parse.js';
 import { Gathering } from '../policy/gathering.js';
+import { readLabels } from '../policy/labels.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
 import { riskOfEntry, riskOfName } from '../policy/risk.js';
 import {
@@ -16,6 +21,7 @@ import {
   iso,
   joinSiblings,
   permitsRow,
+  type Recorded,
   type Row,
   type ShownUse,
   type Stability,
@@ -29,15 +35,19 @@ import {
   useOf,
   useText,
 } from './needs.js';
+import { placesOf } from './places.js';
 import {
   type Chosen,
   chooseLists,
   type Permitted,
+  type PresentPolicy,
   presentParts,
   type Removal,
   type SuggestedEntry,
   type SuggestInput,
+  type SuggestOptions,
 } from './present.js';
+import { notRecorded, type PreviewParts } from './preview.js';
 
 /** `decide`: it was used, and a person has to decide. `add`: the entry is valid, and nothing shows that it is needed. `none`: no entry is offered. */
 type LeftAction = 'decide' | 'add' | 'none';
@@ -310,3 +320,42 @@ function notesOf(
 
 const joinedWith = (names: readonly string[]): string =>
   names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
+
+/** What is asked of the record of one owner. */
+export interface SuggestionRequest {
+  /** The container of the owner that exists, or the name by which it was asked for. */
+  readonly container: ContainerFacts | string;
+  readonly record: Recorded;
+  readonly options: SuggestOptions;
+  /** ms since the epoch. */
+  readonly now: number;
+}
+
+/** What the container was seen to use, as a policy. */
+export async function suggestFor(
+  parts: PreviewParts & CoverageParts,
+  { lists }: Pick<Overrides, 'lists'>,
+  { container, record, options, now }: SuggestionRequest,
+): Promise<Suggestion> {
+  const facts = typeof container === 'string' ? undefined : placeOf(parts, container);
+  const member = facts && parts.applied.value?.subjects.get(facts.holder.id);
+  return suggest({
+    container: typeof container === 'string' ? container : container.name,
+    record,
+    places: placesOf(parts, member, facts?.holder, record.seen),
+    policy: facts && presentPolicy(facts),
+    // A pause ends, and the labels of a container that is gone are not known: neither shows that the service is observed.
+    mode: facts && facts.policy.modeFrom !== 'pause' ? facts.policy.mode : 'enforce',
+    lists,
+    notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
+    now,
+    options,
+  });
+}
+
+function presentPolicy({ holder, policy }: ReturnType<typeof placeOf>): PresentPolicy {
+  // Labels of the image stay with it: they are not repeated, whether they are trusted or not.
+  const intent = readLabels(holder, []);
+  const named = intent.allow.flatMap((entry) => (isDest(entry) ? [] : [entry.list]));
+  return { entries: policy.entries, denied: policy.denied ?? [], lists: [...intent.lists, ...named] };
+}

@@ -1,4 +1,4 @@
-import { grantBody, type SuggestionRequest } from '../../../src/api/container-body.js';
+import { grantBody } from '../../../src/api/container-body.js';
 import type { Context } from '../../../src/api/context.js';
 import type { ContainerBody, Status } from '../../../src/api/schemas.js';
 import type { KnownBody } from '../../../src/api/schemas-traffic.js';
@@ -33,6 +33,7 @@ import type { Role, Token } from '../../../src/policy/token.js';
 import type { Store } from '../../../src/store/store-interface.js';
 import type { Place } from '../../../src/suggest/needs.js';
 import type { PreviewRequest, PreviewView } from '../../../src/suggest/preview.js';
+import type { SuggestionRequest } from '../../../src/suggest/suggest.js';
 import { type Suggestion, suggest } from '../../../src/suggest/suggest.js';
 import type { Feeds } from '../../../src/threats/feed-service.js';
 import type { FeedSync, FeedView, SyncHow, ThreatView } from '../../../src/threats/feed-view.js';

@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest';
-import { type ContainerParts, suggestionBody } from '../../../src/api/container-body.js';
 import { FREE_NEIGHBOUR, type SeenDestination } from '../../../src/flows/flow-record.js';
 import type { ContainerFacts } from '../../../src/policy/container.js';
+import { suggestFor } from '../../../src/suggest/suggest.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
-import { NOW, SHIPPED, seen, texts } from '../suggest/sample.js';
+import { NOW, SHIPPED, seen, texts } from './sample.js';
 
 const ADDRESS = '172.18.0.9';
 const networks = new Map([
@@ -35,7 +35,7 @@ const containers = new Map([facts, ...neighbours, ...caches].map((c) => [c.id, c
 function partsOf(
   described: Readonly<Record<string, { kind: string; entry: string | null }>>,
   policy: object = {},
-): ContainerParts {
+): Parameters<typeof suggestFor>[0] {
   const plain = member(7, 'a.org', 'enforce');
   const m = { ...plain, policy: { ...plain.policy, ...policy }, neighbours: ['172.18.0.4'] };
   const parts = {
@@ -48,7 +48,7 @@ function partsOf(
         described[address] ?? { kind: 'address', entry: `${address}:443` },
     },
   };
-  return parts as unknown as ContainerParts;
+  return parts as never;
 }
 const ask = (
   container: ContainerFacts | string,
@@ -56,7 +56,7 @@ const ask = (
   described = {},
   policy: object = {},
 ) =>
-  suggestionBody(
+  suggestFor(
     partsOf(described, policy),
     { lists: SHIPPED },
     {
