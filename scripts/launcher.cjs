@@ -45,11 +45,11 @@ const FLAGS = [
 ].join(' ');
 /**
  * The size to which the heap may grow before V8 marks it for the first time. Left to itself, V8 lowers its first limit with each collection
- * of young objects, and marks some 50 MB next to 1,000 containers just before the service is ready. The collection at rest (run-service.ts)
+ * of young objects, and marks some 50 MB next to 1,000 containers just before the service is ready. The collection at rest (core-service.ts)
  * sets an ordinary limit.
  */
 const START_HEAP_BYTES = 96 * 1024 * 1024;
-/** Published by the service (run-service.ts). */
+/** Published by the service (core-service.ts). */
 const AT_REST = 'drawbridge:at rest';
 
 const isRoots = ({ uid, mode }) => uid === 0 && (mode & WRITTEN_BY_OTHERS) === 0;

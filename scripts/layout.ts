@@ -1,6 +1,6 @@
 /**
  * npm run layout [-- MODULE…]: measures the layout of src against the bounds of scripts/layout.json, and prints one line for
- * each module. Ends with 1 when a bound is exceeded, or an import is against the order of the modules. Options: --lines (the comment lines
+ * each module, and the part of each that enforces. Ends with 1 when a bound is exceeded, or an import is against the order of the modules. Options: --lines (the comment lines
  * with a word of the private idiom), --single (the files that exactly one other file imports).
  */
 import { readFileSync } from 'node:fs';
@@ -88,6 +88,20 @@ function circleProblems(files: readonly SourceFile[]): readonly string[] {
   return [];
 }
 
+/** The service without what reports: the files that enforce, which is what an audit of the enforcement reads. */
+function corePart(files: readonly SourceFile[]): readonly SourceFile[] {
+  const byPath = new Map(files.map((f) => [f.path, f]));
+  const found = new Set<SourceFile>();
+  const add = (path: string): void => {
+    const file = byPath.get(path);
+    if (file === undefined || found.has(file)) return;
+    found.add(file);
+    for (const target of file.loads) add(target);
+  };
+  add(bounds.core.entry);
+  return files.filter((f) => found.has(f));
+}
+
 /** What exceeds its bound or is against the order, as sentences. */
 export function layoutProblems(files: readonly SourceFile[]): readonly string[] {
   const importers = importersOf(files);
@@ -116,7 +130,33 @@ export function layoutProblems(files: readonly SourceFile[]): readonly string[] 
     ...orderProblems(files),
     ...onceProblems(files),
     ...circleProblems(files),
+    ...corePart(files)
+      .filter((f) => bounds.core.without.includes(f.module))
+      .map((f) => `${bounds.core.entry}: loads ${f.path}, which is not part of the enforcement`),
   ];
+}
+
+/** Words and signs, comments included. */
+const tokensOf = ({ text }: SourceFile): number => text.match(/\w+|[^\s\w]/g)?.length ?? 0;
+
+function printCore(files: readonly SourceFile[]): void {
+  const core = corePart(files);
+  const row = (name: string, part: readonly SourceFile[], whole: readonly SourceFile[]): string => {
+    const counts = [part, whole].flatMap((some) => [
+      some.length,
+      some.reduce((sum, f) => sum + f.lines, 0),
+      some.reduce((sum, f) => sum + tokensOf(f), 0),
+    ]);
+    const share = percent(counts[2] ?? 0, counts[5] ?? 0).toFixed(0);
+    return `${name.padEnd(14)}${counts.map((n) => String(n).padStart(9)).join('')}${share.padStart(6)} %`;
+  };
+  console.log(`\nthe enforcement: what ${bounds.core.entry} loads, and all of src`);
+  console.log('module            files    lines   tokens    files    lines   tokens   share');
+  for (const name of new Set(files.map((f) => f.module))) {
+    const inModule = (f: SourceFile): boolean => f.module === name;
+    console.log(row(name, core.filter(inModule), files.filter(inModule)));
+  }
+  console.log(row('all', core, files));
 }
 
 function main(args: readonly string[]): void {
@@ -142,6 +182,7 @@ function main(args: readonly string[]): void {
       ),
     );
   console.log(row('all', shown));
+  if (wanted.length === 0) printCore(files);
   if (args.includes('--single'))
     for (const f of shown) {
       const [only, ...others] = importers.get(f.path) ?? [];

@@ -15,6 +15,8 @@ export interface SourceFile {
   readonly imports: ReadonlySet<string>;
   /** Paths of the files of src that it starts as a thread or a process: these are entry points. */
   readonly starts: ReadonlySet<string>;
+  /** What it imports or starts when it runs: without imports of types alone. */
+  readonly loads: ReadonlySet<string>;
   readonly packages: ReadonlySet<string>;
   readonly comments: readonly { readonly line: number; readonly text: string }[];
 }
@@ -62,8 +64,7 @@ export function commentLines(text: string): SourceFile['comments'] {
   return found;
 }
 
-function read(path: string, all: ReadonlySet<string>): SourceFile {
-  const text = readFileSync(join(ROOT, path), 'utf8');
+function targetsOf(path: string, text: string, all: ReadonlySet<string>) {
   const imports = new Set<string>();
   const starts = new Set<string>();
   const packages = new Set<string>();
@@ -76,6 +77,14 @@ function read(path: string, all: ReadonlySet<string>): SourceFile {
         (keyword === 'URL(' || keyword === 'startThread(' ? starts : imports).add(target);
     } else if (!specifier.startsWith('node:')) packages.add(packageOf(specifier));
   }
+  return { imports, starts, packages };
+}
+
+const OF_TYPES = /^(?:import|export) type [^;]*? from '[^']+';/gm;
+
+function read(path: string, all: ReadonlySet<string>): SourceFile {
+  const text = readFileSync(join(ROOT, path), 'utf8');
+  const loaded = targetsOf(path, text.replace(OF_TYPES, ''), all);
   const [, second = ''] = path.split('/');
   const lines = text.split('\n').length - 1;
   return {
@@ -83,9 +92,8 @@ function read(path: string, all: ReadonlySet<string>): SourceFile {
     module: second.replace(/\.ts$/, ''),
     text,
     lines,
-    imports,
-    starts,
-    packages,
+    ...targetsOf(path, text, all),
+    loads: new Set([...loaded.imports, ...loaded.starts]),
     comments: commentLines(text),
   };
 }

@@ -202,11 +202,15 @@ function quickKernel(): Suite {
   return { ...suite, argv: [...suite.argv, ...(suite.files ?? [])] };
 }
 
-const onEngine28 = (suite: Suite): Suite => {
-  const report = suite.report?.replace(/\.json$/, '-28.json') ?? '';
+const variant = (suite: Suite, title: string, suffix: string, env: Suite['env']): Suite => {
+  const report = suite.report?.replace(/\.json$/, `-${suffix}.json`) ?? '';
   const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
-  return { ...suite, name: `${suite.name} on Engine 28`, argv, report, env: ENV_28 };
+  return { ...suite, name: `${suite.name} on ${title}`, argv, report, ...(env && { env }) };
 };
+const onEngine28 = (suite: Suite): Suite => variant(suite, 'Engine 28', '28', ENV_28);
+/** These attacks are also made on the service without all that reports (test/lab/core-service.ts). */
+const ON_CORE = ['attacks/dns-tunnels', 'attacks/identity', 'attacks/names-tls', 'attacks/tcp-udp'];
+const onCore = (suite: Suite): Suite => variant(suite, 'the core', 'core', { LAB_SERVICE: 'core' });
 
 /**
  * What the pure tests on Node 24 leave out, because no release of Node can change its result: files that compare the repository with itself or with
@@ -252,7 +256,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
   node24: () => [onNode24(vitest('pure', 'pure'))],
   kernel: () => [kernelSuite(kernelFiles())],
   live: () => filesOf(suitesIn('live')),
-  attacks: () => filesOf(suitesIn('attacks')),
+  attacks: () => [...filesOf(suitesIn('attacks')), ...filesOf(ON_CORE).map(onCore)],
   quick: () => [
     ...(PARTS.check?.() ?? []),
     ...(PARTS.pure?.() ?? []),

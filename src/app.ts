@@ -18,7 +18,6 @@ import { ListProblems, watchFolder } from './config/list-folder.js';
 import { ListReader } from './config/list-reader.js';
 import { ConnectionChecks } from './connections/connection-checks.js';
 import { VerifiedNames } from './connections/verified-names.js';
-import { HostWatch } from './coverage/host-watch.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
 import { type NameEvent, NamesPolicy } from './dns/names-policy.js';
 import { DockerWatch } from './docker/watch.js';
@@ -73,7 +72,7 @@ export interface Base {
 }
 export type App = Awaited<ReturnType<typeof buildApp>>;
 
-/** Builds all parts of the service, and subscribes them to each other. None works before the start (run-service.ts). */
+/** Builds all parts of the service, and subscribes them to each other. None works before the start (core-service.ts). */
 export async function buildApp({ config, log, shared, parts }: Base, former: Config | undefined) {
   const { store, kind } = shared;
   const folder = config.state;
@@ -335,7 +334,6 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     resets,
     asks,
     checks,
-    hostWatch: new HostWatch({ config, docker, applied, kernel, hostMode, log }),
     maintenance,
     links,
     health,

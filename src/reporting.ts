@@ -4,6 +4,7 @@ import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
 import { type FolderState, listNameOf } from './config/list-files.js';
 import { CoverageChanges, containerState, hasFallen } from './coverage/coverage.js';
+import { HostWatch } from './coverage/host-watch.js';
 import { EventLog } from './events/event-log.js';
 import { deniedFlow } from './flows/denied-flow.js';
 import type { SeenFlow } from './flows/flow-record.js';
@@ -40,7 +41,9 @@ export function buildReporting(app: App) {
   reportRepairs(app, events);
   reportLists(app, events);
   reportFeeds(app, events);
-  reportCoverage(app, events);
+  const hostWatch = new HostWatch(app);
+  app.maintenance.rulesChanged.subscribe(() => hostWatch.changed());
+  reportCoverage(app, hostWatch, events);
   const canary = canaryOf(app, events);
   const passed = reportPassed(app, { events, flows, record });
   const faults = new ReportingFaults(config.faults, log);
@@ -64,12 +67,10 @@ export function buildReporting(app: App) {
       });
     }),
   );
-  // It ends before all that records and sends denials.
-  parts.use(app.denials);
   const { asks } = app;
   const asksPending = (): number => asks.pending;
   const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
-  return { events, flows, canary, metrics, passed, records, notifier, asks, faults };
+  return { events, flows, hostWatch, canary, metrics, passed, records, notifier, asks, faults };
 }
 
 /** What does not report as it is configured. Enforcement goes on without it. */
@@ -238,8 +239,8 @@ function reportFeeds({ feeds }: App, events: EventLog): void {
 const isUp = (state: string): boolean => state === 'running' || state === 'paused';
 
 /** Of containers that are completely known; the facts of the host are read some time after the start. */
-function reportCoverage(app: App, events: EventLog): void {
-  const { docker, hostWatch, pass, parts, log } = app;
+function reportCoverage(app: App, hostWatch: HostWatch, events: EventLog): void {
+  const { docker, pass, parts, log } = app;
   const changes = parts.use(
     new CoverageChanges({
       containers: () =>
@@ -247,7 +248,7 @@ function reportCoverage(app: App, events: EventLog): void {
           ? [...docker.view().containers.values()].filter((c) => isUp(c.state) && c.privileges)
           : undefined,
       inputs: () => [docker.view(), app.applied.value, hostWatch.host, hostWatch.engine],
-      findings: (c) => containerState(app, c).findings,
+      findings: (c) => containerState({ ...app, hostWatch }, c).findings,
       onChange: ({ c, from, to, findings }) => {
         const reasons = findings.filter(({ state }) => state !== 'enforced').slice(0, MOST_REASONS);
         const texts = reasons.map((finding) => clipped(findingText(finding), LONGEST_DETAIL));

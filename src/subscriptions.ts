@@ -88,8 +88,7 @@ export function subscribe(app: App): void {
     else if (report.kind === 'unprepared')
       log.debug({ path: report.path, err: report.error }, 'a new network namespace could not be prepared');
   });
-  // maintenance → host watch, trust
-  app.maintenance.rulesChanged.subscribe(() => app.hostWatch.changed());
+  // maintenance → trust
   app.maintenance.recordLost.subscribe(() => {
     app.onRepaired();
     log.warn({}, 'the record of the store in the kernel was removed: it is written again');

@@ -2,11 +2,12 @@ import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import fastify, { type FastifyInstance } from 'fastify';
 import { configuredTokens, holderOf } from '../changes/token-changes.js';
-import { type Config, nodeName } from '../config/config.js';
+import { nodeName } from '../config/config.js';
 import { localSocketOf } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
 import { codeOrText, errorText, RefusedError } from '../lib/problem.js';
 import { VERSION } from '../lib/version.js';
+import type { ClosedServiceOptions, Service } from '../ops/service-manager.js';
 import { type ClosedCause, closedCause } from '../store/store-error.js';
 import type { SharedStore } from '../store/store-interface.js';
 import { type GuardOptions, guard, peerOf } from './auth.js';
@@ -14,24 +15,6 @@ import { whoIs } from './context.js';
 import { type Listening, listen } from './listen.js';
 import { errorHandler } from './problems.js';
 import type { ClosedStatus } from './schemas-fleet.js';
-
-export interface Service {
-  stop(): Promise<void>;
-  /** Ends when the service has: after `stop`, or after a teardown through the API. */
-  readonly done: Promise<void>;
-  /** What has not moved for so long that only a new process helps; undefined while all is well. */
-  stuck(): string | undefined;
-}
-export interface ClosedServiceOptions {
-  readonly config: Config;
-  readonly log: Logger;
-  readonly open: () => Promise<SharedStore>;
-  /** Starts the whole service on this store, which it closes when it fails. */
-  readonly begin: (store: SharedStore) => Promise<Service>;
-  readonly teardown: (who: string) => Promise<void>;
-  /** How often (ms) the state folder is looked at. */
-  readonly everyMs?: number;
-}
 
 const EVERY_MS = 500;
 /** Without any change in the folder the store is tried again after so long; what is damaged may be large. */

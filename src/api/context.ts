@@ -16,7 +16,7 @@ import type { Feeds } from '../threats/feed-service.js';
 import type { Durability } from './schemas.js';
 import type { Views } from './views.js';
 
-/** The parts of the service that the routes read and change. src/app.ts fills it. */
+/** The parts of the service that the routes read and change. src/run-service.ts fills it. */
 export interface Context {
   /** The name of this host. */
   readonly node: string;

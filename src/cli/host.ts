@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import type { AuditVerdict } from '../changes/audit-verify.js';
 import type { Config } from '../config/config.js';
 import type { Logger } from '../lib/log.js';
-import type { ServiceManager } from '../ops/service-manager.js';
+import type { Service, ServiceManager } from '../ops/service-manager.js';
 import type { Recoverable, StoreInspection } from '../store/store-recovery.js';
 
 interface Out {
@@ -54,14 +54,6 @@ export interface AloneRecord {
   /** `refused`: a later record of the same change, which was not made. */
   readonly outcome: 'done' | 'refused';
 }
-export interface RunningService {
-  stop(): Promise<void>;
-  /** Resolves when it has ended: after `stop`, or a teardown through the API. */
-  readonly done: Promise<void>;
-  /** What has not moved for so long that only a new process helps; undefined while all is well. */
-  stuck(): string | undefined;
-}
-
 /** All that the commands need of the world around them; main.ts gives the real ones. */
 export interface Host {
   readonly version: string;
@@ -82,7 +74,7 @@ export interface Host {
   /** The user, for the audit. */
   readonly user: string;
   /** `former`: the configuration that ran before a SIGHUP. */
-  start(config: Config, log: Logger, former?: Config): Promise<RunningService>;
+  start(config: Config, log: Logger, former?: Config): Promise<Service>;
   /** Undefined where no service manager waits for word. */
   serviceManager(): Promise<ServiceManager | undefined>;
   createLog(config: Config['log']): Promise<Logger>;

@@ -7,10 +7,10 @@ import type { Config } from '../config/config.js';
 import { fromFlags } from '../config/overlay.js';
 import { localSocketOf } from '../config/service-socket.js';
 import type { Logger } from '../lib/log.js';
-import type { ServiceManager } from '../ops/service-manager.js';
+import type { Service, ServiceManager } from '../ops/service-manager.js';
 import { agrees, type Registry, recordAlone, type Session, type Sound } from './command.js';
 import { CommandFailure, fail, failureOf, isNotRunning, problemText, wrongUsage } from './failure.js';
-import type { DoctorCheck, Host, RunningService } from './host.js';
+import type { DoctorCheck, Host } from './host.js';
 import type { Output } from './output.js';
 
 type Flags = Readonly<Record<string, string>>;
@@ -118,7 +118,7 @@ async function started(
   config: Config,
   log: Logger,
   former: Config | undefined,
-): Promise<RunningService | undefined> {
+): Promise<Service | undefined> {
   try {
     return await host.start(config, log, former);
   } catch (e) {
@@ -131,7 +131,7 @@ async function started(
 /** The new configuration after a SIGHUP, or why the service has ended. A wrong file changes nothing. */
 async function untilReload(
   { session, flags, config }: { readonly session: Session; readonly flags: Flags; readonly config: Config },
-  service: RunningService,
+  service: Service,
   log: Logger,
   hangups: Hangups,
   liveness: Liveness,
@@ -185,7 +185,7 @@ export class Liveness implements Disposable {
   readonly #manager: ServiceManager | undefined;
   readonly #now: () => number;
   #log: Logger | undefined;
-  #service: RunningService | undefined;
+  #service: Service | undefined;
   #since: number;
   #timer: NodeJS.Timeout | undefined;
   #isBroken = false;
@@ -199,7 +199,7 @@ export class Liveness implements Disposable {
     if (period !== undefined) this.#timer = setInterval(() => this.#beat(), period / 4);
   }
 
-  ready(service: RunningService, log: Logger): void {
+  ready(service: Service, log: Logger): void {
     this.#log = log;
     this.#service = service;
     this.#notify('READY=1\nSTATUS=running: see drawbridge status');

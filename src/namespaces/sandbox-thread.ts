@@ -39,7 +39,7 @@ try {
   // The service has logged at its start that it may not raise its priority.
 }
 
-/** As the main thread does (run-service.ts). The heap of this thread is small: it takes 10 ms. */
+/** As the main thread does (core-service.ts). The heap of this thread is small: it takes 10 ms. */
 const REST_MS = 8_000;
 setTimeout(() => void collectGarbage().catch(() => undefined), REST_MS).unref(); // a Node without an inspector keeps the memory
 

@@ -29,6 +29,10 @@ export const isBuilt = (): boolean =>
 export const program = (): string[] =>
   isBuilt() ? [...NODE, BUILT] : [...NODE, '--import', TSX, join(ROOT, 'src', 'main.ts')];
 
+/** Whether LAB_SERVICE=core starts the service without all that reports (core-service.ts). Commands are of the whole program. */
+export const isCore = process.env.LAB_SERVICE === 'core';
+const CORE = [...NODE, '--import', TSX, join(import.meta.dirname, 'core-service.ts')];
+
 export interface DrawbridgeSpec {
   /** Keys of config.yaml that win over the lab's (docker.socket, state, api.listen, allowlists), section by section. */
   readonly config?: Readonly<Record<string, unknown>>;
@@ -116,7 +120,8 @@ export class Drawbridge {
   }
 
   #argv(args: readonly string[]): string[] {
-    return this.#place.view.inside([...this.#through, ...(this.#program ?? program()), ...args], ROOT);
+    const own = isCore && args[0] === 'run' ? CORE : program();
+    return this.#place.view.inside([...this.#through, ...(this.#program ?? own), ...args], ROOT);
   }
   /** The next start is of another version; undefined: of this one. */
   become(other: readonly string[] | undefined): void {

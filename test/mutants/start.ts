@@ -9,12 +9,12 @@ export const START: readonly Mutant[] = [
   {
     id: 'start-not-closed',
     what: 'a start that fails at boot leaves the host open',
-    file: 'src/run-service.ts',
+    file: 'src/core-service.ts',
     from: '  await layClosedFirst(config, log);\n',
     to: '',
     also: [
       {
-        file: 'src/run-service.ts',
+        file: 'src/core-service.ts',
         from: '    await stayClosed(config, log);\n    const cause',
         to: '    const cause',
       },

@@ -60,7 +60,7 @@ it('root alone reads and writes the code that the service keeps of the program',
   const launcher = readFileSync('scripts/launcher.cjs', 'utf8');
   expect(launcher).toContain("'/var/cache/drawbridge'");
   expect(readFileSync('scripts/install', 'utf8')).toMatch(/install -d -m 700 .*\/var\/cache\/drawbridge/);
-  const [, published] = /channel\('([^']+)'\)/.exec(readFileSync('src/run-service.ts', 'utf8')) ?? [];
+  const [, published] = /channel\('([^']+)'\)/.exec(readFileSync('src/core-service.ts', 'utf8')) ?? [];
   expect(launcher).toContain(`const AT_REST = '${published}';`);
 });
 

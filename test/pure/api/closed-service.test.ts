@@ -3,8 +3,9 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { ClosedService, type Service } from '../../../src/api/closed-service.js';
+import { ClosedService } from '../../../src/api/closed-service.js';
 import { readConfig } from '../../../src/config/config.js';
+import type { Service } from '../../../src/ops/service-manager.js';
 import { closedCause, StoreError } from '../../../src/store/store-error.js';
 import type { SharedStore } from '../../../src/store/store-interface.js';
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import type { RunningService } from '../../../src/cli/host.js';
 import { Liveness } from '../../../src/cli/service-commands.js';
+import type { Service } from '../../../src/ops/service-manager.js';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -9,7 +9,7 @@ const said: string[] = [];
 const say = (o: object, msg?: string): void => void said.push(`${msg} ${JSON.stringify(o)}`);
 const log = { debug: say, info: say, warn: say, error: say };
 let stuck: string | undefined;
-const service: RunningService = { stop: async () => undefined, done: Promise.resolve(), stuck: () => stuck };
+const service: Service = { stop: async () => undefined, done: Promise.resolve(), stuck: () => stuck };
 let sent: string[];
 let isGone: boolean;
 const manager = {

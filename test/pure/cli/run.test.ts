@@ -1,8 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import type { Host, RunningService } from '../../../src/cli/host.js';
+import type { Host } from '../../../src/cli/host.js';
 import type { Config } from '../../../src/config/config.js';
 import { NetlinkError } from '../../../src/kernel/netlink/netlink-error.js';
+import type { Service } from '../../../src/ops/service-manager.js';
 import { Bench } from './bench.js';
 
 let bench: Bench;
@@ -41,7 +42,7 @@ beforeEach(async () => {
 });
 afterEach(() => bench.end());
 
-function service(): RunningService {
+function service(): Service {
   let end: () => void = () => undefined;
   const done = new Promise<void>((resolve) => {
     end = resolve;

@@ -14,6 +14,7 @@ const file = (
   lines: 1,
   imports: new Set(imports),
   starts: new Set(),
+  loads: new Set(imports),
   packages: new Set(packages),
   comments: [],
 });
@@ -39,6 +40,17 @@ it('a circle of imports is found, however long', () => {
   expect(found(...chain, file('src/lib/d.ts', ['src/lib/b.ts']))).toEqual([
     'a circle of imports: src/lib/b.ts → src/lib/c.ts → src/lib/d.ts → src/lib/b.ts',
   ]);
+});
+
+it('the enforcement loads nothing that reports, however far it is', () => {
+  const core = (...imports: readonly string[]): SourceFile => file('src/core-service.ts', imports);
+  const enforce = file('src/enforce/a.ts', ['src/coverage/b.ts']);
+  expect(found(core('src/enforce/c.ts'), enforce, file('src/coverage/b.ts'))).toHaveLength(1);
+  expect(found(core('src/enforce/a.ts'), enforce, file('src/coverage/b.ts'))).toContain(
+    'src/core-service.ts: loads src/coverage/b.ts, which is not part of the enforcement',
+  );
+  const types = { ...enforce, loads: new Set<string>() };
+  expect(found(core('src/enforce/a.ts'), types, file('src/coverage/b.ts'))).toHaveLength(1);
 });
 
 it('a package belongs to the files that scripts/layout.json names', () => {
