@@ -70,23 +70,33 @@ export interface Base {
   /** Ends the parts, in the reverse order of their making. */
   readonly parts: DisposalStack;
 }
-export type App = Awaited<ReturnType<typeof buildApp>>;
+export type App = Base & Inputs & Enforced & Containers & Pass & Changing;
+type Inputs = Awaited<ReturnType<typeof buildInputs>>;
+type Enforced = ReturnType<typeof buildNames>;
+type Containers = ReturnType<typeof buildContainers>;
+type Pass = ReturnType<typeof buildPass>;
+type Changing = Awaited<ReturnType<typeof buildChanges>>;
 
-/** Builds all parts of the service, and subscribes them to each other. None works before the start (core-service.ts). */
-export async function buildApp({ config, log, shared, parts }: Base, former: Config | undefined) {
-  const { store, kind } = shared;
-  const folder = config.state;
-  const shape = shapeOf(config);
-  const { prefix, marks } = shape;
-  const now = (): number => performance.now();
+/** Builds all parts that enforce. None works before the start (core-service.ts). */
+export async function buildApp(base: Base, former: Config | undefined): Promise<App> {
+  const inputs = { ...base, ...(await buildInputs(base)) };
+  const names = { ...inputs, ...buildNames(inputs) };
+  const containers = { ...names, ...buildContainers(names) };
+  const pass = { ...containers, ...buildPass(containers) };
+  return { ...pass, ...(await buildChanges(pass, former)) };
+}
+
+/** What policies are compiled from: the folder of lists, the store, and how far the store is trusted. */
+async function buildInputs({ config, log, shared, parts }: Base) {
   const applied = new Current<AppliedState>();
+  const shape = shapeOf(config);
   const lastRepair = new Current<string>();
   const canaryPlace = new Current<CanaryPlace | undefined>();
   const onRepaired = (): void => lastRepair.set(new Date().toISOString());
 
-  // What policies are compiled from: the folder of lists, the store, and how far the store is trusted.
+  const { store, kind } = shared;
   parts.add(() => store.close());
-  const small = parts.use(await SmallState.open(folder, log));
+  const small = parts.use(await SmallState.open(config.state, log));
   const lastRun = parts.use(new LastRun(small, log));
   const tools = parts.use(new ToolProcess(log));
   const reader = parts.use(new ListReader());
@@ -103,7 +113,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     isShared: kind === 'redis',
     sets: kernel.sets,
     run: exec,
-    prefix,
+    prefix: shape.prefix,
     former: formerPrefixes(config),
     log,
     modes: () => applied.value && modesInForce(applied.value),
@@ -118,31 +128,34 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     appliedRevision.read();
     return trust.said(current.read(Date.now()), revisionOf);
   };
+  const rules = { applied, canaryPlace, lastRepair, onRepaired, shape, kernel, tools };
+  const policyInputs = { reader, listProblems, folderChanged, lists, state, trust, trustChanged };
+  return { ...rules, ...policyInputs, small, lastRun, appliedRevision, revisionOf, overrides };
+}
 
-  // Between Docker and the kernel.
-  const docker = new DockerWatch({ socket: config.docker.socket, log, now });
+/** Docker, threats, policies and names. */
+function buildNames(p: Base & Inputs) {
+  const { config, kernel, parts, revisionOf, shape, trust } = p;
+  const { prefix, marks } = shape;
+  const docker = new DockerWatch({ socket: config.docker.socket, log: p.log, now: () => performance.now() });
   const blocklist = new FlowBlocklist(kernel, prefix, steadyNow);
   const threatsPublished = new AsyncSignal<ThreatLook>();
   const threats = new ActiveThreats({
+    ...p,
     prefix,
     identityMask: marks.identity,
     maxEntries: config.threats.maxEntries,
-    kernel,
     blocklist,
-    applied,
     recheckAnswers: (look) => threatsPublished.emit(look),
-    onRepaired,
-    log,
   });
   const policies = new Policies({
-    config,
+    ...p,
     docker,
-    overrides,
     temper: (policy, facts) => trust.policy(policy, facts, revisionOf),
   });
-  const quotas = new Quotas({ small, kernel, applied, log, now: Date.now, steady: steadyNow });
-  const reserved = new ReservedPorts({ config, shared, kernel, docker });
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const quotas = new Quotas({ ...p, now: Date.now, steady: steadyNow });
+  const reserved = new ReservedPorts({ ...p, docker });
+  mkdirSync(config.state, { recursive: true, mode: 0o700 });
   const nat64 = nat64Ranges(config.networks.nat64);
   const setWriters = new LearnedSetWriters(kernel.sets);
   const names = new NamesPolicy({ prefix, kernel, docker, threats: threats.look, nat64 });
@@ -154,94 +167,73 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
       policy: names,
       sets: setWriters,
       original: kernel.flows,
-      log,
-      journal: join(folder, 'names.journal'),
+      log: p.log,
+      journal: join(config.state, 'names.journal'),
       onEvent: (event) => nameEvents.emit(event),
       ask: (question) => asking.value?.name(question) ?? 'no',
       now: steadyNow,
     }),
   );
   parts.use(docker);
-  const destinations = new Destinations({ applied, dns, kernel, nat64 });
+  const enforced = { docker, blocklist, threats, threatsPublished, policies, quotas, reserved, nat64 };
+  return { ...enforced, setWriters, names, nameEvents, asking, dns };
+}
+
+/** What is known of containers, and what is inside their network namespaces. */
+function buildContainers(p: Base & Inputs & Enforced) {
+  const { applied, config, docker, log, policies, shape, threats } = p;
+  const destinations = new Destinations(p);
   const tallies = new Tallies();
-  const neighbours = new NeighbourChanges(
-    Date.now,
-    (id) => applied.value?.subjects.get(id),
-    policies.eastWest,
-  );
-  const denials = new Denials({
-    marks,
-    applied,
-    names,
-    dns,
-    threats: threats.look,
-    tallies,
-    changes: neighbours,
-  });
-  const hostMode = new HostMode({ folder, kernel, dns, docker, port: shape.dns.port, log });
+  const subjectOf = (id: string) => applied.value?.subjects.get(id);
+  const neighbours = new NeighbourChanges(Date.now, subjectOf, policies.eastWest);
+  const changes = neighbours;
+  const denials = new Denials({ ...p, marks: shape.marks, threats: threats.look, tallies, changes });
+  const hostMode = new HostMode({ ...p, folder: config.state, port: shape.dns.port });
   const sandboxes = new Sandboxes(log);
-  const folders = new SandboxFolders(folder, sandboxes, log);
+  const folders = new SandboxFolders(config.state, sandboxes, log);
   const isAway = new Current<boolean>();
   const attached = new Signal<string>();
   /** A container that is gone, before its names are forgotten. */
   const departing = new Signal<string>();
+  const { policyOf, isManaged, isLan } = policies;
   const namespaces = new ContainerNamespaces({
-    kernel,
-    dns,
+    ...p,
     docker,
-    applied,
     folders,
     sandboxes,
-    policyOf: policies.policyOf,
-    isManaged: policies.isManaged,
-    isLan: policies.isLan,
+    policyOf,
+    isManaged,
+    isLan,
   });
   const namespaceDns = new NamespaceDns({ namespaces, onAttached: (id) => attached.emit(id), log });
-  const lan = new NetnsRules({
-    shape,
-    kernel,
-    docker,
-    policies,
-    dns,
-    namespaces,
-    namespaceDns,
-    applied,
-    reserved,
-    onRepair: onRepaired,
-    log,
-  });
+  const lan = new NetnsRules({ ...p, namespaces, namespaceDns, onRepair: p.onRepaired });
+  const inside = { sandboxes, folders, isAway, attached, departing, namespaces, namespaceDns, lan };
+  return { destinations, tallies, neighbours, denials, hostMode, ...inside };
+}
+
+/** The pass, its queues, and what checks the kernel. */
+function buildPass(p: Base & Inputs & Enforced & Containers) {
+  const { dns, lan, log, namespaceDns, parts, shape, threats } = p;
+  const now = (): number => performance.now();
   const foreign = new ForeignBridges();
-  const verified = new VerifiedNames({ marks, dns, threats: threats.look });
-  const resets = new ConnectionResets({ applied, kernel, namespaces, run: exec, log });
+  const verified = new VerifiedNames({ marks: shape.marks, dns, threats: threats.look });
+  const resets = new ConnectionResets({ ...p, run: exec });
   const pass = new EnforcementPass({
-    shape,
-    applied,
-    kernel,
+    ...p,
     reset: resets.reset,
-    blocklist,
-    docker,
-    policies,
-    quotas,
-    reserved,
     foreign,
-    canary: canaryPlace,
-    hostMode,
-    names,
-    dns,
-    threats,
+    canary: p.canaryPlace,
     verified,
     installInNamespaces: (state) => lan.applied(state),
-    log,
     now: steadyNow,
   });
   const reconciler = new Reconciler({ pass, log });
-  const classifier = new Classifier({ docker, reconciler, pass, applied, namespaces, kernel, now, log });
-  const hold = new PacketHold({ shape, applied, classifier, names, now });
-  const checks = new ConnectionChecks({ shape, applied, verified, keys: dns.keys, kernel, log, now });
-  const rules = { shape, kernel, dns, threats, applied, pass, reconciler, hostMode, log };
-  const maintenance = new Maintenance(rules);
-  const links = new LinkEvents({ kernel, docker, policies, reconciler, applied, log });
-  const health = new Health({ applied, docker, reconciler, maintenance, folders, lastRepair });
+  const classifier = new Classifier({ ...p, reconciler, pass, now });
+  const hold = new PacketHold({ ...p, classifier, now });
+  const checks = new ConnectionChecks({ ...p, verified, keys: dns.keys, now });
+  const maintenance = new Maintenance({ ...p, pass, reconciler });
+  const links = new LinkEvents({ ...p, reconciler });
+  const health = new Health({ ...p, reconciler, maintenance });
 
   const begun = new DisposalStack();
   parts.add(() => begun.end());
@@ -251,14 +243,20 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
   parts.add(() => reconciler.stop());
   parts.add(async () => links.close());
   parts.add(async () => maintenance.stopChecking());
+  return { begun, foreign, verified, resets, pass, reconciler, hold, checks, maintenance, links, health };
+}
 
-  // Feeds, audit, and changes through the API.
+/** Feeds, the audit, and changes by people. */
+async function buildChanges(p: Base & Inputs & Enforced & Containers & Pass, former: Config | undefined) {
+  const { applied, appliedRevision, config, docker, lists, log, parts, pass, policies, reconciler, state } =
+    p;
+  const { store, kind } = p.shared;
   const node = nodeName(config);
-  parts.use(store.watch(() => trust.changed()));
-  const feeds = parts.use(new Feeds({ config, shared, threats, docker, kernel, log }));
+  parts.use(store.watch(() => p.trust.changed()));
+  const feeds = parts.use(new Feeds(p));
   feeds.begin();
-  const audit = parts.use(await Audit.open({ dir: folder, store, kind, now: Date.now, node, log }));
-  await recordStart(audit, node, lastRun.ended, former && changedKeys(former, config));
+  const audit = parts.use(await Audit.open({ dir: config.state, store, kind, now: Date.now, node, log }));
+  await recordStart(audit, node, p.lastRun.ended, former && changedKeys(former, config));
   parts.add(() => recordStop(audit, node));
   const containers = () => docker.view().containers;
   const changes = await Changes.open({
@@ -269,7 +267,7 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     node,
     state,
     tokens: config.api.tokens,
-    parseList: reader.body,
+    parseList: p.reader.body,
     folderLists: () => [...lists.state.lists.values()],
     usedBy: (list) =>
       [...(applied.value?.subjects.values() ?? [])]
@@ -279,79 +277,16 @@ export async function buildApp({ config, log, shared, parts }: Base, former: Con
     now: Date.now,
     prepare: pass.prepare,
     denied: (facts) => policies.policyOf(facts).denied ?? [],
-    isDoubted: () => trust.doubt !== undefined,
+    isDoubted: () => p.trust.doubt !== undefined,
     onChange: () => {
       appliedRevision.changed();
       reconciler.trigger({ kind: 'changes' });
     },
   });
   parts.add(async () => changes.close());
-  const asks = new Asks({ shape, applied, names, destinations, changes, now });
-  asking.set(asks);
+  const asks = new Asks({ ...p, changes, now: () => performance.now() });
+  p.asking.set(asks);
   parts.add(async () => asks.close());
-  listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
-
-  const app = {
-    config,
-    log,
-    shared,
-    parts,
-    begun,
-    tools,
-    small,
-    lastRun,
-    node,
-    applied,
-    shape,
-    kernel,
-    docker,
-    threats,
-    policies,
-    quotas,
-    setWriters,
-    names,
-    nameEvents,
-    dns,
-    destinations,
-    tallies,
-    denials,
-    neighbours,
-    hostMode,
-    folders,
-    sandboxes,
-    isAway,
-    attached,
-    departing,
-    namespaces,
-    namespaceDns,
-    lan,
-    foreign,
-    canaryPlace,
-    pass,
-    reconciler,
-    hold,
-    verified,
-    resets,
-    asks,
-    checks,
-    maintenance,
-    links,
-    health,
-    onRepaired,
-    threatsPublished,
-    feeds,
-    audit,
-    changes,
-    trust,
-    trustChanged,
-    lists,
-    state,
-    listProblems,
-    folderChanged,
-    appliedRevision,
-    revisionOf,
-    overrides,
-    ignored: new IgnoredLabels(audit, log),
-  };
-  return app;
+  p.listProblems.report([...lists.state.problems, ...nameConflicts(lists.state.lists, state)]);
+  return { node, feeds, audit, changes, asks, ignored: new IgnoredLabels(audit, log) };
 }

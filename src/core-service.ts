@@ -152,7 +152,12 @@ async function start(app: App, reporter: Reporter): Promise<Service> {
 }
 
 /** How the service ends. */
-function lifetimeOf({ parts, reconciler, lastRun, log }: App): Lifetime {
+function lifetimeOf({
+  parts,
+  reconciler,
+  lastRun,
+  log,
+}: Pick<App, 'parts' | 'reconciler' | 'lastRun' | 'log'>): Lifetime {
   let ended: () => void = () => undefined;
   const done = new Promise<void>((resolve) => (ended = resolve));
   let stopping: Promise<void> | undefined;
@@ -249,13 +254,17 @@ async function findSandboxes(
 }
 
 /** Where our resolver answers inside a namespace, the names of neighbours include aliases that only their inspects have. */
-function aliasesKnown({ docker, namespaceDns }: App): Promise<void> {
+function aliasesKnown({ docker, namespaceDns }: Pick<App, 'docker' | 'namespaceDns'>): Promise<void> {
   const clients = [...docker.view().containers.values()].filter((c) => namespaceDns.status(c.id) !== 'none');
   return docker.inspectOn(new Set(clients.flatMap((c) => c.endpoints.map((e) => e.networkId))));
 }
 
 /** Without an answer the first pass only installs the closed base, and new sandboxes are closed. */
-async function isDockerThere({ docker, policies, sandboxes }: App): Promise<boolean> {
+async function isDockerThere({
+  docker,
+  policies,
+  sandboxes,
+}: Pick<App, 'docker' | 'policies' | 'sandboxes'>): Promise<boolean> {
   // The veth of a container on a managed bridge shows its network namespace.
   const asked = docker
     .begin((networks) => networks.length > 0 && networks.every((n) => n && policies.isManaged(n)))

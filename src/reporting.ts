@@ -157,7 +157,7 @@ function canaryOf(app: App, events: EventLog): Canary {
   return canary;
 }
 
-function reportContainers({ docker }: App, events: EventLog): void {
+function reportContainers({ docker }: Pick<App, 'docker'>, events: EventLog): void {
   docker.onChange((view, change) => {
     if (change.kind !== 'event' || change.event.kind !== 'container') return;
     const { id, action } = change.event;
@@ -166,7 +166,7 @@ function reportContainers({ docker }: App, events: EventLog): void {
   });
 }
 
-function reportRepairs({ pass, maintenance }: App, events: EventLog): void {
+function reportRepairs({ pass, maintenance }: Pick<App, 'pass' | 'maintenance'>, events: EventLog): void {
   pass.installed.subscribe(({ repaired }) => {
     if (repaired) events.emit('repair', { detail: 'rules of Drawbridge were missing or changed' });
   });
@@ -230,7 +230,7 @@ function reportDifference(
   for (const name of before.keys()) if (!now.has(name)) emit(name, 'deleted');
 }
 
-function reportFeeds({ feeds }: App, events: EventLog): void {
+function reportFeeds({ feeds }: Pick<App, 'feeds'>, events: EventLog): void {
   feeds.changed.subscribe(({ reason, ...change }) =>
     events.emit('feed', { ...change, reason: reason && clipped(reason, LONGEST_DETAIL) }),
   );
