@@ -3,7 +3,8 @@ import { type Reading, SharedRead, type Turns } from '../lib/shared-read.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { isContainerId } from '../ruleset/canary-subject.js';
 import { containerChain, handedTo, hostChain, limitChain, refusingChains } from '../ruleset/naming.js';
-import { chainHashes, type Rule } from '../ruleset/rules.js';
+import { chainHashes } from '../ruleset/render/iptables.js';
+import type { Rule } from '../ruleset/rules.js';
 import { asReader, type Exec } from './exec.js';
 import { ownHash } from './iptables-text.js';
 import type { RuleCounter } from './netlink/netlink-codec.js';
@@ -134,7 +135,7 @@ export class Counts {
 const filterChain = (state: AppliedState, family: Family, chain: string): readonly Rule[] =>
   state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];
 
-/** Packets that each rule has seen, of one family: chain → hash of the rule (ruleset/rules `chainHashes`) → packets. */
+/** Packets that each rule has seen, of one family: chain → hash of the rule (ruleset/render/iptables `chainHashes`) → packets. */
 type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
 /** Prefixes of the chains that are read: those with containers' own rules, and those that refuse. */

@@ -1,7 +1,8 @@
 import type { Family } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
 import type { Hook, TableDesired, TableName } from '../ruleset/desired-state.js';
-import { chainHashes, type Rule, renderRule } from '../ruleset/rules.js';
+import { chainHashes, iptablesRule } from '../ruleset/render/iptables.js';
+import type { Rule } from '../ruleset/rules.js';
 
 /** The programs that read `restoreScript`. */
 export const RESTORE: Readonly<Record<Family, string>> = { 4: 'iptables-restore', 6: 'ip6tables-restore' };
@@ -54,7 +55,7 @@ export const savedChain = (rules: readonly Rule[], family: Family): readonly Sav
 /** A chain as `iptables-restore` lines, each rule with its hash. */
 function renderChain(chain: string, rules: readonly Rule[], family: Family, prefix: string): string[] {
   const hashes = chainHashes(rules, family);
-  return rules.map((r, i) => `-A ${chain} ${renderRule(r, family, `${prefix}:${hashes[i]}`)}`);
+  return rules.map((r, i) => `-A ${chain} ${iptablesRule(r, family, `${prefix}:${hashes[i]}`)}`);
 }
 
 export interface TableEdit {
@@ -155,7 +156,7 @@ function placeOf(hook: Hook, observed: SavedTable): string {
 /** Jumps in the state after they were written, with their texts, by which they are deleted. */
 export const savedHooks = (hooks: readonly Rule[], family: Family, prefix: string): SavedRule[] =>
   chainHashes(hooks, family).map((hash, i) => ({
-    text: renderRule(hooks[i] as Rule, family, `${prefix}:${hash}`),
+    text: iptablesRule(hooks[i] as Rule, family, `${prefix}:${hash}`),
     hash,
   }));
 

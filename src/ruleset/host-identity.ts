@@ -3,6 +3,7 @@ import { checkedOutput, checksNames, synData } from './checked-flows.js';
 import type { Cgroup, DesiredInput, HostNet, KernelConfig, NftProgram, Subject } from './desired-state.js';
 import { hex, identityMark, markOf, UNATTRIBUTED } from './marks.js';
 import { type Names, sharedSet } from './naming.js';
+import { nftRule, nftTarget } from './render/nft.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
 
 /**
@@ -204,14 +205,14 @@ const evaluatedEarly = ({ marks }: KernelConfig): Target => ({
 /** The table for nft. It is created by the first pass where nft identifies the senders, and stays. */
 export function identityProgram(all: ReadonlyMap<string, readonly Rule[]>, shape: KernelConfig): NftProgram {
   const chains = new Map([...all].filter(([chain]) => chain !== QUEUE));
-  const texts = new Map([...chains].map(([chain, rules]) => [chain, rules.map(nftRule)] as const));
+  const texts = new Map([...chains].map(([chain, rules]) => [chain, rules.map(textOf)] as const));
   const isNative = (chains.get(SENDERS)?.length ?? 0) > 0;
   const name = isNative ? OWN : OWN_MARKED;
-  const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${nftRule(r)} accept` : nftRule(r)));
+  const own = chains.get(OWN)?.map((r) => (r.then.k === 'setMark' ? `${textOf(r)} accept` : textOf(r)));
   texts.delete(OWN);
   if (own) texts.set(name, [...own, ...forgedSources(shape), ...synData(shape)]);
   if (own && checksNames(shape))
-    texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape))} accept`));
+    texts.set(CHECKED, checkedOutput(shape, `${nftTarget(evaluatedEarly(shape), 4)} accept`));
   // behind conntrack (-200); before any table of iptables that has a jump of Drawbridge, or behind `mangle` (-150), which identifies them
   const priority = isNative ? -151 : -149;
   const base = own
@@ -242,35 +243,12 @@ export function queueProgram(all: ReadonlyMap<string, readonly Rule[]>): NftProg
   return {
     table: IDENTITY_TABLE,
     declarations: `\n  chain ${QUEUE} { }`,
-    rules: new Map([[QUEUE, rules.map(nftRule)]]),
+    rules: new Map([[QUEUE, rules.map(textOf)]]),
   };
 }
 
-const nftRule = (r: Rule): string => [...r.when.map(nftMatch), nftTarget(r.then)].join(' ');
-
-function nftMatch(m: Match): string {
-  if (m.k === 'mark') return `meta mark & ${hex(m.mask)} ${m.not ? '!=' : '=='} ${hex(m.value)}`;
-  if (m.k === 'connmark') return `ct mark & ${hex(m.mask)} == ${hex(m.value)}`;
-  if (m.k === 'ct') return `ct state ${m.states.join(',').toLowerCase()}`;
-  if (m.k === 'proto') return `meta l4proto ${m.proto}`;
-  if (m.k === 'paced') return `limit rate ${m.perSecond}/second burst ${m.burst} packets`;
-  // nft_socket needs the depth of the cgroup in the hierarchy
-  if (m.k === 'cgroup' && m.nft !== undefined)
-    return `socket cgroupv2 level ${m.path.split('/').length} "${m.nft}"`;
-  throw new RangeError(`no match of ${IDENTITY_TABLE}: ${m.k}`);
-}
-
-const ALL_BITS = 0xffff_ffff;
-function nftTarget(t: Target): string {
-  if (t.k === 'return' || t.k === 'drop') return t.k;
-  if (t.k === 'queue') return `queue num ${t.queue}`;
-  if (t.k === 'goto') return `goto ${t.chain}`;
-  if (t.k === 'zone') return `ct original zone set ${t.zone}`;
-  if (t.k === 'mark') return `meta mark set meta mark | ${hex(t.bits)}`;
-  if (t.k !== 'setMark') throw new RangeError(`no target of ${IDENTITY_TABLE}: ${t.k}`);
-  const kept = (ALL_BITS & ~t.mask) >>> 0;
-  return `meta mark set meta mark & ${hex(kept)} | ${hex(t.value)}${t.goto === undefined ? '' : ` goto ${t.goto}`}`;
-}
+/** The rules of the table are the same in both families. */
+const textOf = (r: Rule): string => nftRule(r, 4);
 
 /** Packets of Drawbridge return, and packets from cgroups below a gate go to `chain`. Every packet of the host passes these rules. */
 export const gate = ({ gates, exempt }: HostNet, chain: string): Rule[] =>

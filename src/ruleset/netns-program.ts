@@ -5,8 +5,9 @@ import { classMatches } from './classes.js';
 import { containerChain } from './container-chains.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, errorsChain, namesFor } from './naming.js';
+import { nftMatches } from './render/nft.js';
 import type { ReservedPort } from './reserved-ports.js';
-import type { Match, Rule } from './rules.js';
+import type { Rule } from './rules.js';
 import { checkedChain, ERROR_RATE, LONGEST_ERROR, permitChain } from './verdict-chains.js';
 
 export const LAN_TABLE = 'drawbridge_lan';
@@ -184,7 +185,7 @@ function namesTo(input: LanInput, port: number): (readonly [string, readonly str
     .flatMap((c) =>
       classMatches(c).map((when) => {
         const set = classSet(input.shape.prefix, input.member.id, c.key, 4, 'static');
-        return `${[...when, { k: 'set', set, dir: 'dst' } as const].map((m) => matchText(m, 4)).join(' ')} return`;
+        return `${nftMatches([...when, { k: 'set', set, dir: 'dst' }], 4)} return`;
       }),
     );
   const to = ['udp', 'tcp'].map((p) => `meta nfproto ipv4 ${p} dport 53 dnat ip to ${EMBEDDED}:${port}`);
@@ -285,26 +286,5 @@ function targetsOf({ shape, member }: LanInput): ReadonlyMap<string, string> {
 function ruleText({ when, then }: Rule, family: Family, targets: ReadonlyMap<string, string>): string {
   const target = then.k === 'goto' ? targets.get(then.chain) : undefined;
   if (target === undefined) throw new Error(`no word of nft for the target ${JSON.stringify(then)}`);
-  return [`meta nfproto ipv${family}`, ...when.map((m) => matchText(m, family)), target].join(' ');
-}
-
-function matchText(m: Match, family: Family): string {
-  switch (m.k) {
-    case 'proto':
-      return `meta l4proto ${m.not ? '!= ' : ''}${m.proto === 'icmp' && family === 6 ? 'ipv6-icmp' : m.proto}`;
-    case 'dports':
-      return `th dport { ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}-${p.hi}`)).join(', ')} }`;
-    case 'set':
-      return `${family === 4 ? 'ip' : 'ip6'} daddr @${m.set}`;
-    case 'within': {
-      const [net, mask = ''] = m.net.split('/');
-      const end = `${family === 4 ? 'ip' : 'ip6'} ${m.end === 'src' ? 's' : 'd'}addr`;
-      if (mask.includes(':')) return `${end} & ${mask} ${m.not ? '!=' : '=='} ${net}`;
-      return `${end} ${m.not ? '!= ' : ''}${m.net}`;
-    }
-    case 'icmpType':
-      return `${family === 4 ? 'icmp' : 'icmpv6'} type ${m.type}`;
-    default:
-      throw new Error(`no word of nft for the condition ${m.k}`);
-  }
+  return [`meta nfproto ipv${family}`, nftMatches(when, family), target].filter((t) => t !== '').join(' ');
 }

@@ -1,5 +1,6 @@
 import { type Family, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
-import { type CtState, type Match, type Rule, renderRule } from './rules.js';
+import { iptablesRule } from './render/iptables.js';
+import type { CtState, Match, Rule } from './rules.js';
 
 /** A packet as the rules see it. Addresses are canonical text; proto as in a class. */
 export interface TracePacket {
@@ -73,7 +74,7 @@ export function trace(chains: Chains, start: string, packet: TracePacket, has: H
       continue;
     }
     if (!rule.when.every((m) => matches(m, { ...packet, mark }, has))) continue;
-    steps.push({ chain: frame.chain, rule, text: `${frame.chain}: ${renderRule(rule, packet.family)}` });
+    steps.push({ chain: frame.chain, rule, text: `${frame.chain}: ${iptablesRule(rule, packet.family)}` });
     const target = rule.then;
     if (target.k === 'mark') mark = (mark | target.bits) >>> 0;
     else if (target.k === 'setMark') {

@@ -205,7 +205,7 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'kept-hashes-of-both-families',
     what: 'a chain of one family is taken for current by the hashes of the other',
-    file: 'src/ruleset/rules.ts',
+    file: 'src/ruleset/render/iptables.ts',
     from: '  hashed[family](rules);',
     to: '  hashed[4](rules);',
     killedBy: {

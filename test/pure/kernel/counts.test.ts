@@ -6,7 +6,8 @@ import { Turns } from '../../../src/lib/shared-read.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { containerChain } from '../../../src/ruleset/naming.js';
-import { chainHashes, type Rule } from '../../../src/ruleset/rules.js';
+import { chainHashes } from '../../../src/ruleset/render/iptables.js';
+import type { Rule } from '../../../src/ruleset/rules.js';
 import { input, member } from '../ruleset/sample.js';
 
 const GONE = "ip6tables-save v1.8.11 (nf_tables): Set with index 65 in kernel doesn't exist.";

@@ -6,7 +6,8 @@ import { hostResolver, isHostResolver } from '../../../src/ruleset/host-net.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import { chainHashes, rule } from '../../../src/ruleset/rules.js';
+import { chainHashes } from '../../../src/ruleset/render/iptables.js';
+import { rule } from '../../../src/ruleset/rules.js';
 import { type TracePacket, type TraceResult, trace } from '../../../src/ruleset/trace.js';
 import { input, member, shape } from './sample.js';
 

@@ -14,7 +14,8 @@ import {
   keepSubject,
   type Subject,
 } from '../../../src/ruleset/desired-state.js';
-import { chainHashes, rule } from '../../../src/ruleset/rules.js';
+import { chainHashes } from '../../../src/ruleset/render/iptables.js';
+import { rule } from '../../../src/ruleset/rules.js';
 import { runs } from '../runs.js';
 import { entriesOf, input, member, shape } from './sample.js';
 

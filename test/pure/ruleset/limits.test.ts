@@ -4,7 +4,7 @@ import { portLimits } from '../../../src/ruleset/bridge-elements.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { DesiredState, Subject, SubjectLimits } from '../../../src/ruleset/desired-state.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import { renderRule } from '../../../src/ruleset/rules.js';
+import { iptablesRule } from '../../../src/ruleset/render/iptables.js';
 import { input, member, shape } from './sample.js';
 
 const HOST = new Set(['172.18.0.1']);
@@ -14,7 +14,7 @@ const quota = (spent: boolean): SubjectLimits => ({
 const with_ = (m: Subject, limits: SubjectLimits): Subject => ({ ...m, limits });
 const chain = (d: DesiredState, name: string): string[] =>
   (d.tables.find((t) => t.family === 4 && t.table === 'filter')?.chains.get(name) ?? []).map((r) =>
-    renderRule(r, 4),
+    iptablesRule(r, 4),
   );
 function permits(m: Subject, dst: string): boolean {
   const judge = new PolicyEvaluator(shape, compile(input(m)), () => false, HOST);
