@@ -109,6 +109,7 @@ export function pages(): readonly Page[] {
     'README.md',
     'CONTRIBUTING.md',
     'docker-compose.yml',
+    'test/README.md',
     'test/lab/README.md',
     ...below('docs'),
   ];

@@ -28,3 +28,21 @@ export const LONG: Readonly<Record<string, string>> = {
   /** Steps of a walk with and without kept results. */
   STEPS: '10000',
 };
+
+/** Counts of `scripts/test nightly`: less than an hour of each, since it runs all of them. NIGHTLY is for tests that have no count of their own. */
+export const NIGHTLY: Readonly<Record<string, string>> = {
+  NIGHTLY: '1',
+  RACES: '100',
+  CHANGES: '60',
+  CHURN: '600',
+  MIX: '60',
+  FROZEN: '30',
+  ROUNDS: '20',
+  MACVLAN_RACES: '30',
+  STREAMS: '120',
+  FLEETS: '60',
+  STORE_KILLS: '60',
+  FLOW_DAMAGE: '60',
+  /** Times the usual runs of each property (test/pure/runs.ts). */
+  RUNS: '4',
+};

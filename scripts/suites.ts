@@ -1,6 +1,6 @@
 /**
- * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (check, pure, fuzz, kernel, live, attacks;
- * engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; node24: the pure
+ * The suites of `scripts/test`: `tsx scripts/suites.ts REPORT-DIR PART…` (every: what each commit runs; nightly: all, at length; or parts: check, pure,
+ * fuzz, kernel, live, attacks; engine28: what of live and attacks also runs on Engine 28, LAB_ENGINE=28 runs all of a part on it; core: the attacks on the service without what reports; node24: the pure
  * tests that depend on Node, on Node 24; quick: what found most in little time). Suites that mind the time run by themselves or in pairs, the others three at a time: most of theirs is
  * waiting; the fuzzers and the pure tests take what is idle meanwhile. What a suite prints is shown when it ends, and what failed once more at the very end.
  * Leaves REPORT-DIR/totals: "passed failed skipped". Needs root for all but check, pure and fuzz.
@@ -11,6 +11,19 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { engineOfRun, provideEngine } from '../test/lab/packaged-engine.js';
 import { provideNode } from '../test/lab/packaged-node.js';
+import { NIGHTLY } from './long.js';
+import {
+  CHURN,
+  type Chosen,
+  changedFiles,
+  chosenFor,
+  NIGHTLY_ONLY,
+  ON_ANY_ENGINE,
+  ON_CORE,
+  ON_ENGINE_28,
+  ON_ENGINE_28_ALWAYS,
+  TOGETHER,
+} from './suite-choice.js';
 import {
   countsOf,
   type Ending,
@@ -22,105 +35,24 @@ import {
 } from './suite-report.js';
 
 const ROOT = join(import.meta.dirname, '..');
+/** Suite → seconds of a run that was asked for them (`scripts/test --write-durations`). */
+const DURATIONS = join(ROOT, 'test', 'durations.json');
 /** A suite that takes longer hangs. `kernel` is forty files in one suite: next to two others on a slow host it takes ten minutes. */
 const LIMIT_MS = 900_000;
 const KERNEL_LIMIT_MS = 1_800_000;
 /** For each target; each run has a new seed, and `npm run fuzz` takes longer ones. */
-const FUZZ_SECONDS = 9;
+const FUZZ_SECONDS = { every: 9, nightly: 180 };
+/** A churn of a run of every commit; shorter than what measures the memory of the service. */
+const CHURN_SECONDS = '75';
+const CHURN_SEEDS = 3;
+/** In a nightly run all counts are larger. */
+const NIGHTLY_LIMIT_FACTOR = 6;
 /** Suites at a time: three keep two cores busy, since a suite waits most of its time. */
 const LANES = 3;
 /** Bounds of time on a quiet host: another lab on the same cores would be measured, too. Other suites must not have any. */
 const ALONE = ['live/timing'];
 /** What they claim happens within a second or so: two at a time, before the others. */
 const IN_PAIRS = ['live/revoke', 'live/floods', 'live/emergency', 'live/near'];
-/** They take longest, so they start first: the last suites to end are short ones. */
-const LONGEST = [
-  'live/host-mode',
-  'live/chaos',
-  'live/policy-direct',
-  'kernel',
-  'attacks/kill-steps',
-  'attacks/churn',
-  'live/boot',
-  'live/coverage',
-  'live/policy-loopback',
-  'attacks/heirs',
-  'live/chaos-controller',
-  'live/neighbours',
-  'live/docker-watch',
-];
-
-/**
- * Short suites that share a process of vitest: its start takes more processor time than another file in it. Each file has its own worker.
- */
-const TOGETHER: Readonly<Record<string, readonly string[]>> = {
-  'attacks/names': ['names-fakes', 'names-http', 'names-quic', 'names-segments', 'names-tls'],
-  'attacks/forms': ['extensions', 'icmp', 'ipv6-forms', 'multicast', 'raw-ip', 'tcp-udp'],
-  'attacks/flows': ['helpers', 'revoked', 'riding', 'split', 'threats'],
-  'attacks/frames': ['bridges', 'ethernet', 'spoofing'],
-  'attacks/generators': ['generate', 'generate-streams'],
-  'attacks/dns': ['dns-names', 'dns-tunnels'],
-  'attacks/holders': ['identity', 'relay', 'reuse'],
-  'live/asks': ['api', 'ask', 'events-out', 'late-names', 'limits'],
-  'live/kept': ['kept-code', 'lab', 'legitimate-build', 'passed-flows', 'upgrade'],
-  'live/recipes': ['recipes-builds', 'recipes-services'],
-  'live/lists': ['clock', 'deny', 'feeds', 'fleet', 'labels', 'own-terms', 'reporting', 'two'],
-  'live/starts': [
-    'canary',
-    'chaos-legacy',
-    'first-start',
-    'flow-mix',
-    'host-mode-legacy',
-    'kept-rules',
-    'past-bridge',
-  ],
-  'live/names': ['connection-names', 'encrypted-hellos', 'names-race'],
-  'live/programs': ['legitimate-compose', 'legitimate-packages', 'legitimate-traffic', 'newcomer', 'swarm'],
-};
-
-/** What depends on the engine: its events, its network set-up, its rules, its resolver, its cgroups. */
-const ON_ENGINE_28 = [
-  'live/observe-to-enforce',
-  'live/timing',
-  'live/lifecycle',
-  'live/races',
-  'live/policy-loopback',
-  'live/host-mode',
-  'attacks/',
-];
-/** Forms of packets and of DNS messages, which our rules and resolver alone evaluate, and what mixes or repeats what other suites try: they run on one engine; `scripts/test --engine 28` runs them there too. */
-const ON_ANY_ENGINE = [
-  'attacks/bridges',
-  'attacks/churn',
-  'attacks/dns-answers',
-  'attacks/dns-names',
-  'attacks/dns-tunnels',
-  'attacks/ethernet',
-  'attacks/extensions',
-  'attacks/generate',
-  'attacks/generate-streams',
-  'attacks/heirs',
-  'attacks/helpers',
-  'attacks/icmp',
-  'attacks/image-labels',
-  'attacks/ipv6-forms',
-  'attacks/kill-steps',
-  'attacks/multicast',
-  'attacks/names-fakes',
-  'attacks/names-host',
-  'attacks/names-http',
-  'attacks/names-quic',
-  'attacks/names-segments',
-  'attacks/names-service',
-  'attacks/names-tls',
-  'attacks/raw-ip',
-  'attacks/revoked',
-  'attacks/riding',
-  'attacks/split',
-  'attacks/spoofing',
-  'attacks/tcp-udp',
-  'attacks/threats',
-];
 /** Environment of these suites. */
 const ENV_28 = { LAB_ENGINE: '28' };
 
@@ -137,7 +69,10 @@ interface Suite {
   readonly files?: readonly string[];
 }
 
-const [reports = '', ...parts] = process.argv.slice(2);
+const [reports = '', ...words] = process.argv.slice(2);
+const isNightly = words.includes('nightly');
+const limitFactor = isNightly ? NIGHTLY_LIMIT_FACTOR : 1;
+if (isNightly) Object.assign(process.env, { ...NIGHTLY, ...process.env });
 const running = new Set<ChildProcess>();
 const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
 const failures: string[] = [];
@@ -202,14 +137,16 @@ function quickKernel(): Suite {
   return { ...suite, argv: [...suite.argv, ...(suite.files ?? [])] };
 }
 
+const suitesOnEngine28 = (): string[] =>
+  [...suitesIn('live'), ...suitesIn('attacks')]
+    .filter((name) => ON_ENGINE_28.some((wanted) => name.startsWith(wanted)))
+    .filter((name) => !ON_ANY_ENGINE.includes(name));
 const variant = (suite: Suite, title: string, suffix: string, env: Suite['env']): Suite => {
   const report = suite.report?.replace(/\.json$/, `-${suffix}.json`) ?? '';
   const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
   return { ...suite, name: `${suite.name} on ${title}`, argv, report, ...(env && { env }) };
 };
 const onEngine28 = (suite: Suite): Suite => variant(suite, 'Engine 28', '28', ENV_28);
-/** These attacks are also made on the service without all that reports (test/lab/core-service.ts). */
-const ON_CORE = ['attacks/dns-tunnels', 'attacks/identity', 'attacks/names-tls', 'attacks/tcp-udp'];
 const onCore = (suite: Suite): Suite => variant(suite, 'the core', 'core', { LAB_SERVICE: 'core' });
 
 /**
@@ -234,42 +171,90 @@ const onNode24 = (suite: Suite): Suite => {
   return { ...suite, name: 'pure on Node 24', argv, report };
 };
 
+/** A new seed each run, which it prints: with it, the same inputs can be tried again. */
+const fuzz = (seconds: number): Suite => ({
+  name: 'fuzz',
+  argv: ['nice', '-n', '19', 'node_modules/.bin/tsx', 'test/fuzz/main.ts', '--seconds', `${seconds}`],
+  alone: false,
+  limit: KERNEL_LIMIT_MS,
+});
+/** Of each commit: without what runs each night, unless the change touches it. */
+const shortSuites = (part: 'live' | 'attacks'): Suite[] =>
+  filesOf(suitesIn(part).filter((name) => !NIGHTLY_ONLY.includes(name) || chosen.suites.has(name))).map(
+    (suite) =>
+      suite.name === CHURN && !chosen.suites.has(CHURN)
+        ? { ...suite, env: { CHURN: CHURN_SECONDS, ...onlyGiven('CHURN') } }
+        : suite,
+  );
+/** A variable that the caller has set prevails. */
+const onlyGiven = (name: string): Record<string, string> => {
+  const value = process.env[name];
+  return value === undefined ? {} : { [name]: value };
+};
+/** The churn again, with seeds that no run had before. */
+const churns = (): Suite[] =>
+  Array.from({ length: CHURN_SEEDS - 1 }, (_, n) => {
+    const seed = `${(Date.now() + n) % 1_000_000}`;
+    const [suite] = filesOf([CHURN]);
+    if (suite === undefined) throw new Error(`no suite is called ${CHURN}`);
+    const report = join(reports, `churn-${seed}.json`);
+    const argv = [...suite.argv.slice(0, -1), `--outputFile.json=${report}`];
+    return { ...suite, name: `${CHURN} with seed ${seed}`, argv, report, env: { SEED: seed } };
+  });
+
 const PARTS: Record<string, () => readonly Suite[]> = {
   check: () => [{ name: 'check', argv: ['npm', 'run', '--silent', 'check'], alone: false }],
   pure: () => [{ ...pure, argv: whenIdle([...pure.argv, '--maxWorkers=100%']) }],
-  // A new seed each run, which it prints: with it, the same inputs can be tried again.
-  fuzz: () => [
-    {
-      name: 'fuzz',
-      argv: [
-        'nice',
-        '-n',
-        '19',
-        'node_modules/.bin/tsx',
-        'test/fuzz/main.ts',
-        '--seconds',
-        `${FUZZ_SECONDS}`,
-      ],
-      alone: false,
-    },
-  ],
+  fuzz: () => [fuzz(FUZZ_SECONDS.every)],
+  'fuzz-long': () => [fuzz(FUZZ_SECONDS.nightly)],
   node24: () => [onNode24(vitest('pure', 'pure'))],
   kernel: () => [kernelSuite(kernelFiles())],
   live: () => filesOf(suitesIn('live')),
-  attacks: () => [...filesOf(suitesIn('attacks')), ...filesOf(ON_CORE).map(onCore)],
+  attacks: () => filesOf(suitesIn('attacks')),
+  core: () => filesOf(ON_CORE).map(onCore),
   quick: () => [
     ...(PARTS.check?.() ?? []),
     ...(PARTS.pure?.() ?? []),
     quickKernel(),
     ...filesOf(suitesIn('attacks').filter((name) => !NOT_QUICK.includes(name))),
   ],
-  engine28: () =>
-    filesOf(
-      [...suitesIn('live'), ...suitesIn('attacks')]
-        .filter((name) => ON_ENGINE_28.some((wanted) => name.startsWith(wanted)))
-        .filter((name) => !ON_ANY_ENGINE.includes(name)),
-    ).map(onEngine28),
+  engine28: () => filesOf(suitesOnEngine28()).map(onEngine28),
+  'engine28-short': () =>
+    filesOf(suitesOnEngine28().filter((name) => ON_ENGINE_28_ALWAYS.includes(name))).map(onEngine28),
+  'live-short': () => shortSuites('live'),
+  'attacks-short': () => shortSuites('attacks'),
+  'churn-seeds': churns,
 };
+
+/** What a word stands for. */
+const MEANS: Readonly<Record<string, () => readonly string[]>> = {
+  every: () => [
+    'check',
+    'pure',
+    'fuzz',
+    'kernel',
+    'live-short',
+    'attacks-short',
+    chosen.engine28 ? 'engine28' : 'engine28-short',
+    ...(chosen.node24 ? ['node24'] : []),
+    ...(chosen.core ? ['core'] : []),
+  ],
+  nightly: () => [
+    'check',
+    'pure',
+    'fuzz-long',
+    'kernel',
+    'live',
+    'attacks',
+    'core',
+    'churn-seeds',
+    'engine28',
+    'node24',
+  ],
+};
+const chosen: Chosen = chosenFor(words.includes('every') ? changedFiles(ROOT) : []);
+const parts = words.flatMap((word) => MEANS[word]?.() ?? [word]);
+if (words.includes('every')) process.stdout.write(`\n== ${chosen.why}\n`);
 
 /** Ends the suite's whole process group: what it started must not outlive it. */
 function kill(child: ChildProcess, signal: NodeJS.Signals): void {
@@ -289,7 +274,8 @@ function processesOf(child: ChildProcess): string {
   return `\nprocesses when it was killed:\n${lines.join('\n')}`;
 }
 
-function run({ argv, env, limit = LIMIT_MS }: Suite): Promise<Ending> {
+function run({ argv, env, limit: usual = LIMIT_MS }: Suite): Promise<Ending> {
+  const limit = usual * limitFactor;
   const began = performance.now();
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0] as string, argv.slice(1), {
@@ -379,14 +365,15 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
 /** Why the suites on Engine 28 cannot run; undefined when they can or when none is wanted. */
 async function withoutEngine28(): Promise<string | undefined> {
   if (process.env.LAB_ENGINE_DIR) return provideEngine(engineOfRun()).then(() => undefined); // a fault there is an error
-  if (engineOfRun() !== '28' && !parts.includes('engine28')) return undefined;
+  if (engineOfRun() !== '28' && !parts.some(isOnEngine28)) return undefined;
   return provideEngine('28').then(
     () => undefined,
     (e: Error) => e.message,
   );
 }
+const isOnEngine28 = (part: string): boolean => part.startsWith('engine28');
 const needsEngine28 = (part: string): boolean =>
-  part === 'engine28' || (engineOfRun() === '28' && (part === 'live' || part === 'attacks'));
+  isOnEngine28(part) || (engineOfRun() === '28' && /^(live|attacks)/.test(part));
 
 let node24 = '';
 /** Why the pure tests cannot run on Node 24. */
@@ -427,19 +414,23 @@ const idle = lane(suites.filter(({ name }) => WHEN_IDLE.includes(name)));
 const pairs = suites.filter(({ name }) => IN_PAIRS.includes(name));
 await phase('in pairs', [lane(pairs), lane(pairs)]);
 const together = suites.filter(({ alone, name }) => !alone && ![...IN_PAIRS, ...WHEN_IDLE].includes(name));
-const rank = ({ name }: Suite): number => {
-  const place = LONGEST.indexOf(name.split(' ')[0] ?? '');
-  return place < 0 ? LONGEST.length : place;
-};
-const others = together.sort((a, b) => rank(a) - rank(b));
+/** Longest first: the last suites to end are short ones. A suite without a duration may be long. */
+const expected = JSON.parse(readFileSync(DURATIONS, 'utf8')) as Record<string, number>;
+const secondsOf = ({ name }: Suite): number => expected[name] ?? LIMIT_MS / 1000;
+const others = together.sort((a, b) => secondsOf(b) - secondsOf(a));
 await phase(`${LANES} at a time`, [...Array.from({ length: LANES }, () => lane(others)), idle]);
 process.stdout.write(skippedLine);
-/** The order of LONGEST follows these. */
 const slowest = [...durations].sort(([, a], [, b]) => b - a).map(([name, seconds]) => `${name} ${seconds}`);
 process.stdout.write(`\n== seconds of each suite\n${slowest.join(', ')}\n`);
 process.stdout.write(
   `\n== seconds of each phase, and how much of the processors nothing used\n${phases.join(', ')}\n`,
 );
+if (process.env.WRITE_DURATIONS === '1') {
+  const sorted = Object.entries({ ...expected, ...Object.fromEntries(durations) }).sort(
+    ([, a], [, b]) => b - a,
+  );
+  writeFileSync(DURATIONS, `${JSON.stringify(Object.fromEntries(sorted), null, 2)}\n`);
+}
 if (failures.length > 0) {
   process.stdout.write(`\n== what failed\n${failures.join('\n\n')}\n`);
   // of a log that is cut, its end is left
