@@ -14,7 +14,7 @@ const PAGE = join(ROOT, 'docs', 'architecture.md');
 const [BEGIN, END] = ['<!-- flows: written by npm run flows -- --write -->', '<!-- end of flows -->'];
 
 /** They build the parts of the service and connect them. */
-const WIRING = ['src/app.ts', 'src/subscriptions.ts'];
+const WIRING = ['src/app.ts', 'src/subscriptions.ts', 'src/docker/open-engine.ts'];
 
 const moduleOf = (file: string): string => (file.split('/')[1] ?? '').replace(/\.ts$/, '');
 const changesOf = ({ steps }: Flow): number =>

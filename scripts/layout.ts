@@ -36,7 +36,7 @@ function unusedPackages(files: readonly SourceFile[]): readonly string[] {
   return Object.keys(manifest.dependencies).filter((name) => !used.has(name));
 }
 
-/** Imports of a module above, of a file outside of the modules, and of packages that only other files may import. Imports of types count. */
+/** Imports of a module above, of a file outside of the modules, and of packages, folders and files that only other files may import. Imports of types count. */
 function orderProblems(files: readonly SourceFile[]): readonly string[] {
   const floors = new Map(bounds.order.map((name, i) => [name, i]));
   const floorOf = (path: string): number =>
@@ -48,7 +48,12 @@ function orderProblems(files: readonly SourceFile[]): readonly string[] {
       .filter((target) => floorOf(target) > floorOf(path))
       .map((target) => `${path}: imports ${target}, which is above it`),
     ...only
-      .filter(([name, places]) => packages.has(name) && !places.some((place) => path.startsWith(place)))
+      .filter(
+        ([name]) =>
+          packages.has(name) ||
+          [...imports].some((target) => name.startsWith('src/') && target.startsWith(name)),
+      )
+      .filter(([, places]) => !places.some((place) => path.startsWith(place)))
       .map(([name, places]) => `${path}: only ${places.join(', ')} may import ${name}`),
   ]);
 }

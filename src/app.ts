@@ -20,7 +20,7 @@ import { ConnectionChecks } from './connections/connection-checks.js';
 import { VerifiedNames } from './connections/verified-names.js';
 import { DnsService, dnsConfig } from './dns/dns-service.js';
 import { type NameEvent, NamesPolicy } from './dns/names-policy.js';
-import { DockerWatch } from './docker/watch.js';
+import { openEngine } from './docker/open-engine.js';
 import { Classifier } from './enforce/classify.js';
 import { ConnectionResets } from './enforce/connection-ends.js';
 import { Health } from './enforce/health.js';
@@ -137,7 +137,7 @@ async function buildInputs({ config, log, shared, parts }: Base) {
 function buildNames(p: Base & Inputs) {
   const { config, kernel, parts, revisionOf, shape, trust } = p;
   const { prefix, marks } = shape;
-  const docker = new DockerWatch({ socket: config.docker.socket, log: p.log, now: () => performance.now() });
+  const docker = openEngine(config.docker.socket, p.log);
   const blocklist = new FlowBlocklist(kernel, prefix, steadyNow);
   const threatsPublished = new AsyncSignal<ThreatLook>();
   const threats = new ActiveThreats({

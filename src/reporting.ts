@@ -17,6 +17,7 @@ import { clipped, detailOf, type Problem } from './lib/problem.js';
 import { Notifier } from './notify/notifier.js';
 import { Records } from './notify/records.js';
 import { Canary } from './ops/canary.js';
+import { isUp } from './policy/container.js';
 import { findingText } from './policy/finding.js';
 
 export type Reporting = ReturnType<typeof buildReporting>;
@@ -235,8 +236,6 @@ function reportFeeds({ feeds }: Pick<App, 'feeds'>, events: EventLog): void {
     events.emit('feed', { ...change, reason: reason && clipped(reason, LONGEST_DETAIL) }),
   );
 }
-
-const isUp = (state: string): boolean => state === 'running' || state === 'paused';
 
 /** Of containers that are completely known; the facts of the host are read some time after the start. */
 function reportCoverage(app: App, hostWatch: HostWatch, events: EventLog): void {

@@ -1,8 +1,8 @@
 /** The subscriptions between the parts of the service (app.ts). */
 import type { App } from './app.js';
 import { nameConflicts } from './changes/current-overrides.js';
-import { mayRemoveContainers } from './docker/docker-events.js';
 import { containersToRecheck } from './enforce/learned-sets.js';
+import { mayRemoveContainers } from './policy/engine.js';
 import { UNATTRIBUTED_ID } from './ruleset/desired-state.js';
 
 /** Let parts act on changes of other parts. All of them are built, and none works yet. */

@@ -1,11 +1,11 @@
 import type { NamesPolicy } from '../dns/names-policy.js';
-import type { ResolverFacts } from '../docker/resolv-conf.js';
 import { askedName, type Destinations } from '../flows/destination.js';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { Current } from '../lib/current.js';
 import { PROTOCOL_NAMES, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import { metadataIn, metadataName } from '../lib/special-use.js';
 import { coversEntry } from '../policy/deny-entries.js';
+import type { ResolverFacts } from '../policy/engine.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';

@@ -234,7 +234,6 @@ const LONGEST = 2 * 1024 * 1024;
 const LOG_LINES = 2_000;
 /** Packets, bytes and members change with each report, and members are destinations: `-t` leaves them out. */
 const TABLES = [`bridge ${BRIDGE_TABLE}`, BACKSTOP_TABLE, ARP_TABLE, IDENTITY_TABLE];
-const NO_LOG = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** Files by name. What cannot be read is one line that has the reason. */
 export async function hostReport(config: Config): Promise<ReadonlyMap<string, string>> {
@@ -285,14 +284,12 @@ async function versions(run: Exec): Promise<string> {
 }
 
 async function docker(socket: string): Promise<string> {
-  const { DockerWatch } = await import('../docker/watch.js');
-  const watch = new DockerWatch({ socket, log: NO_LOG, now: () => performance.now() });
+  const { openEngine } = await import('../docker/open-engine.js');
+  await using engine = openEngine(socket);
   try {
-    return `${JSON.stringify(await watch.daemonInfo(), undefined, 2)}\n`;
+    return `${JSON.stringify(await engine.info(), undefined, 2)}\n`;
   } catch (e) {
     return `${JSON.stringify({ error: detailOf(e) })}\n`;
-  } finally {
-    await watch.close();
   }
 }
 

@@ -1,6 +1,5 @@
 import { dirname } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { DockerWatch } from '../docker/watch.js';
 import type { HostMode } from '../enforce/host-cgroups.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -11,6 +10,7 @@ import { memo } from '../lib/memo.js';
 import type { NamespaceDns } from '../namespaces/namespace-dns.js';
 import type { NetnsRules } from '../namespaces/netns-rules.js';
 import type { ContainerFacts } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import { type Coverage, type Finding, findingText, worstFirst, worstOf } from '../policy/finding.js';
 import type { Mode, Policy } from '../policy/policy.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -124,7 +124,7 @@ const hidden = (path: string): Finding => ({
 export interface CoverageParts {
   readonly applied: Current<AppliedState>;
   readonly shape: KernelConfig;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly policies: Policies;
   readonly namespaceDns: NamespaceDns;
   readonly hostMode: HostMode;

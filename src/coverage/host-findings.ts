@@ -1,4 +1,4 @@
-import type { EngineFacts } from '../docker/docker-values.js';
+import type { EngineInfo } from '../policy/engine.js';
 import type { Finding } from '../policy/finding.js';
 import type { ForeignAccept, HostFacts } from './host-facts.js';
 
@@ -10,6 +10,33 @@ export interface HostInput {
   /** The configuration's `failure`. */
   readonly failure: 'closed' | 'open';
 }
+/** Facts about the engine that coverage depends on. */
+export interface EngineFacts {
+  /** Such as "nftables" or "iptables+firewalld"; undefined before Engine 28, which reports it first. */
+  readonly firewallBackend?: string;
+  /** Where it keeps containers, images and volumes. */
+  readonly dataRoot?: string;
+  /** Such as `28.5.2+dfsg4`. */
+  readonly version?: string;
+  /** The profile of containers that name none: `builtin`, `unconfined`, or a file; empty: it has no seccomp. */
+  readonly seccomp?: string;
+  /** Plugins of NRI are enabled. */
+  readonly hasPlugins?: boolean;
+}
+
+/** Select the facts that coverage depends on. */
+export const engineFacts = (info: EngineInfo): EngineFacts => {
+  const { serverVersion, rootDir, firewallBackend, securityOptions, hasPlugins } = info;
+  const seccomp = securityOptions.find((o) => o.startsWith('name=seccomp'));
+  return {
+    version: serverVersion,
+    dataRoot: rootDir,
+    ...(firewallBackend && { firewallBackend }),
+    seccomp: seccomp === undefined ? '' : (/,profile=([^,]+)/.exec(seccomp)?.[1] ?? 'builtin'),
+    hasPlugins,
+  };
+};
+
 const SHOWN = 3;
 
 /** Report what of the host affects every container. A finding with the state `enforced` is a note: enforcement is complete. */

@@ -3,8 +3,6 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Config } from '../config/config.js';
 import { readRedisUrl } from '../config/redis-url.js';
 import { localSocketOf } from '../config/service-socket.js';
-import { type EngineFacts, engineFacts } from '../docker/docker-values.js';
-import type { DockerWatch } from '../docker/watch.js';
 import { exec } from '../kernel/exec.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isWithin, type Location, type MountTable, parseMountInfo } from '../kernel/mount-info.js';
@@ -12,10 +10,11 @@ import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import { codeOrText } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
+import type { Engine, EngineInfo } from '../policy/engine.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { type DeviceFacts, type DeviceNode, parseDevices } from './device-findings.js';
 import { type HostFacts, readHostFacts, readHostFiles } from './host-facts.js';
-import { hostFindings } from './host-findings.js';
+import { type EngineFacts, engineFacts, hostFindings } from './host-findings.js';
 import {
   deviceNodes,
   existsOnHost,
@@ -32,7 +31,7 @@ import { type HostPlace, type Mounted, type OwnPlaces, placesOf } from './sensit
 
 export interface HostWatchOptions {
   readonly config: Config;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly kernel: Pick<Kernel, 'generation' | 'hostRules'>;
   /** The kernel counts no changes of iptables-legacy. */
@@ -118,7 +117,7 @@ export class HostWatch implements AsyncDisposable {
   async #readHostFacts(known?: ReturnType<Kernel['hostRules']>): Promise<void> {
     const { applied, docker } = this.#o;
     try {
-      void this.#askDocker(known ? docker.daemonAtConnection() : docker.daemonInfo()); // the start asks it again soon
+      void this.#askDocker(known ? docker.infoAtConnection() : docker.info()); // the start asks it again soon
       const bridges = new Set(applied.value?.vethMap.bridges.keys());
       const readFor = this.#state(bridges);
       if (this.host && readFor !== undefined && readFor === this.#readFor) {
@@ -143,8 +142,8 @@ export class HostWatch implements AsyncDisposable {
     return generation === undefined ? undefined : [generation, ...bridges].join(' ');
   }
 
-  async #askDocker(asked: ReturnType<DockerWatch['daemonInfo']>): Promise<void> {
-    const facts = await asked.catch(() => undefined); // DockerWatch reports a failure
+  async #askDocker(asked: Promise<EngineInfo>): Promise<void> {
+    const facts = await asked.catch(() => undefined); // the engine logs a failure
     if (!facts) return;
     const before = this.engine?.firewallBackend;
     this.engine = engineFacts(facts);

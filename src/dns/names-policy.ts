@@ -1,11 +1,11 @@
 /** Which container may resolve which name: the part of the applied policy that the DNS server needs. */
 
-import { type Inspected, KnownResolvers, type ResolverFacts } from '../docker/resolv-conf.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { nameMatches } from '../lib/dns-name.js';
 import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
+import type { ContainerFacts } from '../policy/container.js';
 import { denialText } from '../policy/deny-entries.js';
+import type { Engine, ResolverFacts } from '../policy/engine.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
@@ -62,7 +62,7 @@ export interface NamesPolicyOptions {
   readonly threats: CurrentThreats;
   readonly nat64?: readonly Range[];
   /** Its view is ahead of the applied state, which the next pass brings up to date. */
-  readonly docker: Pick<DockerWatch, 'view' | 'resolver'>;
+  readonly docker: Pick<Engine, 'view' | 'resolver'>;
 }
 /** While Docker or a pass is late, queries that wait for it check again at this interval. */
 const AGAIN_MS = 100;
@@ -385,4 +385,39 @@ function bySpecificity(a: PolicyEntry, b: PolicyEntry): number {
       ? p.entry.target.name.length + (p.entry.target.match === 'exact' ? 1000 : 0)
       : 0;
   return weight(b) - weight(a);
+}
+
+/** Containers of a view; `privileges` are known after an inspect. */
+type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
+
+/** The resolvers of containers, each read once, after an inspect. */
+class KnownResolvers {
+  readonly #docker: Pick<Engine, 'resolver'>;
+  /** Undefined: it is being read. */
+  readonly #known = new Map<string, ResolverFacts | undefined>();
+  /** Of the last view: a file that could not be read is read again when Docker has reported something. */
+  #seen: Inspected | undefined;
+
+  constructor(docker: Pick<Engine, 'resolver'>) {
+    this.#docker = docker;
+  }
+
+  of(container: string): ResolverFacts | undefined {
+    return this.#known.get(container);
+  }
+
+  refresh(containers: Inspected): void {
+    if (this.#seen === containers) return;
+    this.#seen = containers;
+    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
+    for (const [id, c] of containers) if (c.privileges && !this.#known.has(id)) void this.#fetch(id);
+  }
+
+  async #fetch(id: string): Promise<void> {
+    this.#known.set(id, undefined);
+    // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
+    const facts = await this.#docker.resolver(id).catch(() => undefined);
+    if (facts === undefined || facts.isUnknown) this.#known.delete(id);
+    else this.#known.set(id, facts);
+  }
 }

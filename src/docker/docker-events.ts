@@ -5,55 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { guarded } from '../lib/faults.js';
 import { asRecord, recordAt, textAt } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import type { ContainerAction, EngineEvent } from '../policy/engine.js';
 import type { DockerApi } from './docker-api.js';
 import { isFullId } from './docker-values.js';
-
-/** Follows the event stream: opens it again when it breaks off or becomes silent, and waits while Docker is away. */
-
-export type ContainerAction = 'create' | 'start' | 'die' | 'destroy' | 'pause' | 'unpause' | 'rename';
-export type DockerEvent = Happened &
-  (
-    | { readonly kind: 'container'; readonly action: ContainerAction; readonly id: string }
-    | {
-        readonly kind: 'attach';
-        readonly action: 'connect' | 'disconnect';
-        readonly network: string;
-        readonly id: string;
-      }
-    | { readonly kind: 'network'; readonly action: 'create' | 'destroy'; readonly network: string }
-  );
-interface Happened {
-  /** When it was reported by the engine (ms since the epoch); undefined: it does not say. */
-  readonly at?: number;
-}
-
-/** Why the view has changed: the connection, an event, or an answer of the engine to a request for `id`. */
-export type ViewChange =
-  | { readonly kind: 'connected' | 'disconnected' | 'list' }
-  | { readonly kind: 'event'; readonly event: DockerEvent }
-  | {
-      readonly kind: 'inspect';
-      readonly object: 'container' | 'network' | 'services' | 'image';
-      readonly id: string;
-    };
-
-/** The change as one text for logs, such as `container start 0123456789ab`. */
-export function describeChange(change: ViewChange): string {
-  if (change.kind === 'event') {
-    const { event } = change;
-    const id = event.kind === 'network' ? event.network : event.id;
-    return `${event.kind === 'container' ? 'container' : 'network'} ${event.action} ${id.slice(0, 12)}`;
-  }
-  if (change.kind !== 'inspect') return change.kind;
-  const { object, id } = change;
-  return `${object === 'container' ? 'inspect' : object} ${id.slice(0, object === 'image' ? 19 : 12)}`;
-}
-
-/** Whether the view may have lost a container by this change. */
-export function mayRemoveContainers(change: ViewChange): boolean {
-  if (change.kind === 'event') return change.event.kind === 'container' && change.event.action === 'destroy';
-  return change.kind === 'list' || change.kind === 'connected';
-}
 
 const CONTAINER_ACTIONS: ReadonlySet<string> = new Set<ContainerAction>([
   'create',
@@ -69,7 +23,7 @@ function networkEvent(
   action: string,
   network: string,
   container: string,
-): DockerEvent | 'ignored' | 'malformed' {
+): EngineEvent | 'ignored' | 'malformed' {
   if (action === 'create') return { kind: 'network', action, network };
   if (action === 'destroy' || action === 'remove') return { kind: 'network', action: 'destroy', network };
   if (action !== 'connect' && action !== 'disconnect') return 'ignored';
@@ -82,7 +36,7 @@ function networkEvent(
  * the attributes `name`, `image`, `oldName`, `exitCode` (moby daemon/events.go: labels win over all but `name` and
  * `image`, which hide labels of these names), so that an image can forge them; names and labels come from the list.
  */
-export function readEvent(line: string): DockerEvent | 'ignored' | 'malformed' {
+export function readEvent(line: string): EngineEvent | 'ignored' | 'malformed' {
   const json = asRecord(parsed(line));
   if (!json) return 'malformed';
   const event = eventIn(json);
@@ -90,7 +44,7 @@ export function readEvent(line: string): DockerEvent | 'ignored' | 'malformed' {
   return typeof event === 'string' || typeof at !== 'number' ? event : { ...event, at: at / 1e6 };
 }
 
-function eventIn(json: Readonly<Record<string, unknown>>): DockerEvent | 'ignored' | 'malformed' {
+function eventIn(json: Readonly<Record<string, unknown>>): EngineEvent | 'ignored' | 'malformed' {
   const actor = recordAt(json, 'Actor');
   const id = textAt(actor, 'ID');
   const action = textAt(json, 'Action');
@@ -173,6 +127,7 @@ const STALL_GRACE_MS = 2_000;
 /** An event carries the labels of a container; a longer one counts as one that cannot be read. */
 const MAX_LINE_BYTES = 1024 * 1024;
 
+/** Follows the event stream: opens it again when it breaks off or becomes silent, and waits while Docker is away. */
 export class EventStream {
   readonly #parts: StreamParts;
   readonly #closed = new AbortController();

@@ -4,15 +4,14 @@ import { eachOf, KeyedRunner } from '../lib/async.js';
 import { putNewest } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { NetworkFacts } from '../policy/container.js';
+import type { MayWait, ViewChange } from '../policy/engine.js';
 import { type Answer, type DockerApi, DockerError } from './docker-api.js';
-import type { ViewChange } from './docker-events.js';
 import type { DockerState, Outcome } from './docker-state.js';
 import type { Notes } from './docker-values.js';
 import { type Listed, readContainers, readImageLabels, readInspect } from './read-containers.js';
 import { type InspectedNetwork, readNetwork, readNetworks, readServices } from './read-networks.js';
 import { isLocal, isOverlay, type Want } from './tracked-container.js';
 
-export type MayWait = (networks: readonly (NetworkFacts | undefined)[]) => boolean;
 export interface FetcherParts {
   readonly engine: DockerApi;
   readonly state: DockerState;

@@ -1,7 +1,13 @@
 /** The state that Docker has reported, by events, lists and inspects in any order. Pure: time is passed in. */
 import { isDeepStrictEqual } from 'node:util';
-import type { ContainerFacts, DockerView, NetworkFacts, UnnamedEndpoints } from '../policy/container.js';
-import type { ContainerAction, DockerEvent } from './docker-events.js';
+import {
+  type ContainerFacts,
+  type DockerView,
+  isUp,
+  type NetworkFacts,
+  type UnnamedEndpoints,
+} from '../policy/container.js';
+import type { ContainerAction, EngineEvent } from '../policy/engine.js';
 import type { Inspected, Listed } from './read-containers.js';
 import type { InspectedNetwork } from './read-networks.js';
 import {
@@ -14,7 +20,6 @@ import {
   isOpen,
   isPerhapsOverlay,
   isShownAfter,
-  isUp,
   namespaceOwner,
   newTracked,
   settle,
@@ -57,7 +62,7 @@ export class DockerState {
   }
 
   /** `happened`: when the engine reported it (ms, monotonic). What a request that was sent later has shown stays: the event is about an earlier life. */
-  event(event: DockerEvent, now: number, happened = now): Outcome {
+  event(event: EngineEvent, now: number, happened = now): Outcome {
     this.seq += 1;
     this.version += 1;
     if (event.kind === 'network') return this.#networkEvent(event.action, event.network, now);

@@ -1,6 +1,7 @@
-/** Ids, addresses and labels as the Docker API writes them, each validated and in canonical form, and facts about the engine. Pure. */
+/** Ids, addresses and labels as the Docker API writes them, each validated and in canonical form, and what the engine reports about itself. Pure. */
 import { parseAddress } from '../lib/ip.js';
 import { asRecord, flagAt, listAt, recordAt, textAt, textMap, textsAt } from '../lib/json.js';
+import type { EngineInfo } from '../policy/engine.js';
 
 /** A full container, network or image-config id: 64 hex digits. */
 export function isFullId(text: string): boolean {
@@ -45,42 +46,8 @@ export function labelsOf(value: unknown, where: string, notes: Notes): Readonly<
   return UNREADABLE_LABELS;
 }
 
-/** Facts about the Docker engine (`GET /info`). */
-export interface DaemonFacts {
-  /** Such as `26.1.5+dfsg1`; empty when the engine does not report it. */
-  readonly serverVersion: string;
-  readonly rootDir: string;
-  readonly liveRestore: boolean;
-  readonly cgroupDriver: string;
-  readonly cgroupVersion: string;
-  readonly defaultRuntime: string;
-  /** Such as `name=seccomp,profile=builtin`, `name=rootless`, `name=userns`. */
-  readonly securityOptions: readonly string[];
-  /** `iptables`, `nftables`, `iptables+firewalld` …; reported by Engine 28 and later, undefined before. */
-  readonly firewallBackend?: string;
-  readonly bridgeNfIptables: boolean;
-  readonly bridgeNfIp6tables: boolean;
-  readonly ipv4Forwarding: boolean;
-  /** This node takes part in a swarm. */
-  readonly swarm: boolean;
-  /** Plugins of NRI may change containers when they are created (`/info` since Engine 29). */
-  readonly hasPlugins: boolean;
-}
-
-/** Select the facts that coverage depends on. */
-export const engineFacts = (daemon: DaemonFacts): EngineFacts => {
-  const { serverVersion, rootDir, firewallBackend, securityOptions, hasPlugins } = daemon;
-  const seccomp = securityOptions.find((o) => o.startsWith('name=seccomp'));
-  return {
-    version: serverVersion,
-    dataRoot: rootDir,
-    ...(firewallBackend && { firewallBackend }),
-    seccomp: seccomp === undefined ? '' : (/,profile=([^,]+)/.exec(seccomp)?.[1] ?? 'builtin'),
-    hasPlugins,
-  };
-};
-
-export function readDaemon(info: unknown): DaemonFacts {
+/** The answer of `GET /info`. */
+export function readDaemon(info: unknown): EngineInfo {
   const i = asRecord(info);
   const backend = textAt(recordAt(i, 'FirewallBackend'), 'Driver');
   return {
@@ -98,18 +65,4 @@ export function readDaemon(info: unknown): DaemonFacts {
     swarm: textAt(recordAt(i, 'Swarm'), 'LocalNodeState') === 'active',
     hasPlugins: listAt(recordAt(i, 'NRI'), 'Info').length > 0,
   };
-}
-
-/** Facts about the engine that coverage depends on. */
-export interface EngineFacts {
-  /** Such as "nftables" or "iptables+firewalld"; undefined before Engine 28, which reports it first. */
-  readonly firewallBackend?: string;
-  /** Where it keeps containers, images and volumes. */
-  readonly dataRoot?: string;
-  /** Such as `28.5.2+dfsg4`. */
-  readonly version?: string;
-  /** The profile of containers that name none: `builtin`, `unconfined`, or a file; empty: it has no seccomp. */
-  readonly seccomp?: string;
-  /** Plugins of NRI are enabled. */
-  readonly hasPlugins?: boolean;
 }

@@ -8,8 +8,7 @@
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { parseAddress } from '../lib/ip.js';
-import type { ContainerFacts } from '../policy/container.js';
+import type { ResolverFacts } from '../policy/engine.js';
 
 /**
  * Reads a container's resolv.conf, and uses it only while Docker was the last to change it. The file is mounted writable into
@@ -18,19 +17,6 @@ import type { ContainerFacts } from '../policy/container.js';
  * cannot forge is the change time: the runtime writes `init.pid` when the container is made and before it is started,
  * so a file changed before that was not changed by anything inside.
  */
-
-export interface ResolverFacts {
-  /** The container's resolv.conf names Docker's embedded resolver, 127.0.0.11. */
-  readonly embedded: boolean;
-  /** The embedded resolver asks (or may ask) at least one upstream from the host's namespace. */
-  readonly hostAsked: boolean;
-  /** Lower case, no trailing dot. */
-  readonly search: readonly string[];
-  /** The addresses that will be asked in the end: by the container itself, or by the embedded resolver. */
-  readonly servers: readonly string[];
-  /** The file could not be read, or not be proven to be Docker's: it may be read again. */
-  readonly isUnknown?: true;
-}
 
 const UNKNOWN: ResolverFacts = { embedded: true, hostAsked: true, search: [], servers: [], isUnknown: true };
 
@@ -68,22 +54,6 @@ function upstreams(lines: readonly string[]): Pick<ResolverFacts, 'hostAsked' | 
   const servers = marks.map((m) => /^host\((.*)\)$/.exec(m)?.[1] ?? m);
   return { hostAsked: marks.length === 0 || marks.some((m) => m.startsWith('host(')), servers };
 }
-
-/** True when queries through Docker's embedded resolver would leave from the host's namespace, where no asker is seen. */
-export function needsNamespaceDns(facts: ResolverFacts): boolean {
-  return facts.embedded && facts.hostAsked;
-}
-
-/**
- * Docker's embedded resolver asks the resolvers that a container was created with (HostConfig.Dns) from the container's own
- * namespace, whatever its resolv.conf contains (moby libnetwork/internal/resolvconf, Override). False where one of them is a
- * loopback address, or there are none.
- */
-export const hasReachableResolvers = (dns: readonly string[]): boolean =>
-  dns.length > 0 && dns.every((text) => isElsewhere(parseAddress(text)?.text));
-
-const isElsewhere = (address: string | undefined): boolean =>
-  address !== undefined && address !== '::1' && !/^(::ffff:)?127\./.test(address);
 
 interface ResolverPlace {
   /** DockerRootDir. */
@@ -150,43 +120,5 @@ function changedAt(path: string): bigint | undefined {
     return statSync(path, { bigint: true, throwIfNoEntry: false })?.ctimeNs;
   } catch {
     return undefined;
-  }
-}
-
-/** Containers of a view; `privileges` are known after an inspect. */
-export type Inspected = ReadonlyMap<string, Pick<ContainerFacts, 'privileges'>>;
-
-interface ResolverSource {
-  resolver(container: string): Promise<ResolverFacts>;
-}
-/** The resolv.conf of containers, each read once as Docker wrote it, after an inspect. */
-export class KnownResolvers {
-  readonly #docker: ResolverSource;
-  /** Undefined: it is being read. */
-  readonly #known = new Map<string, ResolverFacts | undefined>();
-  /** Of the last view: a file that could not be read is read again when Docker has reported something. */
-  #seen: Inspected | undefined;
-
-  constructor(docker: ResolverSource) {
-    this.#docker = docker;
-  }
-
-  of(container: string): ResolverFacts | undefined {
-    return this.#known.get(container);
-  }
-
-  refresh(containers: Inspected): void {
-    if (this.#seen === containers) return;
-    this.#seen = containers;
-    for (const id of this.#known.keys()) if (!containers.has(id)) this.#known.delete(id);
-    for (const [id, c] of containers) if (c.privileges && !this.#known.has(id)) void this.#fetch(id);
-  }
-
-  async #fetch(id: string): Promise<void> {
-    this.#known.set(id, undefined);
-    // When the file cannot be read, no suffix is known: more names count as denied, and none is permitted by that.
-    const facts = await this.#docker.resolver(id).catch(() => undefined);
-    if (facts === undefined || facts.isUnknown) this.#known.delete(id);
-    else this.#known.set(id, facts);
   }
 }

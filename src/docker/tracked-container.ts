@@ -1,5 +1,11 @@
 /** One container as the watch knows it, and the rules by which news replaces it. Pure, no clock of its own. */
-import type { ContainerFacts, Endpoint, NetworkFacts, PublishedPort } from '../policy/container.js';
+import {
+  type ContainerFacts,
+  type Endpoint,
+  isUp,
+  type NetworkFacts,
+  type PublishedPort,
+} from '../policy/container.js';
 import { isFullId } from './docker-values.js';
 import type { Inspected, Listed } from './read-containers.js';
 
@@ -64,10 +70,6 @@ export function newTracked(id: string): Tracked {
 /** Labels and name, on which a policy depends, have been returned. */
 export function isKnown(t: Tracked): t is Tracked & Required<Pick<Tracked, 'fixed' | 'name'>> {
   return t.fixed !== undefined && t.name !== undefined;
-}
-
-export function isUp(state: ContainerFacts['state']): boolean {
-  return state === 'running' || state === 'paused';
 }
 
 /** No start takes longer: after this time the state in a list is used. */

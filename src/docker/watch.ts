@@ -7,13 +7,22 @@
 import { Coalescer } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView } from '../policy/container.js';
+import {
+  describeChange,
+  type EngineConnection,
+  type EngineInfo,
+  type MayWait,
+  type ResolverFacts,
+  type ViewChange,
+  type ViewListener,
+} from '../policy/engine.js';
 import { DockerApi } from './docker-api.js';
-import { describeChange, EventStream, readEvent, type ViewChange } from './docker-events.js';
-import { Fetcher, type MayWait } from './docker-fetch.js';
+import { EventStream, readEvent } from './docker-events.js';
+import { Fetcher } from './docker-fetch.js';
 import { DockerState, type Outcome, showSame, viewOf } from './docker-state.js';
-import { type DaemonFacts, readDaemon } from './docker-values.js';
+import { readDaemon } from './docker-values.js';
 import type { InspectedNetwork } from './read-networks.js';
-import { type ResolverFacts, readResolver } from './resolv-conf.js';
+import { readResolver } from './resolv-conf.js';
 import { namespaceOwner } from './tracked-container.js';
 
 export interface WatchOptions {
@@ -25,7 +34,6 @@ export interface WatchOptions {
   /** How often a full list checks the events (ms); default 30 s. */
   readonly resyncMs?: number;
 }
-export type ViewListener = (view: DockerView, change: ViewChange) => void;
 
 const RESYNC_MS = 30_000;
 /** A healthy engine answers within milliseconds, an inspect of a container that starts within 200. */
@@ -40,7 +48,8 @@ const CLOCK_MS = 2;
 /** The files of so many containers are read before other tasks have their turn. */
 const READ_AT_ONCE = 32;
 
-export class DockerWatch implements AsyncDisposable {
+/** Docker as the engine. */
+export class DockerWatch implements EngineConnection {
   readonly #options: WatchOptions;
   readonly #engine: DockerApi;
   readonly #state = new DockerState();
@@ -52,7 +61,7 @@ export class DockerWatch implements AsyncDisposable {
   /** The source of the newest view. */
   #derivedFrom = '';
   #meta = { listings: 0, listBegan: Number.NEGATIVE_INFINITY, connected: false };
-  #daemon: Promise<DaemonFacts> | undefined;
+  #daemon: Promise<EngineInfo> | undefined;
   #resolversRead = 0;
   /** The list that was requested with the stream of a connection that is being opened. */
   #opening: { readonly began: number; readonly list: Promise<void> } | undefined;
@@ -92,11 +101,7 @@ export class DockerWatch implements AsyncDisposable {
     this.#stream.start();
   }
 
-  /**
-   * Starts, and resolves with the view when the first connection has listed everything. Rejects when it could not: a later connection
-   * lists again. Each connection begins with a full list, so that a `refresh` next to it would list everything twice. Of many containers
-   * in that list, those for which `mayWait` is true are inspected when `inspectRest` is called.
-   */
+  /** Each connection begins with a full list, so that a `refresh` next to it would list everything twice. */
   async begin(mayWait: MayWait): Promise<DockerView> {
     this.#fetcher.mayWait = mayWait;
     const listed = new Promise<void>((resolve, reject) => (this.#firstList = { resolve, reject }));
@@ -109,34 +114,27 @@ export class DockerWatch implements AsyncDisposable {
     return this.#view;
   }
 
-  /** Inspects those of the waiting containers that are on one of these networks. Resolves when their DNS aliases are known. */
   inspectOn(networks: ReadonlySet<string>): Promise<void> {
     return this.#fetcher.inspectNow((id) =>
       [...(this.#state.containers.get(id)?.endpoints.keys() ?? [])].some((network) => networks.has(network)),
     );
   }
 
-  /** Inspect the containers that were not inspected at the start. Call this when the service is ready. */
   inspectRest(): void {
     void this.#fetcher.inspectRest();
   }
 
-  /** Called synchronously after each change of the view. What a listener throws is logged. */
   onChange(listener: ViewListener): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
-  /**
-   * The view from a full list (containers, networks and their members) begun after this call; many callers share one.
-   * Throws DockerError when the engine does not answer; the view then stays as it was.
-   */
+  /** Throws DockerError when the engine does not answer. */
   async refresh(): Promise<DockerView> {
     await this.#lists.run().catch((error: unknown) => this.#refused(error));
     return this.#view;
   }
 
-  /** Connected, and no request has been without an answer for long. */
   get answers(): boolean {
     return this.#meta.connected && this.#engine.waiting < SILENT_MS;
   }
@@ -147,17 +145,14 @@ export class DockerWatch implements AsyncDisposable {
   }
 
   /** Asks the engine now. Rejects with DockerError when it does not answer. */
-  async daemonInfo(): Promise<DaemonFacts> {
+  async info(): Promise<EngineInfo> {
     return readDaemon(await this.#engine.info());
   }
 
-  /**
-   * As the engine has answered for this connection: it is asked once for each, because a start uses the answer in several places, and reads
-   * the resolvers of all containers at the same time. Rejects with DockerError when it does not answer.
-   */
-  daemonAtConnection(): Promise<DaemonFacts> {
+  /** A start uses the answer in several places, and reads the resolvers of all containers at the same time. */
+  infoAtConnection(): Promise<EngineInfo> {
     if (this.#daemon) return this.#daemon;
-    const asked = this.daemonInfo();
+    const asked = this.info();
     const forget = (): void => {
       if (this.#daemon === asked) this.#daemon = undefined;
     };
@@ -166,17 +161,13 @@ export class DockerWatch implements AsyncDisposable {
     return asked;
   }
 
-  /**
-   * Which way this container's DNS goes, from the file that Docker wrote for its namespace's owner. Ask after
-   * `privileges` are known, or with the path of its namespace (`sandbox`) before that. Before the start, and for files that cannot be proven, the
-   * answer is the closed one.
-   */
+  /** From the file that Docker wrote for the owner of the container's namespace. */
   async resolver(id: string, sandbox = ''): Promise<ResolverFacts> {
     const all = this.#state.containers;
     const t = all.get(id);
     const owner = all.get((t && namespaceOwner(t, all)) ?? id);
     const sandboxKey = owner?.privileges?.sandboxKey || (owner === t ? sandbox : '');
-    const { rootDir } = await this.daemonAtConnection();
+    const { rootDir } = await this.infoAtConnection();
     if (++this.#resolversRead % READ_AT_ONCE === 0) await new Promise((resume) => setImmediate(resume));
     return readResolver({ rootDir, id: owner?.id ?? id, sandboxKey });
   }
@@ -242,7 +233,7 @@ export class DockerWatch implements AsyncDisposable {
     this.#state.invalidateInspects();
     this.#daemon = undefined;
     const list = this.#lists.run();
-    this.daemonAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
+    this.infoAtConnection().catch(() => undefined); // asked early, because the resolvers of all containers are read next
     return list;
   }
 

@@ -1,16 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Links } from '../kernel/netlink/links.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
 import type { DockerView } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import { type AppliedState, type HostLink, LATEST_MS } from '../ruleset/applied-state.js';
 import type { EnforcementPass } from './pass.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface ClassifierParts {
-  readonly docker: Pick<DockerWatch, 'refresh'>;
+  readonly docker: Pick<Engine, 'refresh'>;
   readonly reconciler: Pick<Reconciler, 'inForce'>;
   readonly pass: Pick<EnforcementPass, 'setUnattributed'>;
   readonly applied: Pick<Current<AppliedState>, 'value'>;

@@ -1,12 +1,12 @@
-import type { DockerWatch } from '../docker/watch.js';
 import type { Current } from '../lib/current.js';
+import type { Engine } from '../policy/engine.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Maintenance } from './maintenance.js';
 import type { Reconciler } from './reconciler.js';
 
 export interface HealthParts {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
-  readonly docker: Pick<DockerWatch, 'answers'>;
+  readonly docker: Pick<Engine, 'answers'>;
   readonly reconciler: Pick<Reconciler, 'inSync' | 'lastError' | 'waiting' | 'heldAt'>;
   readonly maintenance: Pick<Maintenance, 'checkedAt'>;
   readonly folders: { readonly isPolling: boolean };

@@ -2,12 +2,12 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Cgroups, NftAbilities } from '../kernel/cgroups.js';
 import { type Parents, readNotes, writeNotes } from '../kernel/host-notes.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
-import type { ContainerFacts, DockerView } from '../policy/container.js';
+import { type ContainerFacts, type DockerView, isUp } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
 
 /** The unified cgroup hierarchy. Paths have no slash before them. */
@@ -91,7 +91,9 @@ export class HostCgroupTable {
       cgroups: held,
       late: new Map([...held].flatMap(([id, own]) => this.#lateness(id, own, parents))),
       open: new Map(
-        owners.filter((c) => isUp(c) && !held.has(c.id)).map((c) => [c.id, this.#whyOpen(cgroups.get(c.id))]),
+        owners
+          .filter((c) => isUp(c.state) && !held.has(c.id))
+          .map((c) => [c.id, this.#whyOpen(cgroups.get(c.id))]),
       ),
     };
   }
@@ -135,7 +137,7 @@ export class HostCgroupTable {
     const placed = new Map<string, string | undefined>();
     const count = this.#parents.size;
     for (const c of view.containers.values()) {
-      if (!c.privileges?.pid || !isUp(c)) continue;
+      if (!c.privileges?.pid || !isUp(c.state)) continue;
       const key = placeKey(c);
       const path = this.#placed.has(key) ? this.#placed.get(key) : this.#place(c.id, c.privileges.pid);
       placed.set(key, path);
@@ -203,7 +205,6 @@ export class HostCgroupTable {
   }
 }
 
-const isUp = (c: ContainerFacts): boolean => c.state === 'running' || c.state === 'paused';
 const placeKey = (c: ContainerFacts): string => `${c.id} ${c.privileges?.pid ?? 0}`;
 /** systemd makes and removes its slices itself. */
 const isSlice = (path: string): boolean => path.split('/').some((p) => p.endsWith('.slice'));
@@ -213,7 +214,7 @@ interface HostModeOptions {
   readonly folder: string;
   readonly kernel: Kernel;
   readonly dns: DnsService;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly port: number;
   readonly log: Logger;
 }
@@ -260,7 +261,7 @@ export class HostMode implements Disposable {
 
   /** Docker may be away or hang: then what was last known must do. */
   #driver(): Promise<string> {
-    const asked = this.#o.docker.daemonAtConnection().then((d) => d.cgroupDriver);
+    const asked = this.#o.docker.infoAtConnection().then((d) => d.cgroupDriver);
     return Promise.race([asked, sleep(ASK_MS, '', { ref: false })]).catch(() => '');
   }
 

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DockerWatch } from '../docker/watch.js';
 import type { LinkChangeListener as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { Coalescer, KeyedRunner } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import type { AppliedState, HostLink } from '../ruleset/applied-state.js';
 import { bindPorts } from './bind-veths.js';
 import type { Policies } from './policies.js';
@@ -13,7 +13,7 @@ import type { Reconciler } from './reconciler.js';
 
 export interface LinkEventsParts {
   readonly kernel: Kernel;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly policies: Policies;
   readonly reconciler: Reconciler;
   readonly applied: Pick<Current<AppliedState>, 'value'>;

@@ -1,6 +1,6 @@
-import { describeChange, type ViewChange } from '../docker/docker-events.js';
 import { reuses } from '../lib/memo.js';
 import type { DockerView } from '../policy/container.js';
+import { describeChange, type ViewChange } from '../policy/engine.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DesiredState } from '../ruleset/desired-state.js';
 

@@ -1,11 +1,11 @@
 import type { DnsService } from '../dns/dns-service.js';
 import type { HostResolvers } from '../dns/host-resolvers.js';
 import type { NamesPolicy } from '../dns/names-policy.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Applied } from '../kernel/dataplane.js';
 import type { KernelSnapshot } from '../kernel/read-rules.js';
 import { Signal } from '../lib/current.js';
 import type { DockerView } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import type { Grant, Mode } from '../policy/policy.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import { compile } from '../ruleset/compile.js';
@@ -29,7 +29,7 @@ export interface PassParts
   extends Pick<InputParts, 'applied' | 'quotas' | 'reserved' | 'now'>,
     Pick<VethTableOptions, 'foreign' | 'canary' | 'clock'>,
     RevocationOptions {
-  readonly docker: Pick<DockerWatch, 'view'>;
+  readonly docker: Pick<Engine, 'view'>;
   readonly policies: InputParts['policies'] & Pick<Policies, 'isManaged'>;
   readonly hostMode: {
     readonly senders: Pick<HostCgroupTable, 'find' | 'setInstalled'>;

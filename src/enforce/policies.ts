@@ -1,13 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type Config, nodeName } from '../config/config.js';
 import { tcpListener } from '../config/endpoints.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { glob, matchesAny } from '../lib/glob.js';
 import { parseAddress, withoutMapping } from '../lib/ip.js';
 import { reuses } from '../lib/memo.js';
 import type { Problem } from '../lib/problem.js';
 import type { ContainerFacts, DockerView, NetworkFacts, PublishedPort } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import type { EastWest } from '../policy/neighbours.js';
 import { idsByOwner, keysOf, ownerKey } from '../policy/own-labels.js';
 import type { Grant, List, ModeSetting, Policy } from '../policy/policy.js';
@@ -36,7 +36,7 @@ export interface Overrides extends Emergency {
 
 export interface PolicyParts {
   readonly config: Config;
-  readonly docker: Pick<DockerWatch, 'view'>;
+  readonly docker: Pick<Engine, 'view'>;
   /** Read at each compilation. */
   readonly overrides: () => Overrides;
   /** Applied to each compiled policy, after everything else. */
@@ -306,7 +306,7 @@ export interface ReservedPortsParts {
   readonly config: Pick<Config, 'api'>;
   readonly shared: Pick<SharedStore, 'servers'>;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
-  readonly docker: Pick<DockerWatch, 'view'>;
+  readonly docker: Pick<Engine, 'view'>;
 }
 
 /** The ports that no container may reach, as they are known at the time of each call. */

@@ -1,5 +1,5 @@
-import type { DockerWatch } from '../docker/watch.js';
 import type { DockerView } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import { ownerKey } from '../policy/own-labels.js';
 import type { FlowStore } from './flow-store.js';
 
@@ -8,7 +8,7 @@ const START_MS = 10_000;
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
 export function followStarts(
-  docker: Pick<DockerWatch, 'view' | 'onChange'>,
+  docker: Pick<Engine, 'view' | 'onChange'>,
   flows: Pick<FlowStore, 'begunAgain' | 'started'>,
 ): void {
   const seen = new Set<string>();

@@ -1,8 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DnsService } from '../dns/dns-service.js';
-import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { isNamespaceMounted, udpSocketFd } from '../kernel/netlink/namespace.js';
 import type { Current } from '../lib/current.js';
@@ -13,6 +11,8 @@ import {
   type NetworkFacts,
   startNetwork,
 } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
+import { hasReachableResolvers, needsNamespaceDns } from '../policy/engine.js';
 import type { Policy } from '../policy/policy.js';
 import type { AppliedState, VethMap } from '../ruleset/applied-state.js';
 import { closeResolver, type ResolverSockets, removeResolverRules } from './resolver-rules.js';
@@ -25,7 +25,7 @@ const CLIENT = { family: 4, address: '127.0.0.1', port: 0 } as const;
 export interface ContainerNamespacesOptions {
   readonly kernel: Kernel;
   readonly dns: DnsService;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly applied: Current<AppliedState>;
   readonly folders: SandboxFolders;
   readonly sandboxes: Pick<Sandboxes, 'prepare' | 'forget' | 'arm' | 'survey'>;
@@ -259,7 +259,7 @@ export const hasSandbox = (c: ContainerFacts | undefined): boolean =>
   (c?.state === 'running' || c?.state === 'paused') && (c.privileges?.sandboxKey ?? '') !== '';
 
 export function isOnLan(
-  { docker, isLan }: { docker: Pick<DockerWatch, 'view'> } & Pick<ContainerNamespacesOptions, 'isLan'>,
+  { docker, isLan }: { docker: Pick<Engine, 'view'> } & Pick<ContainerNamespacesOptions, 'isLan'>,
   id: string,
 ): boolean {
   const { containers, networks } = docker.view();

@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
 import type { Logger } from '../lib/log.js';
 import { errorCode } from '../lib/problem.js';
 import type { ContainerFacts, Endpoint } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import { hasSandbox, isOnLan } from './container-namespaces.js';
 import { closeLan, type LanEnd, lanEnds, removeLan } from './netns-tables.js';
 
 export interface NamespaceOwnersOptions {
-  readonly docker: Pick<DockerWatch, 'view' | 'inspectNetwork'>;
+  readonly docker: Pick<Engine, 'view' | 'inspectNetwork'>;
   readonly policies: Pick<Policies, 'policyOf' | 'isLan'>;
   /** A new namespace was attributed to this container. */
   readonly onClaim: (container: string, path: string) => void;

@@ -1,5 +1,4 @@
 import type { DnsService } from '../dns/dns-service.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Policies, ReservedPorts } from '../enforce/policies.js';
 import { DeniedLog, type LoggedFacts } from '../kernel/denied-log.js';
 import { exec } from '../kernel/exec.js';
@@ -10,6 +9,7 @@ import { BEAT_MS, Repeated } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ContainerFacts } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
 import { identityMark } from '../ruleset/marks.js';
@@ -24,7 +24,7 @@ export interface NetnsRulesOptions {
   readonly shape: KernelConfig;
   readonly applied: Current<AppliedState>;
   readonly kernel: Pick<Kernel, 'hostAddresses'>;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly policies: Policies;
   readonly dns: Pick<DnsService, 'members'>;
   readonly namespaces: ContainerNamespaces;

@@ -4,10 +4,9 @@ import type { Config } from '../config/config.js';
 import { openListener, plainReceivers, unusableSecrets } from '../config/endpoints.js';
 import { namesRemedy } from '../coverage/container-findings.js';
 import { readHostFacts } from '../coverage/host-facts.js';
-import { hostFindings } from '../coverage/host-findings.js';
+import { engineFacts, hostFindings } from '../coverage/host-findings.js';
 import { frameFinding } from '../coverage/network-findings.js';
-import { type DaemonFacts, engineFacts } from '../docker/docker-values.js';
-import { DockerWatch } from '../docker/watch.js';
+import { openEngine } from '../docker/open-engine.js';
 import { ForeignHooks, reasonAgainst, rulesBehindBridge } from '../kernel/bridge-hooks.js';
 import { BridgeProgram } from '../kernel/bridge-program.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
@@ -23,6 +22,7 @@ import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import { savedRules } from '../kernel/read-rules.js';
 import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
+import type { Engine, EngineInfo } from '../policy/engine.js';
 import type { Finding } from '../policy/finding.js';
 import { compile } from '../ruleset/compile.js';
 import { closedBase, type KernelConfig } from '../ruleset/desired-state.js';
@@ -31,12 +31,6 @@ import { hex } from '../ruleset/marks.js';
 import { checkRedis } from '../store/redis-checks.js';
 import { type Arrival, selfTest, wrongArrivals } from './self-test.js';
 
-const SILENT: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
 const HOST_ASKS_SINCE = 28;
 const RESOLV_CONF = '/etc/resolv.conf';
 
@@ -71,9 +65,9 @@ async function checkStore({ store }: Config): Promise<DoctorCheck[]> {
 }
 
 async function checkDocker(config: Config): Promise<DoctorCheck[]> {
-  const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
+  await using docker = openEngine(config.docker.socket);
   try {
-    const facts = await docker.daemonInfo();
+    const facts = await docker.info();
     const detail = `Engine ${facts.serverVersion} answers at ${config.docker.socket}`;
     return [
       { name: 'docker', ok: true, level: 'error', detail },
@@ -84,13 +78,11 @@ async function checkDocker(config: Config): Promise<DoctorCheck[]> {
     const detail = `Docker does not answer at ${config.docker.socket}: ${errorText(e)}`;
     const remedy = 'start Docker, or set docker.socket to its socket';
     return [{ name: 'docker', ok: false, level: 'error', detail, remedy }];
-  } finally {
-    await docker.close();
   }
 }
 
 /** Checks of the host: settings that weaken enforcement (warnings), and notes. */
-async function checkHost(config: Config, docker: DockerWatch, facts: DaemonFacts): Promise<DoctorCheck[]> {
+async function checkHost(config: Config, docker: Engine, facts: EngineInfo): Promise<DoctorCheck[]> {
   const bridges = [...(await docker.refresh()).networks.values()].flatMap((n) => n.bridge ?? []);
   const host = await readHostFacts(exec, config.kernel.prefix, new Set(bridges));
   const found = hostFindings({ host, engine: engineFacts(facts), failure: config.failure });
@@ -123,7 +115,7 @@ const notSeen = (e: unknown): DoctorCheck[] => [
 ];
 
 /** Where Docker's resolver asks from the host's namespace, a query does not show which container sent it. */
-function checkResolver(facts: DaemonFacts): DoctorCheck {
+function checkResolver(facts: EngineInfo): DoctorCheck {
   const major = Number.parseInt(facts.serverVersion, 10);
   const servers = hostServers();
   // Before that: loopback ones, and for networks without IPv6 those that have IPv6 addresses.

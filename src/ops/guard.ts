@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
-import { DockerWatch } from '../docker/watch.js';
+import { openEngine } from '../docker/open-engine.js';
 import { HostCgroupTable } from '../enforce/host-cgroups.js';
 import { Cgroups, canZone, nftAbilities } from '../kernel/cgroups.js';
 import { Dataplane } from '../kernel/dataplane.js';
@@ -124,14 +124,10 @@ async function hasContainers(config: Config): Promise<boolean> {
 
 /** Names of Docker's bridges. Returns undefined when Docker does not answer, as before its start. */
 async function dockerBridges(config: Config, askMs: number): Promise<ReadonlySet<string> | undefined> {
-  const docker = new DockerWatch({ socket: config.docker.socket, log: SILENT, now: () => performance.now() });
-  try {
-    const late = sleep(askMs, undefined, { ref: false });
-    const view = await Promise.race([docker.refresh(), late]).catch(() => undefined);
-    return view && new Set([...view.networks.values()].flatMap((n) => n.bridge ?? []));
-  } finally {
-    await docker.close();
-  }
+  await using docker = openEngine(config.docker.socket);
+  const late = sleep(askMs, undefined, { ref: false });
+  const view = await Promise.race([docker.refresh(), late]).catch(() => undefined);
+  return view && new Set([...view.networks.values()].flatMap((n) => n.bridge ?? []));
 }
 
 /** The service takes them over. Those that end with this process are left to it. */
@@ -160,13 +156,6 @@ async function hostNet(config: Config): Promise<HostNet> {
   });
   return table.find(NO_VIEW).net;
 }
-
-const SILENT: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
 
 /** Install `base` unless rules of Drawbridge are installed already: then change nothing. Throws KernelError. */
 async function layBase(

@@ -138,6 +138,9 @@ export interface DockerView {
   readonly connected: boolean;
 }
 
+/** Whether the container has processes. */
+export const isUp = (state: ContainerFacts['state']): boolean => state === 'running' || state === 'paused';
+
 /** The network that a container's network mode names; undefined for the host's, another container's and none. */
 export function startNetwork(c: ContainerFacts, networks: DockerView['networks']): NetworkFacts | undefined {
   const name = c.networkMode === 'default' ? 'bridge' : c.networkMode;

@@ -10,8 +10,6 @@ import {
 } from '../coverage/would-deny.js';
 import type { DnsService } from '../dns/dns-service.js';
 import type { NameDecision, NamesPolicy } from '../dns/names-policy.js';
-import { hasReachableResolvers, needsNamespaceDns } from '../docker/resolv-conf.js';
-import type { DockerWatch } from '../docker/watch.js';
 import type { Policies } from '../enforce/policies.js';
 import { addressEntry, type Destinations } from '../flows/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
@@ -19,6 +17,8 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
 import { formatAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
+import type { Engine } from '../policy/engine.js';
+import { hasReachableResolvers, needsNamespaceDns } from '../policy/engine.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import { ownerKey } from '../policy/own-labels.js';
 import type { Mode, Policy } from '../policy/policy.js';
@@ -61,7 +61,7 @@ export interface PreviewParts {
   readonly applied: Current<AppliedState>;
   readonly shape: KernelConfig;
   readonly kernel: Kernel;
-  readonly docker: DockerWatch;
+  readonly docker: Engine;
   readonly policies: Policies;
   readonly names: NamesPolicy;
   readonly dns: DnsService;

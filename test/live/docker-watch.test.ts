@@ -4,9 +4,9 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { needsNamespaceDns } from '../../src/docker/resolv-conf.js';
 import { DockerWatch } from '../../src/docker/watch.js';
 import type { DockerView } from '../../src/policy/container.js';
+import { needsNamespaceDns } from '../../src/policy/engine.js';
 import { Lab } from '../lab/lab.js';
 import {
   closeAll,
@@ -324,7 +324,7 @@ describe('connections', () => {
     );
     expect(named(w.view(), 'gone')).toMatchObject({ state: 'exited', endpoints: [] });
     await expectTruth(lab, w, 'back');
-    expect(await w.daemonInfo()).toMatchObject({
+    expect(await w.info()).toMatchObject({
       rootDir: lab.dataRoot,
       liveRestore: false,
       cgroupDriver: 'cgroupfs',

@@ -430,7 +430,7 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'search-domains-again',
     what: 'files without search domains are read again with each news of Docker',
-    file: 'src/docker/resolv-conf.ts',
+    file: 'src/dns/names-policy.ts',
     from: 'if (facts === undefined || facts.isUnknown) this.#known.delete(id);',
     to: 'if (!facts?.search.length || facts.isUnknown) this.#known.delete(id);',
     killedBy: { file: 'test/pure/dns/names-policy.test.ts', test: 'are read after an inspect, and once' },

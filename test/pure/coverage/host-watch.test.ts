@@ -37,8 +37,8 @@ function watched() {
     },
     docker: {
       onChange: () => ({ [Symbol.dispose]: nothing }),
-      daemonInfo: () => Promise.reject(new Error('away')),
-      daemonAtConnection: () => Promise.reject(new Error('away')),
+      info: () => Promise.reject(new Error('away')),
+      infoAtConnection: () => Promise.reject(new Error('away')),
     },
     applied: {
       get value() {

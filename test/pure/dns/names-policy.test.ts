@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NamesPolicy } from '../../../src/dns/names-policy.js';
-import type { ResolverFacts } from '../../../src/docker/resolv-conf.js';
 import type { DockerWatch } from '../../../src/docker/watch.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import type { ContainerFacts, DockerView } from '../../../src/policy/container.js';
+import type { ResolverFacts } from '../../../src/policy/engine.js';
 import { NO_THREATS } from '../../../src/policy/threat.js';
 import type { AppliedState, Binding, ManagedBridge } from '../../../src/ruleset/applied-state.js';
 import { partsOf } from '../../../src/ruleset/container-chains.js';

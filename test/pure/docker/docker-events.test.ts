@@ -1,12 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  describeChange,
-  LineCutter,
-  mayRemoveContainers,
-  readEvent,
-  type ViewChange,
-} from '../../../src/docker/docker-events.js';
+import { LineCutter, readEvent } from '../../../src/docker/docker-events.js';
+import { describeChange, mayRemoveContainers, type ViewChange } from '../../../src/policy/engine.js';
 import { ID } from './samples.js';
 
 const line = (Type: string, Action: string, ID: string, Attributes: object = {}): string =>

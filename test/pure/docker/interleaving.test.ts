@@ -1,10 +1,10 @@
 /** Any order of events and answers ends in what the engine holds: a small engine, with answers as late as they like. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import type { DockerEvent } from '../../../src/docker/docker-events.js';
 import { DockerState, type Outcome, viewOf } from '../../../src/docker/docker-state.js';
 import { readContainers, readInspect } from '../../../src/docker/read-containers.js';
 import { readNetwork } from '../../../src/docker/read-networks.js';
+import type { EngineEvent } from '../../../src/policy/engine.js';
 import { containerInspect, ID, listItem, networkInspect } from './samples.js';
 
 const NETWORKS = ['e', 'f'].map(ID);
@@ -21,7 +21,7 @@ interface Sim {
 /** The engine's truth; each operation changes it and then tells, as moby does. */
 class SimEngine {
   readonly containers = new Map<string, Sim>();
-  readonly events: DockerEvent[] = [];
+  readonly events: EngineEvent[] = [];
   /** Another time for each event and each answer: both the state's clock and the engine's. */
   time = 0;
   #next = 2;

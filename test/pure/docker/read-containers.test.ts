@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { engineFacts } from '../../../src/coverage/host-findings.js';
 import {
   canonicalCidr,
   canonicalIp,
   canonicalMac,
-  engineFacts,
   readDaemon,
   UNREADABLE_LABELS,
 } from '../../../src/docker/docker-values.js';

@@ -107,14 +107,14 @@ it('asks the engine once for each connection, and again when it is asked now', a
     if (kind === 'connected') connections += 1;
   });
   await watch.begin(() => true);
-  expect(await watch.daemonAtConnection()).toMatchObject({ rootDir: folder });
-  await watch.daemonAtConnection();
+  expect(await watch.infoAtConnection()).toMatchObject({ rootDir: folder });
+  await watch.infoAtConnection();
   expect(asked.get('/info')).toBe(1);
-  await watch.daemonInfo();
+  await watch.info();
   expect(asked.get('/info')).toBe(2);
   server.closeAllConnections();
   await expect.poll(() => connections, { timeout: 10_000 }).toBe(2);
-  await watch.daemonAtConnection();
+  await watch.infoAtConnection();
   expect(asked.get('/info')).toBe(3);
   await watch.close();
 });

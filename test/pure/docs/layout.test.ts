@@ -74,6 +74,24 @@ it.each(COPIES)('one function exists for %j, which is refused elsewhere', (text)
   expect(found({ ...file('src/lib/problem.ts'), text })).toEqual([]);
 });
 
+it('only what opens an engine imports the module of Docker, and only that module its class', () => {
+  const opens = ['src/docker/open-engine.ts'];
+  expect(
+    found(
+      file('src/app.ts', opens),
+      file('src/ops/guard.ts', opens),
+      file('src/docker/open-engine.ts', ['src/docker/watch.ts']),
+      file('src/enforce/pass.ts', ['src/policy/engine.ts']),
+    ),
+  ).toEqual([]);
+  expect(found(file('src/enforce/pass.ts', opens))).toEqual([
+    expect.stringContaining('may import src/docker/'),
+  ]);
+  expect(found(file('src/app.ts', ['src/docker/watch.ts']))).toEqual([
+    'src/app.ts: only src/docker/ may import src/docker/watch.ts',
+  ]);
+});
+
 it('comments are what the compiler takes for comments', () => {
   const text = [
     "const a = 'http://x'; // one",

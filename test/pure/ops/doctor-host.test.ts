@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { hostFindings } from '../../../src/coverage/host-findings.js';
-import { engineFacts, readDaemon } from '../../../src/docker/docker-values.js';
+import { engineFacts, hostFindings } from '../../../src/coverage/host-findings.js';
+import { readDaemon } from '../../../src/docker/docker-values.js';
 import { checkListener, hostChecks } from '../../../src/ops/doctor.js';
 
 /** What doctor says of the host of an engine whose `GET /info` is this, with Docker's own seccomp profile. */
