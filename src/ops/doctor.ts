@@ -20,7 +20,6 @@ import { isRefusal } from '../kernel/netlink/netlink-error.js';
 import { PacketLog } from '../kernel/netlink/packet-log.js';
 import { PacketQueue } from '../kernel/netlink/packet-queue.js';
 import { savedRules } from '../kernel/read-rules.js';
-import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
 import type { Engine, EngineInfo } from '../policy/engine.js';
 import type { Finding } from '../policy/finding.js';
