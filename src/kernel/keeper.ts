@@ -91,7 +91,7 @@ export async function findKeeper(
       );
     }
   }
-  for (const end = Date.now() + ENDED_MS; keeper && isAlive(keeper.pid) && Date.now() < end; await sleep(20))
+  for (const end = Date.now() + WAITS_MS; keeper && isAlive(keeper.pid) && Date.now() < end; await sleep(20))
     endWaiting(); // a keeper that does not wait belongs to another instance
   await ended(endWaiting());
 }
@@ -118,6 +118,8 @@ function endWaiting(): readonly number[] {
 }
 
 const ENDED_MS = 1_000;
+/** When its service ends, a keeper starts three commands before it waits, which takes seconds where the processors are busy. */
+const WAITS_MS = 10_000;
 /** End the keeper of a state folder, and those that wait. With them the sockets are closed: no queue is bound but by a service that runs. */
 export async function endKeeper(state: string): Promise<void> {
   await endFormer();

@@ -185,6 +185,18 @@ test('what was kept with other settings of the kernel is closed, in another proc
   expect(isKeeper(keeper)).toBe(false);
 });
 
+test('a service with other settings waits for a keeper that is slow', async () => {
+  const first = await service();
+  const keeper = pidOf();
+  expect(keeper).toBeDefined();
+  process.kill(Number(keeper), 'SIGSTOP');
+  await ended(first, 'SIGKILL');
+  const slow = setTimeout(() => process.kill(Number(keeper), 'SIGCONT'), 2_000);
+  const second = await service('closed', { markMask: 2 });
+  clearTimeout(slow);
+  expect(second.lines).toEqual(['opened']);
+});
+
 /** Of a process: when it began, in ticks since the boot (proc_pid_stat(5), field 22). */
 const beganAt = (pid: number): string => textOf(`/proc/${pid}/stat`).split(') ')[1]?.split(' ')[19] ?? '';
 /** A process that is killed gives back its memory before its descriptors: this one takes some hundredths of a second for it. */
