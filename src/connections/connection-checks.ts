@@ -16,7 +16,8 @@ import type { Logger } from '../lib/log.js';
 import { optimizeEarly } from '../lib/thread.js';
 import { type AppliedState, subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
-import { ANSWERED, BEGUN_AGAIN, refusedBits } from '../ruleset/verdict-chains.js';
+import { checkWordOf } from '../ruleset/log-words.js';
+import { refusedBits } from '../ruleset/verdict-chains.js';
 import {
   bequeathFlows,
   type CheckQueue,
@@ -150,8 +151,9 @@ export class ConnectionChecks implements Disposable {
   /** What is not read here stays closed: the beginning of its connection counts as not seen. */
   #reported(packet: LoggedPacket): void {
     try {
-      if (packet.prefix.endsWith(ANSWERED)) this.#answered(packet.payload);
-      else this.#begun(packet);
+      const word = checkWordOf(packet.prefix);
+      if (word === 'answer') this.#answered(packet.payload);
+      else this.#begun(packet, word === 'again');
     } catch (err) {
       this.#counts.faults += 1;
       this.#o.log.warn({ err: String(err) }, 'a new connection could not be noted: it is refused');
@@ -160,10 +162,10 @@ export class ConnectionChecks implements Disposable {
 
   /**
    * A SYN has passed the rules. The first byte of its connection follows its sequence number, and nothing of an earlier connection of the same
-   * ends counts for it. `again`: the entry in conntrack was there before. If the SYN is not the first one repeated, the server may have
+   * ends counts for it. `isAgain`: the entry in conntrack was there before. If the SYN is not the first one repeated, the server may have
    * accepted either, and both sides have to begin again. The event loop delivers it while the connection is made, or its first packet does.
    */
-  #begun(packet: LoggedPacket): void {
+  #begun(packet: LoggedPacket, isAgain: boolean): void {
     const header = parsePacket(packet.payload);
     if (!header.ok || header.value.protocol !== TCP) return;
     const seq = sequenceOf(packet.payload, header.value);
@@ -172,7 +174,6 @@ export class ConnectionChecks implements Disposable {
     const ends = endsOf('tcp', header.value);
     const key = keyOfEnds(ends);
     const known = this.#flows.get(key);
-    const isAgain = packet.prefix.endsWith(BEGUN_AGAIN);
     const subject = this.#subjectOf(packet.mark);
     if (isAgain && known?.start === start) return;
     if (known) this.#forget(known);

@@ -12,24 +12,13 @@ import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { CANARY_ID } from '../ruleset/canary-subject.js';
-import { SYN_DATA } from '../ruleset/checked-flows.js';
 import type { Subject } from '../ruleset/desired-state.js';
+import { type LogWord, meaningOf } from '../ruleset/log-words.js';
 import type { Marks } from '../ruleset/marks.js';
 import { mayReach } from '../ruleset/policy-evaluator.js';
 import type { TracePacket } from '../ruleset/trace.js';
 import { BOUNDS } from '../ruleset/verdict-chains.js';
 import { Copies, type Tallies } from './tallies.js';
-
-/** The text for the end of a log prefix, where a limit denied the packet. */
-function limitReason(what: string, member: Pick<Subject, 'limits'> | undefined): string | undefined {
-  const limits = member?.limits;
-  if (what === 'connections') return `limit connections=${limits?.connections ?? '?'} reached`;
-  if (what === 'quota') return limits?.quota?.reached ?? 'its quota is reached';
-  if (what === 'flood')
-    return `a flood: more than ${BOUNDS.newPerSecond} new connections a second, or ${BOUNDS.open} open`;
-  if (what === SYN_DATA) return 'data with the SYN (TCP Fast Open), which no enforced container may send';
-  return undefined;
-}
 
 /**
  * What denied, for counters. `address`: no entry covers it. `port`: the address was resolved for a name that is permitted, on other ports or protocols.
@@ -70,14 +59,8 @@ export interface DenialsParts {
 /** To an address that was resolved, of which a new connection may be permitted. */
 const LATE = 'it begins no connection: the one that it belongs to has ended, was refused, or is not known';
 
-/** Log words of rules that only log. */
-const PASSED: readonly string[] = ['would', 'near', 'seen'];
-/** Of packets that a container's own chains may have counted (kernel/counts.ts). */
-const OF_OWN_RULES: readonly string[] = ['deny', 'would', 'connections', 'quota'];
-/** Observed, to a neighbour past FORWARD: the bridge table logs it whether or not an entry permits it. */
-const NEAR = 'near';
-/** From the middle of a connection to a neighbour that conntrack does not have: it shows not which side has opened it, and is no attempt to record. */
-const LATER = 'later';
+const NOT_PERMITTED = 'no entry permits it';
+const OBSERVED = 'no entry permits it (observed, so it passed)';
 /** A resolver sends the questions of a pair within milliseconds; musl and busybox one after the other. */
 const PAIR_MS = 2_000;
 const MAX_PAIRS = 4_096;
@@ -133,10 +116,12 @@ export class Denials implements Disposable {
   packet(p: LoggedFacts): void {
     const { marks } = this.#o;
     const identity = (p.mark & marks.identity) >>> marks.shift;
-    const word = p.prefix.slice(p.prefix.lastIndexOf(':') + 1);
+    const { word } = p;
+    const { passes, isOwn } = meaningOf(word);
     const now = this.#now();
-    if (!p.elsewhere && !PASSED.includes(word)) this.#copies.arrived(now);
-    if (word === LATER) {
+    if (!p.elsewhere && !passes) this.#copies.arrived(now);
+    // It does not show which side has opened the connection, and is no attempt to record.
+    if (word === 'later') {
       this.totals.other++;
       this.refused.emit(p);
       return;
@@ -145,41 +130,78 @@ export class Denials implements Disposable {
     const container = this.#containerOf(identity, isIn ? p.dst : p.src);
     if (container === undefined || container === CANARY_ID) return;
     const subject = this.#o.applied.value?.subjects.get(container);
-    if (word === NEAR && subject && mayReach(subject, p)) return;
+    if (word === 'near' && subject && mayReach(subject, p)) return;
+    if (!p.elsewhere && isOwn) this.#o.tallies.copied(container, now);
     const address = isIn ? p.src : p.dst;
-    if (!p.elsewhere && OF_OWN_RULES.includes(word)) this.#o.tallies.copied(container, now);
-    const { names, isOwn } = this.#o.dns.namesReader(container)(address);
+    const { names, isOwn: isOwnResolver } = this.#o.dns.namesReader(container)(address);
     const [name = null] = names;
-    const isResolved = name !== null && !isOwn;
-    const late = word === 'deny' && p.isLater && isResolved ? LATE : undefined;
-    const denial = this.#deniedBy(word, p, subject);
-    const hit = this.#hit(word, address, isIn);
-    const limit = limitReason(word, subject);
+    const isResolved = name !== null && !isOwnResolver;
+    const ends = { subject, isIn, isResolved, isOwnResolver };
+    const { verdict, total, ...why } = this.#evaluated(word, p, ends);
     const event: DenialEvent = {
       time: new Date(now).toISOString(),
       container,
-      verdict: word === 'threat' ? word : PASSED.includes(word) ? 'would-deny' : 'deny',
+      verdict,
       proto: p.proto,
       address,
       port: p.dport,
       name,
-      reason:
-        limit ??
-        (denial &&
-          (word === 'would' ? `${denialText(denial)}; observed, so it passed` : denialText(denial))) ??
-        late ??
-        (word === 'would' && isOwn ? OWN_RESOLVER : undefined) ??
-        reasonOf(word, hit, isIn),
-      ...(limit === undefined && (denial ?? hit) ? { decidedBy: decidedBy(denial, hit) } : {}),
-      ...(word === 'would' || (word === 'seen' && !isIn) ? { hasPassed: true } : {}),
+      ...why,
     };
     const tell = (told: DenialEvent): void => {
-      if (word === 'threat') this.totals.threat++;
-      else if (told.verdict === 'deny')
-        this.totals[limit ? 'limit' : late ? 'other' : isResolved ? 'port' : 'address']++;
+      if (total) this.totals[total]++;
       this.#add(told);
     };
-    if (limit !== undefined || !this.#held.take(event, tell)) tell(event);
+    if (total === 'limit' || !this.#held.take(event, tell)) tell(event);
+  }
+
+  /** What the word of a rule means for the packet. */
+  #evaluated(
+    word: Exclude<LogWord, 'later'>,
+    p: LoggedFacts,
+    { subject, isIn, isResolved, isOwnResolver }: PacketEnds,
+  ): Evaluated {
+    const total = isResolved ? 'port' : 'address';
+    const limited = (reason: string): Evaluated => ({ verdict: 'deny', total: 'limit', reason });
+    switch (word) {
+      case 'deny': {
+        const by = this.#deniedBy(p, subject);
+        const isLate = p.isLater && isResolved;
+        const reason = by ? denialText(by) : isLate ? LATE : NOT_PERMITTED;
+        return { verdict: 'deny', total: isLate ? 'other' : total, reason, ...byEntry(by) };
+      }
+      case 'would': {
+        const by = this.#deniedBy(p, subject);
+        const text = by && `${denialText(by)}; observed, so it passed`;
+        const reason = text ?? (isOwnResolver ? OWN_RESOLVER : OBSERVED);
+        return { verdict: 'would-deny', reason, ...byEntry(by), hasPassed: true };
+      }
+      case 'near':
+        return { verdict: 'would-deny', reason: OBSERVED };
+      case 'threat': {
+        const { threats } = this.#o;
+        const hit = isIn ? threats.blockedSource(p.src) : threats.blockedAddress(p.dst);
+        return { verdict: 'threat', total: 'threat', reason: listedText(hit, isIn), ...byFeed(hit) };
+      }
+      case 'seen': {
+        const { threats } = this.#o;
+        const hit = isIn ? threats.observedSource(p.src) : threats.observedAddress(p.dst);
+        const reason = `${listedText(hit, isIn)}, action observe: it passed`;
+        return { verdict: 'would-deny', reason, ...byFeed(hit), ...(isIn ? {} : { hasPassed: true }) };
+      }
+      case 'connections':
+        return limited(`limit connections=${subject?.limits?.connections ?? '?'} reached`);
+      case 'quota':
+        return limited(subject?.limits?.quota?.reached ?? 'its quota is reached');
+      case 'flood':
+        return limited(
+          `a flood: more than ${BOUNDS.newPerSecond} new connections a second, or ${BOUNDS.open} open`,
+        );
+      case 'syndata':
+        return limited('data with the SYN (TCP Fast Open), which no enforced container may send');
+      case 'unknown':
+        return { verdict: 'deny', total, reason: NOT_PERMITTED };
+    }
   }
 
   /** The subject with this identity mark; of a packet without one, the container with this address. */
@@ -189,23 +211,12 @@ export class Denials implements Disposable {
   }
 
   /** The deny entry that decides about the packet. */
-  #deniedBy(
-    word: string,
-    { proto, src, dst, dport }: LoggedFacts,
-    subject: Subject | undefined,
-  ): PolicyEntry | undefined {
+  #deniedBy({ proto, src, dst, dport }: LoggedFacts, subject: Subject | undefined): PolicyEntry | undefined {
     const evaluator = this.#o.applied.value?.evaluator;
-    if (!subject?.denied || !evaluator || (word !== 'deny' && word !== 'would')) return undefined;
+    if (!subject?.denied || !evaluator) return undefined;
     const family = dst.includes(':') ? 6 : 4;
     const flow = { src, dst, dport, states: ['NEW'], syn: proto === 'tcp', echo: true } as const;
     return evaluator.denialOf(subject, { family, proto: traced(proto), ...flow });
-  }
-
-  #hit(word: string, address: string, isIn: boolean): ThreatHit | undefined {
-    const { threats } = this.#o;
-    if (word === 'threat') return isIn ? threats.blockedSource(address) : threats.blockedAddress(address);
-    if (word === 'seen') return isIn ? threats.observedSource(address) : threats.observedAddress(address);
-    return undefined;
   }
 
   /** A connection that the check of names has refused. */
@@ -251,7 +262,7 @@ export class Denials implements Disposable {
 
   #listedBy(name: string | undefined): Pick<DenialEvent, 'decidedBy'> {
     const hit = name === undefined ? undefined : this.#o.threats.blockedName(name);
-    return hit ? { decidedBy: { feed: hit.feed } } : {};
+    return byFeed(hit);
   }
 
   /** Resolvers ask for A and AAAA together: one lookup of a program is one event with one query of each type. */
@@ -286,18 +297,16 @@ export class Denials implements Disposable {
   }
 }
 
-function reasonOf(word: string, hit: ThreatHit | undefined, isIn: boolean): string {
-  const text = `${isIn ? 'from outside: ' : ''}${hit ? hitText(hit) : UNKNOWN_FEED}`;
-  if (word === 'threat') return text;
-  if (word === 'seen') return `${text}, action observe: it passed`;
-  return PASSED.includes(word) ? 'no entry permits it (observed, so it passed)' : 'no entry permits it';
-}
+const listedText = (hit: ThreatHit | undefined, isIn: boolean): string =>
+  `${isIn ? 'from outside: ' : ''}${hit ? hitText(hit) : UNKNOWN_FEED}`;
 
-const decidedBy = (denial: PolicyEntry | undefined, hit: ThreatHit | undefined): DecidedBy => ({
-  ...(denial ? { entry: denial.entry.canonical } : {}),
-  ...(denial && 'list' in denial.source ? { list: denial.source.list } : {}),
-  ...(hit ? { feed: hit.feed } : {}),
-});
+const byFeed = (hit: ThreatHit | undefined): Pick<DenialEvent, 'decidedBy'> =>
+  hit ? { decidedBy: { feed: hit.feed } } : {};
+
+const byEntry = (by: PolicyEntry | undefined): Pick<DenialEvent, 'decidedBy'> =>
+  by
+    ? { decidedBy: { entry: by.entry.canonical, ...('list' in by.source ? { list: by.source.list } : {}) } }
+    : {};
 
 /** `container:NAME` in a record is a neighbour by its address: no client can write itself one into the hello. */
 const shownName = (text: string): string | null => (text.startsWith('container:') ? null : text || null);
@@ -320,6 +329,19 @@ export interface DenialEvent {
   readonly decidedBy?: DecidedBy;
   /** The connection goes on to be counted: by its entry in conntrack, or where it is refused. */
   readonly hasPassed?: true;
+}
+interface PacketEnds {
+  readonly subject: Subject | undefined;
+  /** From outside to the container. */
+  readonly isIn: boolean;
+  /** The container resolved a name to the address. */
+  readonly isResolved: boolean;
+  /** The address is that of a resolver of the container itself. */
+  readonly isOwnResolver: boolean;
+}
+interface Evaluated extends Pick<DenialEvent, 'verdict' | 'reason' | 'decidedBy' | 'hasPassed'> {
+  /** Absent: it passed. */
+  readonly total?: DenialReason;
 }
 interface DecidedBy {
   /** The canonical deny entry. */

@@ -1,11 +1,12 @@
 /** Packets that rules have logged. */
 import { PROTOCOL_NAMES } from '../lib/ip.js';
+import { type LogWord, logWordOf } from '../ruleset/log-words.js';
 import { parsePacket } from './netlink/packet-header.js';
 import { PacketLog, type PacketLogOptions } from './netlink/packet-log.js';
 
 /** A packet that a rule logged. */
 export interface LoggedFacts {
-  readonly prefix: string;
+  readonly word: LogWord;
   readonly mark: number;
   readonly proto: string;
   readonly src: string;
@@ -31,7 +32,7 @@ export class DeniedLog implements Disposable {
       const { src, dst, protocol, sport = 0, dport = 0, tcpFlags } = header.value;
       const proto = PROTOCOL_NAMES[protocol] ?? String(protocol);
       const isLater = tcpFlags !== undefined && (tcpFlags & (SYN | ACK)) !== SYN;
-      denied({ prefix: p.prefix, mark: p.mark, proto, src, sport, dst, dport, isLater });
+      denied({ word: logWordOf(p.prefix), mark: p.mark, proto, src, sport, dst, dport, isLater });
     });
   }
 

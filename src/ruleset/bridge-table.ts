@@ -1,5 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig, NftProgram } from './desired-state.js';
+import { logPrefix } from './log-words.js';
 import { hex, type Marks } from './marks.js';
 import { DISCOVERY_CHAINS, MEMBERSHIP, NEIGHBOUR_DECLARATIONS, SENDERS } from './neighbour-frames.js';
 
@@ -100,7 +101,7 @@ const meetingChains = ({
   prefix,
   logGroup,
 }: KernelConfig): (readonly [string, readonly string[]])[] => {
-  const log = `log prefix "${prefix}:near" group ${logGroup} snaplen 128`;
+  const log = `log prefix "${logPrefix(prefix, 'near')}" group ${logGroup} snaplen 128`;
   const isObserved = `meta mark & ${hex(marks.redirect)} == ${hex(marks.redirect)}`;
   const chain = (ip: 'ip' | 'ip6', icmp: string, set: string): string[] => {
     const opened = `${ip} saddr . ${ip} daddr . meta l4proto . th dport`;

@@ -5,13 +5,10 @@
  */
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig } from './desired-state.js';
+import { type CheckWord, logPrefix } from './log-words.js';
 import { hex, type Marks } from './marks.js';
-import { ANSWERED, BEGUN_AGAIN } from './verdict-chains.js';
 
 type CheckMarks = NonNullable<Marks['check']>;
-
-/** Word of the log: data with the SYN (TCP Fast Open, RFC 7413) would reach the server before anything was evaluated. */
-export const SYN_DATA = 'syndata';
 
 const HTTP_PORT = 80;
 
@@ -20,7 +17,7 @@ export function synData({ marks, logGroup, prefix }: KernelConfig): string[] {
   return ([4, 6] as const).flatMap((family) => {
     const withData = `meta mark & ${hex(marks.enforced)} != 0 meta nfproto ipv${family} tcp flags & (syn | ack) == syn meta length . tcp doff != ${withoutContent(family)}`;
     return [
-      `${withData} limit rate 20/second burst 60 packets log prefix "${prefix}:${SYN_DATA}" group ${logGroup} snaplen 128`,
+      `${withData} limit rate 20/second burst 60 packets log prefix "${logPrefix(prefix, 'syndata')}" group ${logGroup} snaplen 128`,
       `${withData} drop`,
     ];
   });
@@ -102,11 +99,11 @@ function beyondHandshake(check: CheckMarks, pass: string): string[] {
 }
 
 /** A copy for the service, and then the verdict. */
-const report = ({ prefix, checkQueue }: KernelConfig, word: string, bytes: number): string =>
-  `log prefix "${prefix}:${word}" group ${checkQueue} snaplen ${bytes} queue-threshold 1`;
+const report = ({ prefix, checkQueue }: KernelConfig, word: CheckWord, bytes: number): string =>
+  `log prefix "${logPrefix(prefix, word)}" group ${checkQueue} snaplen ${bytes} queue-threshold 1`;
 const HEADERS = 128;
 const beginsAgain = (shape: KernelConfig): string =>
-  `tcp flags & (syn | ack) == syn ${report(shape, BEGUN_AGAIN, HEADERS)} drop`;
+  `tcp flags & (syn | ack) == syn ${report(shape, 'again', HEADERS)} drop`;
 
 /**
  * Of flows that are checked by name, what needs no check: all of a flow that was checked; TCP without content, answers to requests of HTTP, the
@@ -184,6 +181,6 @@ export function answersToHost(shape: KernelConfig): string[] {
     `${httpAnswer(check)} return`,
     ...serverHellos(check, 'return'),
     `limit rate over ${ANSWERS.perSecond}/second burst ${ANSWERS.burst} packets drop`,
-    report(shape, ANSWERED, ANSWER_BYTES),
+    report(shape, 'answer', ANSWER_BYTES),
   ];
 }

@@ -1,9 +1,11 @@
 /** The nft program that is installed inside the namespace of a container on a macvlan or ipvlan network. Pure. */
+
 import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import { classMatches } from './classes.js';
 import { containerChain } from './container-chains.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
+import { logPrefix } from './log-words.js';
 import { classSet, errorsChain, namesFor } from './naming.js';
 import { nftMatches } from './render/nft.js';
 import type { ReservedPort } from './reserved-ports.js';
@@ -256,7 +258,7 @@ const link = (networks: readonly string[]): string[] => [
 ];
 
 const logging = ({ logGroup, prefix }: KernelConfig): string =>
-  `limit rate 20/second burst 60 packets log prefix "${prefix}:deny" group ${logGroup} snaplen 128`;
+  `limit rate 20/second burst 60 packets log prefix "${logPrefix(prefix, 'deny')}" group ${logGroup} snaplen 128`;
 
 /** No refusal goes to a forged source, whatever has led here. */
 function denied(shape: KernelConfig): string[] {

@@ -1,5 +1,6 @@
 import type { Family } from '../lib/ip.js';
 import type { KernelConfig, Subject } from './desired-state.js';
+import { type CheckWord, logPrefix, type RuleWord } from './log-words.js';
 import { checkedLimitChain, errorsChain, limitChain, type Names, sharedSet } from './naming.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
 
@@ -7,14 +8,11 @@ import { type Match, type Rule, rule, type Target } from './rules.js';
 const LOG_LIMIT = { perSecond: 20, burst: 60 };
 const REJECT_LIMIT = { perSecond: 50, burst: 100 };
 
-/** The reason in the NFLOG prefix of a packet, after the kernel prefix and a colon. */
-type LogWord = 'deny' | 'would' | 'threat' | 'seen' | 'later' | 'flood' | 'connections' | 'quota';
-
-export const logRule = (shape: KernelConfig, names: Names, limit: string, word: LogWord): Rule =>
+export const logRule = (shape: KernelConfig, names: Names, limit: string, word: RuleWord): Rule =>
   rule([{ k: 'limit', name: `${names.prefix}-${limit}`, ...LOG_LIMIT }], {
     k: 'nflog',
     group: shape.logGroup,
-    prefix: `${names.prefix}:${word}`,
+    prefix: logPrefix(names.prefix, word),
   });
 
 /** Reject TCP with a reset and other protocols with rate-limited ICMP errors, so that the client fails at once. */
@@ -28,7 +26,7 @@ export function refusal(shape: KernelConfig, limit: string): Rule[] {
 }
 
 /** Log a packet that no rule permits or that a limit refuses, with the reason, and reject it. */
-export const denyChain = (shape: KernelConfig, names: Names, word: LogWord = 'deny'): Rule[] => [
+export const denyChain = (shape: KernelConfig, names: Names, word: RuleWord = 'deny'): Rule[] => [
   logRule(shape, names, 'log', word),
   ...refusal(shape, `${names.prefix}-rej`),
 ];
@@ -78,14 +76,14 @@ export const askChain = (shape: KernelConfig, names: Names): Rule[] => {
   return [queued({ k: 'proto', proto: 'tcp' }, { k: 'syn' }), queued({ k: 'proto', proto: 'udp' })];
 };
 
-const pacedLog = ({ logGroup }: KernelConfig, prefix: string): Rule =>
-  rule([{ k: 'paced', ...LOG_LIMIT }], { k: 'nflog', group: logGroup, prefix });
+const pacedLog = ({ logGroup }: KernelConfig, { prefix }: Names, word: RuleWord): Rule =>
+  rule([{ k: 'paced', ...LOG_LIMIT }], { k: 'nflog', group: logGroup, prefix: logPrefix(prefix, word) });
 
 /** One limit for all: each forged source would have a limit of its own. */
-export const forgedLog = (shape: KernelConfig, { prefix }: Names): Rule => pacedLog(shape, `${prefix}:deny`);
+export const forgedLog = (shape: KernelConfig, names: Names): Rule => pacedLog(shape, names, 'deny');
 
 /** In the container's own chain: an observed container may forge its addresses, so the rate is limited per chain. */
-const observedLog = (shape: KernelConfig, { prefix }: Names): Rule => pacedLog(shape, `${prefix}:would`);
+const observedLog = (shape: KernelConfig, names: Names): Rule => pacedLog(shape, names, 'would');
 
 /**
  * New connections of one enforced container, by its address, which the bridge table vouches for: a second, and open at
@@ -125,11 +123,6 @@ export function checkedChain(m: Pick<Subject, 'id' | 'policy' | 'limits' | 'host
   return m.host ? names.hostChecked : names.checked;
 }
 
-/** Ends the prefix of a SYN for whose connection conntrack had an entry already. */
-export const BEGUN_AGAIN = 'again';
-/** Ends the prefix of what a server has sent to a container in the host's network. */
-export const ANSWERED = 'answer';
-
 /**
  * New flows that only a name permits. The service gets a copy of each SYN, because its sequence number shows where the client's bytes begin. The connmark of a TCP connection lets its later packets be queued (`checking`), in
  * both directions until the service has released one. A datagram is queued at once, and comes again with the next state of its flow in its mark. A connection
@@ -138,17 +131,17 @@ export const ANSWERED = 'answer';
 function checkedRules(shape: KernelConfig, names: Names, next: string): Rule[] {
   const { check } = shape.marks;
   const tcp: Match = { k: 'proto', proto: 'tcp' };
-  const begun = (word: string): Target => ({
+  const begun = (word: CheckWord): Target => ({
     k: 'nflog',
     group: shape.checkQueue,
-    prefix: `${names.prefix}:${word}`,
+    prefix: logPrefix(names.prefix, word),
   });
   if (!check) return [rule([], { k: 'goto', chain: next })];
   return [
     rule([{ k: 'ct', states: ['INVALID'] }], { k: 'goto', chain: names.no }),
     rule([tcp, { k: 'syn', not: true }], { k: 'goto', chain: names.no }),
     rule([tcp, { k: 'connmark', value: 0, mask: check.mask }], begun('syn')),
-    rule([tcp, { k: 'connmark', value: 0, mask: check.mask, not: true }], begun(BEGUN_AGAIN)),
+    rule([tcp, { k: 'connmark', value: 0, mask: check.mask, not: true }], begun('again')),
     rule([tcp], { k: 'connMark', bits: check.open }),
     rule([tcp], { k: 'goto', chain: next }),
     ...wasQueued(shape).flatMap((when) => [

@@ -91,9 +91,9 @@ export const FIGURES: readonly Mutant[] = [
   {
     id: 'figures-observed-copies',
     what: 'a packet of an observed container has no copy: each counts as lost',
-    file: 'src/flows/denials.ts',
-    from: "['deny', 'would', 'connections', 'quota']",
-    to: "['deny', 'connections', 'quota']",
+    file: 'src/ruleset/log-words.ts',
+    from: 'would: { isOwn: true,',
+    to: 'would: { isOwn: false,',
     killedBy: { file: 'test/pure/flows/denials.test.ts', test: 'a packet with the word would is a copy' },
   },
   {

@@ -8,6 +8,7 @@ import { OWN_RESOLVER } from '../../../src/policy/finding.js';
 import type { ThreatLook } from '../../../src/policy/threat.js';
 import type { AppliedState } from '../../../src/ruleset/applied-state.js';
 import { planClasses } from '../../../src/ruleset/classes.js';
+import type { LogWord } from '../../../src/ruleset/log-words.js';
 import { mayReach } from '../../../src/ruleset/policy-evaluator.js';
 import { entriesOf, member, shape } from '../ruleset/sample.js';
 
@@ -43,10 +44,10 @@ function make(
   });
   const ask = (type: string, more: Partial<NameEvent> = {}): void =>
     denials.name({ container: 'c', name: 'a.org', type, verdict: 'deny', reason: 'no entry', ...more });
-  const packet = (word: string, isLater = false, more: Partial<LoggedFacts> = {}): void =>
+  const packet = (word: LogWord, isLater = false, more: Partial<LoggedFacts> = {}): void =>
     denials.packet({
       isLater,
-      prefix: `DB:${word}`,
+      word,
       mark: 2,
       proto: 'tcp',
       src: '172.18.0.2',
