@@ -1,42 +1,47 @@
-/** Writes the results of the benches into docs/performance.md, between its markers, and the plots into docs/performance/. */
+/** Writes the goals into docs/performance.md, and the results of each bench into bench/results/NAME.md, with their plots. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { wrap } from '../scripts/markdown.js';
 import { BENCHES, GOALS, type Goal } from './goals.js';
 import { plot } from './plot.js';
 import { keptRuns, type Row, type Run, shownFigure, shownNumber } from './results.js';
 
-const DOCS = join(import.meta.dirname, '..', 'docs');
-const PAGE = join(DOCS, 'performance.md');
-const PLOTS = join(DOCS, 'performance');
+const ROOT = join(import.meta.dirname, '..');
+const PAGE = 'docs/performance.md';
+const RESULTS = 'bench/results';
+const PLOTS = `${RESULTS}/plots`;
 
-/** The page as the results make it, and the plots by the name of their file. */
-export function renderedDocs(): { readonly page: string; readonly plots: ReadonlyMap<string, string> } {
+/** Pages and plots as the results make them, by their paths in the repository. */
+export function renderedDocs(): {
+  readonly pages: ReadonlyMap<string, string>;
+  readonly plots: ReadonlyMap<string, string>;
+} {
   const plots = new Map<string, string>();
-  let page = readFileSync(PAGE, 'utf8');
-  page = withBlock(page, 'goals', goalTable());
+  const pages = new Map([[PAGE, withBlock(PAGE, 'goals', goalTable())]]);
   for (const { name, means } of BENCHES) {
     const [run] = keptRuns(name);
-    for (const curve of run?.curves ?? []) plots.set(`${name}-${curve.id}.svg`, plot(curve));
-    if (run) page = withBlock(page, name, benchBlock(name, means, run));
+    for (const curve of run?.curves ?? []) plots.set(`${PLOTS}/${name}-${curve.id}.svg`, plot(curve));
+    const path = `${RESULTS}/${name}.md`;
+    if (run) pages.set(path, withBlock(path, name, benchBlock(name, means, run)));
   }
-  return { page, plots };
+  return { pages, plots };
 }
 
 export function writeDocs(): void {
-  const { page, plots } = renderedDocs();
-  writeFileSync(PAGE, page);
-  rmSync(PLOTS, { recursive: true, force: true });
-  if (plots.size > 0) mkdirSync(PLOTS, { recursive: true });
-  for (const [name, text] of plots) writeFileSync(join(PLOTS, name), text);
+  const { pages, plots } = renderedDocs();
+  rmSync(join(ROOT, PLOTS), { recursive: true, force: true });
+  if (plots.size > 0) mkdirSync(join(ROOT, PLOTS), { recursive: true });
+  for (const [path, text] of [...pages, ...plots]) writeFileSync(join(ROOT, path), text);
 }
 
-/** Replaces what is between the two markers of a block; a block without a kept result keeps its text. */
-function withBlock(page: string, name: string, text: string): string {
+/** The page with other text between the two markers of a block. A bench without a kept result keeps its text. */
+function withBlock(path: string, name: string, text: string): string {
+  const page = readFileSync(join(ROOT, path), 'utf8');
   const begin = `<!-- results of ${name}: written by npm run bench -- --docs -->\n`;
   const end = `<!-- end of ${name} -->`;
   const from = page.indexOf(begin);
   const to = page.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`docs/performance.md has no block ${name}`);
+  if (from < 0 || to < from) throw new Error(`${path} has no block ${name}`);
   return `${page.slice(0, from + begin.length)}\n${text}\n\n${page.slice(to)}`;
 }
 
@@ -80,32 +85,35 @@ const besideText = ({ beside, unit }: Row): string =>
   beside ? `${beside.label}: ${shownFigure(beside)} ${unit}` : '–';
 const ratioText = ({ ratio }: Row): string => (ratio ? shownFigure(ratio) : '–');
 
+/** Medians only: their spread is in the results of the bench. */
 function goalTable(): string {
-  const rows = GOALS.map((goal) => {
-    const row = newest(goal);
+  const found = GOALS.map((goal) => ({ goal, row: newest(goal) }));
+  const rows = found.map(({ goal, row }) => {
     if (!row) return [goal.label, 'not measured', '–', '–', goalText(goal), '–'];
+    const { beside, unit, ratio } = row;
     return [
       goal.label,
-      oursText(row),
-      besideText(row),
-      ratioText(row),
+      `${shownNumber(row.ours.median)} ${unit}`,
+      beside ? `${beside.label}: ${shownNumber(beside.median)} ${unit}` : '–',
+      ratio ? shownNumber(ratio.median) : '–',
       goalText(goal),
       isReached(goal, row) ? 'yes' : '**no**',
     ];
   });
-  const missed = GOALS.flatMap((goal) => {
-    const row = newest(goal);
-    return row && !isReached(goal, row)
-      ? [`- Not reached: ${goal.label}. ${goal.notes ?? 'The reason is not known yet.'}`]
-      : [];
+  const missed = found.flatMap(({ goal, row }) => {
+    if (!row || isReached(goal, row)) return [];
+    const { label, notes = 'The reason is not known yet.' } = goal;
+    return wrap(`**${label}.** ${notes}`.split(' '), '- ', '  ').join('\n');
   });
   const text = table(['', 'Drawbridge', 'compared with', 'ratio', 'goal', 'reached'], rows);
-  return missed.length === 0 ? text : `${text}\n\n${missed.join('\n')}`;
+  return missed.length === 0 ? text : `${text}\n\n### Not reached, and why\n\n${missed.join('\n')}`;
 }
+
+const paragraph = (text: string): string => wrap(text.split(' ')).join('\n');
 
 function benchBlock(name: string, means: string, run: Run): string {
   const { machine: m } = run;
-  const from = `\`${run.command}\`, ${run.date.slice(0, 10)}, commit ${run.commit.slice(0, 7)}: ${m.cores} cores, ${m.cpu}, kernel ${m.kernel}, Docker ${m.docker}, iptables ${m.iptables}, Node ${m.node}.`;
+  const made = `\`${run.command}\`, ${run.date.slice(0, 10)}, commit ${run.commit.slice(0, 7)}: ${m.cores} cores, ${m.cpu}, kernel ${m.kernel}, Docker ${m.docker}, iptables ${m.iptables}, Node ${m.node}.`;
   const rows = run.rows.map((row) => [
     row.label,
     oursText(row),
@@ -115,14 +123,14 @@ function benchBlock(name: string, means: string, run: Run): string {
   ]);
   const hasNotes = run.rows.some((row) => row.note !== undefined);
   const head = ['', 'Drawbridge', 'compared with', 'ratio', ...(hasNotes ? ['note'] : [])];
-  const plots = run.curves.map((c) => `![${c.label}](performance/${name}-${c.id}.svg)`);
+  const plots = run.curves.map((c) => `![${c.label}](plots/${name}-${c.id}.svg)`);
   return [
-    from,
+    paragraph(made),
     table(
       head,
       rows.map((cells) => cells.slice(0, head.length)),
     ),
     ...plots,
-    `What it means: ${means}`,
+    paragraph(`What it means: ${means}`),
   ].join('\n\n');
 }

@@ -1,6 +1,6 @@
 /**
  * npm run bench [-- --only NAME,NAME --keep]: runs all benches, one after the other, as root and alone on the machine. With
- * `--keep` each writes its results (bench/results.ts) and its part of docs/performance.md. `--docs` only writes that page.
+ * `--keep` each writes its results (bench/results.ts), its page in bench/results/ and the goals in docs/performance.md. `--docs` writes the pages.
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
  * The results of a bench: printed as a table, and with `--keep` written to bench/results/NAME.json together with the machine,
- * the commit and the results of earlier runs, and to docs/performance.md. A bench that reads its options with parseArgs has KEEP among them.
+ * the commit and the results of earlier runs, and to its page (bench/docs.ts). A bench that reads its options with parseArgs has KEEP among them.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,12 +1,12 @@
 /**
- * npm run attacks:docs: writes the table of techniques in docs/threat-model.md anew, from what the attack suite declares.
+ * npm run attacks:docs: writes the tables of docs/techniques.md, from what the attack suite declares.
  * Nothing is run: vitest only collects its files.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attackFiles, DOCS_BEGIN, DOCS_END, THREAT_MODEL } from '../test/attacks/files.js';
+import { attackFiles, DOCS_BEGIN, DOCS_END, TECHNIQUES } from '../test/attacks/files.js';
 import { type Described, techniqueIds } from '../test/attacks/report.js';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -46,12 +46,12 @@ const written = new Set(files.flatMap((f) => techniqueIds(readFileSync(join(ROOT
 const unwritten = [...all.keys()].filter((id) => !written.has(id));
 if (unwritten.length > 0)
   throw new Error(`declared, but not literally (\`id: '…'\`): ${unwritten.join(', ')}`);
-const page = join(ROOT, THREAT_MODEL);
+const page = join(ROOT, TECHNIQUES);
 const text = readFileSync(page, 'utf8');
 const [before, rest] = text.split(DOCS_BEGIN);
 const after = rest?.split(DOCS_END)[1];
 if (before === undefined || after === undefined)
-  throw new Error(`${THREAT_MODEL}: no ${DOCS_BEGIN} … ${DOCS_END}`);
+  throw new Error(`${TECHNIQUES}: no ${DOCS_BEGIN} … ${DOCS_END}`);
 const tables = files.map((f) => tableOf(f, all)).join('\n\n');
 writeFileSync(page, `${before}${DOCS_BEGIN}\n\n${tables}\n\n${DOCS_END}${after}`);
 process.stdout.write(`${all.size} techniques of ${files.length} files\n`);

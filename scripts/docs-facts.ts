@@ -112,6 +112,7 @@ export function pages(): readonly Page[] {
     'test/README.md',
     'test/lab/README.md',
     ...below('docs'),
+    ...below('bench/results'),
   ];
   return paths.map((path) => ({ path, text: readFileSync(join(ROOT, path), 'utf8') }));
 }

@@ -1,5 +1,7 @@
 /** The flows of scripts/flows.json. */
+
 import flows from './flows.json' with { type: 'json' };
+import executed from './flows-executed.json' with { type: 'json' };
 
 export interface Flow {
   readonly name: string;
@@ -17,3 +19,7 @@ export const FLOWS: readonly Flow[] = Object.entries(flows).map(([name, { what, 
 }));
 
 export const filesOf = (flow: Flow): readonly string[] => [...new Set(flow.steps.map((s) => s.file))];
+
+/** Files that the running service executed, by flow: `npm run flows -- --trace` writes scripts/flows-executed.json. */
+export type Executed = Readonly<Record<string, number>>;
+export const EXECUTED: Executed = executed;

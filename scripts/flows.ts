@@ -1,17 +1,22 @@
 /**
- * npm run flows: prints the five flows of docs/architecture.md from scripts/flows.json, each as the files that it passes.
- * `--write` writes them into that page. `--check` fails when a file or a name in it does not exist, when a file neither imports nor is imported
+ * npm run flows: prints the flows of docs/architecture.md from scripts/flows.json, each as the files that it passes.
+ * `--write` writes them, and the table of time-outs, into that page. `--check` fails when a file or a name in it does not exist, when a file neither imports nor is imported
  * by one before it, when a flow passes more files than its bound, or when the page is not current. `--trace` (as root) runs the
- * service in a lab, and fails when a flow does not execute every file of its list (what is executed beside it is counted).
+ * service in a lab, and fails when a flow does not execute every file of its list. The number of all files that it executes
+ * goes to scripts/flows-executed.json, and to the page: it is an upper bound, because other work of the service runs meanwhile.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FLOWS, type Flow, filesOf } from './flow-lists.js';
+import { EXECUTED, type Executed, FLOWS, type Flow, filesOf } from './flow-lists.js';
+import { wrap } from './markdown.js';
 import { type SourceFile, sourceFiles } from './source-files.js';
+import { timeoutProblems, timeoutTable } from './timeouts.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const PAGE = join(ROOT, 'docs', 'architecture.md');
-const [BEGIN, END] = ['<!-- flows: written by npm run flows -- --write -->', '<!-- end of flows -->'];
+const COUNTS = join(import.meta.dirname, 'flows-executed.json');
+const beginOf = (name: string): string => `<!-- ${name}: written by npm run flows -- --write -->`;
+const endOf = (name: string): string => `<!-- end of ${name} -->`;
 
 /** They build the parts of the service and connect them. */
 const WIRING = ['src/app.ts', 'src/subscriptions.ts', 'src/docker/open-engine.ts'];
@@ -40,26 +45,37 @@ function problemsOf(flow: Flow, imports: ReadonlyMap<string, ReadonlySet<string>
 }
 
 /** Each file in the order of its first step. */
-function markdown(flow: Flow): string {
-  const rows = flow.steps.map(({ file, symbol, does }, i) => `${i + 1}. \`${file}\` \`${symbol}\`: ${does}`);
+function markdown(flow: Flow, executed: Executed): string {
+  const rows = flow.steps.map(({ file, symbol, does }, i) =>
+    wrap([`\`${file}\``, `\`${symbol}\`:`, ...does.split(' ')], `${i + 1}. `, '   ').join('\n'),
+  );
   const head = `### ${flow.name}: ${flow.what}`;
-  return `${head}\n\n${filesOf(flow).length} files, ${changesOf(flow)} changes of module.\n\n${rows.join('\n')}`;
+  const count = `${filesOf(flow).length} files to read, ${executed[flow.name] ?? 0} executed`;
+  return `${head}\n\n${count}; ${changesOf(flow)} changes of module.\n\n${rows.join('\n')}`;
 }
 
-function page(): { readonly text: string; readonly wanted: string } {
-  const text = readFileSync(PAGE, 'utf8');
-  const [at, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+function withBlock(text: string, name: string, body: string): string {
+  const [at, end] = [text.indexOf(beginOf(name)), text.indexOf(endOf(name))];
   if (at < 0 || end < at)
-    throw new Error(`docs/architecture.md: the lines "${BEGIN}" and "${END}" are missing`);
-  const body = FLOWS.map(markdown).join('\n\n');
-  return { text, wanted: `${text.slice(0, at)}${BEGIN}\n\n${body}\n\n${text.slice(end)}` };
+    throw new Error(`docs/architecture.md: the lines "${beginOf(name)}" and "${endOf(name)}" are missing`);
+  return `${text.slice(0, at)}${beginOf(name)}\n\n${body}\n\n${text.slice(end)}`;
 }
 
-/** What is wrong with the flows or their page. */
+function page(executed = EXECUTED): { readonly text: string; readonly wanted: string } {
+  const text = readFileSync(PAGE, 'utf8');
+  const flows = FLOWS.map((flow) => markdown(flow, executed)).join('\n\n');
+  return { text, wanted: withBlock(withBlock(text, 'flows', flows), 'time-outs', timeoutTable()) };
+}
+
+/** What is wrong with the flows, the time-outs or their page. */
 export function flowProblems(files: readonly SourceFile[], isPageChecked = true): readonly string[] {
   const imports = new Map(files.map((f) => [f.path, new Set([...f.imports, ...f.starts])]));
-  const problems = FLOWS.flatMap((flow) => problemsOf(flow, imports));
+  const problems = [...FLOWS.flatMap((flow) => problemsOf(flow, imports)), ...timeoutProblems()];
   const { text, wanted } = page();
+  const untraced = FLOWS.filter(({ name }) => isPageChecked && !(name in EXECUTED));
+  problems.push(
+    ...untraced.map(({ name }) => `${name}: not in scripts/flows-executed.json: npm run flows -- --trace`),
+  );
   if (isPageChecked && text !== wanted)
     problems.push('docs/architecture.md is not current: npm run flows -- --write');
   return problems;
@@ -70,8 +86,14 @@ async function main(args: readonly string[]): Promise<void> {
   if (args.includes('--write')) writeFileSync(PAGE, page().wanted);
   else if (args.includes('--trace')) {
     const { traceFlows } = await import('./trace-flows.js');
-    problems.push(...(await traceFlows(FLOWS)));
-  } else if (!args.includes('--check')) console.log(FLOWS.map(markdown).join('\n\n'));
+    const traced = await traceFlows(FLOWS);
+    problems.push(...traced.problems);
+    if (problems.length === 0) {
+      writeFileSync(COUNTS, `${JSON.stringify(traced.executed, null, 2)}\n`);
+      writeFileSync(PAGE, page(traced.executed).wanted);
+    }
+  } else if (!args.includes('--check'))
+    console.log(FLOWS.map((flow) => markdown(flow, EXECUTED)).join('\n\n'));
   for (const problem of problems) console.error(problem);
   process.exitCode = problems.length > 0 ? 1 : 0;
 }

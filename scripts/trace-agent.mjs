@@ -1,4 +1,4 @@
-/** Loaded into the service by scripts/trace-flows.ts: writes the executed functions of each thread to a file, on SIGUSR2. */
+/** Loaded into the service by scripts/trace-flows.ts: writes the executed functions of each thread and of its child processes to files, on SIGUSR2. */
 import { renameSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector';
 import { BroadcastChannel, isMainThread, threadId } from 'node:worker_threads';
@@ -31,10 +31,11 @@ function take() {
 if (process.env.TRACE) {
   const channel = new BroadcastChannel('trace');
   channel.unref();
-  if (isMainThread)
+  if (isMainThread) {
     process.on('SIGUSR2', () => {
       channel.postMessage('take');
       take();
     });
-  else channel.onmessage = take;
+    writeFileSync(`${process.env.TRACE}.pid.${process.pid}`, '');
+  } else channel.onmessage = take;
 }

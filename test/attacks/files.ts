@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-export const THREAT_MODEL = 'docs/threat-model.md';
+export const TECHNIQUES = 'docs/techniques.md';
 export const DOCS_BEGIN = '<!-- techniques: written by npm run attacks:docs -->';
 export const DOCS_END = '<!-- end of techniques -->';
 

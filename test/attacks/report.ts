@@ -5,7 +5,7 @@ export type Family = 'v4' | 'v6';
 /** control: nothing is enforced, so the attack must get out. held: it must not. */
 export type Side = 'control' | 'held';
 export interface Described {
-  /** a-z, 0-9 and "-"; written literally as `id: '…'`, once in the whole suite, and in the table of docs/threat-model.md. */
+  /** a-z, 0-9 and "-"; written literally as `id: '…'`, once in the whole suite, and in the table of docs/techniques.md. */
   readonly id: string;
   readonly title: string;
   /** Families that it can be tried over. */
@@ -22,7 +22,7 @@ export interface Finding extends Omit<Described, 'families'> {
   readonly out: boolean;
 }
 
-/** Each technique as its file declares it, for the table of docs/threat-model.md (scripts/attacks-docs.ts). */
+/** Each technique as its file declares it, for the table of docs/techniques.md (scripts/attacks-docs.ts). */
 export function announce(described: Described): void {
   const file = process.env.ATTACKS_DECLARED;
   if (file === undefined) return;

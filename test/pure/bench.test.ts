@@ -10,22 +10,29 @@ import { plot } from '../../bench/plot.js';
 import { keptRuns, shownNumber } from '../../bench/results.js';
 import { assembled, Btf, op } from '../../src/kernel/bpf.js';
 
-const DOCS = join(import.meta.dirname, '../../docs');
+const ROOT = join(import.meta.dirname, '../..');
+const RESULTS = 'bench/results';
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
 
-it('docs/performance.md and its plots are what npm run bench -- --docs writes', () => {
-  const { page, plots } = renderedDocs();
-  expect(readFileSync(join(DOCS, 'performance.md'), 'utf8')).toBe(page);
-  const files = readdirSync(DOCS).includes('performance') ? readdirSync(join(DOCS, 'performance')) : [];
+it('docs/performance.md, the pages of results and their plots are what npm run bench -- --docs writes', () => {
+  const { pages, plots } = renderedDocs();
+  const files = readdirSync(join(ROOT, RESULTS, 'plots')).map((name) => `${RESULTS}/plots/${name}`);
   expect(files.sort()).toEqual([...plots.keys()].sort());
-  for (const [name, text] of plots)
-    expect(readFileSync(join(DOCS, 'performance', name), 'utf8'), name).toBe(text);
+  for (const [path, text] of [...pages, ...plots]) expect(read(path), path).toBe(text);
 });
 
-it('every kept result belongs to a bench, and every goal has one bound', () => {
-  const folder = join(import.meta.dirname, '../../bench');
-  const kept = readdirSync(folder).includes('results') ? readdirSync(join(folder, 'results')) : [];
+it('the index of the results has each page, and each kept result has a bench and a page', () => {
+  const files = readdirSync(join(ROOT, RESULTS));
+  const named = (end: string) => files.filter((f) => f.endsWith(end)).map((f) => f.slice(0, -end.length));
+  const index = read(`${RESULTS}/README.md`);
+  const pages = named('.md').filter((name) => name !== 'README');
+  expect(pages.filter((name) => !index.includes(`](${name}.md)`))).toEqual([]);
   const names = BENCHES.map((b) => b.name);
-  expect(kept.filter((file) => !names.includes(file.replace(/\.json$/, '')))).toEqual([]);
+  expect([...names, ...named('.json')].filter((name) => !pages.includes(name))).toEqual([]);
+  expect(named('.json').filter((name) => !names.includes(name))).toEqual([]);
+});
+
+it('every goal has one bound', () => {
   expect(GOALS.filter((g) => (g.atMost === undefined) === (g.atLeast === undefined))).toEqual([]);
   expect(keptRuns('no-such-bench')).toEqual([]);
 });
