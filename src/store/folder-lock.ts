@@ -62,26 +62,37 @@ async function acquire(dir: string, handle: FileHandle): Promise<FolderLock> {
   return lockOf(dir, handle, server, ownId);
 }
 
-/** Links the own socket as the lock. A stale lock is removed first, by one process at a time (`lock.takeover`). */
+/** Links the own socket as the lock. A stale lock is removed first. */
 async function place(dir: string, handle: FileHandle, own: string): Promise<void> {
-  const [ownPath, lock, takeover] = [join(dir, own), join(dir, NAME), join(dir, TAKEOVER)];
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    if (await tryLink(ownPath, lock)) return;
-    await refuseIfAlive(dir, handle, NAME);
-    if (await tryLink(ownPath, takeover)) {
-      try {
-        // Check again: only with `lock.takeover` can no other process replace the lock before it is removed.
-        await refuseIfAlive(dir, handle, NAME);
-        await unlink(lock).catch(ignoreMissing);
-      } finally {
-        await unlink(takeover).catch(ignoreMissing);
-      }
-    } else {
-      await refuseIfAlive(dir, handle, TAKEOVER);
-      await unlink(takeover).catch(ignoreMissing);
-    }
+    if (await tryLink(join(dir, own), join(dir, NAME))) return;
+    await removeStale(dir, handle, { name: NAME, own });
   }
   throw lockedError(dir, 'another process that is starting');
+}
+
+/**
+ * Removes a socket whose process has ended, by one process at a time: the one whose own socket has the name of this very file, so that a
+ * process that is late removes nothing that has its place by then. Throws when the process lives.
+ */
+async function removeStale(
+  dir: string,
+  handle: FileHandle,
+  { name, own }: { readonly name: string; readonly own: string },
+): Promise<void> {
+  const id = identity(join(dir, name));
+  await refuseIfAlive(dir, handle, name);
+  if (id === undefined) return;
+  const claim = `${TAKEOVER}.${id}`;
+  if (!(await tryLink(join(dir, own), join(dir, claim)))) {
+    await removeStale(dir, handle, { name: claim, own });
+    return;
+  }
+  try {
+    if (identity(join(dir, name)) === id) await unlink(join(dir, name));
+  } finally {
+    await unlink(join(dir, claim)).catch(ignoreMissing);
+  }
 }
 
 async function refuseIfAlive(dir: string, handle: FileHandle, name: string): Promise<void> {
@@ -168,7 +179,7 @@ async function tryLink(from: string, to: string): Promise<boolean> {
 function identity(path: string): string | undefined {
   try {
     const s = statSync(path, { bigint: true });
-    return `${s.ino}:${s.mtimeNs}`;
+    return `${s.ino}-${s.mtimeNs}`;
   } catch (e) {
     ignoreMissing(e);
     return undefined;
