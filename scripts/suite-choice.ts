@@ -81,7 +81,7 @@ export const ON_ENGINE_28_ALWAYS = ['attacks/identity', 'live/lifecycle', 'live/
 /** These attacks are also made on the service without all that reports (test/lab/core-service.ts). */
 export const ON_CORE = ['attacks/dns-tunnels', 'attacks/identity', 'attacks/names-tls', 'attacks/tcp-udp'];
 
-/** A nightly run has them, and a commit whose change touches them. */
+/** They run each night, and for a commit that changes them (`TOUCHED`). */
 export const NIGHTLY_ONLY = [
   'live/legitimate-compose',
   'live/legitimate-packages',

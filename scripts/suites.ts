@@ -226,7 +226,7 @@ const PARTS: Record<string, () => readonly Suite[]> = {
   'churn-seeds': churns,
 };
 
-/** What a word stands for. */
+/** The parts that the words `every` and `nightly` run. */
 const MEANS: Readonly<Record<string, () => readonly string[]>> = {
   every: () => [
     'check',

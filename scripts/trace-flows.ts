@@ -231,7 +231,7 @@ async function buildByFile(): Promise<string> {
   return join(dist, 'main.js');
 }
 
-/** All that the flow takes of the file is a type, whose values are made elsewhere. */
+/** The steps of the flow in this file name types only. Other files make their values. */
 function isType({ steps }: Flow, file: string): boolean {
   const text = readFileSync(join(import.meta.dirname, '..', file), 'utf8');
   const own = steps.filter((step) => step.file === file);

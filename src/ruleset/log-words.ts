@@ -26,8 +26,8 @@ export type LogWord = keyof typeof LOG_WORDS;
 export type RuleWord = Exclude<LogWord, 'unknown'>;
 
 /**
- * Of the group of the check of names: a SYN, one for whose connection conntrack had an entry already, and what a server has sent to a container
- * in the host's network.
+ * Words of packets that are copied for the check of names. `syn`: the first packet of a connection. `again`: the same, when conntrack already had
+ * an entry for the connection. `answer`: what a server has sent to a container in the network of the host.
  */
 export type CheckWord = 'syn' | 'again' | 'answer';
 

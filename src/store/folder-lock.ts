@@ -72,8 +72,8 @@ async function place(dir: string, handle: FileHandle, own: string): Promise<void
 }
 
 /**
- * Removes a socket whose process has ended, by one process at a time: the one whose own socket has the name of this very file, so that a
- * process that is late removes nothing that has its place by then. Throws when the process lives.
+ * Removes a socket file if its process has ended. Throws if the process is alive. Only one process removes a given file: it links its own socket
+ * under a name that contains the identity of that file. A process that is late finds another identity, and does not remove the new file.
  */
 async function removeStale(
   dir: string,

@@ -1,5 +1,5 @@
 /** Who starts at the same moment on a folder with a stale lock, whatever the time between two steps of each. */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -39,4 +39,18 @@ it('one of twelve has the lock, and nothing else is left', { timeout: 60_000 }, 
     expect(readdirSync(dir)).toEqual([]);
     rmSync(dir, { recursive: true });
   }
+});
+
+it('what a process left that ended while it removed a stale lock does not keep others out', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'drawbridge-lock-'));
+  const path = join(dir, 'lock');
+  writeFileSync(path, 'left behind');
+  const { ino, mtimeNs } = statSync(path, { bigint: true });
+  writeFileSync(join(dir, `lock.takeover.${ino}-${mtimeNs}`), 'left behind');
+  const lock = await lockFolder(dir);
+  lock.verify();
+  await expect(lockFolder(dir)).rejects.toThrow(/in use by process/);
+  await lock.release();
+  expect(readdirSync(dir)).toEqual([]);
+  rmSync(dir, { recursive: true });
 });
