@@ -271,7 +271,10 @@ class World {
 
 const SAVE =
   'iptables-save; echo =; ip6tables-save; echo =; ipset save; echo =; nft -nn list ruleset 2> /dev/null';
-/** The rules of each chain in their order; sets and maps with their members in any order. */
+/**
+ * The rules of each chain in their order; sets and maps with their members in any order. The kernel chooses `initval` at
+ * random, and by it when a table of hashes (`hashsize`) grows.
+ */
 function stateOf(ns: Netns): readonly (readonly string[])[] {
   const [ip4 = '', ip6 = '', sets = '', nft = ''] = ns.run('sh', '-c', SAVE).split('\n=\n');
   const rules = (text: string): string[] =>
@@ -287,7 +290,7 @@ function stateOf(ns: Netns): readonly (readonly string[])[] {
     rules(ip4),
     rules(ip6),
     sets
-      .replace(/ initval \S+/g, '')
+      .replace(/ (initval|hashsize) \S+/g, '')
       .split('\n')
       .sort(),
     words.map((word) => word.replace(/counter packets \d+ bytes \d+/, '')).sort(),
