@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { BulkSets } from '../src/kernel/netlink/ipset-bulk.js';
+import { IpsetStore } from '../src/kernel/netlink/ipset-bulk.js';
 import type { ThreatMembers } from '../src/policy/threat.js';
 import type { FeedData } from '../src/threats/feed-data.js';
 import { parseBody } from '../src/threats/formats/parse-body.js';
@@ -149,13 +149,13 @@ try {
     void execFileSync('ip', ['netns', 'exec', netns, 'ipset', 'restore'], { input });
   restore('create live-ip hash:ip family inet\ncreate live-net hash:net family inet\n');
   const alone: Side = { name: 'ipset restore', measure: () => seconds(() => restore(readFileSync(bare))) };
-  using bulk = new BulkSets({ namespace: `/run/netns/${netns}` });
+  using bulk = new IpsetStore({ namespace: `/run/netns/${netns}` });
   const merge = (): ThreatMembers => {
     const { v4, v6 } = mergeFeeds({ feeds: [data], protect: [] });
     return { ...NO_MEMBERS, block: { ...NO_MEMBERS.block, both: { v4: v4.members, v6: v6.members } } };
   };
   const load = (members: ThreatMembers): Promise<void> =>
-    new ThreatSets({ prefix: 'DB', kernel: { bulk }, maxEntries: 2 ** 21 }).load(members);
+    new ThreatSets({ prefix: 'DB', kernel: { sets: bulk }, maxEntries: 2 ** 21 }).load(members);
   const refresh: Side = {
     name: 'merge, fill, count, exchange',
     measure: () => seconds(() => load(merge())),

@@ -8,7 +8,7 @@ import type { PacketHold } from '../enforce/packet-hold.js';
 import type { EventLog } from '../events/event-log.js';
 import { DENIAL_REASONS, type Denials } from '../flows/denials.js';
 import type { Tallies } from '../flows/tallies.js';
-import type { KernelSets } from '../kernel/netlink/ipset.js';
+import type { SetStore } from '../kernel/set-store.js';
 import type { Signal } from '../lib/current.js';
 import type { Histogram } from '../lib/histogram.js';
 import { VERSION } from '../lib/version.js';
@@ -24,7 +24,7 @@ export interface MetricsParts {
   readonly checks: Pick<ConnectionChecks, 'counts' | 'durations'>;
   readonly dns: Pick<DnsService, 'durations'>;
   readonly tallies: Pick<Tallies, 'totals'>;
-  readonly kernel: { readonly sets: Pick<KernelSets, 'headers'> };
+  readonly kernel: { readonly sets: Pick<SetStore, 'headers'> };
   /** Requests that wait for the decision of a person. Undefined: nothing asks. */
   readonly asksPending?: () => number;
   readonly flows: { facts(): Promise<{ readonly dropped: number }> };

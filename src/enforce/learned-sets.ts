@@ -78,7 +78,7 @@ type SizesRead = ReadonlyMap<string, { readonly members: ReadonlySet<string> }>;
 
 /** For each of these subjects. True: another process has removed members of one that is not new. */
 export async function syncAll(
-  kernel: Pick<Kernel, 'members' | 'add' | 'remove'> & { readonly bulk: Pick<Kernel['bulk'], 'allEntries'> },
+  kernel: Pick<Kernel, 'members' | 'add' | 'remove'> & { readonly sets: Pick<Kernel['sets'], 'allEntries'> },
   dns: Pick<DnsService, 'members'>,
   state: AppliedState,
   {
@@ -96,7 +96,7 @@ export async function syncAll(
 ): Promise<boolean> {
   let isLost = false;
   // The listing comes before the ledger is read: an address that is learned after it is in the ledger then, and its set is read.
-  const sizes = members.length > MANY ? (sizesOf(read) ?? kernel.bulk.allEntries()) : undefined;
+  const sizes = members.length > MANY ? (sizesOf(read) ?? kernel.sets.allEntries()) : undefined;
   for (const m of members) {
     const missed = await syncLearned(kernel, dns, state, m, now(), sizes);
     isLost ||= missed && !isNew(m);
@@ -231,7 +231,7 @@ export class TtlExtender implements AsyncDisposable {
 const SETS_A_BEAT = 32;
 /** Sets of deny entries of containers that are checked in each beat. More of them have their turns as all others. */
 const MOST_DENYING = 64;
-type SetReaders = { sets: Pick<Kernel['sets'], 'entries'>; bulk: Pick<Kernel['bulk'], 'allEntries'> };
+type SetReaders = { readonly sets: Pick<Kernel['sets'], 'entries' | 'allEntries'> };
 /** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
 const LISTING_SHARE = 1 / 500;
 
@@ -261,22 +261,22 @@ export class SetTurns {
    */
   next(
     { sets }: Pick<DesiredState, 'sets'>,
-    { sets: one, bulk: all }: SetReaders,
+    { sets: kernel }: SetReaders,
     check: (set: SetDesired, entries: number | undefined) => boolean,
   ): void {
     this.#take(sets);
-    for (const set of this.#shared) if (!check(set, one.entries(set.name))) return;
+    for (const set of this.#shared) if (!check(set, kernel.entries(set.name))) return;
     this.#beats += 1;
     const began = this.#now();
     if (began < this.#listAt) {
       for (let n = 0; n < Math.min(SETS_A_BEAT, this.#owned.length); n++) {
         const set = sets.get(this.#turn.next().value);
-        if (set && !check(set, one.entries(set.name))) return;
+        if (set && !check(set, kernel.entries(set.name))) return;
       }
     } else if (this.#owned.length > 0 && this.#beats * SETS_A_BEAT >= this.#owned.length) {
       this.#beats = 0;
       this.#turn = this.#endless();
-      const found = all.allEntries();
+      const found = kernel.allEntries();
       const next = began + BEAT_MS * Math.ceil(this.#owned.length / SETS_A_BEAT);
       const free = began + (this.#now() - began) / LISTING_SHARE;
       this.#listAt = free > next ? free : began;

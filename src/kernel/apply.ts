@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../lib/ip.js';
 import { ARP_PROGRAM, backstopProgram } from '../ruleset/backstop-table.js';
-import type { DesiredState, KernelConfig, TableName } from '../ruleset/desired-state.js';
+import type { DesiredState, KernelConfig } from '../ruleset/desired-state.js';
 import { identityProgram, QUEUE, queueProgram } from '../ruleset/host-identity.js';
 import type { Delta } from '../ruleset/recompile.js';
+import type { TableName } from '../ruleset/render/iptables.js';
 import { type Exec, must } from './exec.js';
 import { diffSets } from './ipset-text.js';
 import { diffFamily, RESTORE, restoreScript, type TableEdit } from './iptables-text.js';
@@ -106,7 +107,7 @@ export function planDelta(
   const sets = diffSets(among(desired.sets, delta.sets), among(observed.sets, delta.sets));
   const tables = FAMILIES.map((family) => {
     const names = delta.chains.get(family) ?? new Set();
-    const filter = desired.tables.filter((t) => t.table === 'filter' && t.family === family);
+    const filter = desired.tables.filter((t) => t.layer === 'verdict' && t.family === family);
     const wanted = filter.map((t) => ({ ...t, chains: among(t.chains, names), hooks: [] }));
     const installed = among(observed.tables.get(family)?.get('filter') ?? new Map(), names);
     return diffFamily(wanted, new Map([['filter', installed]]), shape.prefix);

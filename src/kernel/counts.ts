@@ -133,7 +133,7 @@ export class Counts {
 }
 
 const filterChain = (state: AppliedState, family: Family, chain: string): readonly Rule[] =>
-  state.desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains.get(chain) ?? [];
+  state.desired.tables.find((t) => t.family === family && t.layer === 'verdict')?.chains.get(chain) ?? [];
 
 /** Packets that each rule has seen, of one family: chain → hash of the rule (ruleset/render/iptables `chainHashes`) → packets. */
 type ChainCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;

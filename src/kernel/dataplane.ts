@@ -4,6 +4,7 @@ import { bridgeProgram } from '../ruleset/bridge-table.js';
 import type { DesiredState, KernelConfig, TableDesired } from '../ruleset/desired-state.js';
 import { identityProgram, queueProgram } from '../ruleset/host-identity.js';
 import { type Delta, withChanges } from '../ruleset/recompile.js';
+import { TABLE } from '../ruleset/render/iptables.js';
 import { applyPlan, type Plan, planDelta, planSteps } from './apply.js';
 import type { Exec } from './exec.js';
 import { savedSet } from './ipset-text.js';
@@ -233,12 +234,12 @@ export function expectedAfterDelta(desired: DesiredState, before: Observed, delt
     return [name, set && savedSet(set)] as const;
   });
   const tables = new Map(before.tables);
-  for (const { family, table, chains } of desired.tables) {
+  for (const { family, layer, chains } of desired.tables) {
     const names = delta.chains.get(family) ?? new Set();
-    if (table !== 'filter' || names.size === 0) continue;
+    if (layer !== 'verdict' || names.size === 0) continue;
     const written = [...names].map((name) => [name, savedChain(chains.get(name) ?? [], family)] as const);
-    const filter = withChanges(tables.get(family)?.get(table) ?? new Map(), new Map(written));
-    tables.set(family, new Map(tables.get(family) ?? []).set(table, filter));
+    const filter = withChanges(tables.get(family)?.get(TABLE[layer]) ?? new Map(), new Map(written));
+    tables.set(family, new Map(tables.get(family) ?? []).set(TABLE[layer], filter));
   }
   return { ...before, sets: withChanges(before.sets, new Map(changed)), tables };
 }
@@ -246,7 +247,7 @@ export function expectedAfterDelta(desired: DesiredState, before: Observed, delt
 function tablesAfter(family: Family, desired: DesiredState, before: Observed, prefix: string): SavedTables {
   const tables = new Map(before.tables.get(family) ?? []);
   for (const t of desired.tables.filter((d) => d.family === family))
-    tables.set(t.table, tableAfter(t, tables.get(t.table) ?? new Map(), prefix));
+    tables.set(TABLE[t.layer], tableAfter(t, tables.get(TABLE[t.layer]) ?? new Map(), prefix));
   return tables;
 }
 

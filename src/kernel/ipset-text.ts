@@ -3,7 +3,8 @@ import { memo } from '../lib/memo.js';
 import type { SetDesired } from '../ruleset/desired-state.js';
 import { recordSet, threatSetKind } from '../ruleset/naming.js';
 import type { Exec } from './exec.js';
-import type { SetWriter } from './netlink/ipset.js';
+import { SET_TYPES } from './netlink/ipset.js';
+import type { SetStore } from './set-store.js';
 
 export interface SavedSet {
   readonly type: string;
@@ -89,7 +90,10 @@ function memberAt(text: string, from: number, end: number): string {
 }
 
 const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
-  have !== undefined && have.type === want.type && have.family === want.family && have.timed === want.timed;
+  have !== undefined &&
+  have.type === SET_TYPES[want.of] &&
+  have.family === want.family &&
+  have.timed === want.timed;
 
 /** inet_ntop writes mapped and compatible v6 addresses with a dotted quad: back to RFC 5952's hexadecimal. */
 const hexGroups = (m: string): string =>
@@ -104,8 +108,8 @@ const bareMember = (m: string): string =>
 
 /** A set as it is known to exist after an apply: the same object for the same set. */
 export const savedSet = memo(
-  ({ type, family, timed, members }: SetDesired): SavedSet => ({
-    type,
+  ({ of, family, timed, members }: SetDesired): SavedSet => ({
+    type: SET_TYPES[of],
     family,
     timed,
     members: new Set(members.map(bareMember)),
@@ -149,7 +153,7 @@ export function diffSets(
 }
 
 const createSet = (want: SetDesired): string =>
-  `create ${want.name} ${want.type} family ${want.family === 6 ? 'inet6' : 'inet'} hashsize 64 maxelem ${MAX_MEMBERS}${want.timed ? ' timeout 0' : ''}${want.evicts ? ' forceadd' : ''}`;
+  `create ${want.name} ${SET_TYPES[want.of]} family ${want.family === 6 ? 'inet6' : 'inet'} hashsize 64 maxelem ${MAX_MEMBERS}${want.timed ? ' timeout 0' : ''}${want.evicts ? ' forceadd' : ''}`;
 
 const script = (lines: readonly string[]): string => (lines.length === 0 ? '' : `${lines.join('\n')}\n`);
 
@@ -163,7 +167,7 @@ const MEMBER_CHANGE = /^(add|del) (\S+) ([0-9a-f.:]+(?:\/\d+)?) -exist$/;
  * process takes milliseconds, and the first packet of a new container waits for it. If netlink refuses a change, ipset
  * runs with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
  */
-export function withFastSets(run: Exec, sets: SetWriter): Exec {
+export function withFastSets(run: Exec, sets: Pick<SetStore, 'add' | 'remove'>): Exec {
   return async (file, args, options) => {
     const changes =
       file === 'ipset' && args[0] === 'restore' ? memberChanges(options?.input ?? '') : undefined;
@@ -188,7 +192,10 @@ function memberChanges(input: string): readonly MemberChange[] | undefined {
   return changes.length === lines.length ? changes : undefined;
 }
 
-async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter): Promise<boolean> {
+async function addedOrRemoved(
+  changes: readonly MemberChange[],
+  sets: Pick<SetStore, 'add' | 'remove'>,
+): Promise<boolean> {
   try {
     for (const { verb, set, member } of changes)
       await (verb === 'add' ? sets.add(set, member, undefined) : sets.remove(set, member));

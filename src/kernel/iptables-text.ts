@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
-import type { Hook, TableDesired, TableName } from '../ruleset/desired-state.js';
-import { chainHashes, iptablesRule } from '../ruleset/render/iptables.js';
+import type { TableDesired } from '../ruleset/desired-state.js';
+import { chainHashes, chainOf, iptablesRule, TABLE, type TableName } from '../ruleset/render/iptables.js';
 import type { Rule } from '../ruleset/rules.js';
 
 /** The programs that read `restoreScript`. */
@@ -91,7 +91,7 @@ export function diffFamily(
   prefix: string,
 ): TableEdit[] {
   return desired
-    .map((t) => diffTable(t, observed.get(t.table) ?? new Map(), prefix))
+    .map((t) => diffTable(t, observed.get(TABLE[t.layer]) ?? new Map(), prefix))
     .filter((e) => !isEmptyEdit(e));
 }
 
@@ -102,7 +102,7 @@ function diffTable(desired: TableDesired, observed: SavedTable, prefix: string):
       refill.set(chain, renderChain(chain, rules, desired.family, prefix));
   }
   const remove = [...observed.keys()].filter((c) => c.startsWith(`${prefix}-`) && !desired.chains.has(c));
-  return { table: desired.table, refill, remove, commands: hookCommands(desired, observed, prefix) };
+  return { table: TABLE[desired.layer], refill, remove, commands: hookCommands(desired, observed, prefix) };
 }
 
 function isCurrent(
@@ -140,15 +140,15 @@ function hookCommands(desired: TableDesired, observed: SavedTable, prefix: strin
 export function hooksByPlace(desired: TableDesired, observed: SavedTable): Map<string, readonly Rule[]> {
   const places = new Map<string, readonly Rule[]>();
   for (const hook of desired.hooks) {
-    const place = placeOf(hook, observed);
+    const place = placeOf(chainOf(desired.layer, hook), observed);
     places.set(place, [...(places.get(place) ?? []), hook.rule]);
   }
   return places;
 }
 
 /** Docker may have no DOCKER-USER in a family (its ip6tables off, not started): then FORWARD itself is the place. */
-function placeOf(hook: Hook, observed: SavedTable): string {
-  if (hook.chain !== 'DOCKER-USER') return hook.chain;
+function placeOf(chain: string, observed: SavedTable): string {
+  if (chain !== 'DOCKER-USER') return chain;
   const jumped = observed.get('FORWARD')?.some((r) => /(^| )-j DOCKER-USER$/.test(r.text));
   return observed.has('DOCKER-USER') && jumped ? 'DOCKER-USER' : 'FORWARD';
 }
@@ -171,7 +171,7 @@ export function removalEdits(observed: SavedTables, prefix: string): TableEdit[]
       const commands = [...chains]
         .filter(([c]) => !c.startsWith(`${prefix}-`))
         .flatMap(([c, rules]) => rules.filter((r) => r.hash !== undefined).map((r) => `-D ${c} ${r.text}`));
-      return { table: table as TableEdit['table'], refill: new Map(), commands, remove: own };
+      return { table: table as TableName, refill: new Map(), commands, remove: own };
     })
     .filter((e) => !isEmptyEdit(e));
 }

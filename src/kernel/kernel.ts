@@ -18,8 +18,7 @@ import { withFastSets } from './ipset-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
 import { Addresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
-import { KernelSets } from './netlink/ipset.js';
-import { areMembers, BulkSets } from './netlink/ipset-bulk.js';
+import { areMembers, IpsetStore } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';
 import { NftElements } from './netlink/nft-codec.js';
 import { EMPTY_BRIDGE, hasOurLayout, withFastElements, withQueueRule } from './nft-text.js';
@@ -32,6 +31,7 @@ import {
   readHostNetworkRules,
   readSenders,
 } from './read-rules.js';
+import type { SetStore } from './set-store.js';
 import { type SocketEnds, socketsIn } from './sockets.js';
 
 /** The longest time for which DNS queries of observed containers get no reply after a crash. */
@@ -63,10 +63,9 @@ export class Kernel implements AsyncDisposable {
   readonly #plane: Dataplane;
   readonly linkTable = new Links();
   readonly addressTable = new Addresses();
-  readonly sets = new KernelSets();
+  readonly sets: SetStore = new IpsetStore();
   readonly #elements = new NftElements();
   readonly flows: Conntrack;
-  readonly bulk = new BulkSets();
   readonly cgroups = new Cgroups();
   readonly own = new HostAddresses(this.addressTable);
   /** The command iptables is iptables-legacy. */
@@ -289,7 +288,7 @@ export class Kernel implements AsyncDisposable {
   /** The present evidence for these sets. It takes no process. Rejects with NetlinkError. */
   async evidence(sets: readonly string[]): Promise<Evidence> {
     const generation = this.generation(); // first: a change while the sets are read must show later
-    const all = sets.length > FEW_SETS ? await this.bulk.digests(sets) : undefined;
+    const all = sets.length > FEW_SETS ? await this.sets.digests(sets) : undefined;
     if (all) return { generation, digests: new Map(sets.map((set) => [set, all.get(set)])) };
     const digests = new Map<string, string | undefined>();
     for (const set of sets) {
@@ -393,8 +392,7 @@ export class Kernel implements AsyncDisposable {
       this.#policyRoutes,
       this.#elements,
     ];
-    for (const part of [bridges, ports, routes, this.sets, elements, this.flows, this.bulk, this.frames])
-      part.close();
+    for (const part of [bridges, ports, routes, this.sets, elements, this.flows, this.frames]) part.close();
     this.pastBridge.close(); // it may throw
   }
 }

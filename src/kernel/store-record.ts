@@ -1,6 +1,6 @@
 import { recordSet } from '../ruleset/naming.js';
 import { type Exec, must } from './exec.js';
-import type { KernelSets } from './netlink/ipset.js';
+import type { SetStore } from './set-store.js';
 
 /**
  * What the kernel remembers of the store, in the comment of the one member of an ipset: a state folder that is emptied
@@ -21,7 +21,7 @@ export interface StoreRecord {
 const MEMBER = '127.0.0.1';
 const FORMAT = 'drawbridge-store 1';
 
-export type RecordSets = Pick<KernelSets, 'members'>;
+export type RecordSets = Pick<SetStore, 'members'>;
 
 /**
  * Undefined: there is none, as before the first start and after a teardown. 'unreadable': of a later version, or damaged. Rejects with

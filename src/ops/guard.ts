@@ -24,6 +24,7 @@ import { BACKSTOP_TABLE } from '../ruleset/backstop-table.js';
 import { compile } from '../ruleset/compile.js';
 import { closedBase, type DesiredState, type HostNet, type KernelConfig } from '../ruleset/desired-state.js';
 import { shapeOf } from '../ruleset/kernel-config.js';
+import { chainOf, TABLE } from '../ruleset/render/iptables.js';
 import { lockHolder } from '../store/folder-lock.js';
 import { isServed, noteFound } from './teardown.js';
 
@@ -173,11 +174,11 @@ async function layBase(
 /** True if every hook has a jump of Drawbridge and the bridge table has rules, from the service or from a guard. */
 function stands(base: DesiredState, observed: Observed): boolean {
   if (!observed.bridge.exists || observed.bridge.rules.length === 0) return false;
-  return base.tables.every(({ family, table, hooks }) => {
-    const saved: SavedTable = observed.tables.get(family)?.get(table) ?? new Map();
+  return base.tables.every(({ family, layer, hooks }) => {
+    const saved: SavedTable = observed.tables.get(family)?.get(TABLE[layer]) ?? new Map();
     // Docker puts its own jumps before Drawbridge's when it starts: the security table filters until the service runs.
     return hooks.every((h) =>
-      [h.chain, 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
+      [chainOf(layer, h), 'FORWARD'].some((c) => saved.get(c)?.some((r) => r.hash !== undefined)),
     );
   });
 }

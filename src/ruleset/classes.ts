@@ -9,7 +9,7 @@ import {
   mergePorts,
 } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
-import { type Match, multiportParts } from './rules.js';
+import { type Match, portParts } from './rules.js';
 
 /** One (protocol, ports) of a policy: the unit that has a rule of its own, and a set of its own for destinations that do not change. */
 interface PortClass {
@@ -267,13 +267,13 @@ interface Matched {
   readonly ports: readonly PortRange[];
 }
 
-/** Protocol and ports of a class; several when its ports do not fit one multiport. */
+/** Protocol and ports of a class; several when its ports do not fit one match. */
 export function classMatches(c: Matched): Match[][] {
   if (c.proto === 'all') return [[]];
   const proto: Match = { k: 'proto', proto: c.proto };
   if (c.proto === 'icmp') return [[proto, { k: 'icmpType', type: 'echo-request' }]];
   if (c.ports.length === 0) return [[proto]];
-  return multiportParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
+  return portParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
 }
 
 export const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
@@ -291,7 +291,7 @@ export const cidrsOf = (statics: readonly StaticDest[], family: Family): string[
   ...new Set(statics.flatMap((s) => (s.range.family === family ? setCidrs(s.range) : []))),
 ];
 
-/** CIDRs of a range; hash:net has no /0, so everything is two halves. */
+/** CIDRs of a range; a set has no /0, so everything is two halves. */
 const setCidrs = memo((range: Range): readonly string[] =>
   rangeToCidrs(range).flatMap((c) => {
     if (c.prefix > 0) return [c.text];

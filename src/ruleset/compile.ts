@@ -14,6 +14,7 @@ import {
   type DesiredState,
   type Hook,
   type SetDesired,
+  type SetKind,
   type Subject,
   type TableDesired,
   unattributedSubject,
@@ -102,11 +103,11 @@ function filterTable(
     [names.input, inputChain(input, names, family, jumps)],
   ]);
   const hooks = [
-    hook('filter', 'DOCKER-USER', names.forward, [notEvaluated(input.shape.marks)]),
-    ...inputWhen(input.shape.marks).map((when) => hook('filter', 'INPUT', names.input, when)),
-    ...hostOutputWhen(input).map((when) => hook('filter', 'OUTPUT', names.output, when)),
+    hook('forward', names.forward, [notEvaluated(input.shape.marks)]),
+    ...inputWhen(input.shape.marks).map((when) => hook('input', names.input, when)),
+    ...hostOutputWhen(input).map((when) => hook('output', names.output, when)),
   ];
-  return { family, table: 'filter', chains, hooks };
+  return { family, layer: 'verdict', chains, hooks };
 }
 
 function hostChains(
@@ -150,8 +151,8 @@ function natTable(
     [names.prerouting, preroutingChain(input.shape, names, family, direct)],
     ...hostNat(input, names, family, direct),
   ]);
-  const hooks = [hook('nat', 'PREROUTING', names.prerouting), hook('nat', 'OUTPUT', names.hostDns)];
-  return { family, table: 'nat', chains, hooks };
+  const hooks = [hook('prerouting', names.prerouting), hook('output', names.hostDns)];
+  return { family, layer: 'redirect', chains, hooks };
 }
 
 function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
@@ -163,31 +164,30 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
     ...threatBackstop(input.shape, names, family),
   ]);
   const hooks = [
-    hook('security', 'FORWARD', names.backstop, [notEvaluated(input.shape.marks)]),
-    ...inputWhen(input.shape.marks).map((when) => hook('security', 'INPUT', names.backstopInput, when)),
-    ...hostBackstopWhen(input).map((when) => hook('security', 'OUTPUT', names.backstopOutput, when)),
+    hook('forward', names.backstop, [notEvaluated(input.shape.marks)]),
+    ...inputWhen(input.shape.marks).map((when) => hook('input', names.backstopInput, when)),
+    ...hostBackstopWhen(input).map((when) => hook('output', names.backstopOutput, when)),
   ];
-  return { family, table: 'security', chains, hooks };
+  return { family, layer: 'backstop', chains, hooks };
 }
 
 /** Applied last: a packet gets its mark when the chains for that mark are installed. If a cgroup ends meanwhile, only this table fails. */
 function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   // without a chain or hook the table is not created, and what an earlier version had in it is removed
-  if (input.hostNet.native) return { family, table: 'mangle', chains: new Map(), hooks: [] };
-  const hooks = [hook('mangle', 'OUTPUT', names.hostMark)];
-  return { family, table: 'mangle', chains: hostMangle(input, names, family), hooks };
+  if (input.hostNet.native) return { family, layer: 'mark', chains: new Map(), hooks: [] };
+  const hooks = [hook('output', names.hostMark)];
+  return { family, layer: 'mark', chains: hostMangle(input, names, family), hooks };
 }
 
 function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
-  if (queuesInTable(input)) return { family, table: 'raw', chains: new Map(), hooks: [] };
+  if (queuesInTable(input)) return { family, layer: 'untracked', chains: new Map(), hooks: [] };
   const when = input.hostNet.native ? [isUnknown(input.shape)] : [];
-  const hooks = [hook('raw', 'OUTPUT', names.hostRaw, when)];
-  return { family, table: 'raw', chains: hostRaw(input, names, family), hooks };
+  const hooks = [hook('output', names.hostRaw, when)];
+  return { family, layer: 'untracked', chains: hostRaw(input, names, family), hooks };
 }
 
-const hook = (table: Hook['table'], chain: string, target: string, when: readonly Match[] = []): Hook => ({
-  table,
-  chain,
+const hook = (at: Hook['at'], target: string, when: readonly Match[] = []): Hook => ({
+  at,
   rule: rule(when, { k: 'jump', chain: target }),
 });
 
@@ -219,26 +219,26 @@ function sharedSets(input: DesiredInput, names: Names): SetDesired[] {
   return FAMILIES.flatMap((family) => {
     const set = (
       what: Parameters<typeof sharedSet>[1],
-      type: SetDesired['type'],
+      of: SetKind,
       timed: boolean,
       members: readonly string[] = [],
     ): SetDesired => ({
       name: sharedSet(names.prefix, what, family),
-      type,
+      of,
       family,
       timed,
       members,
     });
     return [
-      set('enf', 'hash:ip', false, [...(family === 4 ? enf4 : enf6)]),
-      set('own', 'hash:ip', false, ownAddresses(input.subjects, family)),
-      set('net', 'hash:net', false, subnets(input, family)),
+      set('enf', 'address', false, [...(family === 4 ? enf4 : enf6)]),
+      set('own', 'address', false, ownAddresses(input.subjects, family)),
+      set('net', 'net', false, subnets(input, family)),
       ...threatSets(names.prefix, family),
-      set('pub', 'hash:ip,port', false, publishedPairs(input.subjects, family)),
-      set('any', 'hash:net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
-      set('alive', 'hash:net', true),
-      { ...set('cut', 'hash:ip,port,ip', true), evicts: true },
-      { ...set('full', 'hash:ip', true), evicts: true },
+      set('pub', 'address+port', false, publishedPairs(input.subjects, family)),
+      set('any', 'net', false, anyNetworks(input.inside ?? [], family, nat64Ranges(input.shape.nat64))),
+      set('alive', 'net', true),
+      { ...set('cut', 'address+port+address', true), evicts: true },
+      { ...set('full', 'address', true), evicts: true },
     ];
   });
 }

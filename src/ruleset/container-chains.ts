@@ -275,7 +275,7 @@ function memberSets(m: Subject, names: Names): SetDesired[] {
   const neighbours = FAMILIES.filter((f) => hasFamily(m.neighbours, f)).map((family) => ({
     name: neighbourSet(names.prefix, m.id, family),
     owner: m.id,
-    type: 'hash:net' as const,
+    of: 'net' as const,
     family,
     timed: false,
     members: m.neighbours.filter((a) => a.includes(':') === (family === 6)),
@@ -290,7 +290,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
     sets.push({
       name: classSet(names.prefix, m.id, c.key, family, 'static'),
       owner: m.id,
-      type: 'hash:net',
+      of: 'net',
       family,
       timed: false,
       members: cidrsOf(statics, family),
@@ -299,7 +299,7 @@ function classSets(m: Subject, c: ClassPlan, names: Names, family: Family): SetD
     sets.push({
       name: classSet(names.prefix, m.id, c.namesKey, family, 'learned'),
       owner: m.id,
-      type: 'hash:ip',
+      of: 'address',
       family,
       timed: true,
       members: [],

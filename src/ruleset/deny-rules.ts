@@ -76,7 +76,7 @@ export const denySets = (m: Subject, names: Names): SetDesired[] =>
     FAMILIES.filter((f) => hasStatics(c, f)).map((family) => ({
       name: denySet(names.prefix, m.id, c, family),
       owner: m.id,
-      type: 'hash:net' as const,
+      of: 'net' as const,
       family,
       timed: false,
       denies: true as const,

@@ -139,7 +139,7 @@ export interface HostNet {
   readonly native?: boolean;
   /** nft identifies a container or a build step now. */
   readonly hasSenders?: boolean;
-  /** A table of nft can queue packets (host-identity.ts). Otherwise those of unknown senders are queued in `raw`. */
+  /** A table of nft can queue packets (host-identity.ts). Otherwise those of unknown senders are queued before conntrack. */
   readonly queues?: boolean;
   /** nft can take options out of headers of TCP. */
   readonly strips?: boolean;
@@ -181,11 +181,13 @@ export interface DesiredInput {
   readonly inside?: readonly Range[];
 }
 
+/** What a member is. Each backend has its type for each kind. */
+export type SetKind = 'address' | 'net' | 'address+port' | 'address+port+address';
 export interface SetDesired {
   readonly name: string;
   /** Id of the subject whose policy fills the set. Absent for sets that all subjects share and for threat sets. */
   readonly owner?: string;
-  readonly type: 'hash:ip' | 'hash:net' | 'hash:ip,port' | 'hash:ip,port,ip';
+  readonly of: SetKind;
   readonly family: Family;
   /** Members have time-outs (learned sets). The DNS ledger owns the contents. */
   readonly timed: boolean;
@@ -199,17 +201,17 @@ export interface SetDesired {
   readonly isThreats?: true;
 }
 
+/** A rule that comes before those of other programs at this hook of netfilter. */
 export interface Hook {
-  readonly table: TableName;
-  /** The chain of another program in which the rule comes first. */
-  readonly chain: string;
+  readonly at: 'prerouting' | 'input' | 'forward' | 'output';
   readonly rule: Rule;
 }
-export type TableName = 'raw' | 'filter' | 'nat' | 'security' | 'mangle';
+/** In the order of a packet: before conntrack, the sender's mark, DNAT, the verdict, and after what other programs accept. */
+export type Layer = 'untracked' | 'mark' | 'redirect' | 'verdict' | 'backstop';
 export interface TableDesired {
   readonly family: Family;
-  readonly table: TableName;
-  /** In an order in which every chain is declared before a rule jumps to it (iptables-restore declares all first anyhow). */
+  readonly layer: Layer;
+  /** In an order in which every chain is declared before a rule jumps to it. */
   readonly chains: ReadonlyMap<string, readonly Rule[]>;
   readonly hooks: readonly Hook[];
 }
@@ -263,9 +265,9 @@ export interface DesiredState {
   readonly sets: ReadonlyMap<string, SetDesired>;
   readonly tables: readonly TableDesired[];
   readonly bridge: BridgeDesired;
-  /** Chains of the table that identifies senders in the host network; empty where iptables does. */
+  /** Chains of the table that identifies senders in the host network; empty where the layer `mark` does. */
   readonly identity: ReadonlyMap<string, readonly Rule[]>;
-  /** For the backstop that no iptables command reaches. */
+  /** For the backstop in a table of its own (backstop-table.ts). */
   readonly hostNet: HostNet;
 }
 

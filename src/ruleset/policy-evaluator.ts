@@ -6,7 +6,7 @@ import type { PolicyEntry } from '../policy/policy.js';
 import { compile } from './compile.js';
 import { partsOf } from './container-chains.js';
 import { denialIn, deniesAddress } from './deny-plan.js';
-import type { DesiredInput, DesiredState, KernelConfig, Subject, TableName } from './desired-state.js';
+import type { DesiredInput, DesiredState, KernelConfig, Layer, Subject } from './desired-state.js';
 import { type Flow, isDns, opening } from './flow.js';
 import { IDENTIFY } from './host-identity.js';
 import { hostResolver, isHostResolver } from './host-net.js';
@@ -27,7 +27,7 @@ export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMem
     if (dir.includes(',')) return !set.timed && set.members.includes(pairOf(dir, packet));
     const address = dir === 'src' ? packet.src : packet.dst;
     if (set.timed || set.isThreats) return learned(name, address);
-    if (set.type === 'hash:ip') return set.members.includes(address);
+    if (set.of === 'address') return set.members.includes(address);
     const value = parseAddress(address);
     return value !== undefined && rangesOf(set.members).some((r) => rangeHas(r, value));
   };
@@ -46,8 +46,8 @@ function rangeOfMember(text: string): Range[] {
 
 type ChainsOfFamily = ReadonlyMap<string, readonly Rule[]>;
 type Chains = ReadonlyMap<Family, ChainsOfFamily>;
-const chainsOf = (desired: DesiredState, table: TableName): Chains =>
-  new Map(desired.tables.filter((t) => t.table === table).map((t) => [t.family, t.chains]));
+const chainsOf = (desired: DesiredState, layer: Layer): Chains =>
+  new Map(desired.tables.filter((t) => t.layer === layer).map((t) => [t.family, t.chains]));
 
 const TCP = 6;
 
@@ -65,8 +65,8 @@ export class PolicyEvaluator {
   readonly #shape: KernelConfig;
   readonly #has: HasMember;
   readonly #filter: Chains;
-  readonly #mangle: Chains;
-  /** Chains of nft that identify the sender; without rules where `mangle` does. */
+  readonly #mark: Chains;
+  /** Chains of nft that identify the sender; without rules where the layer `mark` does. */
   readonly #identity: DesiredState['identity'];
   readonly #hostAddresses: ReadonlySet<string>;
   readonly #addressRulesOf = new WeakMap<readonly Rule[], readonly Rule[]>();
@@ -84,8 +84,8 @@ export class PolicyEvaluator {
     const has = membershipOf(desired, learned);
     this.#has = (set, dir, packet) =>
       (packet.src === '' && dir === 'src' && own.has(set)) || has(set, dir, packet);
-    this.#filter = chainsOf(desired, 'filter');
-    this.#mangle = chainsOf(desired, 'mangle');
+    this.#filter = chainsOf(desired, 'verdict');
+    this.#mark = chainsOf(desired, 'mark');
     this.#identity = desired.identity;
     this.#hostAddresses = hostAddresses;
   }
@@ -109,14 +109,14 @@ export class PolicyEvaluator {
     return trace(this.#filter.get(packet.family) ?? new Map(), start, packet, this.#has);
   }
 
-  /** nft or `mangle` identifies the sender, then `filter` evaluates the packet. */
+  /** nft or the layer `mark` identifies the sender, then `verdict` evaluates the packet. */
   #fromHost(packet: TracePacket, names: Names): TraceResult {
     const walk = (chains: ChainsOfFamily, start: string, mark: number): TraceResult =>
       trace(chains, start, { ...packet, mark }, this.#has);
     const isNative = (this.#identity.get(IDENTIFY)?.length ?? 0) > 0;
     const named = isNative
       ? walk(this.#identity, IDENTIFY, packet.mark)
-      : walk(this.#mangle.get(packet.family) ?? new Map(), names.hostMark, packet.mark);
+      : walk(this.#mark.get(packet.family) ?? new Map(), names.hostMark, packet.mark);
     if (named.verdict !== 'return') return named;
     const evaluated = walk(this.#filter.get(packet.family) ?? new Map(), names.output, named.mark);
     return { ...evaluated, steps: [...named.steps, ...evaluated.steps] };

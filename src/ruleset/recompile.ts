@@ -87,7 +87,7 @@ function exchanged(
       for (const [name, rules] of ownChains(is, family, shape)) chains.get(family)?.set(name, rules);
   }
   const tables = former.tables.map((t) =>
-    t.table === 'filter' ? { ...t, chains: withChanges(t.chains, chains.get(t.family) ?? new Map()) } : t,
+    t.layer === 'verdict' ? { ...t, chains: withChanges(t.chains, chains.get(t.family) ?? new Map()) } : t,
   );
   return {
     desired: { ...former, sets: withChanges(former.sets, sets), tables },

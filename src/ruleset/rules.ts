@@ -95,16 +95,16 @@ export const rule = (when: readonly Match[], then: Target, why?: readonly string
   why ? { when, then, why } : { when, then };
 
 const RANGE_COST = 2;
-const MULTIPORT_MAX = 15;
+const PORTS_MAX = 15;
 
-/** Splits port ranges so that each part fits one `-m multiport` (15 ports, a range counts twice). */
-export function multiportParts(ports: readonly PortRange[]): PortRange[][] {
-  if (ports.length * RANGE_COST <= MULTIPORT_MAX) return [[...ports]];
+/** Splits port ranges so that each part fits one match of any backend (15 ports, a range counts twice). */
+export function portParts(ports: readonly PortRange[]): PortRange[][] {
+  if (ports.length * RANGE_COST <= PORTS_MAX) return [[...ports]];
   const parts: PortRange[][] = [[]];
   let cost = 0;
   for (const p of ports) {
     const c = p.lo === p.hi ? 1 : RANGE_COST;
-    if (cost + c > MULTIPORT_MAX) {
+    if (cost + c > PORTS_MAX) {
       parts.push([]);
       cost = 0;
     }

@@ -1,7 +1,7 @@
 import type { Family } from '../lib/ip.js';
 import { TUNNELS } from '../lib/special-use.js';
 import { DIRECTIONS, DIRECTIONS_BY_END, type FlowEnd, type ThreatAction } from '../policy/threat.js';
-import type { KernelConfig, SetDesired } from './desired-state.js';
+import type { KernelConfig, SetDesired, SetKind } from './desired-state.js';
 import { type Names, sharedSet, THREAT_KINDS, type ThreatKind, threatSet } from './naming.js';
 import { type Match, type Rule, rule, type Target } from './rules.js';
 import { logRule, refusal } from './verdict-chains.js';
@@ -9,7 +9,7 @@ import { logRule, refusal } from './verdict-chains.js';
 /** Marks the rules of threats for `explain`. */
 export const THREAT_WHY = 'threat';
 
-const TYPES: Readonly<Record<ThreatKind, SetDesired['type']>> = { ip: 'hash:ip', net: 'hash:net' };
+export const THREAT_MEMBERS = { ip: 'address', net: 'net' } as const satisfies Record<ThreatKind, SetKind>;
 const ACTIONS: readonly ThreatAction[] = ['block', 'observe'];
 
 export const threatSets = (prefix: string, family: Family): SetDesired[] =>
@@ -17,7 +17,7 @@ export const threatSets = (prefix: string, family: Family): SetDesired[] =>
     DIRECTIONS.flatMap((direction) =>
       THREAT_KINDS.map((kind) => ({
         name: threatSet(prefix, action, direction, kind, family),
-        type: TYPES[kind],
+        of: THREAT_MEMBERS[kind],
         family,
         timed: false,
         members: [],

@@ -22,7 +22,7 @@ export interface ActiveThreatsOptions {
   readonly prefix: string;
   readonly identityMask: number;
   readonly maxEntries: number;
-  readonly kernel: { readonly bulk: KernelSetWriter; readonly flows: FlowTable };
+  readonly kernel: { readonly sets: KernelSetWriter; readonly flows: FlowTable };
   readonly blocklist: Pick<FlowBlocklist, 'block'>;
   readonly applied: Current<AppliedState>;
   /** Called with each new version; resolves when DNS answers that contain names it blocks are not allowed any more. */

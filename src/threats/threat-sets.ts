@@ -1,4 +1,4 @@
-import type { BulkSets } from '../kernel/netlink/ipset-bulk.js';
+import type { SetStore } from '../kernel/set-store.js';
 import {
   columnCount,
   DIRECTIONS,
@@ -10,13 +10,14 @@ import {
   type ThreatMembers,
 } from '../policy/threat.js';
 import { freshSet, THREAT_KINDS, type ThreatKind, threatSet } from '../ruleset/naming.js';
+import { THREAT_MEMBERS } from '../ruleset/threat-rules.js';
 import { familyOf, isSame, kindOf, moving } from './set-columns.js';
 
 /** The kernel calls for large sets. Each call has taken effect when it returns, or throws. */
-export type KernelSetWriter = Pick<BulkSets, 'create' | 'fill' | 'header' | 'exchange' | 'destroy'>;
+export type KernelSetWriter = Pick<SetStore, 'create' | 'fill' | 'header' | 'exchange' | 'destroy'>;
 export interface ThreatSetsOptions {
   readonly prefix: string;
-  readonly kernel: { readonly bulk: KernelSetWriter };
+  readonly kernel: { readonly sets: KernelSetWriter };
   readonly maxEntries: number;
 }
 
@@ -30,7 +31,6 @@ interface Part {
 }
 const FAMILIES = ['v4', 'v6'] as const;
 const MIN_BUCKETS = 64;
-const TYPES = { ip: 'hash:ip', net: 'hash:net' } as const;
 /** A bucket has room for twelve members: with two on average the kernel need not grow the table while it is filled. */
 const PER_BUCKET = 2;
 const bucketsFor = (count: number): number =>
@@ -130,7 +130,7 @@ export class ThreatSets {
       // a set without members is the same set, whatever run has made it
       const isSameAsLoaded =
         part.count === 0 || (before !== undefined && isSame(before, part.columns, part.kind));
-      const isLoaded = isSameAsLoaded && (await this.#o.kernel.bulk.header(part.set))?.entries === part.count;
+      const isLoaded = isSameAsLoaded && (await this.#o.kernel.sets.header(part.set))?.entries === part.count;
       if (!isLoaded) changed.push(part);
     }
     return changed;
@@ -141,7 +141,7 @@ export class ThreatSets {
   }
 
   async #replace(parts: readonly Part[]): Promise<void> {
-    const { bulk } = this.#o.kernel;
+    const { sets } = this.#o.kernel;
     // Networks first.
     const ordered = (['net', 'ip'] as const).flatMap((kind) => parts.filter((part) => part.kind === kind));
     try {
@@ -149,24 +149,24 @@ export class ThreatSets {
       for (const [i, part] of ordered.entries()) await this.#bridge(part, ordered.slice(0, i));
       this.#exchange(ordered);
     } finally {
-      for (const part of parts) bulk.destroy(freshSet(part.set));
+      for (const part of parts) sets.destroy(freshSet(part.set));
     }
   }
 
   async #make({ set, kind, columns, count }: Part): Promise<void> {
     const { maxEntries } = this.#o;
-    const { bulk } = this.#o.kernel;
+    const { sets } = this.#o.kernel;
     const name = freshSet(set);
-    bulk.destroy(name); // left by a run that ended in the middle
-    bulk.create({
+    sets.destroy(name); // left by a run that ended in the middle
+    sets.create({
       name,
-      type: TYPES[kind],
+      of: THREAT_MEMBERS[kind],
       words: columns.words,
       hashSize: bucketsFor(count),
       maxElements: Math.max(maxEntries, count, 1),
     });
-    await bulk.fill(name, TYPES[kind], columns);
-    const entries = (await bulk.header(name))?.entries ?? 0;
+    await sets.fill(name, THREAT_MEMBERS[kind], columns);
+    const entries = (await sets.header(name))?.entries ?? 0;
     if (entries !== count) throw new Error(`set ${name} has ${entries} members and should have ${count}`);
   }
 
@@ -181,17 +181,17 @@ export class ThreatSets {
     for (const from of earlier.filter((p) => p.action === 'block' && p.columns.words === words)) {
       const source = { columns: this.#columnsOf(before, from), kind: from.kind };
       const moved = moving(to, this.#columnsOf(before, to), source);
-      if (columnCount(moved) > 0) await this.#o.kernel.bulk.fill(to.set, TYPES[to.kind], moved);
+      if (columnCount(moved) > 0) await this.#o.kernel.sets.fill(to.set, THREAT_MEMBERS[to.kind], moved);
     }
   }
 
   #exchange(parts: readonly Part[]): void {
-    const { bulk } = this.#o.kernel;
+    const { sets } = this.#o.kernel;
     const done: Part[] = [];
     try {
-      for (const part of parts) if (bulk.exchange(freshSet(part.set), part.set)) done.push(part);
+      for (const part of parts) if (sets.exchange(freshSet(part.set), part.set)) done.push(part);
     } catch (error) {
-      for (const part of done.reverse()) bulk.exchange(freshSet(part.set), part.set);
+      for (const part of done.reverse()) sets.exchange(freshSet(part.set), part.set);
       throw error;
     }
   }

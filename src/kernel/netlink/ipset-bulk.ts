@@ -1,7 +1,8 @@
 /** Large ipsets: created, filled in slices, and swapped over netlink, without members as text. And listings of all sets. */
 import { hash } from 'node:crypto';
 import type { SetColumns } from '../../policy/threat.js';
-import { decodeHeader, IPSET_COMMAND, listBody, type SetHeader, type SetMember } from './ipset.js';
+import type { BigSet, SetHeader, SetMember, SetStore } from '../set-store.js';
+import { decodeHeader, IPSET_COMMAND, KernelSets, listBody, SET_TYPES } from './ipset.js';
 import {
   AF_INET,
   AF_INET6,
@@ -18,7 +19,6 @@ import {
   u32be,
 } from './netlink-codec.js';
 import { isRefusal, NetlinkError } from './netlink-error.js';
-import { NetlinkSocket } from './netlink-socket.js';
 
 const SUBSYSTEM = 6;
 const BULK_COMMAND = {
@@ -48,25 +48,17 @@ const NETWORK_ORDER = 0x4000;
 /** A nested attribute's length has 16 bits. */
 const MAX_MEMBERS_LENGTH = 60_000;
 
-interface BigSet {
-  readonly name: string;
-  readonly type: 'hash:ip' | 'hash:net';
-  readonly words: 1 | 4;
-  /** Buckets: a power of two. */
-  readonly hashSize: number;
-  readonly maxElements: number;
-}
 const family = (words: 1 | 4): number => (words === 1 ? AF_INET : AF_INET6);
 const version = (): Buffer => attribute(COMMAND.protocol, u8(PROTOCOL_VERSION));
 const named = (set: string): Buffer => attribute(COMMAND.set, cString(set));
 
-function createBody({ name, type, words, hashSize, maxElements }: BigSet): Buffer {
+function createBody({ name, of, words, hashSize, maxElements }: BigSet): Buffer {
   return netfilterBody(
     family(words),
     0,
     version(),
     named(name),
-    attribute(COMMAND.type, cString(type)),
+    attribute(COMMAND.type, cString(SET_TYPES[of])),
     attribute(COMMAND.revision, u8(REVISION)),
     attribute(COMMAND.family, u8(family(words))),
     nested(
@@ -111,8 +103,8 @@ class MemberWriter {
 }
 
 /** Bodies of add commands with thousands of members each. A body is valid until the next one is requested. */
-function* addBodies(set: string, kind: BigSet['type'], columns: SetColumns): Generator<Buffer> {
-  const isNet = kind === 'hash:net';
+function* addBodies(set: string, of: BigSet['of'], columns: SetColumns): Generator<Buffer> {
+  const isNet = of === 'net';
   const column = isNet ? columns.nets : columns.singles;
   const count = column.length / columns.words;
   const writer = new MemberWriter(columns.words, isNet);
@@ -160,26 +152,18 @@ function joinedMessages([first = Buffer.alloc(0), ...rest]: readonly Buffer[]): 
 const ALL_HEADERS = encodeMessage(IPSET_COMMAND.list, FLAG.request | FLAG.dump, 0, listBody());
 const ALL_MEMBERS = listBody(undefined, false);
 
-export class BulkSets implements Disposable {
-  readonly #requests: NetlinkSocket;
-  readonly #dumps: NetlinkSocket;
+/** The sets of one network namespace, as ipsets. */
+export class IpsetStore extends KernelSets implements SetStore {
   /** Of all sets, by the last listing of their headers. */
   #members = Number.POSITIVE_INFINITY;
 
-  constructor(options: { readonly namespace?: string | number } = {}) {
-    this.#requests = new NetlinkSocket({ protocol: 'netfilter', ...options });
-    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', ...options });
-  }
-
-  /** Throws NetlinkError when a set of that name exists. */
   create(set: BigSet): void {
     this.#do(`create set ${set.name}`, BULK_COMMAND.create, createBody(set), FLAG.create | FLAG.exclusive);
   }
 
-  /** Adds all singles (hash:ip) or networks (hash:net), in slices between which the event loop breathes. */
-  async fill(set: string, type: BigSet['type'], columns: SetColumns): Promise<void> {
+  async fill(set: string, of: BigSet['of'], columns: SetColumns): Promise<void> {
     let sliceEnds = performance.now() + SLICE_MS;
-    for (const body of addBodies(set, type, columns)) {
+    for (const body of addBodies(set, of, columns)) {
       this.#do(`fill set ${set}`, IPSET_COMMAND.add, body);
       if (performance.now() < sliceEnds) continue;
       await new Promise<void>((resume) => setImmediate(resume));
@@ -187,10 +171,6 @@ export class BulkSets implements Disposable {
     }
   }
 
-  /**
-   * The number of members of every set of the kernel, expired ones included, by one listing. The kernel counts the members of a hash in
-   * each listing: large sets of other programs make it slow. Throws NetlinkError.
-   */
   allEntries(): ReadonlyMap<string, number> {
     const all = new Map<string, number>();
     let members = 0;
@@ -203,19 +183,15 @@ export class BulkSets implements Disposable {
       members += entries;
       all.set(data.toString('latin1', name, data.indexOf(0, name)), entries);
     };
-    const errno = this.#requests.repeatDump('list all sets', ALL_HEADERS, ALL_HEADERS.length, read);
+    const errno = this.requests.repeatDump('list all sets', ALL_HEADERS, ALL_HEADERS.length, read);
     if (errno !== 0) throw new NetlinkError('list all sets', errno);
     this.#members = members;
     return all;
   }
 
-  /**
-   * A hash of all that each of these sets holds, as KernelSets.digest, by one listing of all sets with their members: the kernel finds a
-   * set by comparing names one after the other, so that many listings of one set take longer. Sets that do not exist are left out.
-   * Undefined: the last listing of headers had too many members, or there was none. Rejects with NetlinkError.
-   */
   async digests(sets: readonly string[]): Promise<ReadonlyMap<string, string> | undefined> {
     if (this.#members > MOST_LISTED) return undefined;
+    // The kernel finds a set by comparing names one after the other: many listings of one set take longer.
     const wanted = new Set(sets);
     const found = new Map<string, string>();
     let [name, messages]: [string, Buffer[]] = ['', []];
@@ -223,27 +199,22 @@ export class BulkSets implements Disposable {
       if (messages.length > 0) found.set(name, hash('sha1', joinedMessages(messages), 'base64'));
       messages = [];
     };
-    await this.#dumps.dump(
-      'list all members',
-      { type: IPSET_COMMAND.list, body: ALL_MEMBERS },
-      ({ body }) => {
-        const at = attributeAt(body, COMMAND.set, 4, body.length);
-        const next = at < 0 ? '' : body.toString('latin1', at, body.indexOf(0, at));
-        if (next !== name) end();
-        name = next;
-        if (wanted.has(name)) messages.push(Buffer.from(body));
-        return undefined;
-      },
-    );
+    await this.dumps.dump('list all members', { type: IPSET_COMMAND.list, body: ALL_MEMBERS }, ({ body }) => {
+      const at = attributeAt(body, COMMAND.set, 4, body.length);
+      const next = at < 0 ? '' : body.toString('latin1', at, body.indexOf(0, at));
+      if (next !== name) end();
+      name = next;
+      if (wanted.has(name)) messages.push(Buffer.from(body));
+      return undefined;
+    });
     end();
     return found;
   }
 
-  /** Returns undefined when there is no such set. */
   async header(set: string): Promise<SetHeader | undefined> {
     const out = { type: IPSET_COMMAND.list, body: listBody(set, true) };
     try {
-      const [found] = await this.#dumps.dump(`read the header of set ${set}`, out, ({ body }) => {
+      const [found] = await this.dumps.dump(`read the header of set ${set}`, out, ({ body }) => {
         const header = decodeHeader(body);
         return header.ok ? header.value : undefined;
       });
@@ -254,11 +225,6 @@ export class BulkSets implements Disposable {
     }
   }
 
-  /**
-   * Swaps the contents of two sets: rules then see the members of `fresh` under the name `set`, and `fresh` has the
-   * former
-   * members. Returns false when there was no set of that name: then `fresh` was renamed, and does not exist any more.
-   */
   exchange(fresh: string, set: string): boolean {
     if (this.#swap(fresh, set)) return true;
     try {
@@ -280,7 +246,6 @@ export class BulkSets implements Disposable {
     }
   }
 
-  /** Returns false when there was no such set. */
   destroy(set: string): boolean {
     try {
       this.#do(`destroy set ${set}`, BULK_COMMAND.destroy, destroyBody(set));
@@ -291,16 +256,8 @@ export class BulkSets implements Disposable {
     }
   }
 
-  close(): void {
-    this.#requests.close();
-    this.#dumps.close();
-  }
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
   #do(operation: string, type: number, body: Buffer, flags = 0): void {
-    this.#requests.request(operation, { type, body, flags });
+    this.requests.request(operation, { type, body, flags });
   }
 }
 

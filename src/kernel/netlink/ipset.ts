@@ -3,6 +3,8 @@
  * creates and destroys the sets.
  */
 import { hash } from 'node:crypto';
+import type { SetKind } from '../../ruleset/desired-state.js';
+import type { SetHeader, SetMember } from '../set-store.js';
 import { MAX_TIMEOUT, RepeatedMembers, type TimedMembers } from './answer-sets.js';
 import {
   AF_INET,
@@ -49,29 +51,13 @@ const DATA = { ip: 1, cidr: 3, timeout: 6, flags: 8, maxElements: 19, elements: 
 const COMMENT = 26; // IPSET_ATTR_COMMENT, of the data
 const IP = { v4: 1, v6: 2 } as const;
 
-export interface SetHeader {
-  readonly name: string;
-  /** For example hash:ip. */
-  readonly type: string;
-  readonly family: 4 | 6;
-  /** Members now; expired ones may still be counted. */
-  readonly entries: number;
-  /** Rules and list sets that use it. */
-  readonly references: number;
-  readonly maxEntries?: number;
-  /** Default time-out in seconds. Undefined for a set without time-outs. */
-  readonly timeout?: number;
-}
-export interface SetMember {
-  readonly address: string;
-  /** Prefix length. Undefined for a single address. */
-  readonly prefix?: number;
-  /** Remaining seconds. 0 for a permanent member; undefined in a set without time-outs. */
-  readonly timeout?: number;
-  /** An exception within a hash:net set. */
-  readonly nomatch: boolean;
-  readonly comment?: string;
-}
+/** The type of ipset for each kind of members. */
+export const SET_TYPES = {
+  address: 'hash:ip',
+  net: 'hash:net',
+  'address+port': 'hash:ip,port',
+  'address+port+address': 'hash:ip,port,ip',
+} as const satisfies Record<SetKind, string>;
 
 /** Body of an add or remove; undefined when `address` is neither an address nor ADDRESS/PREFIX. Time-out in seconds. */
 export function memberBody(set: string, address: string, timeout?: number): Buffer | undefined {
@@ -197,20 +183,14 @@ const acknowledged = (type: number, body: Buffer): Buffer =>
 
 /** The sets of one network namespace. */
 export class KernelSets implements Disposable {
-  readonly #requests: NetlinkSocket;
-  readonly #dumps: NetlinkSocket;
+  protected readonly requests: NetlinkSocket;
+  protected readonly dumps: NetlinkSocket;
 
   constructor(options: { readonly namespace?: string | number } = {}) {
-    this.#requests = new NetlinkSocket({ protocol: 'netfilter', ...options });
-    this.#dumps = new NetlinkSocket({ protocol: 'netfilter', ...options });
+    this.requests = new NetlinkSocket({ protocol: 'netfilter', ...options });
+    this.dumps = new NetlinkSocket({ protocol: 'netfilter', ...options });
   }
 
-  /**
-   * Adds ADDRESS or ADDRESS/PREFIX, or changes the time-out of an existing member. Seconds are rounded up, at most
-   * 2,147,483; with 0 the member is permanent, in sets with and without time-outs. Undefined: the set has no time-outs; one that has
-   * them gives the member its own. Rejects with NetlinkError (ENOENT for an unknown set, a full set, the wrong family), and with
-   * RangeError for a bad time-out.
-   */
   async add(set: string, address: string, timeoutSeconds: number | undefined): Promise<void> {
     if (timeoutSeconds === undefined) return this.#change('add', set, address, undefined);
     if (!(timeoutSeconds >= 0))
@@ -225,10 +205,6 @@ export class KernelSets implements Disposable {
     }
   }
 
-  /**
-   * Adds single addresses with time-outs, or changes the time-outs of existing members: up to 1,000 in one message. Rejects as
-   * `add` does; some members may have been added then.
-   */
   async addAll(set: string, members: TimedMembers): Promise<void> {
     for (let from = 0; from < members.length; from += MAX_MEMBERS) {
       const some = members.slice(from, from + MAX_MEMBERS).map(([a, s]) => [a, boundedTimeout(s)] as const);
@@ -243,7 +219,7 @@ export class KernelSets implements Disposable {
 
   #isAdded(set: string, body: Buffer): boolean {
     try {
-      this.#requests.request(`add members to set ${set}`, { type: IPSET_COMMAND.add, body });
+      this.requests.request(`add members to set ${set}`, { type: IPSET_COMMAND.add, body });
       return true;
     } catch (error) {
       if (error instanceof NetlinkError) return false;
@@ -263,14 +239,13 @@ export class KernelSets implements Disposable {
     );
     const tests = [...until.keys()].map((address) => memberBody(set, address));
     if (add === undefined || !tests.every((t) => t !== undefined)) return undefined;
-    return new RepeatedMembers(this.#requests, `find members in set ${set}`, {
+    return new RepeatedMembers(this.requests, `find members in set ${set}`, {
       add: acknowledged(IPSET_COMMAND.add, add),
       tests: tests.map((body) => acknowledged(IPSET_COMMAND.test, body)),
       until: Float64Array.from(until.values()),
     });
   }
 
-  /** Prepares adds that are repeated together: a call of the result allocates nothing, and throws what the first refused `add` rejects with. */
   repeatedAdds(members: readonly (readonly [set: string, address: string])[], seconds: number): () => void {
     const operation = `add ${members.map(([set, address]) => `${address} to set ${set}`).join(', ')}`;
     const requests = members.map(([set, address], n) => {
@@ -281,7 +256,7 @@ export class KernelSets implements Disposable {
     });
     const message = Buffer.concat(requests);
     return () => {
-      const errno = this.#requests.repeat(operation, message);
+      const errno = this.requests.repeat(operation, message);
       if (errno !== 0) throw explained(new NetlinkError(operation, errno));
     };
   }
@@ -291,7 +266,6 @@ export class KernelSets implements Disposable {
     this.#change('remove', set, address, undefined);
   }
 
-  /** The headers of all sets. */
   async headers(): Promise<readonly SetHeader[]> {
     return this.#dump('list sets', undefined, (body) => {
       const header = decodeHeader(body);
@@ -306,19 +280,14 @@ export class KernelSets implements Disposable {
     if (at >= 0) this.#entries = data.readUInt32BE(at);
   };
 
-  /** The number of members of one set, expired ones included; undefined when there is no such set. Throws NetlinkError. */
   entries(set: string): number | undefined {
     this.#entries = undefined;
     const length = nameIn(HEADER_REQUEST, set);
-    const errno = this.#requests.repeatDump('list a set', HEADER_REQUEST, length, this.#readEntries);
+    const errno = this.requests.repeatDump('list a set', HEADER_REQUEST, length, this.#readEntries);
     if (errno === 0 || errno === ENOENT) return this.#entries;
     throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 
-  /**
-   * A hash of all that a set holds, which differs when a member without time-out was added or removed; undefined: no such set. It does not
-   * yield, and allocates little: it is requested for all sets again and again. Throws NetlinkError.
-   */
   digest(set: string): string | undefined {
     let digest: string | undefined;
     const read = (data: Buffer, from: number, to: number): void => {
@@ -327,13 +296,12 @@ export class KernelSets implements Disposable {
       digest = digest === undefined ? next : hash('sha1', digest + next, 'base64');
     };
     const length = nameIn(WHOLE_REQUEST, set);
-    const errno = this.#requests.repeatDump('list a set', WHOLE_REQUEST, length, read);
+    const errno = this.requests.repeatDump('list a set', WHOLE_REQUEST, length, read);
     if (errno === 0) return digest;
     if (errno === ENOENT) return undefined;
     throw explained(new NetlinkError(`list set ${set}`, errno));
   }
 
-  /** The members of one set; undefined when there is no such set. */
   async members(set: string): Promise<readonly SetMember[] | undefined> {
     try {
       return await this.#dump(`list set ${set}`, set, decodeMembers);
@@ -344,8 +312,8 @@ export class KernelSets implements Disposable {
   }
 
   close(): void {
-    this.#requests.close();
-    this.#dumps.close();
+    this.requests.close();
+    this.dumps.close();
   }
   [Symbol.dispose](): void {
     this.close();
@@ -356,7 +324,7 @@ export class KernelSets implements Disposable {
     const body = memberBody(set, address, timeout);
     if (body === undefined) throw new NetlinkError(operation, EINVAL, { reason: 'not an address' });
     try {
-      this.#requests.request(operation, { type: IPSET_COMMAND[verb], body });
+      this.requests.request(operation, { type: IPSET_COMMAND[verb], body });
     } catch (error) {
       throw this.#wrongFamily(error, set, address) ?? explained(error);
     }
@@ -368,7 +336,7 @@ export class KernelSets implements Disposable {
    */
   #wrongFamily(error: unknown, set: string, address: string): NetlinkError | undefined {
     if (!(error instanceof NetlinkError) || error.errno !== SET_ERROR.protocol) return undefined;
-    const [answer] = this.#requests.request(error.operation, {
+    const [answer] = this.requests.request(error.operation, {
       type: IPSET_COMMAND.header,
       body: listBody(set),
     });
@@ -389,12 +357,9 @@ export class KernelSets implements Disposable {
   ): Promise<T[]> {
     const out = { type: IPSET_COMMAND.list, body: listBody(set) };
     try {
-      return (await this.#dumps.dump(operation, out, (message) => decode(message.body))).flat();
+      return (await this.dumps.dump(operation, out, (message) => decode(message.body))).flat();
     } catch (error) {
       throw explained(error);
     }
   }
 }
-
-/** Adds and removes members of sets; resolves when the kernel has acknowledged. Time-outs in seconds (0: none). */
-export type SetWriter = Pick<KernelSets, 'add' | 'remove'>;

@@ -3,8 +3,22 @@ import { hash } from 'node:crypto';
 import type { Family } from '../../lib/ip.js';
 import { memo } from '../../lib/memo.js';
 import type { PortRange } from '../../policy/entry.js';
+import type { Hook, Layer } from '../desired-state.js';
 import { hex } from '../marks.js';
 import type { IcmpType, Match, Rule, Target } from '../rules.js';
+
+/** The table of each layer. */
+export const TABLE = {
+  untracked: 'raw',
+  mark: 'mangle',
+  redirect: 'nat',
+  verdict: 'filter',
+  backstop: 'security',
+} as const satisfies Record<Layer, string>;
+export type TableName = (typeof TABLE)[Layer];
+/** The chain in which a hook of the layer comes first: for verdicts on forwarded packets the one that Docker has for its users. */
+export const chainOf = (layer: Layer, { at }: Hook): string =>
+  layer === 'verdict' && at === 'forward' ? 'DOCKER-USER' : at.toUpperCase();
 
 /**
  * The rule as `iptables-restore` takes it, without its chain. The comment is a match of its own, also in nf_tables (xt_comment, some 60 ns),

@@ -3,7 +3,7 @@ import { NftCounters, readCounters } from '../../../src/kernel/counts.js';
 import type { Exec } from '../../../src/kernel/exec.js';
 import { Kernel } from '../../../src/kernel/kernel.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
-import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
+import { IpsetStore } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { NftElements } from '../../../src/kernel/netlink/nft-codec.js';
 import { readStoreRecord, writeStoreRecord } from '../../../src/kernel/store-record.js';
 import { makeNamespace, type Namespace } from './lab.js';
@@ -112,7 +112,7 @@ test('the digest of a set shows that a member was replaced, and its header how m
     sets.entries('nowhere'),
     sets.entries('small'),
   ]).toEqual([2, 2, undefined, 0]);
-  using bulk = new BulkSets({ namespace: ns.path });
+  using bulk = new IpsetStore({ namespace: ns.path });
   const all = bulk.allEntries();
   expect([all.get('fixed'), all.get('nets4'), all.get('small')]).toEqual([2, 2, 0]);
   expect([...all.keys()].sort()).toEqual((await sets.headers()).map((h) => h.name).sort());
@@ -218,7 +218,7 @@ test('a full set refuses, and takes more when one has gone', async () => {
 test('one listing has the digests of many sets, wherever its messages are cut', async () => {
   using own = makeNamespace('digests');
   using one = new KernelSets({ namespace: own.path });
-  using bulk = new BulkSets({ namespace: own.path });
+  using bulk = new IpsetStore({ namespace: own.path });
   const names = Array.from({ length: 150 }, (_, n) => `of${n}`);
   const lines = names.flatMap((name, n) => [
     `create ${name} hash:net family inet hashsize 64`,

@@ -19,8 +19,8 @@ class Sets implements KernelSetWriter {
   constructor(changed: () => void) {
     this.#changed = changed;
   }
-  create({ name, type }: Parameters<KernelSetWriter['create']>[0]): void {
-    this.#sets.set(name, { kind: type === 'hash:ip' ? 'ip' : 'net' });
+  create({ name, of }: Parameters<KernelSetWriter['create']>[0]): void {
+    this.#sets.set(name, { kind: of === 'address' ? 'ip' : 'net' });
   }
   async fill(set: string, _: string, columns: SetColumns): Promise<void> {
     const held = this.#sets.get(set);
@@ -76,7 +76,7 @@ export class SimulatedHost implements AsyncDisposable {
       identityMask: 0x7f00_0000,
       maxEntries: 10_000,
       kernel: {
-        bulk: this.#sets,
+        sets: this.#sets,
         flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => false },
       },
       blocklist: { block: async () => undefined },

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Dataplane } from '../../../src/kernel/dataplane.js';
 import { KernelSets } from '../../../src/kernel/netlink/ipset.js';
-import { BulkSets } from '../../../src/kernel/netlink/ipset-bulk.js';
+import { IpsetStore } from '../../../src/kernel/netlink/ipset-bulk.js';
 import { Current } from '../../../src/lib/current.js';
 import { parseCidr, type Range } from '../../../src/lib/ip.js';
 import { teardownRules } from '../../../src/ops/teardown.js';
@@ -24,11 +24,11 @@ import { quiet } from '../dns/house.js';
 import { makeNetns, type Netns } from '../in-netns.js';
 
 let ns: Netns;
-let bulk: BulkSets;
+let bulk: IpsetStore;
 let kernelSets: KernelSets;
 beforeEach(() => {
   ns = makeNetns();
-  bulk = new BulkSets({ namespace: ns.path });
+  bulk = new IpsetStore({ namespace: ns.path });
   kernelSets = new KernelSets({ namespace: ns.path });
 });
 afterEach(() => {
@@ -81,7 +81,7 @@ function threatsOf(kernel: KernelSetWriter = bulk, maxEntries = 2_000_000) {
     prefix: 'DB',
     identityMask: shape.marks.identity,
     maxEntries,
-    kernel: { bulk: kernel, flows: NO_FLOWS },
+    kernel: { sets: kernel, flows: NO_FLOWS },
     blocklist: { block: async () => undefined },
     applied: new Current(),
     recheckAnswers: async () => undefined,
@@ -264,7 +264,7 @@ describe('what goes wrong leaves the version before in force', () => {
       header: bulk.header.bind(bulk),
       destroy: bulk.destroy.bind(bulk),
       exchange: bulk.exchange.bind(bulk),
-      fill: async (set: string, ...rest: [Parameters<BulkSets['fill']>[1], SetColumns]): Promise<void> => {
+      fill: async (set: string, ...rest: [Parameters<IpsetStore['fill']>[1], SetColumns]): Promise<void> => {
         await bulk.fill(set, ...rest);
         if (isStealing && set.startsWith('DB-threat-ip4')) ns.run('ipset', 'del', set, '192.0.2.4');
       },

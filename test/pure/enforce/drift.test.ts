@@ -305,8 +305,6 @@ describe('the sets that are checked', () => {
               singles += 1;
               return 0;
             },
-          },
-          bulk: {
             allEntries: () => {
               now += listingMs;
               return new Map([...of.keys()].map((name) => [name, 0]));
@@ -338,7 +336,7 @@ describe('the sets that are checked', () => {
 
   it('those that no rule reads in turn with those of containers', () => {
     const turns = new SetTurns((s) => s.name !== 'enf4');
-    const readers = { sets: { entries: () => 0 }, bulk: { allEntries: () => new Map([['enf4', 0]]) } };
+    const readers = { sets: { entries: () => 0, allEntries: () => new Map([['enf4', 0]]) } };
     const few = new Map([set('enf4'), ...owned.slice(0, 40), set('pub4')]);
     const seen = [0, 1].map(() => {
       const checked: string[] = [];

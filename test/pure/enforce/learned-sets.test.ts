@@ -32,7 +32,7 @@ function world(kernel: Readonly<Record<string, string[]>>, ledger: Readonly<Reco
       },
       add: (set: string, address: string) => Promise.resolve(void done.push(`add ${set} ${address}`)),
       remove: (set: string, address: string) => Promise.resolve(void done.push(`remove ${set} ${address}`)),
-      bulk: {
+      sets: {
         allEntries: () => {
           sizes.listed += 1;
           const all = subjects.flatMap((s) => partsOf(s, of.shape).sets.map((x) => x.name));
@@ -60,8 +60,8 @@ it('next to many, only sets with members in the kernel or in the ledger are read
 it('a set that the listing does not have is read', async () => {
   const w = world({}, {});
   const gone = setOf(3);
-  const { allEntries } = w.kernel.bulk;
-  w.kernel.bulk.allEntries = () => new Map([...allEntries()].filter(([name]) => name !== gone));
+  const { allEntries } = w.kernel.sets;
+  w.kernel.sets.allEntries = () => new Map([...allEntries()].filter(([name]) => name !== gone));
   await syncAll(w.kernel, w.dns, state, options(subjects));
   expect(w.read).toEqual([gone]);
 });

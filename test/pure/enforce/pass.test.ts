@@ -124,7 +124,7 @@ function house() {
       hostZones: new Set(),
       sets: new Map(),
     }),
-    bulk: {
+    sets: {
       allEntries: () => {
         listings += 1;
         return new Map();

@@ -45,7 +45,7 @@ it('a chain that is installed again counts from zero, and the others go on', asy
   const kernel: Pick<NftElements, 'counters'> = {
     counters: async (family) =>
       desired.tables
-        .filter((t) => t.family === family && t.table === 'filter')
+        .filter((t) => t.family === family && t.layer === 'verdict')
         .flatMap((t) => [...t.chains])
         .flatMap(([name, rules]) =>
           chainHashes(rules, family).map((hash, n) => {

@@ -55,7 +55,7 @@ const subjects = MODES.flatMap((mode) =>
 ).map(({ mode, more, text }, n) => subject(n + 2, mode, text, more));
 const hostNet = { gates: [{ path: 'docker', object: '0' }], exempt: [], builds: [] };
 const desired = compile({ ...input(...subjects), shape: checking, hostNet });
-const filters = desired.tables.filter((t) => t.table === 'filter');
+const filters = desired.tables.filter((t) => t.layer === 'verdict');
 const all = filters.flatMap((t) => [...t.chains].map(([name, rules]) => ({ family: t.family, name, rules })));
 const isOwn = (name: string): boolean =>
   subjects.some(({ id }) =>

@@ -11,7 +11,8 @@ const desired = compile(input(enforced, free));
 const addressOf = (m: typeof free, family: 4 | 6): string => m.veths[0]?.[`ip${family}`] ?? '';
 
 describe.each([4, 6] as const)('IPv%i', (family) => {
-  const filter = desired.tables.find((t) => t.family === family && t.table === 'filter')?.chains ?? new Map();
+  const filter =
+    desired.tables.find((t) => t.family === family && t.layer === 'verdict')?.chains ?? new Map();
   const verdict = (chain: string, more: Partial<TracePacket>): string => {
     const packet: TracePacket = {
       family,

@@ -33,21 +33,24 @@ describe('routed4', () => {
 });
 
 describe.each([4, 6] as const)('the jumps from FORWARD, IPv%i', (family) => {
-  const jump = (table: 'filter' | 'security', mark: number): boolean => {
-    const found = compile(input(m)).tables.find((t) => t.table === table && t.family === family);
-    const hook = found?.hooks.find((h) => /^(?:DOCKER-USER|FORWARD)$/.test(h.chain));
+  const jump = (table: 'verdict' | 'backstop', mark: number): boolean => {
+    const found = compile(input(m)).tables.find((t) => t.layer === table && t.family === family);
+    const hook = found?.hooks.find((h) => h.at === 'forward');
     const packet = { family, mark: mark >>> 0, proto: 'tcp', src: '', dst: '', states: ['NEW'] } as const;
     const chains = new Map([['HOOK', hook ? [hook.rule] : []]]);
     return trace(chains, 'HOOK', packet, () => false).steps.length > 0;
   };
-  it.each(['filter', 'security'] as const)('%s: evaluated packets do not meet it, all others do', (table) => {
-    const own = markOf(marks, 2, 'enforce');
-    expect(jump(table, own | marks.evaluated)).toBe(false);
-    for (const mark of [0, own, own | marks.held, marks.unknown | marks.enforced | 5])
-      expect([mark, jump(table, mark)]).toEqual([mark, true]);
-    // failure: open
-    expect(jump(table, marks.unknown | marks.enforced | marks.evaluated | 5)).toBe(true);
-  });
+  it.each(['verdict', 'backstop'] as const)(
+    '%s: evaluated packets do not meet it, all others do',
+    (table) => {
+      const own = markOf(marks, 2, 'enforce');
+      expect(jump(table, own | marks.evaluated)).toBe(false);
+      for (const mark of [0, own, own | marks.held, marks.unknown | marks.enforced | 5])
+        expect([mark, jump(table, mark)]).toEqual([mark, true]);
+      // failure: open
+      expect(jump(table, marks.unknown | marks.enforced | marks.evaluated | 5)).toBe(true);
+    },
+  );
 });
 
 describe.each([4, 6] as const)('the jumps from INPUT, IPv%i', (family) => {
@@ -55,11 +58,11 @@ describe.each([4, 6] as const)('the jumps from INPUT, IPv%i', (family) => {
   const own = markOf(marks, 2, 'enforce');
   const identified = [own, own | marks.evaluated, marks.unknown | marks.enforced | marks.held | 5];
   const tables = compile(input(m)).tables.filter((t) => t.family === family);
-  it.each(['filter', 'security'] as const)(
+  it.each(['verdict', 'backstop'] as const)(
     '%s: answers to the host do not meet it, all others do',
     (name) => {
-      const table = tables.find((t) => t.table === name);
-      const rules = table?.hooks.flatMap((h) => (h.chain === 'INPUT' ? [h.rule] : [])) ?? [];
+      const table = tables.find((t) => t.layer === name);
+      const rules = table?.hooks.flatMap((h) => (h.at === 'input' ? [h.rule] : [])) ?? [];
       const chains = new Map([...(table?.chains ?? []), ['HOOK', rules] as const]);
       const follow = (mark: number, state: (typeof states)[number]) => {
         const packet = { family, mark: mark >>> 0, proto: 'tcp', src: '', dst: '', states: [state] } as const;
@@ -74,9 +77,9 @@ describe.each([4, 6] as const)('the jumps from INPUT, IPv%i', (family) => {
       }
     },
   );
-  it.each(['filter', 'security'] as const)('%s: its chain would let those answers return', (name) => {
-    const table = tables.find((t) => t.table === name);
-    const target = table?.hooks.find((h) => h.chain === 'INPUT')?.rule.then;
+  it.each(['verdict', 'backstop'] as const)('%s: its chain would let those answers return', (name) => {
+    const table = tables.find((t) => t.layer === name);
+    const target = table?.hooks.find((h) => h.at === 'input')?.rule.then;
     const chain = target?.k === 'jump' ? target.chain : '';
     expect(table?.chains.get(chain)).not.toBeUndefined();
     for (const proto of ['tcp', 'udp', 'icmp'] as const)
@@ -112,10 +115,10 @@ it('only packets of established flows get the bit before the rules, none that th
 
 describe.each([4, 6] as const)('an answer from elsewhere, IPv%i', (family) => {
   it.each([
-    ['filter', 'DB-FORWARD'],
-    ['security', 'DB-BACKSTOP'],
+    ['verdict', 'DB-FORWARD'],
+    ['backstop', 'DB-BACKSTOP'],
   ] as const)('%s %s would let it return, whatever it is', (name, chain) => {
-    const table = compile(input(m)).tables.find((t) => t.table === name && t.family === family);
+    const table = compile(input(m)).tables.find((t) => t.layer === name && t.family === family);
     for (const proto of ['tcp', 'udp', 'icmp'] as const)
       for (const isListed of [true, false]) {
         const packet = { family, mark: 0, proto, src: '', dst: '', states: ['ESTABLISHED'] } as const;

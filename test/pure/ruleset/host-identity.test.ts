@@ -7,13 +7,7 @@ import { EMPTY_BRIDGE, programScript, programTags } from '../../../src/kernel/nf
 import type { Observed } from '../../../src/kernel/read-rules.js';
 import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import type {
-  Cgroup,
-  DesiredInput,
-  HostNet,
-  Subject,
-  TableName,
-} from '../../../src/ruleset/desired-state.js';
+import type { Cgroup, DesiredInput, HostNet, Layer, Subject } from '../../../src/ruleset/desired-state.js';
 import {
   IDENTIFY,
   identityProgram,
@@ -71,15 +65,15 @@ const packet: TracePacket = {
 /** What a packet passes on its way out: nft, then the jumps at OUTPUT of raw, nat (only the first of a flow), filter and security. */
 function sent(desired: ReturnType<typeof compile>, more: Partial<TracePacket>, hasOwn = true): TraceResult {
   const p = { ...packet, ...more };
-  const tables: readonly TableName[] = [
-    'raw',
-    ...(p.connmark === undefined ? (['nat'] as const) : []),
-    'filter',
-    'security',
+  const tables: readonly Layer[] = [
+    'untracked',
+    ...(p.connmark === undefined ? (['redirect'] as const) : []),
+    'verdict',
+    'backstop',
   ];
   let result = trace(desired.identity, IDENTIFY, p, () => false);
   for (const table of tables) {
-    if (table === 'filter' && hasOwn) {
+    if (table === 'verdict' && hasOwn) {
       const own = trace(desired.identity, OWN, { ...p, mark: result.mark }, () => false);
       result = { ...own, steps: [...result.steps, ...own.steps] };
     }
@@ -98,11 +92,11 @@ function sent(desired: ReturnType<typeof compile>, more: Partial<TracePacket>, h
 /** The chains of a table, and OUTPUT with Drawbridge's jumps and their conditions. */
 function withJumps(
   desired: ReturnType<typeof compile>,
-  table: TableName,
+  table: Layer,
   family: 4 | 6,
 ): ReadonlyMap<string, readonly Rule[]> {
-  const found = desired.tables.find((t) => t.table === table && t.family === family);
-  const jumps = (found?.hooks ?? []).filter((h) => h.chain === 'OUTPUT').map((h) => h.rule);
+  const found = desired.tables.find((t) => t.layer === table && t.family === family);
+  const jumps = (found?.hooks ?? []).filter((h) => h.at === 'output').map((h) => h.rule);
   return new Map([...(found?.chains ?? []), ['OUTPUT', jumps]]);
 }
 
@@ -183,7 +177,7 @@ describe('the verdicts', () => {
     expect(first.verdict).toBe('queue');
     expect(first.mark).toBe(unknownSender(shape));
     const again = (path: string): TraceResult => {
-      const chains = here.tables.find((t) => t.table === 'raw' && t.family === 4)?.chains ?? new Map();
+      const chains = here.tables.find((t) => t.layer === 'untracked' && t.family === 4)?.chains ?? new Map();
       const repeated = { ...packet, proto: 'udp' as const, mark: marks.unknown | marks.held, cgroup: path };
       return trace(chains, names.hostRaw, repeated, () => false);
     };
@@ -210,7 +204,7 @@ describe('the verdicts', () => {
 
     it('`raw` has no chain that packets of the host would meet; with `failure: open` it has', () => {
       const raw = (d: typeof desired): number[] =>
-        d.tables.filter((t) => t.table === 'raw').flatMap((t) => [t.chains.size, t.hooks.length]);
+        d.tables.filter((t) => t.layer === 'untracked').flatMap((t) => [t.chains.size, t.hooks.length]);
       expect(raw(desired)).toEqual([0, 0, 0, 0]);
       const open = compile({ ...input, shape: { ...shape, failure: 'open' } });
       expect(raw(open)).toEqual([3, 1, 3, 1]);
@@ -302,8 +296,8 @@ describe('the host', () => {
   it('a packet of an established flow meets the conditions of the jumps, and no chain', () => {
     const { steps } = sent(here, { ...of(0), cgroup: 'system.slice/sshd.service' });
     expect(steps.map((s) => s.text)).toEqual(['own: -m mark --mark 0x0/0x3fff -j RETURN']);
-    const jumps = here.tables.flatMap((t) => (t.table === 'nat' ? [] : t.hooks));
-    for (const { rule } of jumps.filter((h) => h.chain === 'OUTPUT'))
+    const jumps = here.tables.flatMap((t) => (t.layer === 'redirect' ? [] : t.hooks));
+    for (const { rule } of jumps.filter((h) => h.at === 'output'))
       expect(rule.when.some((m) => m.k === 'cgroup' || m.k === 'ct')).toBe(false);
   });
 
@@ -318,7 +312,7 @@ describe('the host', () => {
   it('`security` has a jump while a sender is known that is not enforced; what is unknown ends in `filter`, and in the backstop', () => {
     const jumps = (hostNet: HostNet, ...members: Subject[]): number =>
       compile({ ...world(true, ...members), hostNet }).tables.filter(
-        (t) => t.table === 'security' && t.hooks.some((h) => h.chain === 'OUTPUT'),
+        (t) => t.layer === 'backstop' && t.hooks.some((h) => h.at === 'output'),
       ).length;
     const alone = { ...net(true), builds: [] };
     expect(jumps(alone)).toBe(0);
@@ -329,7 +323,7 @@ describe('the host', () => {
     expect(jumps({ ...alone, native: false })).toBe(2);
     const unknown = { mark: unknownSender(shape) | marks.held, cgroup: 'docker/77' };
     const { chains } =
-      compile({ ...world(true), hostNet: alone }).tables.find((t) => t.table === 'filter') ?? {};
+      compile({ ...world(true), hostNet: alone }).tables.find((t) => t.layer === 'verdict') ?? {};
     expect(trace(chains ?? new Map(), names.output, { ...packet, ...unknown }, () => false).verdict).toBe(
       'drop',
     );
@@ -356,7 +350,7 @@ describe('the table', () => {
       [...identityProgram(compile(world(false, hosted(2, ''))).identity, shape).rules.values()].flat(),
     ).toEqual([]);
     expect(
-      here.tables.filter((t) => t.table === 'mangle').flatMap((t) => [...t.chains.keys(), ...t.hooks]),
+      here.tables.filter((t) => t.layer === 'mark').flatMap((t) => [...t.chains.keys(), ...t.hooks]),
     ).toEqual([]);
   });
 

@@ -42,7 +42,7 @@ const packet = (more: Partial<TracePacket>): TracePacket => ({
 });
 const ofFlow = (state: number, identity = 2): number => (identityMark(marks, identity) | state) >>> 0;
 function sent(desired: DesiredState, more: Partial<TracePacket>) {
-  const chains = desired.tables.find((t) => t.table === 'filter' && t.family === 4)?.chains ?? new Map();
+  const chains = desired.tables.find((t) => t.layer === 'verdict' && t.family === 4)?.chains ?? new Map();
   const has = (set: string, _: string, p: TracePacket): boolean => set.endsWith('4l') && p.dst === LEARNED;
   const result = trace(chains, names.output, packet(more), has);
   return { ...result, chains: new Set(result.steps.map((s) => s.chain)) };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { formatAddress, parseAddress } from '../../../src/lib/ip.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import type { DesiredInput, HostNet, Subject, TableName } from '../../../src/ruleset/desired-state.js';
+import type { DesiredInput, HostNet, Layer, Subject } from '../../../src/ruleset/desired-state.js';
 import { hostResolver, isHostResolver } from '../../../src/ruleset/host-net.js';
 import { identityMark } from '../../../src/ruleset/marks.js';
 import { namesFor } from '../../../src/ruleset/naming.js';
@@ -43,13 +43,13 @@ const packet = (dst: string, proto: 'tcp' | 'udp' | 'icmp', dport?: number): Omi
 /** One table's walk for a packet of a cgroup. */
 function walk(
   desired: DesiredInput,
-  table: TableName,
+  table: Layer,
   start: string,
   cgroup: string,
   more: Partial<TracePacket> = {},
 ): TraceResult {
   const chains =
-    compile(desired).tables.find((t) => t.table === table && t.family === 4)?.chains ?? new Map();
+    compile(desired).tables.find((t) => t.layer === table && t.family === 4)?.chains ?? new Map();
   const p: TracePacket = { ...packet('198.51.100.9', 'tcp', 80), mark: 0, cgroup, ...more };
   return trace(chains, start, p, () => false);
 }
@@ -129,7 +129,7 @@ describe('a container in the host network', () => {
   it('what it marks itself with is overwritten', () => {
     const forged = [marks.evaluated, identityMark(marks, 4), marks.held, marks.all];
     for (const mark of forged) {
-      const said = walk(world(m, hosted(4, '', 'off')), 'mangle', names.hostMark, cgroupOf(2), { mark });
+      const said = walk(world(m, hosted(4, '', 'off')), 'mark', names.hostMark, cgroupOf(2), { mark });
       expect(said).toMatchObject({ verdict: 'return', mark: identityMark(marks, 2) | marks.enforced });
     }
   });
@@ -145,7 +145,7 @@ describe('zones of datagrams', () => {
     hostNet: { ...NET, zones: true },
   };
   const last = (cgroup: string, more: Partial<TracePacket> = {}): readonly [string, string] => {
-    const { verdict, steps } = walk(desired, 'raw', names.hostRaw, cgroup, { proto: 'udp', ...more });
+    const { verdict, steps } = walk(desired, 'untracked', names.hostRaw, cgroup, { proto: 'udp', ...more });
     const zone = steps.find((s) => s.rule.then.k === 'zone')?.rule.then;
     return [verdict, zone?.k === 'zone' ? `${zone.zone}` : ''];
   };
@@ -169,14 +169,14 @@ describe('zones of datagrams', () => {
   });
 
   it('where the kernel has none there is no such table', () => {
-    expect(compile(world(zoned(2))).tables.some((t) => t.table === 'raw')).toBe(false);
+    expect(compile(world(zoned(2))).tables.some((t) => t.layer === 'untracked')).toBe(false);
   });
 });
 
 describe('who is known', () => {
   const here = world(hosted(2, ''), hosted(3, '', 'off'));
   const named = (cgroup: string, mark = 0): TraceResult =>
-    walk(here, 'mangle', names.hostMark, cgroup, { mark });
+    walk(here, 'mark', names.hostMark, cgroup, { mark });
 
   it('nobody below a gate: held once, then dropped', () => {
     expect(named(`${PARENT}/77`)).toMatchObject({ verdict: 'queue' });
@@ -191,11 +191,11 @@ describe('who is known', () => {
   });
 
   it('the host, and Drawbridge itself, meet nothing in any table', () => {
-    const starts: [TableName, string][] = [
-      ['mangle', names.hostMark],
-      ['filter', names.output],
-      ['nat', names.hostDns],
-      ['security', names.backstopOutput],
+    const starts: [Layer, string][] = [
+      ['mark', names.hostMark],
+      ['verdict', names.output],
+      ['redirect', names.hostDns],
+      ['backstop', names.backstopOutput],
     ];
     for (const cgroup of ['system.slice/sshd.service', `${PARENT}/self`])
       for (const [table, start] of starts)
@@ -211,9 +211,9 @@ describe('who is known', () => {
   });
 
   it('without mangle nothing passes filter; without filter nothing enforced passes security', () => {
-    expect(walk(here, 'filter', names.output, cgroupOf(2))).toMatchObject({ verdict: 'drop' });
+    expect(walk(here, 'verdict', names.output, cgroupOf(2))).toMatchObject({ verdict: 'drop' });
     const at = (mark: number): string =>
-      walk(here, 'security', names.backstopOutput, cgroupOf(2), { mark }).verdict;
+      walk(here, 'backstop', names.backstopOutput, cgroupOf(2), { mark }).verdict;
     expect(at(identityMark(marks, 2) | marks.enforced)).toBe('drop');
     expect(at(0)).toBe('drop');
     expect(at(identityMark(marks, 3))).toBe('return');
@@ -222,7 +222,7 @@ describe('who is known', () => {
 
   it('names of enforced ones go to their own resolver, of others nowhere else', () => {
     const to = (mark: number, dport: number): TraceResult =>
-      walk(here, 'nat', names.hostDns, cgroupOf(2), { mark, dport, proto: 'udp' });
+      walk(here, 'redirect', names.hostDns, cgroupOf(2), { mark, dport, proto: 'udp' });
     const asked = to(identityMark(marks, 2) | marks.enforced, 53);
     expect(asked.verdict).toBe('dnat');
     expect(asked.steps.at(-1)?.text).toContain(`--to-destination ${hostResolver(2, 4)}:${shape.dns.port}`);
@@ -237,12 +237,12 @@ describe('a flow that stands', () => {
     states: ['ESTABLISHED'],
     connmark: identityMark(marks, identity),
   });
-  const starts: [TableName, string][] = [
-    ['filter', names.output],
-    ['security', names.backstopOutput],
+  const starts: [Layer, string][] = [
+    ['verdict', names.output],
+    ['backstop', names.backstopOutput],
   ];
   const named = (more: Partial<TracePacket>): TraceResult =>
-    walk(here, 'mangle', names.hostMark, cgroupOf(2), more);
+    walk(here, 'mark', names.hostMark, cgroupOf(2), more);
 
   it('goes on for its own, without a mark, whatever it had set itself', () => {
     expect(named({ ...of(2), mark: marks.all & ~marks.held })).toMatchObject({ verdict: 'return', mark: 0 });

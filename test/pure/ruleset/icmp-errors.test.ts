@@ -4,9 +4,9 @@ import { backstopProgram } from '../../../src/ruleset/backstop-table.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import {
   type DesiredInput,
+  type Layer,
   NO_HOST_NET,
   type Subject,
-  type TableName,
 } from '../../../src/ruleset/desired-state.js';
 import { markOf } from '../../../src/ruleset/marks.js';
 import { containerChain, threatSet } from '../../../src/ruleset/naming.js';
@@ -40,19 +40,19 @@ const error = (family: Family, mode: Mode, orig: string, reply: string): TracePa
 function through(
   packet: TracePacket,
   chain = 'DB-FORWARD',
-  table: TableName = 'filter',
+  table: Layer = 'verdict',
   from: DesiredInput = input(sender('enforce')),
 ) {
   const desired = compile(from);
-  const chains = desired.tables.find((t) => t.table === table && t.family === packet.family)?.chains;
+  const chains = desired.tables.find((t) => t.layer === table && t.family === packet.family)?.chains;
   return trace(chains ?? new Map(), chain, packet, membershipOf(desired, listed));
 }
 const isJudged = (mark: number): boolean => (mark & marks.evaluated) !== 0;
 const LAYERS = [
-  ['filter', 'DB-FORWARD'],
-  ['filter', 'DB-INPUT'],
-  ['security', 'DB-BACKSTOP'],
-  ['security', 'DB-BACKSTOP-IN'],
+  ['verdict', 'DB-FORWARD'],
+  ['verdict', 'DB-INPUT'],
+  ['backstop', 'DB-BACKSTOP'],
+  ['backstop', 'DB-BACKSTOP-IN'],
 ] as const;
 
 describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
@@ -98,18 +98,18 @@ describe.each(FAMILIES)('ICMP errors, IPv%i', (family) => {
     const m = sender('enforce');
     const fresh = input({ ...m, veths: m.veths.map((p) => ({ ...p, isNew: true as const })) });
     for (const packet of aboutOwn) {
-      expect(through(packet, 'DB-FORWARD', 'filter', fresh).verdict).toBe('reject');
+      expect(through(packet, 'DB-FORWARD', 'verdict', fresh).verdict).toBe('reject');
       expect(through(packet).verdict).toBe('return');
     }
     const e: TracePacket = { ...error(4, 'enforce', '', ''), proto: 'tcp', dst: '10.1.0.1', states: ['NEW'] };
-    expect(through({ ...e, dport: 443 }, 'DB-FORWARD', 'filter', fresh).verdict).toBe('return');
+    expect(through({ ...e, dport: 443 }, 'DB-FORWARD', 'verdict', fresh).verdict).toBe('return');
   });
 
   it.each(['enforce', 'observe'] as const)('addresses change no rule that counts, in mode %s', (mode) => {
     const m = sender(mode);
     const rules = (ports: Subject['veths']) => {
       const tables = compile(input({ ...m, veths: ports })).tables;
-      const filter = tables.find((t) => t.table === 'filter' && t.family === family);
+      const filter = tables.find((t) => t.layer === 'verdict' && t.family === family);
       return filter?.chains.get(containerChain('DB', m.id));
     };
     const bound = rules(m.veths);

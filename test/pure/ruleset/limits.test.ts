@@ -13,7 +13,7 @@ const quota = (spent: boolean): SubjectLimits => ({
 });
 const with_ = (m: Subject, limits: SubjectLimits): Subject => ({ ...m, limits });
 const chain = (d: DesiredState, name: string): string[] =>
-  (d.tables.find((t) => t.family === 4 && t.table === 'filter')?.chains.get(name) ?? []).map((r) =>
+  (d.tables.find((t) => t.family === 4 && t.layer === 'verdict')?.chains.get(name) ?? []).map((r) =>
     iptablesRule(r, 4),
   );
 function permits(m: Subject, dst: string): boolean {
@@ -62,7 +62,7 @@ describe('limits in the rules', () => {
       '-j SET --add-set DB-full4 src --exist --timeout 300',
       '-g DB-FLOOD',
     ]);
-    expect(d.sets.get('DB-full4')).toMatchObject({ type: 'hash:ip', timed: true, evicts: true });
+    expect(d.sets.get('DB-full4')).toMatchObject({ of: 'address', timed: true, evicts: true });
   });
 
   it('connections are counted in a chain that no other change of the policy touches', () => {

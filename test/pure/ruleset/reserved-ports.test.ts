@@ -22,7 +22,7 @@ function world(mode: (typeof MODES)[number], closed: readonly ReservedPort[]): D
 function verdict(from: DesiredInput, chain: string, change: Partial<TracePacket>): string {
   const [m] = from.subjects;
   const desired = compile(from);
-  const found = desired.tables.find((t) => t.table === 'filter' && t.family === (change.family ?? 4));
+  const found = desired.tables.find((t) => t.layer === 'verdict' && t.family === (change.family ?? 4));
   const packet: TracePacket = {
     family: 4,
     mark: m ? markOf(shape.marks, m.identity, m.policy.mode) : 0,

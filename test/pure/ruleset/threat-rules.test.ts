@@ -3,7 +3,7 @@ import { readConfig } from '../../../src/config/config.js';
 import { TUNNEL_NAMES, type Tunnel } from '../../../src/lib/special-use.js';
 import type { Mode } from '../../../src/policy/policy.js';
 import { compile } from '../../../src/ruleset/compile.js';
-import type { Subject, TableName } from '../../../src/ruleset/desired-state.js';
+import type { Layer, Subject } from '../../../src/ruleset/desired-state.js';
 import { shapeOf } from '../../../src/ruleset/kernel-config.js';
 import { identityMark, markOf, UNATTRIBUTED } from '../../../src/ruleset/marks.js';
 import { threatSet } from '../../../src/ruleset/naming.js';
@@ -93,7 +93,7 @@ describe.each(MODES)('threats beat the policy of a container in mode %s', (mode)
   });
 
   it.each([4, 6] as const)('with IPv%i rules in filter gone, security drops', (family) => {
-    const table = desired.tables.find((t) => t.family === family && t.table === 'security');
+    const table = desired.tables.find((t) => t.family === family && t.layer === 'backstop');
     const bad = family === 4 ? '192.0.2.200' : '2001:db8::66';
     const has = membershipOf(desired, held);
     const walk = (p: TracePacket) => trace(table?.chains ?? new Map(), 'DB-BACKSTOP', p, has).verdict;
@@ -120,9 +120,9 @@ describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
   const desired = compile(from);
   const has = membershipOf(desired, held);
   const addressOf = (n: number): string => base.subjects[n]?.veths[0]?.[family === 4 ? 'ip4' : 'ip6'] ?? '';
-  const send = (table: TableName, chain: string, src: string, dst: string, mark: number) =>
+  const send = (table: Layer, chain: string, src: string, dst: string, mark: number) =>
     trace(
-      desired.tables.find((t) => t.family === family && t.table === table)?.chains ?? new Map(),
+      desired.tables.find((t) => t.family === family && t.layer === table)?.chains ?? new Map(),
       chain,
       { family, mark, proto: 'udp', src, dst, dport: 80, states: ['NEW'] },
       has,
@@ -144,19 +144,19 @@ describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
     for (const bad of LISTED) {
       // never an answer: it would go to the threat
       for (const [table, chain, dst] of [
-        ['filter', 'DB-FORWARD', addressOf(0)],
-        ['filter', 'DB-FORWARD', addressOf(1)],
-        ['filter', 'DB-FORWARD', LISTED[0] ?? ''],
-        ['filter', 'DB-FORWARD', UNLISTED],
-        ['filter', 'DB-INPUT', GATEWAY],
-        ['filter', 'DB-INPUT', family === 4 ? shape.dns.v4 : shape.dns.v6],
-        ['security', 'DB-BACKSTOP', addressOf(1)],
-        ['security', 'DB-BACKSTOP-IN', GATEWAY],
+        ['verdict', 'DB-FORWARD', addressOf(0)],
+        ['verdict', 'DB-FORWARD', addressOf(1)],
+        ['verdict', 'DB-FORWARD', LISTED[0] ?? ''],
+        ['verdict', 'DB-FORWARD', UNLISTED],
+        ['verdict', 'DB-INPUT', GATEWAY],
+        ['verdict', 'DB-INPUT', family === 4 ? shape.dns.v4 : shape.dns.v6],
+        ['backstop', 'DB-BACKSTOP', addressOf(1)],
+        ['backstop', 'DB-BACKSTOP-IN', GATEWAY],
       ] as const)
         expect([chain, dst, send(table, chain, bad, dst, mark).verdict]).toEqual([chain, dst, 'drop']);
       for (const [table, chain] of [
-        ['filter', 'DB-INPUT'],
-        ['security', 'DB-BACKSTOP-IN'],
+        ['verdict', 'DB-INPUT'],
+        ['backstop', 'DB-BACKSTOP-IN'],
       ] as const)
         expect(send(table, chain, addressOf(1), GATEWAY, mark).verdict).toBe('return');
     }
@@ -164,22 +164,22 @@ describe.each([4, 6] as const)('a forged source, IPv%i', (family) => {
 
   it('of nobody is not heard by an enforced container, and by an observed one it is', () => {
     for (const [who, mark] of SENDERS) {
-      expect([who, send('filter', 'DB-FORWARD', UNLISTED, addressOf(0), mark).verdict]).toEqual([
+      expect([who, send('verdict', 'DB-FORWARD', UNLISTED, addressOf(0), mark).verdict]).toEqual([
         who,
         'drop',
       ]);
-      expect([who, send('filter', 'DB-FORWARD', UNLISTED, addressOf(1), mark).verdict]).toEqual([
+      expect([who, send('verdict', 'DB-FORWARD', UNLISTED, addressOf(1), mark).verdict]).toEqual([
         who,
         'return',
       ]);
-      expect([who, send('filter', 'DB-FORWARD', addressOf(1), addressOf(0), mark).verdict]).toEqual([
+      expect([who, send('verdict', 'DB-FORWARD', addressOf(1), addressOf(0), mark).verdict]).toEqual([
         who,
         'return',
       ]);
     }
     const free = family === 4 ? '172.18.0.77' : 'fd00:18::77';
-    expect(send('filter', 'DB-FORWARD', free, addressOf(0), unattributed).verdict).toBe('return');
-    expect(send('filter', 'DB-FORWARD', free, addressOf(0), SENDERS[0][1]).verdict).toBe('drop');
+    expect(send('verdict', 'DB-FORWARD', free, addressOf(0), unattributed).verdict).toBe('return');
+    expect(send('verdict', 'DB-FORWARD', free, addressOf(0), SENDERS[0][1]).verdict).toBe('drop');
   });
 });
 
@@ -190,7 +190,7 @@ describe('tunnels that carry IPv4', () => {
     '2600:9000::5efe:c000:242',
     '2600:9000::200:5efe:1:2',
   ];
-  const walk = (table: TableName, chain: string, more: Partial<TracePacket>, tunnels: readonly Tunnel[]) => {
+  const walk = (table: Layer, chain: string, more: Partial<TracePacket>, tunnels: readonly Tunnel[]) => {
     const base = input(member(2, ALL, 'observe'), member(3, ALL));
     const desired = compile({ ...base, shape: { ...shape, tunnels } });
     const packet: TracePacket = {
@@ -203,13 +203,13 @@ describe('tunnels that carry IPv4', () => {
       states: ['NEW'],
       ...more,
     };
-    const chains = desired.tables.find((t) => t.family === 6 && t.table === table)?.chains ?? new Map();
+    const chains = desired.tables.find((t) => t.family === 6 && t.layer === table)?.chains ?? new Map();
     return trace(chains, chain, packet, membershipOf(desired, held)).verdict;
   };
   it.each(TUNNELED)('%s is closed as a destination and as a forged source where there are feeds', (text) => {
     for (const [table, chain] of [
-      ['filter', 'DB-FORWARD'],
-      ['security', 'DB-BACKSTOP'],
+      ['verdict', 'DB-FORWARD'],
+      ['backstop', 'DB-BACKSTOP'],
     ] as const) {
       expect(walk(table, chain, { dst: text }, TUNNEL_NAMES)).toMatch(/^(drop|reject)$/);
       expect(walk(table, chain, { src: text }, TUNNEL_NAMES)).toBe('drop');
@@ -219,9 +219,9 @@ describe('tunnels that carry IPv4', () => {
   });
   it('"any" never means an ISATAP address, feeds or not', () => {
     const mark = markOf(shape.marks, 3, 'enforce');
-    expect(walk('filter', 'DB-FORWARD', { mark }, [])).toBe('return');
+    expect(walk('verdict', 'DB-FORWARD', { mark }, [])).toBe('return');
     for (const dst of TUNNELED.slice(1))
-      expect(walk('filter', 'DB-FORWARD', { mark, dst }, [])).toBe('reject');
+      expect(walk('verdict', 'DB-FORWARD', { mark, dst }, [])).toBe('reject');
   });
 });
 
@@ -253,10 +253,10 @@ describe('the sets of threats', () => {
       ...input(member(2, ALL, 'observe')),
       shape: { ...shape, ...(withoutFeeds && { withoutFeeds: true as const }) },
     });
-    return desired.tables.flatMap(({ table, family, chains }) =>
+    return desired.tables.flatMap(({ layer, family, chains }) =>
       [...chains].flatMap(([chain, rules]) =>
         rules.some((r) => r.then.k === 'jump' && /-THREAT(?:-FORGED)?$/.test(r.then.chain))
-          ? [`${table}${family} ${chain}`]
+          ? [`${layer}${family} ${chain}`]
           : [],
       ),
     );
@@ -266,8 +266,8 @@ describe('the sets of threats', () => {
     expect(lookups(false)).toEqual(
       expect.arrayContaining(
         ([4, 6] as const).flatMap((family) => [
-          ...['DB-OPEN', 'DB-INPUT', 'DB-HN-OUT'].map((chain) => `filter${family} ${chain}`),
-          ...['DB-BACKSTOP', 'DB-BACKSTOP-IN', 'DB-BACKSTOP-HN'].map((chain) => `security${family} ${chain}`),
+          ...['DB-OPEN', 'DB-INPUT', 'DB-HN-OUT'].map((chain) => `verdict${family} ${chain}`),
+          ...['DB-BACKSTOP', 'DB-BACKSTOP-IN', 'DB-BACKSTOP-HN'].map((chain) => `backstop${family} ${chain}`),
         ]),
       ),
     );

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { compile } from '../../../src/ruleset/compile.js';
-import type { Bridge, DesiredInput, TableName } from '../../../src/ruleset/desired-state.js';
+import type { Bridge, DesiredInput, Layer } from '../../../src/ruleset/desired-state.js';
 import { markOf } from '../../../src/ruleset/marks.js';
 import { membershipOf } from '../../../src/ruleset/policy-evaluator.js';
 import { type TracePacket, trace } from '../../../src/ruleset/trace.js';
@@ -21,9 +21,9 @@ const syn: TracePacket = {
   in: 'br-test',
 };
 
-function through(table: TableName, chain: string, packet: TracePacket, from: DesiredInput = input(m)) {
+function through(table: Layer, chain: string, packet: TracePacket, from: DesiredInput = input(m)) {
   const desired = compile(from);
-  const found = desired.tables.find((t) => t.table === table && t.family === packet.family);
+  const found = desired.tables.find((t) => t.layer === table && t.family === packet.family);
   return trace(
     found?.chains ?? new Map(),
     chain,
@@ -32,10 +32,10 @@ function through(table: TableName, chain: string, packet: TracePacket, from: Des
   ).verdict;
 }
 const LAYERS = [
-  ['filter', 'DB-FORWARD'],
-  ['filter', 'DB-INPUT'],
-  ['security', 'DB-BACKSTOP'],
-  ['security', 'DB-BACKSTOP-IN'],
+  ['verdict', 'DB-FORWARD'],
+  ['verdict', 'DB-INPUT'],
+  ['backstop', 'DB-BACKSTOP'],
+  ['backstop', 'DB-BACKSTOP-IN'],
 ] as const;
 
 describe.each(LAYERS)('%s %s, each by itself', (table, chain) => {
@@ -68,19 +68,19 @@ describe('the backstop', () => {
     ([4, 6] as const).flatMap((f) => ['DB-BACKSTOP', 'DB-BACKSTOP-IN'].map((chain) => [f, chain] as const)),
   )('wants a permit of an enforced port, and only of that: IPv%i %s', (family, chain) => {
     const packet = family === 4 ? syn : { ...syn, family, src: 'fd00:18::2', dst: '2600:9000::1' };
-    const at = (mark: number) => through('security', chain, { ...packet, mark: mark >>> 0 });
+    const at = (mark: number) => through('backstop', chain, { ...packet, mark: mark >>> 0 });
     expect(at(enforced)).toBe('drop');
     expect(at(enforced | marks.evaluated)).toBe('return');
     expect(at(markOf(marks, 3, 'observe'))).toBe('return');
   });
   it.each([4, 6] as const)('is hooked for both ways in: IPv%i', (family) => {
-    const table = compile(input(m)).tables.find((t) => t.family === family && t.table === 'security');
-    expect(table?.hooks.map((h) => [h.chain, h.rule.then])).toEqual([
-      ['FORWARD', { k: 'jump', chain: 'DB-BACKSTOP' }],
+    const table = compile(input(m)).tables.find((t) => t.family === family && t.layer === 'backstop');
+    expect(table?.hooks.map((h) => [h.at, h.rule.then])).toEqual([
+      ['forward', { k: 'jump', chain: 'DB-BACKSTOP' }],
       // with an identity, and without one
-      ['INPUT', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
-      ['INPUT', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
-      ['OUTPUT', { k: 'jump', chain: 'DB-BACKSTOP-OUT' }],
+      ['input', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
+      ['input', { k: 'jump', chain: 'DB-BACKSTOP-IN' }],
+      ['output', { k: 'jump', chain: 'DB-BACKSTOP-OUT' }],
     ]);
   });
 });
@@ -88,7 +88,7 @@ describe('the backstop', () => {
 describe('a set that somebody emptied', () => {
   it('permits nothing that `any` would not', () => {
     const desired = compile(input(m));
-    const filter = desired.tables.find((t) => t.table === 'filter' && t.family === 4)?.chains ?? new Map();
+    const filter = desired.tables.find((t) => t.layer === 'verdict' && t.family === 4)?.chains ?? new Map();
     const packet = { ...syn, mark: enforced };
     for (const dst of ['93.184.1.1', '10.0.0.1', '169.254.169.254'])
       for (const [has, verdict] of [

@@ -263,7 +263,7 @@ describe.each([4, 6] as const)('a `host:` entry and DNAT, IPv%i', (family) => {
     }
   });
   it('a flow is marked as sent to the host by its first destination', () => {
-    const nat = compile(input(m)).tables.find((t) => t.family === family && t.table === 'nat')?.chains;
+    const nat = compile(input(m)).tables.find((t) => t.family === family && t.layer === 'redirect')?.chains;
     const isMarked = (toHost: boolean): boolean =>
       trace(
         nat ?? new Map(),
