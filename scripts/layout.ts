@@ -58,18 +58,29 @@ function orderProblems(files: readonly SourceFile[]): readonly string[] {
   ]);
 }
 
-/** Source text (a regular expression) that only the files of `in` may have, for which one function exists. */
+/** Each place of a source text (a regular expression), as the start of a sentence. */
+const placesOf = ({ path, text }: SourceFile, wanted: string, flags = 'g'): readonly string[] =>
+  [...text.matchAll(new RegExp(wanted, flags))].map(
+    ({ 0: found, index }) => `${path}:${text.slice(0, index).split('\n').length}: ${found}`,
+  );
+
+/** Source text that only the files of `in` may have, for which one function exists. */
 function onceProblems(files: readonly SourceFile[]): readonly string[] {
   return bounds.once.flatMap(({ text, use, in: places }) =>
     files
       .filter(({ path }) => !places.includes(path))
-      .flatMap((f) =>
-        [...f.text.matchAll(new RegExp(text, 'g'))].map(
-          ({ 0: found, index }) =>
-            `${f.path}:${f.text.slice(0, index).split('\n').length}: ${found}: use ${use} of ${places.join(' or ')}`,
-        ),
-      ),
+      .flatMap((f) => placesOf(f, text).map((place) => `${place}: use ${use} of ${places.join(' or ')}`)),
   );
+}
+
+/** Words of iptables and ipset in files that every backend renders. Comments count. */
+function neutralProblems(files: readonly SourceFile[]): readonly string[] {
+  const { in: folder, except, words } = bounds.neutral;
+  return files
+    .filter(({ path }) => path.startsWith(folder) && !except.some((place) => path.startsWith(place)))
+    .flatMap((f) =>
+      placesOf(f, words, 'gi').map((place) => `${place}: a word of one backend: see ${folder}render/`),
+    );
 }
 
 /** One circle of imports, if there is any. */
@@ -134,6 +145,7 @@ export function layoutProblems(files: readonly SourceFile[]): readonly string[] 
     ...unusedPackages(files).map((name) => `package.json: src does not import ${name}`),
     ...orderProblems(files),
     ...onceProblems(files),
+    ...neutralProblems(files),
     ...circleProblems(files),
     ...corePart(files)
       .filter((f) => bounds.core.without.includes(f.module))

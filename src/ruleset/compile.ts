@@ -24,7 +24,7 @@ import {
   hostBackstop,
   hostBackstopWhen,
   hostFilter,
-  hostMangle,
+  hostMarkChains,
   hostNat,
   hostOutputWhen,
 } from './host-net.js';
@@ -52,11 +52,11 @@ export function compile(input: DesiredInput): DesiredState {
   return {
     sets: new Map(sets.map((s) => [s.name, s])),
     tables: FAMILIES.flatMap((f) => [
-      filterTable(input, everyone, names, f),
-      natTable(input, everyone, names, f),
-      securityTable(input, names, f),
-      mangleTable(input, names, f),
-      ...(input.hostNet.zones || input.hostNet.native ? [rawTable(input, names, f)] : []),
+      verdictTable(input, everyone, names, f),
+      redirectTable(input, everyone, names, f),
+      backstopTable(input, names, f),
+      markTable(input, names, f),
+      ...(input.hostNet.zones || input.hostNet.native ? [untrackedTable(input, names, f)] : []),
     ]),
     bridge: compileBridge(input),
     identity,
@@ -64,7 +64,7 @@ export function compile(input: DesiredInput): DesiredState {
   };
 }
 
-function filterTable(
+function verdictTable(
   input: DesiredInput,
   members: readonly Subject[],
   names: Names,
@@ -140,7 +140,7 @@ function hostJumps(
     );
 }
 
-function natTable(
+function redirectTable(
   input: DesiredInput,
   members: readonly Subject[],
   names: Names,
@@ -155,7 +155,7 @@ function natTable(
   return { family, layer: 'redirect', chains, hooks };
 }
 
-function securityTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+function backstopTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   const chains = new Map([
     ...bridgeChains(input, names, family),
     [names.backstop, backstopChain(input.shape, names, family, 'forward')],
@@ -172,14 +172,14 @@ function securityTable(input: DesiredInput, names: Names, family: Family): Table
 }
 
 /** Applied last: a packet gets its mark when the chains for that mark are installed. If a cgroup ends meanwhile, only this table fails. */
-function mangleTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+function markTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   // without a chain or hook the table is not created, and what an earlier version had in it is removed
   if (input.hostNet.native) return { family, layer: 'mark', chains: new Map(), hooks: [] };
   const hooks = [hook('output', names.hostMark)];
-  return { family, layer: 'mark', chains: hostMangle(input, names, family), hooks };
+  return { family, layer: 'mark', chains: hostMarkChains(input, names, family), hooks };
 }
 
-function rawTable(input: DesiredInput, names: Names, family: Family): TableDesired {
+function untrackedTable(input: DesiredInput, names: Names, family: Family): TableDesired {
   if (queuesInTable(input)) return { family, layer: 'untracked', chains: new Map(), hooks: [] };
   const when = input.hostNet.native ? [isUnknown(input.shape)] : [];
   const hooks = [hook('output', names.hostRaw, when)];
@@ -192,8 +192,8 @@ const hook = (at: Hook['at'], target: string, when: readonly Match[] = []): Hook
 });
 
 /**
- * The backstop's chain `early` set the evaluated bit on packets of established flows, and `filter` sets it on what it permits. With
- * `failure: open` it is also set on packets of unknown veths, which `security` checks for threats.
+ * The backstop's chain `early` set the evaluated bit on packets of established flows, and `verdict` sets it on what it permits. With
+ * `failure: open` it is also set on packets of unknown veths, which `backstop` checks for threats.
  */
 const notEvaluated = ({ evaluated, unknown }: Marks): Match => ({
   k: 'mark',
@@ -203,7 +203,7 @@ const notEvaluated = ({ evaluated, unknown }: Marks): Match => ({
 });
 
 /**
- * The packets that leave INPUT for the chains of `filter` and `security`, one jump for each list of matches. The chains would let all
+ * The packets that leave INPUT for the chains of `verdict` and `backstop`, one jump for each list of matches. The chains would let all
  * others return: those of established flows without an identity, which are most of what a host receives.
  */
 const inputWhen = ({ identity }: Marks): readonly (readonly Match[])[] => [

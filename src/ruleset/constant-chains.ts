@@ -24,7 +24,7 @@ const ND: readonly IcmpType[] = ['router-solicitation', 'neighbour-solicitation'
 /** Packets a second and source that may wait in the hold queue; of a port, the bridge table lets no more of them by. */
 const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 
-/** The chains of `filter` that do not depend on any container. */
+/** The chains of `verdict` that do not depend on any container. */
 export function constantChains(
   { shape, closed = [] }: Pick<DesiredInput, 'shape' | 'closed'>,
   names: Names,
@@ -351,11 +351,11 @@ export function backstopChain(
   ];
 }
 
-/** Names that iptables reads as one interface: a final "+" would match many. */
+/** Names that a rule reads as one interface: a final "+" would match many. */
 const PLAIN_NAME = /^[\w.@-]{1,15}$/;
 
 /**
- * The same two chains in `filter` and `security`, for packets without an identity: what comes in from a managed bridge
+ * The same two chains in `verdict` and `backstop`, for packets without an identity: what comes in from a managed bridge
  * has one, unless the bridge table was emptied or deleted. It is dropped without an answer, so that the retry of the sender
  * finds the table repaired. On a bridge with other interfaces than veths (the uplink of the host, a VM) such a packet cannot be
  * attributed: only the bridge table filters there.

@@ -20,16 +20,16 @@ import { toThreats } from './threat-rules.js';
 
 /**
  * Containers in the host network. They have no veth: the cgroup of their sockets distinguishes them from processes of the host.
- * `mangle` OUTPUT runs before nat: it sets the mark from the cgroup of the socket and queues packets from unknown cgroups. `nat`
- * redirects DNS. `filter` evaluates the packets by the same chains as for veths. `security` drops packets that filter did not
+ * The layer `mark` comes before `redirect`: it sets the mark from the cgroup of the socket and queues packets from unknown cgroups. `redirect`
+ * redirects DNS. `verdict` evaluates the packets by the same chains as for veths. `backstop` drops packets that `verdict` did not
  * evaluate. All share the addresses of the host, so that a container can take the local port of a flow that another process opened:
  * an established flow skips evaluation only if its connmark equals the identity of the sender. Packets of the host itself pass one
  * cgroup match per gate and table, and none if they are replies.
  *
- * Where nft identifies the senders (`hostNet.native`, host-identity.ts), the mark is set before `raw`, and each table passes packets
- * without an identity by the mark alone. A packet with one is checked for its gate, since a process of the host can set any mark. `raw`
- * only queues packets of unknown cgroups, `mangle` has no rules, and `nat`, which sees the first packet of a flow, saves the identity
- * in the connmark and marks what the host opens, for the check in `filter`.
+ * Where nft identifies the senders (`hostNet.native`, host-identity.ts), the mark is set before `untracked`, and each table passes packets
+ * without an identity by the mark alone. A packet with one is checked for its gate, since a process of the host can set any mark. `untracked`
+ * only queues packets of unknown cgroups, `mark` has no rules, and `redirect`, which sees the first packet of a flow, saves the identity
+ * in the connmark and marks what the host opens, for the check in `verdict`.
  */
 const RESOLVERS = { 4: '127.53.0.0/16', 6: 'fd64:7262:7264:53::/64' } as const;
 const BYTE = 256;
@@ -69,8 +69,8 @@ const SAVED = ({ marks }: Pick<KernelConfig, 'marks'>): number => (marks.identit
  */
 const ANSWERS: readonly Rule[] = [rule([{ k: 'answer' }], { k: 'return' })];
 
-/** `mangle`: sets the mark of a packet, whatever the socket had set (SO_MARK), and saves the identity in the connmark of its flow. */
-export function hostMangle(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {
+/** `mark`: sets the mark of a packet, whatever the socket had set (SO_MARK), and saves the identity in the connmark of its flow. */
+export function hostMarkChains(input: DesiredInput, names: Names, family: Family): Map<string, Rule[]> {
   const { marks } = input.shape;
   const write = (c: Cgroup, value: number): Rule =>
     rule([inCgroup(c)], { k: 'setMark', value, mask: marks.all });
@@ -116,7 +116,7 @@ function hostOwn(input: DesiredInput, names: Names): Rule[] {
 }
 
 /**
- * In `filter` and `security`: established flows of containers return if `mangle` set no mark, unless their names are being checked. Flows
+ * In `verdict` and `backstop`: established flows of containers return if `mark` set no mark, unless their names are being checked. Flows
  * that the host opened have no connmark.
  */
 function establishedOwn(shape: KernelConfig): Rule {
@@ -132,7 +132,7 @@ function establishedOwn(shape: KernelConfig): Rule {
   );
 }
 
-/** Chain `own` has let such a packet pass, and taken off the identity. `mangle` has cleared the bit if a socket had set it. */
+/** Chain `own` has let such a packet pass, and taken off the identity. `mark` has cleared the bit if a socket had set it. */
 const passedOwn = (shape: KernelConfig): Rule[] =>
   checkBits(shape) === 0
     ? []
@@ -147,7 +147,7 @@ const passedOwn = (shape: KernelConfig): Rule[] =>
       ];
 
 /**
- * Packets of flows that are checked by name, of the sender that opened them: `filter` lets pass what the service has released, and queues the
+ * Packets of flows that are checked by name, of the sender that opened them: `verdict` lets pass what the service has released, and queues the
  * others. Chain `own` has let pass what needs no check. It drops a SYN.
  */
 function checkedOwn(input: DesiredInput, names: Names): Rule[] {
@@ -162,7 +162,7 @@ function checkedOwn(input: DesiredInput, names: Names): Rule[] {
   ];
 }
 
-/** `nat`: port 53 of enforced containers to their own address of our resolver. */
+/** `redirect`: port 53 of enforced containers to their own address of our resolver. */
 export function hostNat(
   input: DesiredInput,
   names: Names,
@@ -201,8 +201,8 @@ export function hostNat(
 }
 
 /**
- * `nat` sees the first packet of a flow only. A flow of a container gets its identity. A packet of the host gets a bit that
- * `filter` clears after its check.
+ * `redirect` sees the first packet of a flow only. A flow of a container gets its identity. A packet of the host gets a bit that
+ * `verdict` clears after its check.
  */
 const openedByHost = (shape: KernelConfig): Rule[] => [
   rule([unidentified(shape)], { k: 'setMark', value: shape.marks.redirect, mask: shape.marks.redirect }),
@@ -210,7 +210,7 @@ const openedByHost = (shape: KernelConfig): Rule[] => [
 ];
 
 /**
- * The packets that leave OUTPUT for the chains of `filter`, one jump for each list of matches: those with an identity, the first one of a
+ * The packets that leave OUTPUT for the chains of `verdict`, one jump for each list of matches: those with an identity, the first one of a
  * flow, and ICMP. Where nft identifies the senders, another packet of the host meets the comparisons of these jumps and no chain.
  */
 export function hostOutputWhen({ shape: { marks }, hostNet }: DesiredInput): readonly (readonly Match[])[] {
@@ -226,9 +226,9 @@ const notEvaluated = ({ evaluated }: Marks): Match => ({ k: 'mark', value: 0, ma
 const ICMP: Match = { k: 'proto', proto: 'icmp' };
 
 /**
- * The same for `security`. Where nft identifies the senders, the jump exists while one is known that is not enforced: the threats of such a
+ * The same for `backstop`. Where nft identifies the senders, the jump exists while one is known that is not enforced: the threats of such a
  * container are what this table checks in addition. Packets of an unknown sender, and those of an enforced one that no rule permitted, are
- * dropped by `filter`, and by the backstop's own table, which no iptables command changes.
+ * dropped by `verdict`, and by the backstop's own table, which no command for the other tables changes.
  */
 export function hostBackstopWhen(input: DesiredInput): readonly (readonly Match[])[] {
   const { shape, hostNet, subjects } = input;
@@ -241,7 +241,7 @@ export function hostBackstopWhen(input: DesiredInput): readonly (readonly Match[
   return isNeeded ? [[{ ...unidentified(shape), not: true }, notEvaluated(shape.marks)]] : [];
 }
 
-/** `filter` OUTPUT. Where nft identifies the senders, of the host's packets only those that open a flow, and ICMP, come here. */
+/** `verdict` OUTPUT. Where nft identifies the senders, of the host's packets only those that open a flow, and ICMP, come here. */
 function hostOutput(input: DesiredInput, names: Names, family: Family): Rule[] {
   const { shape, hostNet } = input;
   const forged = forgedSource(shape, names, family);
@@ -281,7 +281,7 @@ const toNeighbours = (names: Names, family: Family): Rule[] => [
   ),
 ];
 
-/** `filter`: a packet without a mark shows that another program removed `mangle`. Packets to the host need `host:` entries. */
+/** `verdict`: a packet without a mark shows that another program removed the layer `mark`. Packets to the host need `host:` entries. */
 export function hostFilter(
   input: DesiredInput,
   names: Names,
@@ -354,7 +354,7 @@ const observedHere = (input: DesiredInput, names: Names, family: Family): Rule[]
     .filter((m) => m.host && m.policy.mode === 'observe' && m.families.has(family))
     .map((m) => rule([isIdentified(input.shape, m)], { k: 'goto', chain: hostChain(names.prefix, m.id) }));
 
-/** `security`: drop packets that filter did not evaluate, except those of known containers that are not enforced. */
+/** `backstop`: drop packets that `verdict` did not evaluate, except those of known containers that are not enforced. */
 export function hostBackstop(input: DesiredInput, names: Names): Map<string, Rule[]> {
   const { marks } = input.shape;
   const { native } = input.hostNet;

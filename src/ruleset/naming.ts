@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto';
 import type { Family } from '../lib/ip.js';
 import type { Direction, ThreatAction } from '../policy/threat.js';
 
-/** Names of Drawbridge's chains in iptables. Chains have at most 28 characters, sets 31 (uapi xt_entry, IPSET_MAXNAMELEN). */
+/** Names of Drawbridge's chains. A chain's has at most 28 characters, a set's 31: the shortest bounds of the backends. */
 export interface Names {
   readonly prefix: string;
-  /** Entry chains of `filter`: from DOCKER-USER or FORWARD, from INPUT and from OUTPUT. */
+  /** Entry chains of `verdict`: from forward, from input and from output. */
   readonly forward: string;
   readonly input: string;
   readonly output: string;
@@ -69,12 +69,12 @@ export interface Names {
   readonly ask: string;
   /** Permits queries to Drawbridge's resolver within a rate. */
   readonly dnsOk: string;
-  /** Entry chain of `nat`. */
+  /** Entry chain of `redirect`. */
   readonly prerouting: string;
-  /** Entry chains of `security`. */
+  /** Entry chains of `backstop`. */
   readonly backstop: string;
   readonly backstopInput: string;
-  /** Chains for containers in the host network, in the order of the tables: raw, mangle, nat, filter, security. */
+  /** Chains for containers in the host network, in the order of the layers. */
   readonly hostRaw: string;
   readonly hostZone: string;
   readonly hostMark: string;
@@ -189,7 +189,7 @@ export function handedTo(prefix: string, chain: string): HandedTo | undefined {
   if ([names.ok, names.bound].includes(chain) || isCheckedChain(prefix, chain)) return 'permits';
   return chain.startsWith(`${prefix}-l-`) ? 'permits' : undefined;
 }
-/** Chains of `filter` that log a packet, within a limit, and refuse it. */
+/** Chains of `verdict` that log a packet, within a limit, and refuse it. */
 export function refusingChains(prefix: string): readonly string[] {
   const { no, flood, many, quota, forged, later, threatNo, threatDrop } = namesFor(prefix);
   return [no, flood, many, quota, forged, later, threatNo, threatDrop];

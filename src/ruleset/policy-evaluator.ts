@@ -206,7 +206,7 @@ export class PolicyEvaluator {
   }
 
   /**
-   * Returns whether a flow that the subject opened may continue. A DNS flow that `nat` would redirect now may not, unless it is a TCP connection
+   * Returns whether a flow that the subject opened may continue. A DNS flow that `redirect` would redirect now may not, unless it is a TCP connection
    * of an observed container. A flow to which the check of names applies now is kept only if its name was checked. `place`: the network namespace of the flow;
    * names are not checked in that of a container.
    */

@@ -19,7 +19,7 @@ export interface Replaced {
   readonly was: Subject;
   readonly is: Subject;
 }
-/** Where a desired state differs from another one: in these sets, and in these chains of `filter`. In nothing else. */
+/** Where a desired state differs from another one: in these sets, and in these chains of `verdict`. In nothing else. */
 export interface Delta {
   readonly base: DesiredState;
   readonly sets: ReadonlySet<string>;
@@ -127,7 +127,7 @@ const placeOf = ({ veths, families, published, limits, lan }: Subject) => [
   lan,
 ];
 
-/** Its chains in `filter`, all of them by names that only it has. Mode off has none: it shares one. They are rendered once. */
+/** Its chains in `verdict`, all of them by names that only it has. Mode off has none: it shares one. They are rendered once. */
 function ownChains(m: Subject, family: Family, shape: KernelConfig): (readonly [string, readonly Rule[]])[] {
   const parts = partsOf(m, shape);
   const { prefix } = namesFor(shape.prefix);

@@ -56,6 +56,6 @@ export const closedElements = (places: readonly ReservedPort[], family: number):
       .map(({ address, port }) => `${address} . ${port}`),
   );
 
-/** In `nat`, before any DNAT: note in the connmark that the flow was sent to the host, for `host:` entries. */
+/** In `redirect`, before any DNAT: note in the connmark that the flow was sent to the host, for `host:` entries. */
 export const sentHere = ({ marks }: { readonly marks: Marks }): Rule =>
   rule([{ k: 'toHost' }], { k: 'connMark', bits: marks.here });

@@ -43,7 +43,7 @@ export const threatChains = (shape: KernelConfig, names: Names, family: Family):
     [names.threatSeen, [logRule(shape, names, 'see', 'seen')]],
   ]);
 
-/** In `security`, behind what others accepted or flushed. REJECT is not to be had there. */
+/** In `backstop`, behind what others accepted or flushed. REJECT is not to be had there. */
 export const threatBackstop = (shape: KernelConfig, names: Names, family: Family): Map<string, Rule[]> =>
   new Map([
     ...lookups(shape, names, family, (action) => (action === 'block' ? ({ k: 'drop' } as const) : undefined)),

@@ -226,7 +226,7 @@ export function checkChains(shape: KernelConfig, names: Names): Map<string, Rule
 }
 
 /**
- * Packets of a flow that is being checked, before established ones leave: `filter` lets pass what the service has released, and queues the
+ * Packets of a flow that is being checked, before established ones leave: `verdict` lets pass what the service has released, and queues the
  * others. Those without content do not come here (backstop-table.ts).
  */
 export const checkingFlow = ({ marks }: KernelConfig, names: Names): Rule[] =>

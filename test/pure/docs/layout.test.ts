@@ -74,6 +74,28 @@ it.each(COPIES)('one function exists for %j, which is refused elsewhere', (text)
   expect(found({ ...file('src/lib/problem.ts'), text })).toEqual([]);
 });
 
+it.each([
+  "type: 'hash:ip,port'",
+  "{ table: 'raw' }",
+  "chain: 'DOCKER-USER'",
+  '/** `mangle` sets the mark. */',
+  "import './render/iptables.js';",
+])('the desired state has no word of iptables or ipset: %s', (text) => {
+  const at = (path: string): readonly string[] => found({ ...file(path), text: `\n${text}` });
+  expect(at('src/ruleset/desired-state.ts')).toEqual([
+    expect.stringMatching(/^src\/ruleset\/desired-state\.ts:2: .+: a word of one backend/),
+  ]);
+  expect(at('src/ruleset/compile.ts')).toHaveLength(1);
+  expect([...at('src/ruleset/render/iptables.ts'), ...at('src/kernel/iptables-text.ts')]).toEqual([]);
+});
+
+it('users of sets name the interface, and no ipset', () => {
+  const ipsets = ['src/kernel/netlink/ipset-bulk.ts'];
+  expect(found(file('src/kernel/kernel.ts', ipsets))).toEqual([]);
+  expect(found(file('src/threats/threat-sets.ts', ['src/kernel/set-store.ts']))).toEqual([]);
+  expect(found(file('src/threats/threat-sets.ts', ipsets))).toHaveLength(1);
+});
+
 it('only what opens an engine imports the module of Docker, and only that module its class', () => {
   const opens = ['src/docker/open-engine.ts'];
   expect(
