@@ -89,11 +89,8 @@ function memberAt(text: string, from: number, end: number): string {
   return hexGroups(text.slice(from, space < 0 || space > end ? end : space));
 }
 
-const isFit = (want: SetDesired, have: SavedSet | undefined): boolean =>
-  have !== undefined &&
-  have.type === SET_TYPES[want.of] &&
-  have.family === want.family &&
-  have.timed === want.timed;
+const isFit = (want: SavedSet, have: SavedSet | undefined): boolean =>
+  have !== undefined && have.type === want.type && have.family === want.family && have.timed === want.timed;
 
 /** inet_ntop writes mapped and compatible v6 addresses with a dotted quad: back to RFC 5952's hexadecimal. */
 const hexGroups = (m: string): string =>
@@ -138,7 +135,7 @@ export function diffSets(
     const have = observed.get(want.name);
     const wanted = savedSet(want);
     if (have === wanted) continue;
-    if (!isFit(want, have)) {
+    if (!isFit(wanted, have)) {
       // A set of another kind under this name makes the command fail with a message: no foreign set is overwritten.
       loosen.push(createSet(want), ...want.members.map((m) => `add ${want.name} ${bareMember(m)} -exist`));
       if (want.timed || want.isThreats) refill.push(want.name);
@@ -157,6 +154,7 @@ const createSet = (want: SetDesired): string =>
 
 const script = (lines: readonly string[]): string => (lines.length === 0 ? '' : `${lines.join('\n')}\n`);
 
+type SetWriter = Pick<SetStore, 'add' | 'remove'>;
 /** More members than this are written faster by one run of ipset. */
 const MOST_MEMBERS = 64;
 /** A line of `ipset restore` that changes one single address or network of a set. */
@@ -167,7 +165,7 @@ const MEMBER_CHANGE = /^(add|del) (\S+) ([0-9a-f.:]+(?:\/\d+)?) -exist$/;
  * process takes milliseconds, and the first packet of a new container waits for it. If netlink refuses a change, ipset
  * runs with the same input: adding and removing with `-exist` can be repeated, and the message of ipset names the line.
  */
-export function withFastSets(run: Exec, sets: Pick<SetStore, 'add' | 'remove'>): Exec {
+export function withFastSets(run: Exec, sets: SetWriter): Exec {
   return async (file, args, options) => {
     const changes =
       file === 'ipset' && args[0] === 'restore' ? memberChanges(options?.input ?? '') : undefined;
@@ -192,10 +190,7 @@ function memberChanges(input: string): readonly MemberChange[] | undefined {
   return changes.length === lines.length ? changes : undefined;
 }
 
-async function addedOrRemoved(
-  changes: readonly MemberChange[],
-  sets: Pick<SetStore, 'add' | 'remove'>,
-): Promise<boolean> {
+async function addedOrRemoved(changes: readonly MemberChange[], sets: SetWriter): Promise<boolean> {
   try {
     for (const { verb, set, member } of changes)
       await (verb === 'add' ? sets.add(set, member, undefined) : sets.remove(set, member));
