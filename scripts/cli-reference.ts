@@ -7,6 +7,7 @@ import { Registry } from '../src/cli/command.js';
 import type { Host } from '../src/cli/host.js';
 import { commandTree } from '../src/cli/program.js';
 import { NAMED, SHAPES, WITHOUT_RESULT } from './cli-shapes.js';
+import { wrapped } from './markdown.js';
 
 export const PAGE = join(import.meta.dirname, '..', 'docs', 'cli.md');
 const BEGIN = '<!-- reference: npm run cli:docs -->';
@@ -79,7 +80,7 @@ function section({ path, command }: Listed): string {
   return [
     `### ${path}`,
     `\`${usageOf(path, command)}\``,
-    `${sentence(command.description())}${exits === undefined ? '' : ` Exit code: ${exits}.`}`,
+    wrapped(`${sentence(command.description())}${exits === undefined ? '' : ` Exit code: ${exits}.`}`),
     ...(own.length > 0
       ? [
           [

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Facts, operationOf, type Page } from './docs-facts.js';
+import { lengthProblems } from './markdown.js';
 
 const ROOT = join(import.meta.dirname, '..');
 
@@ -242,6 +243,7 @@ export function problemsOf(all: readonly Page[], facts: Facts, limits: readonly 
       unknownIn(line, facts).map((problem) => `${line.page}:${line.number}: ${problem}`),
     ),
     ...all.flatMap((page) => brokenLinks(page, byPath)),
+    ...all.filter(({ path }) => path.endsWith('.md')).flatMap(lengthProblems),
     ...limitProblems(all, limits),
     ...undocumented(byPath, facts),
   ];

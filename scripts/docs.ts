@@ -1,12 +1,13 @@
 /**
  * npm run docs: compares the documentation with the product. Commands, options, labels, keys, metrics, events, operations, files and headings
  * that a page names exist, and those that exist are documented. A sentence that says that something does not exist or was not tried needs
- * an entry in scripts/docs-limits.json.
+ * an entry in scripts/docs-limits.json. Lines and sentences have a bound (scripts/markdown.ts); with `--wrap` lines are wrapped before.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Limit, problemsOf } from './docs-check.js';
 import { factsOf, pages } from './docs-facts.js';
+import { wrapped } from './markdown.js';
 import { type SourceFile, sourceFiles } from './source-files.js';
 
 /** What is wrong in the documentation. */
@@ -16,6 +17,9 @@ export async function docProblems(files: readonly SourceFile[]): Promise<readonl
 }
 
 if (process.argv[1] === import.meta.filename) {
+  if (process.argv.includes('--wrap'))
+    for (const { path, text } of pages().filter((page) => page.path.endsWith('.md')))
+      if (wrapped(text) !== text) writeFileSync(join(import.meta.dirname, '..', path), wrapped(text));
   const problems = await docProblems(sourceFiles());
   for (const problem of problems) console.error(problem);
   if (problems.length > 0) process.exitCode = 1;

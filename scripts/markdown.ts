@@ -1,6 +1,9 @@
 /** Lines and sentences of Markdown: `npm run docs -- --wrap` wraps lines, and the check of the documentation refuses what is too long. */
 
-/** Characters of a line of the source. A row of a table is exempt, because Markdown cannot wrap it: its cells have a bound. */
+/**
+ * Characters of a line of the source. A row of a table is exempt, because Markdown cannot wrap it: its cells have a bound. So is
+ * what a program prints: a block of code with the language `console` or none.
+ */
 export const MOST_CHARACTERS = 120;
 /** Words of a sentence. */
 export const MOST_WORDS = 40;
@@ -16,6 +19,7 @@ interface Block {
 }
 
 const FENCE = /^\s*(```|~~~)/;
+const OUTPUT = /^\s*(```|~~~)(console)?$/;
 const ITEM = /^(\s*(?:> ?)*)(?:[-*+]|\d+[.)])\s+/;
 const OTHER = /^\s*(#|<|>|\[[^\]]+\]:|-{3,}$|={3,}$|$)/;
 /** A word that would begin a block of its own at the begin of a line. */
@@ -99,9 +103,10 @@ export function sentencesOf(text: string): readonly string[] {
     words.push(word);
     const next = all[i + 1] ?? '';
     const isEnd =
-      /[.!?]["”’)\]]*$/.test(word) &&
-      !ABBREVIATION.test(word) &&
-      /^["“‘([]*[\p{Lu}\d]|^["“([]*code|^\*/u.test(next);
+      word === '·' || // between the items of a list in one line
+      (/[.!?]["”’)\]]*$/.test(word) &&
+        !ABBREVIATION.test(word) &&
+        /^["“‘([]*[\p{Lu}\d]|^["“([]*code|^\*/u.test(next));
     if (!isEnd && next !== '') continue;
     found.push(words.join(' '));
     words = [];
@@ -125,8 +130,9 @@ export function lengthProblems({
   readonly text: string;
 }): readonly string[] {
   return blocksOf(text).flatMap(({ kind, at, lines }) => {
+    const isFree = kind === 'table' || (kind === 'code' && OUTPUT.test(lines[0] ?? ''));
     const long = lines.flatMap((line, i) =>
-      line.length > MOST_CHARACTERS && kind !== 'table'
+      line.length > MOST_CHARACTERS && !isFree
         ? [`${path}:${at + i}: ${line.length} characters, at most ${MOST_CHARACTERS}: npm run docs -- --wrap`]
         : [],
     );

@@ -40,7 +40,7 @@ const unnamed = shownHere({
   title: UNNAMED,
   families: ['v4', 'v6'],
   stoppedBy:
-    'a veth is not unattributed when its MAC is that of an endpoint without a container, nor, whatever Docker shows, when it leads to a sandbox of Docker, nor when its far end is on the host, where it is when a container has just left',
+    'a veth is not unattributed when it has the MAC of an endpoint without a container, leads to a sandbox of Docker, or has its far end on the host (a container has just left)',
 });
 
 let lab: Lab;
