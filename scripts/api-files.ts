@@ -7,6 +7,7 @@ import type { Context } from '../src/api/context.js';
 import type { Answer, ApiDocument, Operation } from '../src/api/openapi.js';
 import { isRecord } from '../src/lib/json.js';
 import { VERSION } from '../src/lib/version.js';
+import { wrapped } from './markdown.js';
 
 const ROOT = join(import.meta.dirname, '..');
 const SECRET = 'of-the-description';
@@ -86,7 +87,10 @@ export async function apiFiles(): Promise<ReadonlyMap<string, string>> {
       `/** Written by npm run schemas from the description of the API. */\n${astToString(types)}${ROUTES}
 `,
     ],
-    ['docs/api.md', withReference(readFileSync(join(ROOT, 'docs/api.md'), 'utf8'), reference(document))],
+    [
+      'docs/api.md',
+      withReference(readFileSync(join(ROOT, 'docs/api.md'), 'utf8'), wrapped(reference(document))),
+    ],
   ]);
 }
 

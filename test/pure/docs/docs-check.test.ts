@@ -54,6 +54,25 @@ describe('a page that names', () => {
     expect(found(text)).toEqual([]);
   });
 
+  const long = `${'a '.repeat(60)}end.`;
+  it.each([
+    ['a line of more than 120 characters', `${long}\n`, '124 characters, at most 120'],
+    ['a command of more than 120 characters', `\`\`\`sh\n${long}\n\`\`\`\n`, '124 characters, at most 120'],
+    [
+      'a sentence of more than 40 words',
+      `- ${'a '.repeat(40)}\n  b end. Another one.\n`,
+      'a sentence of 42 words',
+    ],
+    ['a long cell', `| ${'word. '.repeat(80)} |\n`, 'a cell of 479 characters, at most 400'],
+  ])('%s is found', (_, text, problem) => {
+    expect(found(text)).toContainEqual(expect.stringContaining(problem));
+  });
+
+  it('what a program prints may be longer, and so may a row of a table', () => {
+    const cells = `| ${'word. '.repeat(30)} | ${'word. '.repeat(30)} |`;
+    expect(found(`\`\`\`console\n$ true\n${long}\n\`\`\`\n\n${cells}\n`)).toEqual([]);
+  });
+
   it('a link without its heading or its page is found', () => {
     expect(found('[a](lists.md#no-such-heading) [b](none.md)')).toHaveLength(2);
   });
