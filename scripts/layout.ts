@@ -27,6 +27,12 @@ function sameNames(files: readonly SourceFile[]): readonly string[] {
   return [...counts].filter(([, n]) => n > 1).map(([name]) => name);
 }
 
+/** Names of the exported classes. Classes of errors do not count: a file may export one for each fault that it reports. */
+const classesOf = ({ text }: SourceFile): readonly string[] =>
+  [...text.matchAll(/^export (?:abstract )?class (\w+)/gm)]
+    .map(([, name = '']) => name)
+    .filter((name) => !name.endsWith('Error'));
+
 /** Dependencies of package.json that src does not import. */
 function unusedPackages(files: readonly SourceFile[]): readonly string[] {
   const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
@@ -136,6 +142,10 @@ export function layoutProblems(files: readonly SourceFile[]): readonly string[] 
     ...files
       .filter((f) => f.lines > bounds.lines)
       .map((f) => `${f.path}: ${f.lines} lines, at most ${bounds.lines}`),
+    ...files
+      .map((f) => [f.path, classesOf(f)] as const)
+      .filter(([, classes]) => classes.length > bounds.classes)
+      .map(([path, classes]) => `${path}: exports ${classes.join(', ')}: at most ${bounds.classes} classes`),
     ...(same.length > bounds.sameName ? [`file names in more than one module: ${same.join(', ')}`] : []),
     ...(words > bounds.idiomPercent
       ? [

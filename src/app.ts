@@ -23,6 +23,7 @@ import { type NameEvent, NamesPolicy } from './dns/names-policy.js';
 import { openEngine } from './docker/open-engine.js';
 import { Classifier } from './enforce/classify.js';
 import { ConnectionResets } from './enforce/connection-ends.js';
+import { ForeignBridges } from './enforce/foreign-bridges.js';
 import { Health } from './enforce/health.js';
 import { HostMode } from './enforce/host-cgroups.js';
 import { LearnedSetWriters } from './enforce/learned-sets.js';
@@ -34,7 +35,6 @@ import { EnforcementPass } from './enforce/pass.js';
 import { type Overrides, Policies, ReservedPorts } from './enforce/policies.js';
 import { Quotas } from './enforce/quotas.js';
 import { Reconciler } from './enforce/reconciler.js';
-import { ForeignBridges } from './enforce/veth-table.js';
 import { Denials } from './flows/denials.js';
 import { Destinations } from './flows/destination.js';
 import { Tallies } from './flows/tallies.js';
@@ -42,9 +42,9 @@ import { FlowBlocklist } from './kernel/delete-flows.js';
 import { exec } from './kernel/exec.js';
 import { Kernel } from './kernel/kernel.js';
 import { ToolProcess } from './kernel/tool-process.js';
-import { DisposalStack } from './lib/async.js';
 import { steadyNow } from './lib/clock.js';
-import { AsyncSignal, Current, Signal } from './lib/current.js';
+import { Current, Signal } from './lib/current.js';
+import { DisposalStack } from './lib/disposal-stack.js';
 import type { Logger } from './lib/log.js';
 import { nat64Ranges } from './lib/special-use.js';
 import { ContainerNamespaces } from './namespaces/container-namespaces.js';
@@ -61,6 +61,20 @@ import { SmallState } from './store/small-state.js';
 import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
 import { Feeds } from './threats/feed-service.js';
+
+/** An event whose listeners work one after the other; the part that emits it waits for them. */
+class AsyncSignal<T> {
+  readonly #listeners = new Set<(value: T) => Promise<void>>();
+
+  async emit(value: T): Promise<void> {
+    for (const listener of this.#listeners) await listener(value);
+  }
+
+  subscribe(listener: (value: T) => Promise<void>): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+}
 
 /** What the parts are made of, and where they are ended. */
 export interface Base {

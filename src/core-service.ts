@@ -10,7 +10,7 @@ import { DeniedLog } from './kernel/denied-log.js';
 import { findKeeper, Keeper } from './kernel/keeper.js';
 import { keptSockets } from './kernel/netlink/kept-sockets.js';
 import { trimHeap } from './kernel/netlink/libc.js';
-import { DisposalStack } from './lib/async.js';
+import { DisposalStack } from './lib/disposal-stack.js';
 import { Faults, logContained } from './lib/faults.js';
 import type { Logger } from './lib/log.js';
 import { collectGarbage, sizeYoungGeneration } from './lib/thread.js';

@@ -3,9 +3,8 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ItemOf, PagedRoute, Route, Routes } from '../../schemas/api.js';
-import { codeOrText } from '../lib/problem.js';
+import { codeOrText, errorCode } from '../lib/problem.js';
 import type { SyncHow } from '../threats/feed-view.js';
-import { eventsIn, type ReadEvent } from './event-reader.js';
 import type { ContainerBody, Durability, ProblemDocument, Status } from './schemas.js';
 import type { ClosedStatus, ExportBody } from './schemas-fleet.js';
 
@@ -385,4 +384,44 @@ function problemOf(response: IncomingMessage, answer: string): ProblemDocument {
 interface Exchange {
   readonly response: IncomingMessage;
   readonly answer: string;
+}
+
+/** A server-sent event (HTML, 9.2), as GET /v1/events sends them. */
+interface ReadEvent {
+  readonly id: string;
+  readonly kind: string;
+  readonly data: unknown;
+}
+
+/** The events of a response, until it ends. */
+async function* eventsIn(response: IncomingMessage): AsyncGenerator<ReadEvent> {
+  let rest = '';
+  for await (const chunk of untilItBreaks(response.setEncoding('utf8'))) {
+    const blocks = `${rest}${chunk}`.split('\n\n');
+    rest = blocks.pop() ?? '';
+    for (const block of blocks) {
+      const event = eventOf(block);
+      if (event) yield event;
+    }
+  }
+}
+
+/** A stream ends, too, when the service is killed. */
+async function* untilItBreaks(stream: IncomingMessage): AsyncGenerator<string> {
+  try {
+    for await (const chunk of stream) yield String(chunk);
+  } catch (e) {
+    if (!stream.destroyed || errorCode(e) !== 'ECONNRESET') throw e;
+  }
+}
+
+/** A block of a stream of server-sent events; undefined: a comment. */
+function eventOf(block: string): ReadEvent | undefined {
+  const fields = new Map(
+    block.split('\n').map((line) => [line.split(': ', 1)[0] ?? '', line.slice(line.indexOf(': ') + 2)]),
+  );
+  const [kind, data] = [fields.get('event'), fields.get('data')];
+  return kind === undefined || data === undefined
+    ? undefined
+    : { id: fields.get('id') ?? '', kind, data: JSON.parse(data) };
 }

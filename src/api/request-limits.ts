@@ -1,3 +1,4 @@
+/** Bounds of what API clients may ask: rates and requests at once, connections, and the time of a request. */
 import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { Socket } from 'node:net';
@@ -5,72 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from '../lib/log.js';
 import { isLocal, sourceOf } from './auth.js';
+import { AtOnce, Buckets, type Rate, type Share } from './buckets.js';
 import { TooManyError, UnauthorizedError } from './problems.js';
-
-/** Bounds of what API clients may ask: rates (token buckets) and requests at once. Time is passed in, in ms. */
-
-interface Rate {
-  readonly perSecond: number;
-  readonly burst: number;
-}
-/** A bound for one key: a token, an address, or all clients together. */
-interface Share<Bound> {
-  readonly key: string;
-  readonly bound: Bound;
-}
-const MOST_KEYS = 10_000;
-
-/** A token bucket for each key. A bucket that is full again is the same as none, so that the oldest may be forgotten. */
-export class Buckets {
-  readonly #fill = new Map<string, { readonly tokens: number; readonly at: number }>();
-
-  /** Takes `cost` from all of them and returns 0, or takes nothing and returns how long to wait. */
-  take(shares: readonly Share<Rate>[], cost: number, now: number): number {
-    const filled = shares.map((s) => ({ ...s, tokens: this.#tokens(s, now) }));
-    const waits = filled.map(({ bound, tokens }) => ((cost - tokens) / bound.perSecond) * 1000);
-    const wait = Math.max(0, ...waits);
-    if (wait > 0) return wait;
-    for (const { key, tokens } of filled) this.#set(key, tokens - cost, now);
-    return 0;
-  }
-
-  #tokens({ key, bound }: Share<Rate>, now: number): number {
-    const { tokens, at } = this.#fill.get(key) ?? { tokens: bound.burst, at: now };
-    return Math.min(bound.burst, tokens + ((now - at) / 1000) * bound.perSecond);
-  }
-
-  #set(key: string, tokens: number, at: number): void {
-    this.#fill.delete(key);
-    this.#fill.set(key, { tokens, at });
-    if (this.#fill.size <= MOST_KEYS) return;
-    for (const oldest of this.#fill.keys()) {
-      this.#fill.delete(oldest);
-      return;
-    }
-  }
-}
-
-/** How many requests are under way for each key. */
-export class AtOnce {
-  readonly #counts = new Map<string, number>();
-
-  /** Returns the function that ends the request (it may be called more than once), or undefined when a bound is reached. */
-  enter(shares: readonly Share<number>[]): (() => void) | undefined {
-    if (shares.some(({ key, bound }) => (this.#counts.get(key) ?? 0) >= bound)) return undefined;
-    for (const { key } of shares) this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1);
-    let isOver = false;
-    return () => {
-      if (!isOver) for (const { key } of shares) this.#leave(key);
-      isOver = true;
-    };
-  }
-
-  #leave(key: string): void {
-    const left = (this.#counts.get(key) ?? 1) - 1;
-    if (left > 0) this.#counts.set(key, left);
-    else this.#counts.delete(key);
-  }
-}
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -82,11 +19,13 @@ declare module 'fastify' {
 }
 
 type Kind = 'read' | 'change' | 'stream';
+
 interface Bounds<T> {
   readonly token: T;
   readonly address: T;
   readonly all: T;
 }
+
 const rate = (perSecond: number, burst: number): Rate => ({ perSecond, burst });
 
 /** On TCP, for each token, each address, and all together. Reads and changes have budgets of their own. */
@@ -94,25 +33,32 @@ const RATES: Readonly<Record<'read' | 'change', Bounds<Rate>>> = {
   read: { token: rate(50, 200), address: rate(100, 400), all: rate(200, 800) },
   change: { token: rate(20, 100), address: rate(40, 200), all: rate(80, 400) },
 };
+
 const AT_ONCE: Readonly<Record<Kind, Bounds<number>>> = {
   read: { token: 32, address: 48, all: 96 },
   change: { token: 16, address: 32, all: 64 },
   stream: { token: 8, address: 16, all: 64 },
 };
+
 /** The unix socket is root's and its group's: what comes by TCP takes nothing from it. */
 const LOCAL_RATE: Readonly<Record<'read' | 'change', Rate>> = {
   read: rate(200, 1_000),
   change: rate(200, 1_000),
 };
+
 const LOCAL_AT_ONCE: Readonly<Record<Kind, number>> = { read: 64, change: 64, stream: 32 };
+
 /** Requests without a token in force: health checks, and what is refused for that. */
 const ANONYMOUS = rate(50, 500);
 
 /** A refused request is answered so much later: a client that asks again at once takes less of the event loop. */
 const REFUSAL_MS = 500;
+
 /** Between two of them: all together are a hundred a second, however many clients do not wait. */
 const SPACING_MS = 10;
+
 const MOST_REFUSALS = 2_000;
+
 const BUSY_MS = 1_000;
 
 /** Lets requests in as long as their client stays within its bounds; all others get 429 and Retry-After. */
@@ -185,16 +131,21 @@ export class Admission {
 }
 
 const WORDS: Readonly<Record<Kind, string>> = { read: 'read', change: 'change', stream: 'event stream' };
+
 const partsOf = <T>({ token, address, all }: Bounds<T>): T[] => [token, address, all];
 
 /** Times of one connection, in ms: the head of a request, a whole request, and between two. */
 export const TIMES = { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 10_000 } as const;
+
 export const CHECK_MS = 2_000;
 
 const DEFAULT_DESCRIPTORS = 1_024;
+
 /** Of the process's descriptors; the rest is for enforcement: netlink, DNS, Docker, kernel tools, the store. */
 const SHARES = { tcp: 1 / 8, unix: 1 / 16 };
+
 const MOST = { tcp: 2_048, unix: 512 };
+
 const LEAST = 16;
 
 /** How many descriptors this process may have (RLIMIT_NOFILE). */
@@ -215,6 +166,7 @@ export const connectionBound = (kind: 'tcp' | 'unix', descriptors: number): numb
   Math.max(LEAST, Math.min(MOST[kind], Math.floor(descriptors * SHARES[kind])));
 
 const LOG_EACH_MS = 60_000;
+
 /** Sockets on which no authenticated request has arrived yet. */
 const unproven = new WeakMap<Socket, () => void>();
 
@@ -228,10 +180,12 @@ interface Open {
   /** The oldest first. */
   readonly unproven: Set<Socket>;
 }
+
 function forget({ sockets, unproven: silent }: Open, socket: Socket): void {
   sockets.delete(socket);
   silent.delete(socket);
 }
+
 const noConnections = (): Open => ({ sockets: new Set(), unproven: new Set() });
 
 /**

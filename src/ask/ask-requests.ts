@@ -1,6 +1,7 @@
 /** The requests that a person may decide, and what waits for them, within bounds. Pure, but for the time that is passed in. */
 import { createHash, randomBytes } from 'node:crypto';
-import { putNewest, Signal } from '../lib/current.js';
+import { Signal } from '../lib/current.js';
+import { putNewest } from '../lib/fair-shares.js';
 
 /** What a container wants to reach, and what is granted if a person allows it. */
 export interface AskedPlace {

@@ -1,7 +1,7 @@
 import type { Reconciler } from '../enforce/reconciler.js';
-import { KeyedSerial } from '../lib/async.js';
 import type { Logger } from '../lib/log.js';
 import { detailOf, errorCode, errorText, RefusedError, refuse } from '../lib/problem.js';
+import { KeyedSerial } from '../lib/serial.js';
 import type { Store, WriteRecord } from '../store/store-interface.js';
 import type { Audit } from './audit.js';
 import { type KeyChange, type Outcome, recordOf } from './change-record.js';

@@ -1,8 +1,8 @@
 /** Lists from files and bodies: small ones are read at once, large ones in a thread of their own. */
 
-import { Serial } from '../lib/async.js';
 import { isWithin } from '../lib/json.js';
 import { errorText, type Parsed } from '../lib/problem.js';
+import { Serial } from '../lib/serial.js';
 import { ThreadClient } from '../lib/thread.js';
 import type { Entry } from '../policy/entry.js';
 import { type ListParser, listFromObject } from '../policy/list-parse.js';

@@ -2,7 +2,7 @@
 import { deserialize, serialize } from 'node:v8';
 import type { PacketHeader } from '../kernel/netlink/packet-header.js';
 import type { QueuedPacket } from '../kernel/netlink/packet-queue.js';
-import { putNewest } from '../lib/current.js';
+import { putNewest } from '../lib/fair-shares.js';
 import { type CheckState, isOver } from './check-states.js';
 import { type NameJudge, NO_PACKET, type Outcome } from './flow-check.js';
 import { HttpFlow, type HttpPlace } from './http-flow.js';

@@ -1,6 +1,6 @@
 /** Keys for encrypted hellos (ECH, RFC 9849) that the HTTPS records of names publish (RFC 9460, RFC 9848). */
 
-import { putNewest } from '../lib/current.js';
+import { putNewest } from '../lib/fair-shares.js';
 import { serviceParam } from './answer-filter.js';
 import { rcode, type as recordType } from './dns-constants.js';
 import type { Upstream } from './upstream.js';

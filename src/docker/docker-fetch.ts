@@ -1,8 +1,9 @@
 /** Requests from the engine what the state needs, and enters the answers into the state. */
 
-import { eachOf, KeyedRunner } from '../lib/async.js';
-import { putNewest } from '../lib/current.js';
+import { eachOf } from '../lib/async.js';
+import { putNewest } from '../lib/fair-shares.js';
 import type { Logger } from '../lib/log.js';
+import { KeyedRunner } from '../lib/runners.js';
 import type { NetworkFacts } from '../policy/container.js';
 import type { MayWait, ViewChange } from '../policy/engine.js';
 import { type Answer, type DockerApi, DockerError } from './docker-api.js';

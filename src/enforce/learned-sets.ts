@@ -2,13 +2,12 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { AnswerSets } from '../kernel/netlink/answer-sets.js';
 import type { Conntrack } from '../kernel/netlink/conntrack.js';
-import { BEAT_MS } from '../lib/clock.js';
 import type { Current } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { partsOf } from '../ruleset/container-chains.js';
-import type { DesiredState, SetDesired, Subject } from '../ruleset/desired-state.js';
+import type { SetDesired, Subject } from '../ruleset/desired-state.js';
 import type { Flow } from '../ruleset/flow.js';
 import type { Marks } from '../ruleset/marks.js';
 
@@ -73,6 +72,7 @@ async function syncLearned(
 
 /** For more subjects than this, one listing returns the sizes of all sets. After a start most learned sets are empty in kernel and ledger. */
 const MANY = 64;
+
 /** By name: so many members each set had when all were read. A set that is not among them was not there. */
 type SizesRead = ReadonlyMap<string, { readonly members: ReadonlySet<string> }>;
 
@@ -176,7 +176,9 @@ interface TtlExtenderOptions {
   readonly applied: Pick<Current<AppliedState>, 'value'>;
   readonly log: Logger;
 }
+
 const EVERY_MS = 20_000;
+
 const AHEAD_MS = 60_000;
 
 /** Keeps an address permitted beyond its TTL while the container has a live flow to it. */
@@ -224,79 +226,5 @@ export class TtlExtender implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     await this.#running;
-  }
-}
-
-/** So many sets of containers are checked in a beat, on average: its cost does not grow with the number of containers. */
-const SETS_A_BEAT = 32;
-/** Sets of deny entries of containers that are checked in each beat. More of them have their turns as all others. */
-const MOST_DENYING = 64;
-type SetReaders = { readonly sets: Pick<Kernel['sets'], 'entries' | 'allEntries'> };
-/** One listing of all sets takes the time of a few single requests, but also counts large sets of other programs: it takes at most this share. */
-const LISTING_SHARE = 1 / 500;
-
-/** The sets that are checked in a beat. */
-export class SetTurns {
-  readonly #now: () => number;
-  readonly #isRead: (set: SetDesired) => boolean;
-  #turn = this.#endless();
-  /** Since all sets were listed. */
-  #beats = 0;
-  /** Listing takes too long before this time (ms, monotonic). */
-  #listAt = 0;
-  #of: DesiredState['sets'] | undefined;
-  #shared: readonly SetDesired[] = [];
-  #owned: readonly SetDesired[] = [];
-
-  /** `isRead`: rules read the set. `now`: ms, monotonic. */
-  constructor(isRead: (set: SetDesired) => boolean = () => true, now = () => performance.now()) {
-    this.#isRead = isRead;
-    this.#now = now;
-  }
-
-  /**
-   * Calls back with the sets without an owner that rules read in each beat, with those of deny entries (so many of them), and with the others, those of containers, in so many beats as
-   * there are times 32 of them: each has its turn before any has a second one. All of them are read by one listing at the end of this
-   * time, unless listing takes too long: then 32 are read in each beat.
-   */
-  next(
-    { sets }: Pick<DesiredState, 'sets'>,
-    { sets: kernel }: SetReaders,
-    check: (set: SetDesired, entries: number | undefined) => boolean,
-  ): void {
-    this.#take(sets);
-    for (const set of this.#shared) if (!check(set, kernel.entries(set.name))) return;
-    this.#beats += 1;
-    const began = this.#now();
-    if (began < this.#listAt) {
-      for (let n = 0; n < Math.min(SETS_A_BEAT, this.#owned.length); n++) {
-        const set = sets.get(this.#turn.next().value);
-        if (set && !check(set, kernel.entries(set.name))) return;
-      }
-    } else if (this.#owned.length > 0 && this.#beats * SETS_A_BEAT >= this.#owned.length) {
-      this.#beats = 0;
-      this.#turn = this.#endless();
-      const found = kernel.allEntries();
-      const next = began + BEAT_MS * Math.ceil(this.#owned.length / SETS_A_BEAT);
-      const free = began + (this.#now() - began) / LISTING_SHARE;
-      this.#listAt = free > next ? free : began;
-      for (const set of this.#owned) if (!check(set, found.get(set.name))) return;
-    }
-  }
-
-  #take(sets: DesiredState['sets']): void {
-    if (this.#of === sets) return;
-    this.#of = sets;
-    const all = [...sets.values()];
-    const everyBeat = new Set(all.filter((s) => s.denies).slice(0, MOST_DENYING));
-    const isShared = (s: SetDesired): boolean =>
-      everyBeat.has(s) || (s.owner === undefined && this.#isRead(s));
-    this.#shared = all.filter(isShared);
-    this.#owned = all.filter((s) => !isShared(s));
-  }
-
-  /** The sets of containers over and over; those of a new state follow when all of the state before had their turn. */
-  *#endless(): Generator<string, never> {
-    for (;;) yield* this.#owned.length > 0 ? this.#owned.map((set) => set.name) : [''];
   }
 }

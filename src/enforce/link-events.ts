@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LinkChangeListener as LinkListener } from '../kernel/host-links.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { Coalescer, KeyedRunner } from '../lib/async.js';
+import { Coalescer } from '../lib/async.js';
 import { type Current, Signal } from '../lib/current.js';
 import type { Logger } from '../lib/log.js';
+import { KeyedRunner } from '../lib/runners.js';
 import type { DockerView, NetworkFacts } from '../policy/container.js';
 import type { Engine } from '../policy/engine.js';
 import type { AppliedState, HostLink } from '../ruleset/applied-state.js';

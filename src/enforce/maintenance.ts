@@ -2,9 +2,9 @@ import type { DnsService } from '../dns/dns-service.js';
 import type { Evidence, Kernel } from '../kernel/kernel.js';
 import type { Observed } from '../kernel/read-rules.js';
 import { LegacyTables, RulesMonitor } from '../kernel/rules-monitor.js';
-import { DisposalStack } from '../lib/async.js';
 import { BEAT_MS, Repeated, steadyNow } from '../lib/clock.js';
 import { type Current, Signal } from '../lib/current.js';
+import { DisposalStack } from '../lib/disposal-stack.js';
 import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -12,10 +12,11 @@ import type { DesiredState, KernelConfig, SetDesired } from '../ruleset/desired-
 import { recordSet } from '../ruleset/naming.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import type { HostMode } from './host-cgroups.js';
-import { SetTurns, TtlExtender } from './learned-sets.js';
+import { TtlExtender } from './learned-sets.js';
 import type { EnforcementPass } from './pass.js';
 import { betweenPasses, PassTrace } from './pass-trigger.js';
 import type { Reconciler } from './reconciler.js';
+import { SetTurns } from './set-turns.js';
 
 export interface MaintenanceParts {
   readonly shape: KernelConfig;

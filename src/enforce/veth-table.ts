@@ -1,11 +1,12 @@
 import { deleteFlowsOfAddresses, type FlowBlocklist } from '../kernel/delete-flows.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { type Current, Signal } from '../lib/current.js';
+import type { Current } from '../lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../policy/container.js';
-import type { Binding, CanaryPlace, HostLink, VethMap } from '../ruleset/applied-state.js';
+import type { Binding, CanaryPlace, VethMap } from '../ruleset/applied-state.js';
 import { withCanary } from '../ruleset/canary-subject.js';
 import type { Subject, Veth } from '../ruleset/desired-state.js';
 import { addressesOf, bindPorts } from './bind-veths.js';
+import type { ForeignBridges } from './foreign-bridges.js';
 
 export interface VethTableOptions {
   readonly kernel: Kernel;
@@ -178,40 +179,5 @@ export class DepartedEndpoints {
     }
     for (const key of this.#gone.keys()) if (!left.has(key)) this.#gone.delete(key);
     return { ...view, content: {}, containers };
-  }
-}
-
-/**
- * Which veths are proven to be on bridges that Drawbridge does not manage. A name proves nothing, Docker makes
- * docker_gwbridge without an event, and a bridge can pass from one network to the next. But Docker knows a network before
- * it puts the first veth on its bridge: a veth is proven when the bridge's network, or a full list without such a network,
- * was asked for after the veth appeared there.
- */
-export class ForeignBridges {
-  /** A veth is unproven for the first time: a full list that begins from now on decides. */
-  readonly newlyUnproven = new Signal();
-  /** Unproven veths that were reported, by ifindex: since when they are on their bridge. */
-  #seen: ReadonlyMap<number, number> = new Map();
-
-  /** ifindexes of veths that may be on a managed bridge all the same: they are not exempt. */
-  unproven(
-    view: DockerView,
-    links: readonly HostLink[],
-    isManaged: (n: NetworkFacts) => boolean,
-  ): ReadonlySet<number> {
-    const networks = new Map([...view.networks.values()].map((n) => [n.bridge, n]));
-    const bridges = new Map(links.filter((l) => l.kind === 'bridge').map((l) => [l.index, l.name]));
-    const unproven = new Map<number, number>();
-    for (const { kind, index, master, since } of links) {
-      const bridge = kind === 'veth' && master !== undefined ? bridges.get(master) : undefined;
-      const network = networks.get(bridge);
-      if (bridge === undefined || (network && isManaged(network))) continue;
-      const askedAt = network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan;
-      if (askedAt <= since) unproven.set(index, since);
-    }
-    const before = this.#seen;
-    this.#seen = unproven;
-    if ([...unproven].some(([index, since]) => before.get(index) !== since)) this.newlyUnproven.emit();
-    return new Set(unproven.keys());
   }
 }

@@ -1,4 +1,4 @@
-import { keepFairly } from '../lib/current.js';
+import { keepFairly } from '../lib/fair-shares.js';
 import { guarded } from '../lib/faults.js';
 import type { EventData, EventKind, ServiceEvent } from './service-events.js';
 

@@ -1,6 +1,6 @@
 import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
-import { keepFairly } from '../lib/current.js';
+import { keepFairly } from '../lib/fair-shares.js';
 import { sourceText } from '../policy/deny-entries.js';
 import { OWN_RESOLVER } from '../policy/finding.js';
 import type { Subject } from '../ruleset/desired-state.js';

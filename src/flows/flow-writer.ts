@@ -1,5 +1,5 @@
 /** Writes flows into their file: the rows of the running minute are added up. */
-import { fairShares, keepFairly } from '../lib/current.js';
+import { fairShares, keepFairly } from '../lib/fair-shares.js';
 import { glob } from '../lib/glob.js';
 import { asBytes, type FlowFile, numberOf } from './flow-file.js';
 import type { SeenFlow } from './flow-record.js';

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { Contact } from '../events/service-events.js';
 import type { RuleCount } from '../kernel/counts.js';
-import { putNewest } from '../lib/current.js';
+import { putNewest } from '../lib/fair-shares.js';
 import { isRecord } from '../lib/json.js';
 
 /** Connections, or attempts, that were recorded together. */

@@ -1,8 +1,8 @@
 import type { HostLink } from '../ruleset/applied-state.js';
-import type { HostSubnet, NeighbourRule } from '../ruleset/bridge-forwarding.js';
+import type { NeighbourRule } from '../ruleset/bridge-forwarding.js';
 import { decodePort } from './bridge-fdb.js';
 import { decodeRule, RULE_MESSAGE } from './neighbour-routing.js';
-import { type Addresses, decodeAddress, type LocalAddress } from './netlink/addresses.js';
+import { decodeAddress, type LocalAddress } from './netlink/addresses.js';
 import { decodeLink, type Link, type Links, ROUTE_MESSAGE } from './netlink/links.js';
 import type { NetlinkMessage } from './netlink/netlink-codec.js';
 import { NetlinkSocket } from './netlink/netlink-socket.js';
@@ -77,6 +77,7 @@ export class RouteMonitor implements Disposable {
 }
 
 const AF_BRIDGE = 7;
+
 /**
  * A bridge reports the state of its ports in the link group as well, and as removed when a port only leaves the bridge.
  */
@@ -234,50 +235,6 @@ export class LinkCache {
     const mac = this.#source.getLinkInNamespace(veth.linkNamespaceId, veth.peerIndex)?.mac;
     if (mac) this.#peerMacs.set(veth.index, mac);
     return mac;
-  }
-}
-
-/** The host's own addresses on all interfaces, kept up to date by notifications. */
-export class HostAddresses {
-  readonly #table: Pick<Addresses, 'list'>;
-  /** By address and interface: the prefix length. */
-  readonly #prefixes = new Map<string, Map<number, number>>();
-  #all: ReadonlySet<string> | undefined;
-
-  constructor(table: Pick<Addresses, 'list'>) {
-    this.#table = table;
-  }
-
-  /** The same object as long as no address is added or removed. */
-  get all(): ReadonlySet<string> {
-    this.#all ??= new Set(this.#prefixes.keys());
-    return this.#all;
-  }
-
-  /** All addresses with their interfaces. */
-  get subnets(): readonly HostSubnet[] {
-    return [...this.#prefixes].flatMap(([address, links]) =>
-      [...links].map(([index, prefix]) => ({ index, address, prefix })),
-    );
-  }
-
-  put(a: LocalAddress): void {
-    if (!this.#prefixes.has(a.address)) this.#all = undefined;
-    this.#prefixes.set(a.address, (this.#prefixes.get(a.address) ?? new Map()).set(a.index, a.prefix));
-  }
-
-  gone(a: LocalAddress): void {
-    const links = this.#prefixes.get(a.address);
-    links?.delete(a.index);
-    if (links?.size === 0 && this.#prefixes.delete(a.address)) this.#all = undefined;
-  }
-
-  /** Called at the start, and after notifications were lost. */
-  async refresh(): Promise<void> {
-    const addresses = await this.#table.list();
-    this.#prefixes.clear();
-    this.#all = undefined;
-    for (const a of addresses) this.put(a);
   }
 }
 

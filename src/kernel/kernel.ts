@@ -13,10 +13,10 @@ import { Cgroups, canZone, isLegacy, type NftAbilities, nftAbilities } from './c
 import { type Applied, Dataplane } from './dataplane.js';
 import { asReader, type Exec } from './exec.js';
 import { FrameChecks } from './frame-checks.js';
-import { HostAddresses, LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
+import { LinkCache, type LinkChangeListener, RouteMonitor } from './host-links.js';
 import { withFastSets } from './ipset-text.js';
 import { NeighbourRouting, PolicyRoutes } from './neighbour-routing.js';
-import { Addresses } from './netlink/addresses.js';
+import { Addresses, HostAddresses } from './netlink/addresses.js';
 import { Conntrack } from './netlink/conntrack.js';
 import { areMembers, IpsetStore } from './netlink/ipset-bulk.js';
 import { Bridges, Links } from './netlink/links.js';

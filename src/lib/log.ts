@@ -1,7 +1,7 @@
 import { constants, fstatSync, openSync, type Stats, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type DestinationStream, pino, stdSerializers } from 'pino';
-import { putNewest } from './current.js';
+import { putNewest } from './fair-shares.js';
 import { errorCode } from './problem.js';
 
 /** The file, pipe, terminal or socket of the log, written without ever blocking or ending the service. */

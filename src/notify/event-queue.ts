@@ -1,7 +1,7 @@
 /** The events that an output has not got. */
 import { laneOf, leastOf, subjectOf, type Weighed } from '../events/event-log.js';
 import type { ServiceEvent } from '../events/service-events.js';
-import { keepFairly } from '../lib/current.js';
+import { keepFairly } from '../lib/fair-shares.js';
 import { isRecord } from '../lib/json.js';
 import { parseJson } from '../store/frame-file.js';
 import type { SmallState } from '../store/small-state.js';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import { GroupCommit } from '../lib/async.js';
+import { GroupCommit } from '../lib/group-commit.js';
 import type { Logger } from '../lib/log.js';
 import { type FolderLock, lockFolder } from './folder-lock.js';
 import { preparedFile } from './state-file.js';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
-import { GroupCommit } from '../lib/async.js';
+import { GroupCommit } from '../lib/group-commit.js';
 import { errorText, RefusedError } from '../lib/problem.js';
 import type { Mark } from './redis-lineage.js';
 import type { RedisLink } from './redis-link.js';

@@ -1,9 +1,9 @@
 import { mkdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { Serial } from '../lib/async.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
 import { ignoreMissing } from '../lib/problem.js';
+import { Serial } from '../lib/serial.js';
 import { parseJson } from './frame-file.js';
 import { Lineage, type LineageFields, type Mark, type Origins } from './redis-lineage.js';
 import { KEEP } from './redis-scripts.js';

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type Database from 'libsql';
-import { putNewest } from '../lib/current.js';
+import { putNewest } from '../lib/fair-shares.js';
 import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
 import { formerFiles } from './former-files.js';

@@ -1,9 +1,9 @@
 /** The version of the threat feeds in force: kernel sets, lookups for DNS and `explain`, deletion of flows that are now blocked. */
 import type { FlowBlocklist, FlowTable } from '../kernel/delete-flows.js';
-import { Serial } from '../lib/async.js';
 import type { Current } from '../lib/current.js';
 import { type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { Serial } from '../lib/serial.js';
 import {
   type CurrentThreats,
   type DirectedColumns,

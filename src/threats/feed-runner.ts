@@ -1,6 +1,7 @@
 /** Keeps one feed current: its own timer, a lease so that one host of a fleet fetches at a time, the last good version. */
-import { Serial } from '../lib/async.js';
+
 import type { Logger } from '../lib/log.js';
+import { Serial } from '../lib/serial.js';
 import type { BlobStore, Fence, Leases, Store } from '../store/store-interface.js';
 import type { FeedData } from './feed-data.js';
 import { type FeedSpec, sourceOf } from './feed-spec.js';

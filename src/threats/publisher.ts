@@ -1,7 +1,8 @@
 /** Merges the versions of all feeds, without protected space, and publishes them: members for the kernel, lookups for DNS. */
-import { RetryingRunner } from '../lib/async.js';
+
 import type { Range } from '../lib/ip.js';
 import type { Logger } from '../lib/log.js';
+import { RetryingRunner } from '../lib/runners.js';
 import {
   columnCount,
   DIRECTIONS,

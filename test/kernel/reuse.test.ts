@@ -2,10 +2,10 @@
 
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { readConfig } from '../../src/config/config.js';
+import { ForeignBridges } from '../../src/enforce/foreign-bridges.js';
 import { EnforcementPass } from '../../src/enforce/pass.js';
 import type { PassTrigger } from '../../src/enforce/pass-trigger.js';
 import { type Overrides, Policies } from '../../src/enforce/policies.js';
-import { ForeignBridges } from '../../src/enforce/veth-table.js';
 import { Dataplane } from '../../src/kernel/dataplane.js';
 import { FlowBlocklist } from '../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../src/kernel/kernel.js';

@@ -120,7 +120,7 @@ export const BINDING: readonly Mutant[] = [
   {
     id: 'exempt-ignored-late',
     what: 'a veth on the bridge of an ignored network is exempt by old news',
-    file: 'src/enforce/veth-table.ts',
+    file: 'src/enforce/foreign-bridges.ts',
     from: 'network ? (network.askedAt ?? Number.NEGATIVE_INFINITY) : view.listBegan',
     to: 'network ? Number.POSITIVE_INFINITY : view.listBegan',
     killedBy: pure(

@@ -375,7 +375,7 @@ export const CONTROL: readonly Mutant[] = [
   {
     id: 'beat-shared-sets-in-turn',
     what: 'sets that containers share are checked in turn: emptied ones stay so for many beats',
-    file: 'src/enforce/learned-sets.ts',
+    file: 'src/enforce/set-turns.ts',
     from: '    for (const set of this.#shared) if',
     to: '    for (const set of this.#beats % 4 === 0 ? this.#shared : []) if',
     killedBy: {

@@ -170,7 +170,7 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-rates',
     what: 'a token may ask the API for as much as it likes',
-    file: 'src/api/request-limits.ts',
+    file: 'src/api/buckets.ts',
     from: 'if (wait > 0) return wait;',
     to: 'if (wait > Number.MAX_VALUE) return wait;',
     killedBy: {

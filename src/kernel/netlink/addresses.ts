@@ -1,4 +1,5 @@
 /** Local addresses of one network namespace over rtnetlink. */
+import type { HostSubnet } from '../../ruleset/bridge-forwarding.js';
 import { Links, ROUTE_MESSAGE } from './links.js';
 import {
   AF_INET,
@@ -139,4 +140,48 @@ export function decodeAddress(body: Buffer): Decoded<LocalAddress> {
       scope: body.readUInt8(3),
     },
   };
+}
+
+/** The host's own addresses on all interfaces, kept up to date by notifications. */
+export class HostAddresses {
+  readonly #table: Pick<Addresses, 'list'>;
+  /** By address and interface: the prefix length. */
+  readonly #prefixes = new Map<string, Map<number, number>>();
+  #all: ReadonlySet<string> | undefined;
+
+  constructor(table: Pick<Addresses, 'list'>) {
+    this.#table = table;
+  }
+
+  /** The same object as long as no address is added or removed. */
+  get all(): ReadonlySet<string> {
+    this.#all ??= new Set(this.#prefixes.keys());
+    return this.#all;
+  }
+
+  /** All addresses with their interfaces. */
+  get subnets(): readonly HostSubnet[] {
+    return [...this.#prefixes].flatMap(([address, links]) =>
+      [...links].map(([index, prefix]) => ({ index, address, prefix })),
+    );
+  }
+
+  put(a: LocalAddress): void {
+    if (!this.#prefixes.has(a.address)) this.#all = undefined;
+    this.#prefixes.set(a.address, (this.#prefixes.get(a.address) ?? new Map()).set(a.index, a.prefix));
+  }
+
+  gone(a: LocalAddress): void {
+    const links = this.#prefixes.get(a.address);
+    links?.delete(a.index);
+    if (links?.size === 0 && this.#prefixes.delete(a.address)) this.#all = undefined;
+  }
+
+  /** Called at the start, and after notifications were lost. */
+  async refresh(): Promise<void> {
+    const addresses = await this.#table.list();
+    this.#prefixes.clear();
+    this.#all = undefined;
+    for (const a of addresses) this.put(a);
+  }
 }

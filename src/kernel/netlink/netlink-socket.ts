@@ -1,7 +1,7 @@
 /** One netlink socket: acknowledged requests (synchronous, 6 µs), dumps (in slices), notifications. */
 
-import { Serial } from '../../lib/async.js';
 import { contained } from '../../lib/faults.js';
+import { Serial } from '../../lib/serial.js';
 import {
   closeDescriptor,
   receiveDatagram,

@@ -6,15 +6,10 @@ import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
+import { AtOnce, Buckets } from '../../../src/api/buckets.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
-import {
-  AtOnce,
-  Buckets,
-  boundConnections,
-  connectionBound,
-  descriptorLimit,
-} from '../../../src/api/request-limits.js';
+import { boundConnections, connectionBound, descriptorLimit } from '../../../src/api/request-limits.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };

@@ -53,6 +53,16 @@ it('the enforcement loads nothing that reports, however far it is', () => {
   expect(found(core('src/enforce/a.ts'), types, file('src/coverage/b.ts'))).toHaveLength(1);
 });
 
+it('a file exports two classes at most, besides those of errors', () => {
+  const text = ['A<T>', 'B extends A', 'CError extends Error']
+    .map((c) => `export class ${c} {\n}\n`)
+    .join('');
+  expect(found({ ...file('src/lib/a.ts'), text })).toEqual([]);
+  expect(found({ ...file('src/lib/a.ts'), text: `${text}export abstract class D {}\nclass E {}\n` })).toEqual(
+    ['src/lib/a.ts: exports A, B, D: at most 2 classes'],
+  );
+});
+
 it('a package belongs to the files that scripts/layout.json names', () => {
   expect(
     found(file('src/docker/client.ts', [], ['dockerode']), file('src/store/redis-link.ts', [], ['ioredis'])),

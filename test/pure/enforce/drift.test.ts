@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { SetTurns } from '../../../src/enforce/learned-sets.js';
 import { DriftMonitor, type DriftParts } from '../../../src/enforce/maintenance.js';
+import { SetTurns } from '../../../src/enforce/set-turns.js';
 import type { DesiredState, SetDesired } from '../../../src/ruleset/desired-state.js';
 
 const nothing = (): void => undefined;

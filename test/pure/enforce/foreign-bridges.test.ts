@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { bindPorts } from '../../../src/enforce/bind-veths.js';
-import { ForeignBridges } from '../../../src/enforce/veth-table.js';
+import { ForeignBridges } from '../../../src/enforce/foreign-bridges.js';
 import type { DockerView, NetworkFacts } from '../../../src/policy/container.js';
 import type { HostLink } from '../../../src/ruleset/applied-state.js';
 

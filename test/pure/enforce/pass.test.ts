@@ -2,10 +2,10 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import { ForeignBridges } from '../../../src/enforce/foreign-bridges.js';
 import { EnforcementPass } from '../../../src/enforce/pass.js';
 import type { Pass } from '../../../src/enforce/pass-trigger.js';
 import type { PolicyStamp } from '../../../src/enforce/policies.js';
-import { ForeignBridges } from '../../../src/enforce/veth-table.js';
 import { FlowBlocklist } from '../../../src/kernel/delete-flows.js';
 import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';

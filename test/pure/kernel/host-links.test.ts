@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { HostAddresses, LinkCache } from '../../../src/kernel/host-links.js';
+import { LinkCache } from '../../../src/kernel/host-links.js';
 import type { LocalAddress } from '../../../src/kernel/netlink/addresses.js';
+import { HostAddresses } from '../../../src/kernel/netlink/addresses.js';
 import type { Link } from '../../../src/kernel/netlink/links.js';
 
 const veth = (index: number, peerIndex: number, mac: string, extra: Partial<Link> = {}): Link => ({

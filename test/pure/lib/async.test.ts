@@ -1,17 +1,11 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import {
-  Coalescer,
-  eachOf,
-  KeyedRunner,
-  KeyedSerial,
-  Newest,
-  RetryingRunner,
-  Serial,
-} from '../../../src/lib/async.js';
+import { Coalescer, eachOf, Newest } from '../../../src/lib/async.js';
 import { Repeated, SharedTimer } from '../../../src/lib/clock.js';
 import { logContained } from '../../../src/lib/faults.js';
+import { KeyedRunner, RetryingRunner } from '../../../src/lib/runners.js';
+import { KeyedSerial, Serial } from '../../../src/lib/serial.js';
 import { containing } from '../contained-log.js';
 
 function collectGarbage(): void {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { ALERTS, passesFilter } from '../../../src/config/endpoints.js';
 import { backoffMs } from '../../../src/notify/delivery.js';
-import { Pace, Selection } from '../../../src/notify/notifier.js';
+import { Pace, Selection } from '../../../src/notify/pace.js';
 import { ALL, ASK, COVERAGE, eventOf, FIRST, FLOW } from './events.js';
 
 const NOW = 1_000_000;
