@@ -1,7 +1,7 @@
 /** Writes the goals into docs/performance.md, and the results of each bench into bench/results/NAME.md, with their plots. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { wrap } from '../scripts/markdown.js';
+import { wrap, wrapped } from '../scripts/markdown.js';
 import { BENCHES, GOALS, type Goal } from './goals.js';
 import { plot } from './plot.js';
 import { keptRuns, type Row, type Run, shownFigure, shownNumber } from './results.js';
@@ -42,7 +42,7 @@ function withBlock(path: string, name: string, text: string): string {
   const from = page.indexOf(begin);
   const to = page.indexOf(end);
   if (from < 0 || to < from) throw new Error(`${path} has no block ${name}`);
-  return `${page.slice(0, from + begin.length)}\n${text}\n\n${page.slice(to)}`;
+  return `${page.slice(0, from + begin.length)}\n${wrapped(text)}\n\n${page.slice(to)}`;
 }
 
 /** The newest result of the goal's bench, or of any, that has a row of this id. */

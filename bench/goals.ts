@@ -101,7 +101,7 @@ export const GOALS: readonly Goal[] = [
     unit: 'ratio',
     atLeast: 5,
     notes:
-      'It cannot be reached on this machine: bare Docker opens 3 times as many connections as Squid. Once the kernel keeps none of the connections that proxies have closed (net.ipv4.tcp_max_tw_buckets), each search for a free port is as short as it can be; with Linux’s defaults Squid opens some 400 a second to one server, as the ports of a minute are used up, and the ratio is 10 and more. HAProxy, nginx and sniproxy open a third more than Drawbridge. A connection costs its check some 170 µs of processor time: two wake-ups of the service, of which the second may be saved under load, some 60 µs of JavaScript, and the verdict, in which the kernel carries the packet on.',
+      'It cannot be reached on this machine: bare Docker opens 3 times as many connections as Squid. Once the kernel keeps none of the connections that proxies have closed (net.ipv4.tcp_max_tw_buckets), each search for a free port is as short as it can be. With Linux’s defaults Squid opens some 400 a second to one server, as the ports of a minute are used up, and the ratio is 10 and more. HAProxy, nginx and sniproxy open a third more than Drawbridge. A connection costs its check some 170 µs of processor time. These are two wake-ups of the service, of which the second may be saved under load, some 60 µs of JavaScript, and the verdict, in which the kernel carries the packet on.',
   },
   {
     id: 'grant-150-p50',

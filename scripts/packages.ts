@@ -4,6 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { wrapped } from './markdown.js';
 
 interface Locked {
   /** Only where it is not that of the folder: another package was put in its place. */
@@ -83,7 +84,7 @@ export function dependenciesPage(): string {
   const packages = productionPackages();
   const { direct, replaced, installScripts } = reasons();
   const indirect = packages.filter(({ name, standIn }) => !(name in direct) && standIn === undefined);
-  return `# Packages that run in production
+  return wrapped(`# Packages that run in production
 
 Written by \`npm run packages\` from package-lock.json and scripts/packages.json; a test fails when a package appears that is
 not on this page, when one wants a newer Node than \`engines\` in package.json, or when one wants an install script.
@@ -129,7 +130,7 @@ ${packages
 ${Object.entries(installScripts)
   .map(([name, why]) => row(`\`${name}\``, why))
   .join('\n')}
-`;
+`);
 }
 
 if (process.argv[1] === import.meta.filename) writeFileSync(PAGE, dependenciesPage());
