@@ -6,19 +6,25 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Limit, problemsOf } from './docs-check.js';
-import { factsOf, pages } from './docs-facts.js';
-import { wrapped } from './markdown.js';
+import { factsOf, type Page, pages } from './docs-facts.js';
+import { lengthProblems, wrapped } from './markdown.js';
 import { type SourceFile, sourceFiles } from './source-files.js';
+
+/** It names what earlier versions had, so that only the lengths of its lines and sentences are checked. */
+const changes = (): Page => ({
+  path: 'CHANGELOG.md',
+  text: readFileSync(join(import.meta.dirname, '..', 'CHANGELOG.md'), 'utf8'),
+});
 
 /** What is wrong in the documentation. */
 export async function docProblems(files: readonly SourceFile[]): Promise<readonly string[]> {
   const limits = JSON.parse(readFileSync(join(import.meta.dirname, 'docs-limits.json'), 'utf8')) as Limit[];
-  return problemsOf(pages(), await factsOf(files), limits);
+  return [...problemsOf(pages(), await factsOf(files), limits), ...lengthProblems(changes())];
 }
 
 if (process.argv[1] === import.meta.filename) {
   if (process.argv.includes('--wrap'))
-    for (const { path, text } of pages().filter((page) => page.path.endsWith('.md')))
+    for (const { path, text } of [changes(), ...pages()].filter((page) => page.path.endsWith('.md')))
       if (wrapped(text) !== text) writeFileSync(join(import.meta.dirname, '..', path), wrapped(text));
   const problems = await docProblems(sourceFiles());
   for (const problem of problems) console.error(problem);

@@ -62,7 +62,7 @@ import type { SharedStore } from './store/store-interface.js';
 import { ActiveThreats } from './threats/active-threats.js';
 import { Feeds } from './threats/feed-service.js';
 
-/** An event whose listeners work one after the other; the part that emits it waits for them. */
+/** An event of one kind. `emit` calls the listeners one after the other, and resolves when the last one has ended. */
 class AsyncSignal<T> {
   readonly #listeners = new Set<(value: T) => Promise<void>>();
 

@@ -248,6 +248,7 @@ async function fromUnattributed(n: number, isLeaving: boolean): Promise<{ v4: nu
 describe(UNNAMED, () => {
   /** Longer than on Engine 29, where it is 8 to 47 ms: on a slow host a list and a pass take longer, too. */
   const JOINS_MS = 200;
+  const MOST_TRIES = 8;
   const shownAs = (shown: 'ep' | 'not'): Fault => ({ ...HEALTHY, joins: { ms: JOINS_MS, shown } });
   const moved = async (
     n: number,
@@ -281,10 +282,14 @@ describe(UNNAMED, () => {
     unnamed.held();
   });
   it('control: without both it gets out', async () => {
-    expect(await moved(133, 'not', false)).toMatchObject({
-      v4: expect.toSatisfy(isSome),
-      v6: expect.toSatisfy(isSome),
-    });
+    // whether a list comes before Docker shows the endpoint depends on the host
+    const found = { v4: 0, v6: 0 };
+    for (let tries = 0; tries < MOST_TRIES && !(found.v4 > 0 && found.v6 > 0); tries++) {
+      const { v4, v6 } = await moved(133, 'not', false);
+      found.v4 += v4;
+      found.v6 += v6;
+    }
+    expect(found).toMatchObject({ v4: expect.toSatisfy(isSome), v6: expect.toSatisfy(isSome) });
     unnamed.control();
   });
 });
