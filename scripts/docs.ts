@@ -10,7 +10,7 @@ import { factsOf, type Page, pages } from './docs-facts.js';
 import { lengthProblems, wrapped } from './markdown.js';
 import { type SourceFile, sourceFiles } from './source-files.js';
 
-/** It names what earlier versions had, so that only the lengths of its lines and sentences are checked. */
+/** The list of changes. It names what earlier versions had, so only the lengths of its lines and sentences are checked. */
 const changes = (): Page => ({
   path: 'CHANGELOG.md',
   text: readFileSync(join(import.meta.dirname, '..', 'CHANGELOG.md'), 'utf8'),
