@@ -1059,8 +1059,13 @@ export interface components {
             readonly name: string;
             readonly image: string;
             readonly mode: "enforce" | "observe" | "off";
-            /** @description the source of the mode */
+            /** @description the source of the mode, in a word */
             readonly modeFrom: string;
+            /** @description the source of the mode */
+            readonly modeSource: {
+                readonly kind: "api" | "label" | "broken label" | "has entries" | "default" | "pause" | "lockdown" | "store in doubt" | "unattributed" | "claim";
+                readonly name: string | null;
+            };
             readonly coverage: {
                 readonly state: "enforced" | "partial" | "unenforced";
                 readonly reasons: readonly string[];
@@ -1080,8 +1085,13 @@ export interface components {
             readonly lists: readonly string[];
             readonly entries: readonly {
                 readonly entry: string;
-                /** @description the label, list, claim or grant that it comes from */
+                /** @description where it is written, in words */
                 readonly from: string;
+                /** @description where it is written */
+                readonly source: {
+                    readonly kind: "label" | "list" | "claim" | "baseline" | "grant";
+                    readonly name: string | null;
+                };
                 readonly addresses: readonly string[];
                 /** @description connections that it permitted, or attempts that it denied */
                 readonly count: number;
@@ -1189,8 +1199,13 @@ export interface components {
         readonly ModeSetting: {
             /** @description the mode in force */
             readonly mode: "enforce" | "observe" | "off";
-            /** @description the source of the mode */
+            /** @description the source of the mode, in a word */
             readonly modeFrom: string;
+            /** @description the source of the mode */
+            readonly modeSource: {
+                readonly kind: "api" | "label" | "broken label" | "has entries" | "default" | "pause" | "lockdown" | "store in doubt" | "unattributed" | "claim";
+                readonly name: string | null;
+            };
             /** @description the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME */
             readonly owner: string;
             readonly set: ("enforce" | "observe" | "off") | null;

@@ -39,8 +39,10 @@ const isJson = (value: unknown): value is Json => typeof value === 'object' && v
 function typeOf(schema: Json, depth = 0, explained?: unknown): string {
   if (schema !== explained) for (const [name, known] of NAMED) if (known === schema) return name;
   if (Array.isArray(schema.anyOf)) {
-    const parts = schema.anyOf.map((part) => typeOf(part as Json, depth));
-    return [...new Set(parts)].join(' | ');
+    const parts = [...new Set(schema.anyOf.map((part) => typeOf(part as Json, depth)))];
+    const line = parts.join(' | ');
+    if (line.length + depth * INDENT <= WIDTH || line.includes('\n')) return line;
+    return parts.map((part) => `\n${' '.repeat((depth + 1) * INDENT)}| ${part}`).join('');
   }
   if ('const' in schema) return JSON.stringify(schema.const);
   if (schema.type === 'array') {

@@ -45,6 +45,7 @@ const ModeResult = object({
   container: Type.String(),
   mode: Mode,
   modeFrom: Type.String(),
+  modeSource: ContainerSchema.properties.modeSource,
   trialUntil: ContainerSchema.properties.trialUntil,
   against: ContainerSchema.properties.against,
   wouldCut: Type.Array(Destination),

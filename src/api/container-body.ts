@@ -11,7 +11,7 @@ import { findingText, worstOf } from '../policy/finding.js';
 import { limitsText } from '../policy/limits.js';
 import { addressesOn, resolveContainer } from '../policy/neighbours.js';
 import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
-import type { Grant, PolicyEntry } from '../policy/policy.js';
+import type { Grant, ModeSource, PolicyEntry } from '../policy/policy.js';
 import { pauseOf } from '../policy/policy.js';
 import type { PreviewParts } from '../suggest/preview.js';
 import type { ContainerBody, GrantBody } from './schemas.js';
@@ -35,7 +35,8 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     name: c.name,
     image: c.image,
     mode: policy.mode,
-    modeFrom: policy.modeFrom,
+    modeFrom: modeText(policy.modeSource),
+    modeSource: sourceView(policy.modeSource),
     coverage: { state: worstOf(findings), reasons: findings.map(findingText) },
     findings,
     compose: composeOf(c),
@@ -47,7 +48,7 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     grants: grantsOf(overrides.grants, holder).map(grantBody),
     trialUntil: policy.trialUntil ?? null,
     against: policy.against ?? null,
-    pausedUntil: policy.modeFrom === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
+    pausedUntil: policy.modeSource.kind === 'pause' ? (pauseOf(overrides, holder.id)?.expires ?? null) : null,
     limits: policy.limits ? limitsText(policy.limits) : null,
     quota: quotaView(parts, holder.id),
     allowed,
@@ -55,6 +56,14 @@ export function containerBody(parts: ContainerParts, overrides: Overrides, c: Co
     wouldDeny,
   };
 }
+
+/** A source of a mode in a word, as scripts compare it. */
+export const modeText = (s: ModeSource): string => (s.kind === 'claim' ? `claim:${s.name}` : s.kind);
+
+export const sourceView = <K extends string>(s: { readonly kind: K; readonly name?: string }) => ({
+  kind: s.kind,
+  name: s.name ?? null,
+});
 
 /** Labels that come with the image do not count: an image could take the name of another service. */
 function composeOf(c: ContainerFacts): ContainerBody['compose'] {
@@ -82,6 +91,7 @@ function entryView(
   return {
     entry: pe.entry.canonical,
     from: sourceText(pe.source),
+    source: sourceView(pe.source),
     addresses: addressesOf(parts, id, pe),
     ...(tallies.get(pe.entry.canonical) ?? { count: 0, packets: 0, bytes: 0 }),
   };

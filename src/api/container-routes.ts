@@ -156,8 +156,8 @@ export function modeRoutes(server: FastifyInstance, ctx: Context): void {
     (request, reply) => {
       const { container } = request.params;
       const { owner, mode: set = null, revision } = ctx.changes.modes.modeSet(container);
-      const { mode, modeFrom } = ctx.views.container(container);
-      return reply.header('etag', etagOf(revision)).send({ mode, modeFrom, owner, set });
+      const { mode, modeFrom, modeSource } = ctx.views.container(container);
+      return reply.header('etag', etagOf(revision)).send({ mode, modeFrom, modeSource, owner, set });
     },
   );
   modesRoute(server, ctx);

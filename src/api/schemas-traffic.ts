@@ -3,7 +3,7 @@ import { Type } from '@sinclair/typebox';
 import { FLOW_VERDICTS } from '../events/service-events.js';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
-import { ContainerSchema, type View } from './schemas.js';
+import { ContainerSchema, ModeSourceSchema, type View } from './schemas.js';
 
 /** The shapes of denied flows, of modes that are set, and of the preview of a mode in the API. */
 
@@ -272,7 +272,8 @@ export type ModeBody = View<typeof ModeRequestSchema>;
 export const ModeSchema = Type.Object(
   {
     mode: { ...Mode, description: 'the mode in force' },
-    modeFrom: Text('the source of the mode', 'default'),
+    modeFrom: Text('the source of the mode, in a word', 'default'),
+    modeSource: ModeSourceSchema,
     owner: Text('the owner of a mode that is set: compose:PROJECT/SERVICE or name:NAME', 'name:web'),
     set: Nullable({ ...Mode, description: 'the mode that is set through the API; null: none' }),
   },

@@ -4,6 +4,7 @@ import { KeptSchema } from '../changes/current-overrides.js';
 import { Count, closedObject as closed, Mode, Nullable, Text, Time, Words } from '../lib/schema-parts.js';
 import { DURATION_PATTERN } from '../lib/units.js';
 import { EntryObjectSchema, ListSchema } from '../policy/list-parse.js';
+import { MODE_SOURCES, SOURCES } from '../policy/policy.js';
 
 const Verdict = Words(['allow', 'deny', 'threat']);
 
@@ -194,10 +195,23 @@ const FindingSchema = Type.Object(
   closed,
 );
 
+/** What something comes from: a kind, and the name that the kind has. */
+const Source = <const K extends readonly string[]>(kinds: K, description: string, name: string) =>
+  Type.Object(
+    { kind: Words(kinds), name: Nullable(Text(`${name}; null: the kind has none`)) },
+    { ...closed, description },
+  );
+export const ModeSourceSchema = Source(
+  [...MODE_SOURCES, 'claim'],
+  'the source of the mode',
+  'the list that claims the container',
+);
+
 const EntryViewSchema = Type.Object(
   {
     entry: Type.String({ examples: ['api.example.com'] }),
-    from: Text('the label, list, claim or grant that it comes from', 'label'),
+    from: Text('where it is written, in words', 'list npm'),
+    source: Source(['label', ...SOURCES], 'where it is written', 'the list, or the id of the grant'),
     addresses: Type.Array(Type.String()),
     count: Counted('connections that it permitted, or attempts that it denied'),
     packets: Counted('of these, in both directions'),
@@ -212,7 +226,8 @@ export const ContainerSchema = Type.Object(
     name: Type.String({ examples: ['web'] }),
     image: Type.String({ examples: ['ghcr.io/acme/web:2'] }),
     mode: Mode,
-    modeFrom: Text('the source of the mode', 'default'),
+    modeFrom: Text('the source of the mode, in a word', 'default'),
+    modeSource: ModeSourceSchema,
     coverage: Type.Object(
       { state: Words(['enforced', 'partial', 'unenforced']), reasons: Type.Array(Type.String()) },
       closed,

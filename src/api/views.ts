@@ -147,7 +147,7 @@ export class Views {
       version: VERSION,
       node,
       ...census(all),
-      paused: all.filter((c) => c.modeFrom === 'pause').length,
+      paused: all.filter((c) => c.modeSource.kind === 'pause').length,
       ...temporary(all),
       lockdown: this.lockdown() ?? null,
       threats: feeds.status(),
@@ -386,7 +386,7 @@ function renamedTexts({ owners }: Status['kept'], all: readonly ContainerBody[])
     const { project, service } = composeOf(owner) ?? {};
     if (!hasProject || mode !== 'enforce') return [];
     const others = all.filter((c) => c.compose?.project === project && c.mode !== 'enforce');
-    const unset = others.filter((c) => c.modeFrom === 'default').map((c) => c.name);
+    const unset = others.filter((c) => c.modeSource.kind === 'default').map((c) => c.name);
     if (unset.length === 0) return [];
     const shown = unset.slice(0, SHOWN).join(', ');
     const more = unset.length > SHOWN ? ` and ${unset.length - SHOWN} more` : '';

@@ -33,7 +33,6 @@ export interface Doubt {
 
 export const DOUBT_REMEDY =
   'put back a backup of the state folder and restart the service, or accept the store as it is now: drawbridge store accept';
-const FROM_DOUBT = 'store in doubt';
 
 /** The store's revision of a key; 0: it does not hold it. */
 type RevisionOf = (key: string) => number;
@@ -45,15 +44,17 @@ const isNewer = ({ revision }: Doubt, key: string, of: RevisionOf): boolean =>
 /** No mode is looser than it was in the kernel, and unknown containers are enforced, unless a person has decided since. */
 export function underDoubt(policy: Policy, doubt: Doubt, facts: ContainerFacts, of: RevisionOf): Policy {
   const isDecided =
-    policy.modeFrom === 'pause' ||
-    (policy.modeFrom === 'api' && ownerIsCertain(facts) && isNewer(doubt, modeKey(ownerKey(facts)), of));
+    policy.modeSource.kind === 'pause' ||
+    (policy.modeSource.kind === 'api' &&
+      ownerIsCertain(facts) &&
+      isNewer(doubt, modeKey(ownerKey(facts)), of));
   const floor = doubt.modes.get(facts.id) ?? 'enforce';
   if (isDecided || byStrictness(policy.mode, floor) <= 0) return policy;
   const detail = `${doubt.reason}: the mode ${policy.mode} of the container has no effect, and it stays ${floor === 'enforce' ? 'enforced' : 'observed'}`;
   return {
     ...policy,
     mode: floor,
-    modeFrom: FROM_DOUBT,
+    modeSource: { kind: 'store in doubt' },
     notes: [...policy.notes, { detail, remedy: DOUBT_REMEDY }],
   };
 }
@@ -132,7 +133,9 @@ export const modesInForce = ({
   subjects: members,
 }: Pick<AppliedState, 'subjects'>): ReadonlyMap<string, Mode> =>
   new Map(
-    [...members.values()].flatMap((m) => (m.policy.modeFrom === 'pause' ? [] : [[m.id, m.policy.mode]])),
+    [...members.values()].flatMap((m) =>
+      m.policy.modeSource.kind === 'pause' ? [] : [[m.id, m.policy.mode]],
+    ),
   );
 
 /** So long (ms) changes of the store are gathered before the kernel's record follows. */

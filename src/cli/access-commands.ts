@@ -133,7 +133,7 @@ async function forget(session: Session, client: ApiClient, owner: string, { dryR
 }
 
 function changedText(out: Output, c: ContainerBody): string {
-  const why = modeReason(c.modeFrom);
+  const why = modeReason(c.modeSource);
   if (c.trialUntil)
     return `${c.name}: ${c.mode} (${why}) on trial ${out.until(c.trialUntil)}: what was set before counts again then, unless drawbridge mode ${c.name} confirm`;
   return c.against && c.mode === 'observe'
@@ -190,12 +190,12 @@ function showDryRun(
 }
 
 function result(
-  { name, mode, modeFrom, trialUntil, against }: ContainerBody,
+  { name, mode, modeFrom, modeSource, trialUntil, against }: ContainerBody,
   previews: readonly PreviewBody[],
 ) {
   const preview = previews.find((p) => p.containers.includes(name));
   const wouldCut = preview?.destinations ?? [];
-  return { container: name, mode, modeFrom, trialUntil, against, wouldCut, preview };
+  return { container: name, mode, modeFrom, modeSource, trialUntil, against, wouldCut, preview };
 }
 
 type Destination = PreviewBody['destinations'][number];
@@ -320,14 +320,22 @@ export function revokeCommand(program: Command, registry: Registry): void {
 }
 
 /** What `revoke` needs of a container. */
-type Granted = Pick<ContainerBody, 'id' | 'name' | 'entries' | 'modeFrom'> & {
+type Granted = Pick<ContainerBody, 'id' | 'name' | 'entries' | 'modeSource'> & {
   readonly grants: readonly Pick<GrantBody, 'id' | 'entry'>[];
 };
 
 /** An owner without a container has its grants alone. */
 async function keptContainer(client: ApiClient, name: string): Promise<Granted | undefined> {
   const kept = await keptOwner(client, name);
-  return kept && { id: kept.owner, name, entries: [], modeFrom: 'api', grants: kept.grants };
+  return (
+    kept && {
+      id: kept.owner,
+      name,
+      entries: [],
+      modeSource: { kind: 'api', name: null },
+      grants: kept.grants,
+    }
+  );
 }
 
 /** Where else the entry comes from, and what to edit to take it away. */
@@ -337,18 +345,17 @@ async function remaining(
   canonical: string,
   wasGranted: boolean,
 ): Promise<readonly Problem[]> {
-  const others = container.entries.filter((e) => e.entry === canonical && !e.from.startsWith('grant '));
-  const problems = others.map(async ({ from }): Promise<Problem> => {
-    const list = /^list ([^\s,]+)/.exec(from)?.[1];
-    const remedy =
-      list === undefined ? labelRemedy(container, canonical) : await listRemedy(client, list, canonical);
+  const others = container.entries.filter((e) => e.entry === canonical && e.source.kind !== 'grant');
+  const problems = others.map(async ({ from, source: { kind, name } }): Promise<Problem> => {
+    const isOfLabel = kind === 'label' || name === null;
+    const remedy = isOfLabel ? labelRemedy(container, canonical) : await listRemedy(client, name, canonical);
     return {
       detail: `${container.name} may ${wasGranted ? 'still ' : ''}reach ${canonical} by ${from}`,
       remedy,
     };
   });
   if (others.length > 0 || wasGranted) return Promise.all(problems);
-  if (container.modeFrom === 'lockdown')
+  if (container.modeSource.kind === 'lockdown')
     return [
       {
         detail: `a lockdown is on: no entry of ${container.name} is in force, and which it has is not shown meanwhile`,

@@ -132,7 +132,7 @@ function inspectPrint(out: Output, c: ContainerBody, denials: readonly Flow[]): 
   const facts: readonly (readonly [string, string])[] = [
     ['image', c.image],
     ['compose', c.compose ? `${c.compose.project}/${c.compose.service}` : '-'],
-    ['mode', `${modeText(out, c)} (${modeReason(c.modeFrom)})`],
+    ['mode', `${modeText(out, c)} (${modeReason(c.modeSource)})`],
     ...(c.against
       ? [
           [

@@ -1,4 +1,5 @@
 import { styleText } from 'node:util';
+import type { ContainerBody } from '../api/schemas.js';
 import { counted } from '../lib/units.js';
 import type { Host } from './host.js';
 
@@ -295,7 +296,9 @@ function pieces(word: string, width: number): readonly string[] {
   return [...found, piece];
 }
 
-const REASONS: Readonly<Record<string, string>> = {
+type ModeSource = ContainerBody['modeSource'];
+
+const REASONS = {
   api: 'set by a person or the API',
   label: 'label drawbridge.mode',
   default: 'default of the configuration',
@@ -303,13 +306,14 @@ const REASONS: Readonly<Record<string, string>> = {
   lockdown: 'lockdown',
   'broken label': 'a drawbridge label does not parse',
   'has entries': 'it has a drawbridge.allow or drawbridge.lists label',
-};
+  'store in doubt': 'store in doubt',
+  unattributed: 'unattributed of the configuration',
+  claim: 'a list, which claims it',
+} satisfies Readonly<Record<ModeSource['kind'], string>>;
 
-/** Why the mode is what it is, from `modeFrom` of the API. */
-export function modeReason(modeFrom: string): string {
-  const claim = /^claim:(.*)$/.exec(modeFrom)?.[1];
-  return claim === undefined ? (REASONS[modeFrom] ?? modeFrom) : `list ${claim}, which claims it`;
-}
+/** Why the mode is what it is. */
+export const modeReason = ({ kind, name }: ModeSource): string =>
+  name === null ? REASONS[kind] : `list ${name}, which claims it`;
 
 interface Destination {
   readonly name: string | null;

@@ -180,7 +180,7 @@ const NOTHING_FOUND: Checked = { problems: [], warnings: [] };
 
 function runTests(list: List, lists: ReadonlyMap<string, List>, now: number): Checked {
   const gathering = new Gathering(lists, now);
-  gathering.addList(list.name, (name) => ({ from: 'list', list: name }));
+  gathering.addList(list.name, (name) => ({ kind: 'list', name }));
   const isWhole = gathering.notes.every((note) => note.code !== MISSING_LIST);
   const problems: Problem[] = [];
   const warnings: Problem[] = [];

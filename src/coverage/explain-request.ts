@@ -127,7 +127,7 @@ const permitInList = (list: string, entry: string): Remedy =>
 
 /** What limits the verdict: a trial that ends, or a list that is evaluated in place of the policy. */
 export function modeNote({ member: { policy } }: ExplainInput, { verdict, entry }: View): string {
-  if (policy.modeFrom === 'api' && policy.trialUntil !== undefined && verdict === 'deny')
+  if (policy.modeSource.kind === 'api' && policy.trialUntil !== undefined && verdict === 'deny')
     return `; it is enforced on trial until ${policy.trialUntil}`;
   const isEvaluated = policy.mode === 'observe' && policy.against && verdict === 'allow' && entry !== null;
   return isEvaluated ? `; the list ${policy.against?.list} is evaluated in place of its policy` : '';

@@ -6,11 +6,11 @@ import { formatAddress, parseAddress, rangeHas } from '../lib/ip.js';
 import { type Problem, RefusedError } from '../lib/problem.js';
 import { TUNNELS, tunnelOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { denialRemedy, denialText, sourceText } from '../policy/deny-entries.js';
+import { denialRemedy, denialText, listOf, sourceText } from '../policy/deny-entries.js';
 import type { DestEntry, PortRange } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
 import { resolveContainer } from '../policy/neighbours.js';
-import type { Emergency, EntrySource, Pause, Policy, PolicyEntry } from '../policy/policy.js';
+import type { Emergency, Pause, Policy, PolicyEntry } from '../policy/policy.js';
 import { pauseOf } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
@@ -81,7 +81,7 @@ function closedView(input: ExplainInput): View | undefined {
 /** In a lockdown no entry has an effect, also none that is added. */
 function lockedView(input: ExplainInput): View | undefined {
   const { policy } = input.member;
-  if (policy.modeFrom !== 'lockdown') return undefined;
+  if (policy.modeSource.kind !== 'lockdown') return undefined;
   const { since, by } = input.emergency?.lockdown ?? {};
   const when = since === undefined ? '' : ` since ${since} by ${by}`;
   const address = addressOf(input.dest);
@@ -294,7 +294,7 @@ function isResolved(input: ExplainInput, { entry }: PolicyEntry, address: string
 }
 
 const passing = ({ name, member, emergency }: ExplainInput): string =>
-  member.policy.modeFrom === 'pause'
+  member.policy.modeSource.kind === 'pause'
     ? `${pausedUntil(emergency?.pause)}: it passes; without the pause it is denied:`
     : `it is allowed only while ${name} is in mode observe; ${member.policy.against ? `the list ${member.policy.against.list}, which is evaluated in place of its policy, denies it` : 'enforce would deny it'}:`;
 
@@ -348,8 +348,6 @@ function denied(input: ExplainInput, reason: string, trace: readonly string[], a
     trace,
   };
 }
-
-const listOf = (s: EntrySource): string | null => ('list' in s ? s.list : null);
 
 /** In every mode: names that a feed lists (except in mode off, where DNS is not filtered), and addresses, resolved ones included. */
 function threatView(input: ExplainInput): View | undefined {

@@ -7,7 +7,7 @@ import type { DeniedLog, LoggedFacts } from '../kernel/denied-log.js';
 import { type Current, Signal } from '../lib/current.js';
 import { putNewest } from '../lib/fair-shares.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
-import { denialText } from '../policy/deny-entries.js';
+import { denialText, listOf } from '../policy/deny-entries.js';
 import { OWN_RESOLVER, type Verdict } from '../policy/finding.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit, type ThreatLook } from '../policy/threat.js';
@@ -305,9 +305,7 @@ const byFeed = (hit: ThreatHit | undefined): Pick<DenialEvent, 'decidedBy'> =>
   hit ? { decidedBy: { feed: hit.feed } } : {};
 
 const byEntry = (by: PolicyEntry | undefined): Pick<DenialEvent, 'decidedBy'> =>
-  by
-    ? { decidedBy: { entry: by.entry.canonical, ...('list' in by.source ? { list: by.source.list } : {}) } }
-    : {};
+  by ? { decidedBy: { entry: by.entry.canonical, list: listOf(by.source) } } : {};
 
 /** `container:NAME` in a record is a neighbour by its address: no client can write itself one into the hello. */
 const shownName = (text: string): string | null => (text.startsWith('container:') ? null : text || null);
@@ -347,6 +345,6 @@ interface Evaluated extends Pick<DenialEvent, 'verdict' | 'reason' | 'decidedBy'
 interface DecidedBy {
   /** The canonical deny entry. */
   readonly entry?: string;
-  readonly list?: string;
+  readonly list?: string | null;
   readonly feed?: string;
 }

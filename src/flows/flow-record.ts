@@ -1,7 +1,7 @@
 import type { ResolvedNames } from '../dns/ledger.js';
 import type { Contact } from '../events/service-events.js';
 import { keepFairly } from '../lib/fair-shares.js';
-import { sourceText } from '../policy/deny-entries.js';
+import { listOf, sourceText } from '../policy/deny-entries.js';
 import { OWN_RESOLVER } from '../policy/finding.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { permitOf } from '../ruleset/policy-evaluator.js';
@@ -217,7 +217,7 @@ export function findPermit(
     name: found.name ?? name,
     reason: `an entry permits it (${sourceText(source)})`,
     entry: entry.canonical,
-    list: 'list' in source ? source.list : null,
+    list: listOf(source),
     verdict: 'allow',
   };
 }

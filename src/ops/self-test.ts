@@ -71,7 +71,7 @@ async function memberOf(stage: SelfTestStage, links: Links): Promise<Subject> {
   const entries = ([4, 6] as const).flatMap((f) => {
     const parsed = parseEntry(f === 4 ? PLACES[f].permitted : `[${PLACES[f].permitted}]`);
     return parsed.ok && isDest(parsed.value)
-      ? [{ entry: parsed.value, source: { from: 'label' } as const }]
+      ? [{ entry: parsed.value, source: { kind: 'label' } as const }]
       : [];
   });
   const port = {
@@ -84,7 +84,7 @@ async function memberOf(stage: SelfTestStage, links: Links): Promise<Subject> {
   return {
     id: 'd'.repeat(64),
     identity: 2,
-    policy: { mode: 'enforce', modeFrom: 'self-test', entries, lists: [], notes: [] },
+    policy: { mode: 'enforce', modeSource: { kind: 'label' }, entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
     families: new Set([4, 6]),
     neighbours: [],

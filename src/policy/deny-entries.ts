@@ -10,18 +10,22 @@ import type { EntrySource, PolicyEntry } from './policy.js';
 
 /** Where an entry is written, in words. */
 export function sourceText(s: EntrySource): string {
-  if (s.from === 'label') return 'its label drawbridge.allow';
-  if (s.from === 'grant') return `grant ${s.grant}`;
-  if (s.from === 'claim') return `list ${s.list}, which claims it`;
-  return s.from === 'baseline' ? `list ${s.list}, which every container has` : `list ${s.list}`;
+  if (s.kind === 'label') return 'its label drawbridge.allow';
+  if (s.kind === 'grant') return `grant ${s.name}`;
+  if (s.kind === 'claim') return `list ${s.name}, which claims it`;
+  return s.kind === 'baseline' ? `list ${s.name}, which every container has` : `list ${s.name}`;
 }
+
+/** The list that has an entry; null: it is one of a label or a grant. */
+export const listOf = (s: EntrySource): string | null =>
+  s.kind === 'label' || s.kind === 'grant' ? null : s.name;
 
 export const denialText = ({ entry, source }: PolicyEntry): string =>
   `${entry.canonical} denies it (${sourceText(source)})`;
 
 /** A deny entry for names beats all that permit: how to permit something all the same. */
 export const denialRemedy = ({ entry, source }: PolicyEntry): string =>
-  `remove ${entry.canonical} from ${source.from === 'label' ? 'the label drawbridge.allow' : sourceText(source)}: no other entry permits what a deny entry covers`;
+  `remove ${entry.canonical} from ${source.kind === 'label' ? 'the label drawbridge.allow' : sourceText(source)}: no other entry permits what a deny entry covers`;
 
 const hasPort = (ports: readonly PortRange[], port: number): boolean =>
   ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);

@@ -135,20 +135,20 @@ interface Walk {
   readonly reached: Set<string>;
 }
 
-const plainLists = memo((_list: List) => new Map<EntrySource['from'], Sorted | undefined>());
+const plainLists = memo((_list: List) => new Map<EntrySource['kind'], Sorted | undefined>());
 /**
  * The entries of a list, the same objects for every container that has it from the same kind of source. Undefined: it names other
  * lists, or an entry twice, or the source is a grant.
  */
 function plainEntries(list: List, source: EntrySource): Sorted | undefined {
-  if (source.from === 'grant') return undefined;
+  if (source.kind === 'grant') return undefined;
   const bySource = plainLists(list);
-  if (!bySource.has(source.from)) {
+  if (!bySource.has(source.kind)) {
     const entries = list.allow.filter(isDest);
     const isPlain = new Set(entries.map((e) => e.canonical)).size === list.allow.length;
-    bySource.set(source.from, isPlain ? sorted(entries.map((entry) => ({ entry, source }))) : undefined);
+    bySource.set(source.kind, isPlain ? sorted(entries.map((entry) => ({ entry, source }))) : undefined);
   }
-  return bySource.get(source.from);
+  return bySource.get(source.kind);
 }
 
 const sorted = (all: readonly PolicyEntry[]): Sorted => ({

@@ -40,14 +40,14 @@ export interface PolicyInput {
   readonly now: number | Moment;
 }
 
-type ModeChoice = Pick<Policy, 'mode' | 'modeFrom' | 'trialUntil' | 'against'>;
+type ModeChoice = Pick<Policy, 'mode' | 'modeSource' | 'trialUntil' | 'against'>;
 
 const apiMode = ({ facts, modes }: PolicyInput): ModeSetting | undefined =>
   ownerIsCertain(facts) ? modes.get(ownerKey(facts)) : undefined;
 
 const setByApi = ({ mode, trial, against }: ModeSetting): ModeChoice => ({
   mode,
-  modeFrom: 'api',
+  modeSource: { kind: 'api' },
   ...(trial ? { trialUntil: trial.expires } : {}),
   ...(against ? { against } : {}),
 });
@@ -65,17 +65,17 @@ function chooseMode(input: PolicyInput, intent: LabelIntent, claims: readonly Cl
 function chooseOwnMode(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[]): ModeChoice {
   const api = apiMode(input);
   if (api) return setByApi(api);
-  if (intent.broken) return { mode: 'enforce', modeFrom: 'broken label' };
-  if (intent.mode) return { mode: intent.mode, modeFrom: 'label' };
+  if (intent.broken) return { mode: 'enforce', modeSource: { kind: 'broken label' } };
+  if (intent.mode) return { mode: intent.mode, modeSource: { kind: 'label' } };
   const claim = strictestClaim(claims);
-  if (claim) return { mode: claim.mode, modeFrom: `claim:${claim.list}` };
-  if (intent.hasEntries) return { mode: 'enforce', modeFrom: 'has entries' };
-  return { mode: input.settings.default, modeFrom: 'default' };
+  if (claim) return { mode: claim.mode, modeSource: { kind: 'claim', name: claim.list } };
+  if (intent.hasEntries) return { mode: 'enforce', modeSource: { kind: 'has entries' } };
+  return { mode: input.settings.default, modeSource: { kind: 'default' } };
 }
 
-const fromList = (list: string): EntrySource => ({ from: 'list', list });
-const fromClaim = (list: string): EntrySource => ({ from: 'claim', list });
-const fromBaseline = (list: string): EntrySource => ({ from: 'baseline', list });
+const fromList = (list: string): EntrySource => ({ kind: 'list', name: list });
+const fromClaim = (list: string): EntrySource => ({ kind: 'claim', name: list });
+const fromBaseline = (list: string): EntrySource => ({ kind: 'baseline', name: list });
 
 /** Grants in force for the container: its own timed ones, and its owner's when the owner is certain. */
 function grantsOf({ facts, grants }: PolicyInput, moment: Moment): readonly Grant[] {
@@ -93,7 +93,7 @@ function isAhead(time: string, moment: Moment): boolean {
 
 function addGrant(gathering: Gathering, grant: Grant): void {
   const parsed = parseEntry(grant.entry);
-  const source: EntrySource = { from: 'grant', grant: grant.id };
+  const source: EntrySource = { kind: 'grant', name: grant.id };
   if (parsed.ok) gathering.addEntry(parsed.value, source, () => source);
   else
     gathering.notes.push(
@@ -108,9 +108,9 @@ function gather(input: PolicyInput, intent: LabelIntent, claims: readonly Claim[
   const moment = Moment.at(input.now);
   const gathering = new Gathering(input.lists, moment, input.settings.node, input.absent);
   if (intent.broken) return gathering;
-  for (const entry of intent.allow) gathering.addEntry(entry, { from: 'label' }, fromList);
+  for (const entry of intent.allow) gathering.addEntry(entry, { kind: 'label' }, fromList);
   for (const name of intent.lists) gathering.addList(name, fromList);
-  for (const entry of intent.fromImage.allow) gathering.addEntry(entry, { from: 'label' }, fromList, 'deny');
+  for (const entry of intent.fromImage.allow) gathering.addEntry(entry, { kind: 'label' }, fromList, 'deny');
   for (const name of intent.fromImage.lists) gathering.addList(name, fromList, 'deny');
   for (const claim of claims)
     gathering.addList(claim.list.name, fromClaim, addsEntries(claim) ? 'all' : 'deny');
@@ -130,7 +130,7 @@ function gatherAgainst(
   gathering.addList(candidate, fromList);
   for (const name of input.settings.baseline) gathering.addList(name, fromBaseline);
   const own = [...intent.allow, ...intent.fromImage.allow];
-  for (const entry of own) gathering.addEntry(entry, { from: 'label' }, fromList, 'deny');
+  for (const entry of own) gathering.addEntry(entry, { kind: 'label' }, fromList, 'deny');
   for (const name of [...intent.lists, ...intent.fromImage.lists]) gathering.addList(name, fromList, 'deny');
   for (const { list } of claims) gathering.addList(list.name, fromClaim, 'deny');
   return gathering;
@@ -234,7 +234,7 @@ export function compileUnattributed(
   const { entries, notes } = gathering;
   return {
     mode: settings.mode,
-    modeFrom: 'unattributed',
+    modeSource: { kind: 'unattributed' },
     entries,
     ...deniedOf(gathering),
     lists: [...gathering.lists],

@@ -40,12 +40,11 @@ export interface ListMatch {
   readonly network?: string;
 }
 /** Where an entry of a policy came from, for explain and for revoke's hint. */
+export const SOURCES = ['list', 'claim', 'baseline', 'grant'] as const;
 export type EntrySource =
-  | { readonly from: 'label' }
-  | { readonly from: 'list'; readonly list: string }
-  | { readonly from: 'claim'; readonly list: string }
-  | { readonly from: 'baseline'; readonly list: string }
-  | { readonly from: 'grant'; readonly grant: string };
+  | { readonly kind: 'label' }
+  /** The name of the list, or the id of the grant. */
+  | { readonly kind: (typeof SOURCES)[number]; readonly name: string };
 export interface PolicyEntry {
   readonly entry: DestEntry;
   readonly source: EntrySource;
@@ -111,10 +110,26 @@ const isTrial = (value: unknown): value is Trial =>
   isTime(value.expires) &&
   (value.before === undefined || isModeSetting(value.before));
 
+export const MODE_SOURCES = [
+  'api',
+  'label',
+  'broken label',
+  'has entries',
+  'default',
+  'pause',
+  'lockdown',
+  'store in doubt',
+  /** The mode of what is no container, from the configuration. */
+  'unattributed',
+] as const;
+/** What set a mode. `name` is the list that claims the container. */
+export type ModeSource =
+  | { readonly kind: (typeof MODE_SOURCES)[number] }
+  | { readonly kind: 'claim'; readonly name: string };
+
 export interface Policy {
   readonly mode: Mode;
-  /** What set the mode: "api", "label", "claim:LIST", "has entries", "default", "broken label". */
-  readonly modeFrom: string;
+  readonly modeSource: ModeSource;
   /** Those that permit. */
   readonly entries: readonly PolicyEntry[];
   /** Deny entries, each of which beats all that permit; absent: none. */
@@ -304,12 +319,12 @@ export function pauseOf({ pauses }: Emergency, containerId: string): Pause | und
 export function underEmergency(policy: Policy, emergency: Emergency, containerId: string): Policy {
   if (emergency.lockdown) return lockedDown(policy);
   if (policy.mode !== 'enforce' || !pauseOf(emergency, containerId)) return policy;
-  return { ...policy, mode: 'observe', modeFrom: 'pause' };
+  return { ...policy, mode: 'observe', modeSource: { kind: 'pause' } };
 }
 
 export const lockedDown = (policy: Policy): Policy => ({
   mode: 'enforce',
-  modeFrom: 'lockdown',
+  modeSource: { kind: 'lockdown' },
   entries: [],
   lists: [],
   ...(policy.trialUntil === undefined ? {} : { trialUntil: policy.trialUntil }),

@@ -53,13 +53,13 @@ export function canarySubject(place: CanaryPlace, identity: number, bindings: re
     const host = family === 4 ? permitted : `[${permitted}]`;
     const parsed = parseEntry(`${host}:${CANARY_PORT}/tcp+udp`);
     return parsed.ok && isDest(parsed.value)
-      ? [{ entry: parsed.value, source: { from: 'label' } as const }]
+      ? [{ entry: parsed.value, source: { kind: 'label' } as const }]
       : [];
   });
   return {
     id: CANARY_ID,
     identity,
-    policy: { mode: 'enforce', modeFrom: 'canary', entries, lists: [], notes: [] },
+    policy: { mode: 'enforce', modeSource: { kind: 'label' }, entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
     families: new Set(place.addresses.map((a) => a.family)),
     neighbours: [],

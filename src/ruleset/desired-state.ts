@@ -326,7 +326,7 @@ export function unattributedSubject({
   const subject: Subject = {
     id: UNATTRIBUTED_ID,
     identity: UNATTRIBUTED,
-    policy: { mode, modeFrom: 'unattributed', entries: [], lists: [], notes: [] },
+    policy: { mode, modeSource: { kind: 'unattributed' }, entries: [], lists: [], notes: [] },
     classes,
     ...(denied ? { denied } : {}),
     families: new Set([4, 6] as const),

@@ -81,7 +81,7 @@ export interface Removal {
 export function presentParts(input: SuggestInput, permitted: readonly Permitted[]) {
   const { policy, record } = input;
   const own = (policy?.entries ?? []).filter(
-    ({ source }) => source.from === 'label' || source.from === 'grant',
+    ({ source }) => source.kind === 'label' || source.kind === 'grant',
   );
   const uses = new Map<string, Use>();
   for (const { row, by } of permitted)
@@ -105,7 +105,7 @@ export function presentParts(input: SuggestInput, permitted: readonly Permitted[
       });
   }
   for (const { entry, source } of policy?.denied ?? [])
-    if (source.from === 'label')
+    if (source.kind === 'label')
       entries.push({
         entry: entry.canonical,
         comment: `denies; now by ${sourceText(source)}`,
@@ -158,9 +158,9 @@ function presentLists(input: SuggestInput, permitted: readonly Permitted[]) {
   const names = [...new Set(policy?.lists ?? [])].sort(byText);
   return names.map((list) => {
     const gathering = new Gathering(lists, now);
-    gathering.addList(list, (name) => ({ from: 'list', list: name }));
+    gathering.addList(list, (name) => ({ kind: 'list', name }));
     const rows = permitted
-      .filter(({ by }) => by.source.from === 'list' && gathering.lists.has(by.source.list))
+      .filter(({ by }) => by.source.kind === 'list' && gathering.lists.has(by.source.name))
       .map(({ row }) => row);
     const uses = gathering.entries.map(({ entry }) => useOfEntry(input, entry, NO_USE));
     return {
@@ -182,7 +182,7 @@ function presentLists(input: SuggestInput, permitted: readonly Permitted[]) {
 function inherited(permitted: readonly Permitted[]): readonly string[] {
   const bySource = new Map<string, Row[]>();
   for (const { row, by } of permitted)
-    if (by.source.from === 'claim' || by.source.from === 'baseline')
+    if (by.source.kind === 'claim' || by.source.kind === 'baseline')
       bySource.set(sourceText(by.source), [...(bySource.get(sourceText(by.source)) ?? []), row]);
   return [...bySource]
     .sort(([a], [b]) => byText(a, b))
@@ -258,7 +258,7 @@ function mostWorth(
 
 function candidateOf(list: List, lists: ReadonlyMap<string, List>, now: number): Candidate | undefined {
   const gathering = new Gathering(lists, now);
-  gathering.addList(list.name, (name) => ({ from: 'list', list: name }));
+  gathering.addList(list.name, (name) => ({ kind: 'list', name }));
   const { entries, denied } = gathering;
   const isOpen = entries.some(({ entry }) => isTooWide(entry) || riskOfEntry(entry) !== undefined);
   return isOpen || gathering.notes.length > 0 ? undefined : { name: list.name, entries, denied };

@@ -278,7 +278,7 @@ const useBy = (entry: DestEntry, { rows }: Group): Use =>
 
 function entriesOfLists({ lists, now }: SuggestInput, chosen: readonly Chosen[]): readonly DestEntry[] {
   const gathering = new Gathering(lists, now);
-  for (const { list } of chosen) gathering.addList(list, (name) => ({ from: 'list', list: name }));
+  for (const { list } of chosen) gathering.addList(list, (name) => ({ kind: 'list', name }));
   return gathering.entries.map(({ entry }) => entry);
 }
 
@@ -345,7 +345,7 @@ export async function suggestFor(
     places: placesOf(parts, member, facts?.holder, record.seen),
     policy: facts && presentPolicy(facts),
     // A pause ends, and the labels of a container that is gone are not known: neither shows that the service is observed.
-    mode: facts && facts.policy.modeFrom !== 'pause' ? facts.policy.mode : 'enforce',
+    mode: facts && facts.policy.modeSource.kind !== 'pause' ? facts.policy.mode : 'enforce',
     lists,
     notRecorded: facts ? await notRecorded(parts, facts.holder, member) : [],
     now,

@@ -48,7 +48,7 @@ export const DENY: readonly Mutant[] = [
     id: 'deny-image',
     what: "an image's deny entries do not count",
     file: 'src/policy/policy-compile.ts',
-    from: "for (const entry of intent.fromImage.allow) gathering.addEntry(entry, { from: 'label' }, fromList, 'deny');",
+    from: "for (const entry of intent.fromImage.allow) gathering.addEntry(entry, { kind: 'label' }, fromList, 'deny');",
     to: '',
     killedBy: pure('policy/deny-entries', "of an image's labels"),
   },

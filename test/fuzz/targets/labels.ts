@@ -96,7 +96,8 @@ function check(input: Buffer): void {
   const { broken, hasEntries } = readLabels({ labels, imageLabels: {}, image: 'shop:1', imageId: '' }, []);
   tame(own);
   if (broken) denied(own, 'a broken label');
-  if (hasEntries) must(own.mode !== 'observe' || own.modeFrom === 'label', 'entries that do not enforce');
+  if (hasEntries)
+    must(own.mode !== 'observe' || own.modeSource.kind === 'label', 'entries that do not enforce');
   denied(policy({ ...labels, 'drawbridge.allow': '127.1' }, {}, 'off'), 'one more fault');
   for (const image of [labels, undefined]) {
     const fromImage = policy(labels, image, 'enforce');

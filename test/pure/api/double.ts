@@ -147,19 +147,26 @@ export class MemoryService {
     }
     const entry = {
       entry: 'api.github.com',
-      from: 'label',
+      from: 'its label drawbridge.allow',
+      source: { kind: 'label' as const, name: null },
       addresses: ['140.82.112.3'],
       count: 4,
       packets: 4,
       bytes: 240,
     };
-    const listed = { ...entry, entry: 'registry.npmjs.org', from: 'list:npm' };
+    const listed = {
+      ...entry,
+      entry: 'registry.npmjs.org',
+      from: 'list npm',
+      source: { kind: 'list' as const, name: 'npm' },
+    };
     return {
       id: 'abc123',
       name: 'web',
       image: 'busybox',
       mode: this.mode,
       modeFrom: 'default',
+      modeSource: { kind: 'default', name: null },
       coverage: { state: 'enforced', reasons: [] },
       findings: [],
       compose: null,

@@ -299,7 +299,7 @@ describe('the lockdown', () => {
 describe('over a policy', () => {
   const policy: Policy = {
     mode: 'enforce',
-    modeFrom: 'label',
+    modeSource: { kind: 'label' },
     entries: [],
     lists: ['npm'],
     notes: [{ detail: 'a', remedy: 'b' }],
@@ -315,7 +315,7 @@ describe('over a policy', () => {
 
   it('a pause observes what was enforced, and only that', () => {
     const now = { lockdown: undefined, pauses: [pause] };
-    expect(underEmergency(policy, now, ID)).toMatchObject({ mode: 'observe', modeFrom: 'pause' });
+    expect(underEmergency(policy, now, ID)).toMatchObject({ mode: 'observe', modeSource: { kind: 'pause' } });
     expect(underEmergency(policy, now, OTHER)).toBe(policy);
     expect(underEmergency({ ...policy, mode: 'off' }, now, ID).mode).toBe('off');
   });
@@ -327,7 +327,12 @@ describe('over a policy', () => {
 
   it('the lockdown beats a pause, and leaves nothing', () => {
     const locked = underEmergency({ ...policy, mode: 'off' }, { lockdown, pauses: [all] }, ID);
-    expect(locked).toMatchObject({ mode: 'enforce', modeFrom: 'lockdown', entries: [], lists: [] });
+    expect(locked).toMatchObject({
+      mode: 'enforce',
+      modeSource: { kind: 'lockdown' },
+      entries: [],
+      lists: [],
+    });
   });
 });
 

@@ -5,9 +5,9 @@ import type { Mode, Policy } from '../../../src/policy/policy.js';
 
 const facts = (id: string): ContainerFacts =>
   ({ id, name: id, labels: {}, imageLabels: {}, endpoints: [] }) as unknown as ContainerFacts;
-const policy = (mode: Mode, modeFrom = 'default'): Policy => ({
+const policy = (mode: Mode, kind: 'default' | 'label' | 'api' | 'pause' = 'default'): Policy => ({
   mode,
-  modeFrom,
+  modeSource: { kind },
   entries: [],
   lists: [],
   notes: [],
@@ -24,8 +24,8 @@ const doubt: Doubt = {
   lockdown: undefined,
 };
 const under = (p: Policy, id: string, revision = 0, d = doubt): string => {
-  const { mode, modeFrom } = underDoubt(p, d, facts(id), () => revision);
-  return `${mode} ${modeFrom}`;
+  const { mode, modeSource } = underDoubt(p, d, facts(id), () => revision);
+  return `${mode} ${modeSource.kind}`;
 };
 
 it('nothing gets looser than the kernel held it', () => {

@@ -16,7 +16,13 @@ const said = (over: Partial<Overrides> = {}): Overrides => ({
   lockdown: undefined,
   ...over,
 });
-const observed: Policy = { mode: 'observe', modeFrom: 'default', entries: [], lists: [], notes: [] };
+const observed: Policy = {
+  mode: 'observe',
+  modeSource: { kind: 'default' },
+  entries: [],
+  lists: [],
+  notes: [],
+};
 const container = { id: 'c', name: 'c', labels: {}, imageLabels: {} } as unknown as ContainerFacts;
 
 /** Sets of the kernel that have a comment, by name. */

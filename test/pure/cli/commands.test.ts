@@ -88,6 +88,7 @@ describe('grants and modes', () => {
         {
           entry: 'registry.npmjs.org',
           from: 'list npm, which claims it',
+          source: { kind: 'claim', name: 'npm' },
           addresses: [],
           packets: 0,
           bytes: 0,

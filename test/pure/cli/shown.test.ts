@@ -80,7 +80,7 @@ describe('inspect', () => {
     expect(out).toContain(LONG);
     expect(out).toMatch(/^ {2}NONE privileged: .*\n {4}→ do this\n {2}PARTIAL host-asked-names/m);
     expect(out).toMatch(/^ {2}note broken-label: label drawbridge.alow is unknown$/m);
-    expect(out).toMatch(/^api\.github\.com\tlabel\t140\.82\.112\.3\t4$/m);
+    expect(out).toMatch(/^api\.github\.com\tits label drawbridge\.allow\t140\.82\.112\.3\t4$/m);
     expect(out).toMatch(/\tdeny\t192\.0\.2\.1:443\/tcp\tno entry covers it\n.*\tdeny\tx\.org \(DNS\)\t/);
     const json = JSON.parse((await bench.run('inspect', 'web', '--json')).out);
     expect(json).toMatchObject({ name: 'web', coverage: { state: 'unenforced' }, denials: [{}, {}] });

@@ -357,7 +357,7 @@ describe('watchFolder', () => {
       'list "l1999" adds nothing: the folder has more than 2000 list files, and this one is not read',
     );
     const gathering = new Gathering(new Map(), 0, undefined, watching?.state.absent);
-    gathering.addList('l1999', (list) => ({ from: 'list', list }));
+    gathering.addList('l1999', (list) => ({ kind: 'list', name: list }));
     expect(gathering.notes).toMatchObject([{ detail: note?.detail, remedy: note?.remedy }]);
   });
 

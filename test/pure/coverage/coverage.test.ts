@@ -74,11 +74,11 @@ function container(more: Partial<ContainerFacts> = {}): ContainerFacts {
 function entry(text: string): PolicyEntry {
   const parsed = parseEntry(text);
   if (!parsed.ok || parsed.value.kind !== 'dest') throw new Error(`bad entry in test: ${text}`);
-  return { entry: parsed.value, source: { from: 'label' } };
+  return { entry: parsed.value, source: { kind: 'label' } };
 }
 const policy = (...entries: string[]): Policy => ({
   mode: 'enforce',
-  modeFrom: 'label',
+  modeSource: { kind: 'label' },
   entries: entries.map(entry),
   lists: [],
   notes: [],

@@ -64,7 +64,7 @@ const vethOf = (n: number): HostLink => ({
 
 const policyWith = (entries: string): Policy => ({
   mode: 'enforce',
-  modeFrom: 'label',
+  modeSource: { kind: 'label' },
   entries: entries === '' ? [] : entriesOf(entries),
   lists: [],
   notes: [],

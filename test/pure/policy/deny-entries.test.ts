@@ -171,7 +171,7 @@ describe('deny entries of a policy', () => {
     const policy = compile({ 'drawbridge.allow': 'a.org, !a.org:22', 'drawbridge.lists': 'l' }, [...lists]);
     expect(texts(policy.entries)).toEqual(['a.org', 'b.org']);
     expect(texts(policy.denied)).toEqual(['!a.org:22', '!c.org', '!d.org', '!e.org']);
-    expect(policy.denied?.at(-1)?.source).toEqual({ from: 'baseline', list: 'base' });
+    expect(policy.denied?.at(-1)?.source).toEqual({ kind: 'baseline', name: 'base' });
   });
   it('are absent where there are none, and when they have expired', () => {
     const over = { expires: '1969-01-01T00:00:00Z' };
@@ -198,7 +198,9 @@ describe('deny entries of a policy', () => {
   it('of an image are few', () => {
     const many = Array.from({ length: 201 }, (_, n) => `!10.0.0.1:${n + 1}`).join('\n');
     const labels = { 'drawbridge.allow': many };
-    expect(compile(labels, [], { imageLabels: labels })).toMatchObject({ modeFrom: 'broken label' });
+    expect(compile(labels, [], { imageLabels: labels })).toMatchObject({
+      modeSource: { kind: 'broken label' },
+    });
     expect(compile(labels).denied?.length).toBe(201);
   });
   it('hold for what is no container', () => {

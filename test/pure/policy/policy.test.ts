@@ -128,7 +128,7 @@ describe('labels', () => {
       settings: { default: 'off', baseline: ['base'] },
       grants: [grant('g.org', 'name:web')],
     });
-    expect(policy).toMatchObject({ mode: 'enforce', modeFrom: 'broken label', entries: [] });
+    expect(policy).toMatchObject({ mode: 'enforce', modeSource: { kind: 'broken label' }, entries: [] });
     expect(notes(policy)).toContain(key);
     expect(policy.notes[0]?.remedy).toBeTruthy();
   });
@@ -143,7 +143,7 @@ describe('labels', () => {
         const { imageLabels, ...rest } = facts(labels);
         const policy = compile({ facts: known ? { ...rest, ...(imageLabels && { imageLabels }) } : rest });
         const ours = Object.keys(labels).some((name) => name.startsWith('drawbridge.'));
-        if (!ours) expect(policy).toMatchObject({ mode: 'observe', modeFrom: 'default' });
+        if (!ours) expect(policy).toMatchObject({ mode: 'observe', modeSource: { kind: 'default' } });
       }),
     );
   });
@@ -158,29 +158,38 @@ describe('precedence of modes', () => {
   const labelled = facts({ 'drawbridge.mode': 'off', 'drawbridge.allow': 'a.org' });
 
   it('default', () =>
-    expect(compile({ settings: { default: 'off' } })).toMatchObject({ mode: 'off', modeFrom: 'default' }));
+    expect(compile({ settings: { default: 'off' } })).toMatchObject({
+      mode: 'off',
+      modeSource: { kind: 'default' },
+    }));
   it('has allow or lists: enforce', () => {
     for (const key of ['drawbridge.allow', 'drawbridge.lists', 'drawbridge.list'])
       expect(compile({ facts: facts({ [key]: '' }) })).toMatchObject({
         mode: 'enforce',
-        modeFrom: 'has entries',
+        modeSource: { kind: 'has entries' },
       });
   });
   it('the strictest claim, before that', () =>
     expect(compile({ facts: facts({ 'drawbridge.allow': 'x.org' }), lists: claims })).toMatchObject({
       mode: 'observe',
-      modeFrom: 'claim:mid',
+      modeSource: { kind: 'claim', name: 'mid' },
     }));
   it('a claim without a mode enforces', () =>
-    expect(compile({ lists: strict })).toMatchObject({ mode: 'enforce', modeFrom: 'claim:plain' }));
+    expect(compile({ lists: strict })).toMatchObject({
+      mode: 'enforce',
+      modeSource: { kind: 'claim', name: 'plain' },
+    }));
   it('the label, before claims', () =>
-    expect(compile({ facts: labelled, lists: strict })).toMatchObject({ mode: 'off', modeFrom: 'label' }));
+    expect(compile({ facts: labelled, lists: strict })).toMatchObject({
+      mode: 'off',
+      modeSource: { kind: 'label' },
+    }));
   it('the API, before all', () =>
     expect(
       compile({ facts: labelled, lists: strict, modes: new Map([['name:web', { mode: 'observe' }]]) }),
-    ).toMatchObject({ mode: 'observe', modeFrom: 'api' }));
+    ).toMatchObject({ mode: 'observe', modeSource: { kind: 'api' } }));
   it("others' modes do not count", () =>
-    expect(compile({ modes: new Map([['name:other', { mode: 'off' }]]) }).modeFrom).toBe('default'));
+    expect(compile({ modes: new Map([['name:other', { mode: 'off' }]]) }).modeSource.kind).toBe('default'));
 });
 
 describe('entries', () => {
@@ -311,7 +320,11 @@ describe('entries', () => {
 
   it('what is no container has the lists of `unattributed`', () => {
     const policy = compileUnattributed({ mode: 'enforce', lists: ['npm', 'nope'] }, lists, NOW);
-    expect(policy).toMatchObject({ mode: 'enforce', modeFrom: 'unattributed', lists: ['npm', 'fastly'] });
+    expect(policy).toMatchObject({
+      mode: 'enforce',
+      modeSource: { kind: 'unattributed' },
+      lists: ['npm', 'fastly'],
+    });
     expect(policy.entries).toHaveLength(2);
     expect(policy.notes).toHaveLength(1);
   });
@@ -327,7 +340,7 @@ describe('images do not choose their policy', () => {
       facts: image({ 'drawbridge.allow': 'evil.org', 'drawbridge.lists': 'npm' }),
       lists: npm,
     });
-    expect(policy).toMatchObject({ mode: 'enforce', modeFrom: 'has entries', entries: [] });
+    expect(policy).toMatchObject({ mode: 'enforce', modeSource: { kind: 'has entries' }, entries: [] });
     expect(notes(policy)).toContain('comes with the image');
   });
   it("an image's off, observe and limit are ignored", () => {
@@ -336,14 +349,14 @@ describe('images do not choose their policy', () => {
         facts: image({ 'drawbridge.mode': mode, 'drawbridge.limit': 'connections=1' }),
         settings: { default: 'enforce' },
       });
-      expect(policy).toMatchObject({ mode: 'enforce', modeFrom: 'default' });
+      expect(policy).toMatchObject({ mode: 'enforce', modeSource: { kind: 'default' } });
       expect(policy.notes).toHaveLength(2);
     }
   });
   it("an image's enforce tightens", () =>
     expect(compile({ facts: image({ 'drawbridge.mode': 'enforce' }) })).toMatchObject({
       mode: 'enforce',
-      modeFrom: 'label',
+      modeSource: { kind: 'label' },
       notes: [],
     }));
   it("the container's own value counts in full", () => {
@@ -352,7 +365,7 @@ describe('images do not choose their policy', () => {
       { 'drawbridge.allow': 'a.org', 'drawbridge.mode': 'observe' },
     );
     const policy = compile({ facts: own });
-    expect(policy).toMatchObject({ mode: 'observe', modeFrom: 'label', notes: [] });
+    expect(policy).toMatchObject({ mode: 'observe', modeSource: { kind: 'label' }, notes: [] });
     expect(entries(policy)).toEqual(['a.org label']);
   });
   it('trustImages lifts it', () => {
@@ -360,19 +373,19 @@ describe('images do not choose their policy', () => {
       facts: image({ 'drawbridge.allow': 'a.org', 'drawbridge.mode': 'off' }),
       settings: { trustImages: ['ghcr.io/acme/*'] },
     });
-    expect(policy).toMatchObject({ mode: 'off', modeFrom: 'label', notes: [] });
+    expect(policy).toMatchObject({ mode: 'off', modeSource: { kind: 'label' }, notes: [] });
     expect(entries(policy)).toEqual(['a.org label']);
   });
   it("while the image's labels are unknown, every one counts as the image's", () => {
     const { imageLabels: _, ...unknown } = facts({ 'drawbridge.allow': 'a.org', 'drawbridge.mode': 'off' });
     const policy = compile({ facts: unknown });
-    expect(policy).toMatchObject({ mode: 'enforce', modeFrom: 'has entries', entries: [] });
+    expect(policy).toMatchObject({ mode: 'enforce', modeSource: { kind: 'has entries' }, entries: [] });
     expect(notes(policy)).toContain('not known yet');
   });
   it("a broken label of the image's leaves nothing, either", () =>
     expect(compile({ facts: image({ 'drawbridge.x': '' }) })).toMatchObject({
       mode: 'enforce',
-      modeFrom: 'broken label',
+      modeSource: { kind: 'broken label' },
     }));
 
   it("a claim that fits by the image's labels may only tighten", () => {
@@ -381,10 +394,10 @@ describe('images do not choose their policy', () => {
       facts: image({ team: 'ci' }),
       lists: new Map([list('l', 'a.org', { match, mode: 'off' })]),
     });
-    expect(loose).toMatchObject({ mode: 'observe', modeFrom: 'default', entries: [] });
+    expect(loose).toMatchObject({ mode: 'observe', modeSource: { kind: 'default' }, entries: [] });
     expect(notes(loose)).toContain('only those that deny count');
     const strict = compile({ facts: image({ team: 'ci' }), lists: new Map([list('l', 'a.org', { match })]) });
-    expect(strict).toMatchObject({ mode: 'enforce', modeFrom: 'claim:l', entries: [] });
+    expect(strict).toMatchObject({ mode: 'enforce', modeSource: { kind: 'claim', name: 'l' }, entries: [] });
     const own = compile({
       facts: image({}, { team: 'ci' }),
       lists: new Map([list('l', 'a.org', { match })]),
@@ -481,14 +494,14 @@ describe('owners', () => {
           modes: modes('compose:shop/db', mode),
           settings: { default: 'enforce' },
         }),
-      ).toMatchObject({ mode: 'enforce', modeFrom: 'default' });
+      ).toMatchObject({ mode: 'enforce', modeSource: { kind: 'default' } });
   });
   it('an image cannot leave the mode that was set for the service, or for the name', () => {
     for (const one of [posing, built, unknown(posing), unknown(built)])
       for (const key of ['compose:shop/db', 'name:web'])
         expect(compile({ facts: one, modes: modes(key, 'enforce') })).toMatchObject({
           mode: 'enforce',
-          modeFrom: 'api',
+          modeSource: { kind: 'api' },
         });
     const both = new Map<string, ModeSetting>([
       ['name:web', { mode: 'off' }],
@@ -500,7 +513,7 @@ describe('owners', () => {
     const of = (mode: Mode) =>
       compile({ facts: unknown(facts(compose)), grants, modes: modes('compose:shop/db', mode) });
     expect(of('off')).toMatchObject({ mode: 'observe', entries: [] });
-    expect(of('enforce')).toMatchObject({ mode: 'enforce', modeFrom: 'api', entries: [] });
+    expect(of('enforce')).toMatchObject({ mode: 'enforce', modeSource: { kind: 'api' }, entries: [] });
     expect(notes(of('off'))).toContain('is not known yet');
     expect(entries(compile({ facts: facts(compose), grants }))).toEqual(['g.org grant g-g.org']);
   });
@@ -528,7 +541,7 @@ describe('lists of some hosts', () => {
     expect(compile({ lists, settings: { node: 'web-1' } }).mode).toBe('observe');
     expect(compile({ lists, settings: { node: 'db-1' } })).toMatchObject({
       mode: 'enforce',
-      modeFrom: 'claim:claim',
+      modeSource: { kind: 'claim', name: 'claim' },
     });
   });
   it('hold for what is no container, too', () => {
@@ -558,7 +571,11 @@ describe('a list in place of the policy', () => {
 
   it('is all that permits, with the baseline; what denies anywhere else counts as always', () => {
     const policy = compile({ facts: labelled, lists, grants, settings, modes: against('candidate') });
-    expect(policy).toMatchObject({ mode: 'observe', modeFrom: 'api', against: { list: 'candidate', since } });
+    expect(policy).toMatchObject({
+      mode: 'observe',
+      modeSource: { kind: 'api' },
+      against: { list: 'candidate', since },
+    });
     expect(entries(policy)).toEqual([
       'in.org list candidate',
       'nested.org list nested',
@@ -588,6 +605,10 @@ describe('a list in place of the policy', () => {
   it('a trial enforces the policy itself, and shows its end', () => {
     const trial = { created: since, expires: '2030-01-01T00:15:00Z' };
     const modes = new Map([['name:web', { mode: 'enforce', trial } as const]]);
-    expect(compile({ modes })).toMatchObject({ mode: 'enforce', modeFrom: 'api', trialUntil: trial.expires });
+    expect(compile({ modes })).toMatchObject({
+      mode: 'enforce',
+      modeSource: { kind: 'api' },
+      trialUntil: trial.expires,
+    });
   });
 });

@@ -31,7 +31,7 @@ function subject(identity: number, mode: Mode, text: string, more: Partial<Subje
   const asked = identity % 2 === 0 ? { askMs: 5_000 } : {};
   const policy = {
     mode,
-    modeFrom: 'label',
+    modeSource: { kind: 'label' } as const,
     entries: of(false),
     denied: of(true),
     lists: [],

@@ -21,7 +21,7 @@ function subject(text: string, more: Partial<Subject> = {}): Subject {
   const all = entriesOf(text);
   const policy = {
     mode: more.policy?.mode ?? ('enforce' as const),
-    modeFrom: 'label',
+    modeSource: { kind: 'label' } as const,
     entries: all.filter(({ entry }) => !entry.deny),
     denied: all.filter(({ entry }) => entry.deny),
     lists: [],

@@ -66,7 +66,7 @@ function memberBy(id: string, c: Change): Subject {
     ...member(9, ''),
     id,
     identity: c.identity,
-    policy: { mode: c.mode, modeFrom: 'label', entries, lists: [], notes: [] },
+    policy: { mode: c.mode, modeSource: { kind: 'label' }, entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
     neighbours: c.neighbours,
     families: new Set(c.families),

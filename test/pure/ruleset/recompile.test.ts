@@ -51,7 +51,7 @@ function changed(was: Subject, c: Change): Subject {
   const { limits: _limits, host: _host, ...others } = was;
   return {
     ...others,
-    policy: { mode: c.mode, modeFrom: 'label', entries, lists: [], notes: [] },
+    policy: { mode: c.mode, modeSource: { kind: 'label' }, entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
     neighbours: c.neighbours,
     published: c.published.map((port) => ({ proto: 'tcp' as const, port })),

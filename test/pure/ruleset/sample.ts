@@ -28,7 +28,7 @@ export const shape: KernelConfig = {
 export function entriesOf(text: string): PolicyEntry[] {
   const parsed = parseEntries(text);
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
-  return parsed.value.filter(isDest).map((entry) => ({ entry, source: { from: 'label' } }));
+  return parsed.value.filter(isDest).map((entry) => ({ entry, source: { kind: 'label' } }));
 }
 
 export function member(
@@ -41,7 +41,7 @@ export function member(
   return {
     id: identity.toString(16).padStart(12, '0').padEnd(64, 'a'),
     identity,
-    policy: { mode, modeFrom: 'label', entries, lists: [], notes: [] },
+    policy: { mode, modeSource: { kind: 'label' }, entries, lists: [], notes: [] },
     classes: planClasses(entries, () => []),
     families: new Set([4, 6] as const),
     neighbours: [],

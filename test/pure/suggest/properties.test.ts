@@ -106,7 +106,7 @@ function policyOf(texts: readonly string[]): { entries: PolicyEntry[]; denied: P
   for (const text of texts) {
     const parsed = parseEntry(text);
     if (!parsed.ok) throw new Error(`${text}: ${JSON.stringify(parsed.problems)}`);
-    gathering.addEntry(parsed.value, { from: 'label' }, (list) => ({ from: 'list', list }));
+    gathering.addEntry(parsed.value, { kind: 'label' }, (list) => ({ kind: 'list', name: list }));
   }
   return gathering;
 }

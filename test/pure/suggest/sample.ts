@@ -68,11 +68,11 @@ export function placeOf(one: SeenDestination, all: readonly SeenDestination[]): 
 export function policy(text: string, lists: readonly string[] = []): PresentPolicy {
   const parsed = parseEntries(text);
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
-  const own = parsed.value.filter(isDest).map((entry): PolicyEntry => ({ entry, source: { from: 'label' } }));
+  const own = parsed.value.filter(isDest).map((entry): PolicyEntry => ({ entry, source: { kind: 'label' } }));
   const listed = lists.flatMap((list) =>
     (SHIPPED.get(list)?.allow ?? [])
       .filter(isDest)
-      .map((entry): PolicyEntry => ({ entry, source: { from: 'list', list } })),
+      .map((entry): PolicyEntry => ({ entry, source: { kind: 'list', name: list } })),
   );
   const all = [...own, ...listed];
   return {

@@ -162,8 +162,8 @@ it('is observed only if it exists and is not paused: nothing else shows that no 
   const modeOf = async (container: ContainerFacts | string, policy = {}) =>
     (await ask(container, [], {}, policy)).mode;
   expect([
-    await modeOf(facts, { mode: 'observe', modeFrom: 'default' }),
-    await modeOf(facts, { mode: 'observe', modeFrom: 'pause' }),
-    await modeOf('gone', { mode: 'observe', modeFrom: 'default' }),
+    await modeOf(facts, { mode: 'observe', modeSource: { kind: 'default' } }),
+    await modeOf(facts, { mode: 'observe', modeSource: { kind: 'pause' } }),
+    await modeOf('gone', { mode: 'observe', modeSource: { kind: 'default' } }),
   ]).toEqual(['observe', 'enforce', 'enforce']);
 });
