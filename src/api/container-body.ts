@@ -10,7 +10,7 @@ import { sourceText } from '../policy/deny-entries.js';
 import { findingText, worstOf } from '../policy/finding.js';
 import { limitsText } from '../policy/limits.js';
 import { addressesOn, resolveContainer } from '../policy/neighbours.js';
-import { COMPOSE_PROJECT, COMPOSE_SERVICE, ownerKey, ownLabel } from '../policy/own-labels.js';
+import { COMPOSE_PROJECT, COMPOSE_SERVICE, idKey, ownerKey, ownLabel } from '../policy/own-labels.js';
 import type { Grant, ModeSource, PolicyEntry } from '../policy/policy.js';
 import { pauseOf } from '../policy/policy.js';
 import type { PreviewParts } from '../suggest/preview.js';
@@ -80,7 +80,7 @@ function quotaView(parts: ContainerParts, id: string): ContainerBody['quota'] {
 }
 
 const grantsOf = (grants: readonly Grant[], c: ContainerFacts): Grant[] =>
-  grants.filter((g) => g.owner === ownerKey(c) || g.owner === `id:${c.id}`);
+  grants.filter((g) => g.owner === ownerKey(c) || g.owner === idKey(c.id));
 
 function entryView(
   parts: ContainerParts,

@@ -10,7 +10,7 @@ import { parsePacket } from '../kernel/netlink/packet-header.js';
 import { PacketQueue, type QueuedPacket } from '../kernel/netlink/packet-queue.js';
 import { Signal } from '../lib/current.js';
 import { refuse } from '../lib/problem.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { idKey, ownerKey } from '../policy/own-labels.js';
 import { MISSING_LIST } from '../policy/policy.js';
 import { subjectWith } from '../ruleset/applied-state.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
@@ -328,7 +328,7 @@ export class Asks implements Disposable {
     this.events.emit({
       id: request.id,
       container: this.#nameOf(request),
-      owner: facts ? ownerKey(facts) : `id:${container}`,
+      owner: facts ? ownerKey(facts) : idKey(container),
       name,
       address: address ?? '',
       port,

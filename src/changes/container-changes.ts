@@ -4,7 +4,14 @@ import type { ContainerFacts } from '../policy/container.js';
 import { coversEntry, denialRemedy, denialText } from '../policy/deny-entries.js';
 import type { Entry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
-import { isOwnerKey, ownerIsCertain, ownerKey, ownerKeys } from '../policy/own-labels.js';
+import {
+  containerOfKey,
+  idKey,
+  isOwnerKey,
+  ownerIsCertain,
+  ownerKey,
+  ownerKeys,
+} from '../policy/own-labels.js';
 import type { Grant, PolicyEntry } from '../policy/policy.js';
 import { type Lockdown, PAUSE_ALL, type Pause } from '../policy/policy.js';
 import type { KeyChange } from './change-record.js';
@@ -46,7 +53,7 @@ export class ContainerChanges {
     checkPermits(parsed.value);
     checkDuration(forMs);
     this.#checkDenied(facts, parsed.value);
-    const owner = forMs === undefined ? certainOwner(facts) : `id:${facts.id}`;
+    const owner = forMs === undefined ? certainOwner(facts) : idKey(facts.id);
     return this.#o.committer.serial(`owner/${owner}`, async () => {
       const same = this.#grantsOf(owner).find((g) => g.entry === parsed.value.canonical && !g.expires);
       if (same) return same;
@@ -75,7 +82,7 @@ export class ContainerChanges {
   /** `idOrName`: or an owner key, of which there may be no container. */
   async revokeGrant(idOrName: string, grantId: string, who: string): Promise<void> {
     const facts = isOwnerKey(idOrName) ? undefined : this.#o.find(idOrName);
-    const owners = facts ? [`id:${facts.id}`, ...ownerKeys(facts)] : [idOrName];
+    const owners = facts ? [idKey(facts.id), ...ownerKeys(facts)] : [idOrName];
     const name = facts?.name ?? idOrName;
     await this.#o.committer.serial(grantKey(grantId), async () => {
       const grant = this.#o.state.grants.get(grantId)?.value;
@@ -100,7 +107,8 @@ export class ContainerChanges {
     for (const grant of grants) {
       if (!isOurs(grant, this.#o.node, this.#o.now())) continue;
       const over = this.#o.state.deadlines.hasPassed(grantKey(grant.id), grant, this.#o.now());
-      if (!over && !(grant.owner.startsWith('id:') && isGone(grant.owner.slice(3)))) continue;
+      const of = containerOfKey(grant.owner);
+      if (!over && (of === undefined || !isGone(of))) continue;
       const change = { key: grantKey(grant.id), before: grant, after: undefined };
       const who = over ? 'expiry' : 'container removed';
       await this.#o.committer.serial(change.key, async () => {
@@ -266,7 +274,8 @@ export class EmergencyChanges {
       if (!isOurs(pause, this.#o.node, this.#o.now())) continue;
       const key = pauseKey(pause.owner);
       const over = state.deadlines.hasPassed(key, pause, this.#o.now());
-      if (!over && !(pause.owner.startsWith('id:') && isGone(pause.owner.slice(3)))) continue;
+      const of = containerOfKey(pause.owner);
+      if (!over && (of === undefined || !isGone(of))) continue;
       const who = over ? 'expiry' : 'container removed';
       await committer.serial(key, async () => {
         // A new pause may have taken its place meanwhile.
@@ -279,13 +288,13 @@ export class EmergencyChanges {
   #target(idOrName: string | undefined): { owner: string; target: string } {
     if (idOrName === undefined) return { owner: PAUSE_ALL, target: PAUSE_ALL };
     const facts = this.#o.holder(idOrName);
-    return { owner: `id:${facts.id}`, target: `id:${facts.id} (${facts.name})` };
+    return { owner: idKey(facts.id), target: `id:${facts.id} (${facts.name})` };
   }
 
   #ownPause(idOrName: string): string {
     const facts = this.#o.holder(idOrName);
     const { pauses } = this.#o.state;
-    if (pauses.has(`id:${facts.id}`)) return `id:${facts.id}`;
+    if (pauses.has(idKey(facts.id))) return idKey(facts.id);
     if (pauses.has(PAUSE_ALL))
       return refuse(
         'conflict',

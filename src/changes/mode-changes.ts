@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { refuse, refuseInvalid } from '../lib/problem.js';
 import type { ContainerFacts } from '../policy/container.js';
-import { ownerKey, ownerKeys } from '../policy/own-labels.js';
+import { composeOf, ownerKey, ownerKeys } from '../policy/own-labels.js';
 import type { Mode, ModeSetting, Trial } from '../policy/policy.js';
 import { byStrictness } from '../policy/policy-compile.js';
 import type { KeyChange } from './change-record.js';
@@ -277,7 +277,7 @@ export class ModeChanges {
       const theirs = key === owner ? undefined : this.#now(key)?.mode;
       return theirs !== undefined && (mode === 'auto' || byStrictness(theirs, mode) < 0);
     });
-    const foreign = stricter.find((key) => !key.startsWith('name:'));
+    const foreign = stricter.find((key) => composeOf(key) !== undefined);
     if (foreign === undefined || mode === 'auto') return stricter.filter((key) => key !== foreign);
     return refuse(
       'conflict',

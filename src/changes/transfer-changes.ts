@@ -6,7 +6,7 @@ import { type Parsed, type Problem, refuse, refuseInvalid } from '../lib/problem
 import { schemaProblems } from '../lib/schema-check.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import type { ListParser } from '../policy/list-parse.js';
-import { isOwnerKey } from '../policy/own-labels.js';
+import { containerOfKey, isOwnerKey } from '../policy/own-labels.js';
 import { cyclicLists, type Grant, type List, type Mode, type ModeSetting } from '../policy/policy.js';
 import { isTokenName, ROLES, type Token } from '../policy/token.js';
 import type { KeyChange } from './change-record.js';
@@ -240,7 +240,8 @@ function lasting(setting: ModeSetting | undefined): readonly Mode[] {
 }
 
 const grantText = ({ owner, entry }: Everything['grants'][number]): string => JSON.stringify([owner, entry]);
-const isOpenEnded = (grant: Grant): boolean => grant.expires === undefined && !grant.owner.startsWith('id:');
+const isOpenEnded = (grant: Grant): boolean =>
+  grant.expires === undefined && containerOfKey(grant.owner) === undefined;
 const changed = (plan: readonly Change[]): Change[] =>
   plan.filter(({ before, after }) => !isDeepStrictEqual(before, after));
 const sorted = (rows: readonly (readonly [string, unknown])[]): Readonly<Record<string, unknown>> =>

@@ -210,11 +210,13 @@ const MOST_TRIES = 60;
 
 async function filterOf({ denied, verdict, name, project }: Options): Promise<(event: FlowEvent) => boolean> {
   const verdicts = denied ? ['deny', 'would-deny', 'threat'] : verdict?.split(',');
-  const { glob } = await import('../lib/glob.js');
+  const [{ glob }, { composeOf }] = await Promise.all([
+    import('../lib/glob.js'),
+    import('../policy/own-labels.js'),
+  ]);
   const fitsName = name === undefined ? () => true : glob(name.toLowerCase());
-  const owners = project === undefined ? '' : `compose:${project}/`;
   return (event) =>
-    event.owner.startsWith(owners) &&
+    (project === undefined || composeOf(event.owner)?.project === project) &&
     (!verdicts || verdicts.includes(event.verdict)) &&
     fitsName(event.name ?? event.address);
 }

@@ -1,7 +1,7 @@
 import type { NeighbourChanges } from '../enforce/neighbour-changes.js';
 import type { Current } from '../lib/current.js';
 import type { DockerView } from '../policy/container.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { idKey, ownerKey } from '../policy/own-labels.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { DenialEvent } from './denials.js';
 import type { SeenFlow } from './flow-record.js';
@@ -17,7 +17,7 @@ export function deniedFlow(parts: DeniedFlowParts, denial: DenialEvent): SeenFlo
   const { docker, neighbours } = parts;
   const { container: id, verdict, proto, address, port, reason, decidedBy = {} } = denial;
   const facts = docker.view().containers.get(id) ?? neighbours.former(id);
-  const owner = !facts ? `id:${id}` : 'owner' in facts ? facts.owner : ownerKey(facts);
+  const owner = !facts ? idKey(id) : 'owner' in facts ? facts.owner : ownerKey(facts);
   const time = Date.parse(denial.time);
   const name = denial.name ?? neighbours.neighbourAt(id, address, time) ?? null;
   const { entry = null, list = null, feed = null } = decidedBy;

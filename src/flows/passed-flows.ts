@@ -16,7 +16,7 @@ import type { Logger } from '../lib/log.js';
 import { errorText } from '../lib/problem.js';
 import { startThread } from '../lib/thread.js';
 import type { DockerView } from '../policy/container.js';
-import { ownerKey } from '../policy/own-labels.js';
+import { idKey, ownerKey } from '../policy/own-labels.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import { CANARY_ID } from '../ruleset/canary-subject.js';
 import {
@@ -275,7 +275,7 @@ export class PassedFlows implements AsyncDisposable {
   #senderOf(subject: Subject | undefined, id: string): Sender {
     const facts = this.#o.docker.view().containers.get(id);
     const known = this.#byId.get(id);
-    const sender = known ?? { number: ++this.#last, id, name: id, owner: `id:${id}`, subject };
+    const sender = known ?? { number: ++this.#last, id, name: id, owner: idKey(id), subject };
     if (!known) {
       this.#byId.set(id, sender);
       this.#byNumber.set(sender.number, sender);

@@ -11,16 +11,19 @@ export type Delivery =
   | {
       readonly ok: false;
       readonly detail: string;
+      /** Of an answer of HTTP. */
+      readonly status: number | undefined;
       readonly hopeless: boolean;
       readonly afterMs: number | undefined;
     };
 
 const failed = (
   detail: string,
-  rest: { hopeless?: boolean; afterMs?: number | undefined } = {},
+  rest: { status?: number; hopeless?: boolean; afterMs?: number | undefined } = {},
 ): Delivery => ({
   ok: false,
   detail: plain(detail, 500),
+  status: rest.status,
   hopeless: rest.hopeless ?? false,
   afterMs: rest.afterMs,
 });
@@ -80,6 +83,7 @@ export async function post({
       return failed(`status ${statusCode}: redirects are not followed: write the final address`);
     const detail = `status ${statusCode}: ${clipped(text, 200)}`;
     return failed(detail, {
+      status: statusCode,
       hopeless: isHopeless(statusCode),
       afterMs: retryAfter(got['retry-after'], Date.now()),
     });

@@ -154,9 +154,9 @@ export class OtlpSink implements Sink {
     const all = { 'content-type': 'application/json', 'user-agent': `drawbridge/${VERSION}`, ...headers };
     const result = await post({ url, headers: all, body, timeoutMs, signal });
     if (result.ok) return { taken: events.length, ...partial(result.answer ?? '') };
-    const { detail: error, afterMs } = result;
+    const { detail: error, status, afterMs } = result;
     // The specification retries some statuses only; the others mean that this batch is never taken.
-    const isRefused = /^status (?!429|502|503|504)/.test(error);
+    const isRefused = status !== undefined && ![429, 502, 503, 504].includes(status);
     return { taken: isRefused ? events.length : 0, dropped: isRefused ? events.length : 0, error, afterMs };
   }
 

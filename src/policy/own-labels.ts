@@ -96,6 +96,13 @@ const composeKey = ({ labels }: OwnerFacts): string | undefined =>
 
 const nameKey = ({ name }: OwnerFacts): string => `name:${name}`;
 
+const ID = 'id:';
+/** The key of one container, for what ends with it: "id:CONTAINER". */
+export const idKey = (containerId: string): string => `${ID}${containerId}`;
+/** The container that a key is of; undefined: the key is of a service or of a name, and survives recreation. */
+export const containerOfKey = (key: string): string | undefined =>
+  key.startsWith(ID) ? key.slice(ID.length) : undefined;
+
 /**
  * The key that an API mode or an open-ended grant belongs to, so that it survives recreation: "compose:PROJECT/SERVICE", else
  * "name:NAME". Compose labels that the image brings do not count, or an image could take a service's grants.
@@ -131,7 +138,7 @@ export function composeOf(owner: string): { readonly project: string; readonly s
 
 /** The owners of grants that count for a container: itself, and its owner when that is certain. */
 export const grantOwners = (facts: ContainerFacts): readonly string[] => [
-  `id:${facts.id}`,
+  idKey(facts.id),
   ...(ownerIsCertain(facts) ? [ownerKey(facts)] : []),
 ];
 

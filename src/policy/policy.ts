@@ -5,6 +5,7 @@ import type { Problem } from '../lib/problem.js';
 import type { DestEntry, Entry } from './entry.js';
 import { isDest } from './entry-parse.js';
 import type { Limits } from './limits.js';
+import { idKey } from './own-labels.js';
 
 export type Mode = 'enforce' | 'observe' | 'off';
 
@@ -308,7 +309,7 @@ export interface Emergency {
 
 /** The pause that ends last for a container, its own or that of all. */
 export function pauseOf({ pauses }: Emergency, containerId: string): Pause | undefined {
-  const holding = pauses.filter((p) => p.owner === PAUSE_ALL || p.owner === `id:${containerId}`);
+  const holding = pauses.filter((p) => p.owner === PAUSE_ALL || p.owner === idKey(containerId));
   return holding.reduce<Pause | undefined>(
     (longest, p) => (longest && Date.parse(longest.expires) >= Date.parse(p.expires) ? longest : p),
     undefined,

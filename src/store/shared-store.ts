@@ -6,6 +6,7 @@ import { gunzip, gzip } from 'node:zlib';
 import type { Config } from '../config/config.js';
 import { isRecord } from '../lib/json.js';
 import type { Logger } from '../lib/log.js';
+import { containerOfKey } from '../policy/own-labels.js';
 import { type EmbeddedOptions, openEmbeddedStore } from './embedded-store.js';
 import { lockFolder } from './folder-lock.js';
 import type { RedisLink } from './redis-link.js';
@@ -29,7 +30,9 @@ export function openStore(config: Config, log: Logger): Promise<SharedStore> {
 function isLocalChange(key: string, value: unknown): boolean {
   if (key.startsWith('audit/')) return true;
   const kept = key.startsWith('grant/') || key.startsWith('pause/');
-  return kept && isRecord(value) && typeof value.owner === 'string' && value.owner.startsWith('id:');
+  return (
+    kept && isRecord(value) && typeof value.owner === 'string' && containerOfKey(value.owner) !== undefined
+  );
 }
 
 /** Opens the embedded store as a shared store whose only host is this process. Throws as `openEmbeddedStore` does. */
