@@ -40,7 +40,6 @@ interface CounterSource {
 export class Counts {
   readonly #prefix: string;
   readonly #read: SharedRead<Latest>;
-  readonly #hashes = new WeakMap<readonly Rule[], readonly string[]>();
   #latest: Reading<Latest> = { value: [], at: 0 };
   #before: Before;
 
@@ -126,8 +125,7 @@ export class Counts {
     const rules = filterChain(state, family, chain);
     const packets = counts.get(chain);
     if (!packets) return [];
-    const hashes = this.#hashes.get(rules) ?? chainHashes(rules, family);
-    this.#hashes.set(rules, hashes);
+    const hashes = chainHashes(rules, family);
     return rules.map((rule, i) => [rule, packets.get(hashes[i] ?? '') ?? 0] as const);
   }
 }

@@ -69,7 +69,6 @@ export class PolicyEvaluator {
   /** Chains of nft that identify the sender; without rules where the layer `mark` does. */
   readonly #identity: DesiredState['identity'];
   readonly #hostAddresses: ReadonlySet<string>;
-  readonly #addressRulesOf = new WeakMap<readonly Rule[], readonly Rule[]>();
   /** Ports of the rules for Drawbridge's own services. Flows with other ports are not checked against them. */
   #closedPorts: ReadonlySet<number> | undefined;
 
@@ -178,21 +177,14 @@ export class PolicyEvaluator {
 
   /** Rules that lead to the check of names by addresses that do not change. */
   #addressRules(member: Subject, family: Family): readonly Rule[] {
-    const { chain } = partsOf(member, this.#shape).families[family];
-    const known = this.#addressRulesOf.get(chain);
-    if (known) return known;
-    const { prefix } = this.#shape;
-    const learned = new Set(
-      partsOf(member, this.#shape).sets.flatMap((set) => (set.timed ? [set.name] : [])),
-    );
-    const rules = chain.filter(
+    const { sets, families } = partsOf(member, this.#shape);
+    const learned = new Set(sets.flatMap((set) => (set.timed ? [set.name] : [])));
+    return families[family].chain.filter(
       ({ when, then }) =>
         then.k === 'goto' &&
-        isCheckedChain(prefix, then.chain) &&
+        isCheckedChain(this.#shape.prefix, then.chain) &&
         !when.some((m) => m.k === 'set' && learned.has(m.set)),
     );
-    this.#addressRulesOf.set(chain, rules);
-    return rules;
   }
 
   /** Whether a connection like this must ask for a permitted name. */
