@@ -262,8 +262,7 @@ function buildPass(p: Base & Inputs & Enforced & Containers) {
 
 /** Feeds, the audit, and changes by people. */
 async function buildChanges(p: Base & Inputs & Enforced & Containers & Pass, former: Config | undefined) {
-  const { applied, appliedRevision, config, docker, lists, log, parts, pass, policies, reconciler, state } =
-    p;
+  const { applied, appliedRevision, config, docker, lists, log, parts, policies, reconciler, state } = p;
   const { store, kind } = p.shared;
   const node = nodeName(config);
   parts.use(store.watch(() => p.trust.changed()));
@@ -289,7 +288,6 @@ async function buildChanges(p: Base & Inputs & Enforced & Containers & Pass, for
         .map((m) => containers().get(m.id)?.name ?? m.id),
     find: (idOrName) => containers().get(idOrName) ?? findContainer(containers().values(), idOrName),
     now: Date.now,
-    prepare: pass.prepare,
     denied: (facts) => policies.policyOf(facts).denied ?? [],
     isDoubted: () => p.trust.doubt !== undefined,
     onChange: () => {

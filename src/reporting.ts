@@ -9,7 +9,6 @@ import { EventLog } from './events/event-log.js';
 import { deniedFlow } from './flows/denied-flow.js';
 import type { SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
-import { followStarts } from './flows/follow-starts.js';
 import { PassedFlows } from './flows/passed-flows.js';
 import { exec } from './kernel/exec.js';
 import type { Logger } from './lib/log.js';
@@ -17,8 +16,13 @@ import { clipped, detailOf, type Problem } from './lib/problem.js';
 import { Notifier } from './notify/notifier.js';
 import { Records } from './notify/records.js';
 import { Canary } from './ops/canary.js';
-import { isUp } from './policy/container.js';
+import { type DockerView, isUp } from './policy/container.js';
+import type { Engine } from './policy/engine.js';
 import { findingText } from './policy/finding.js';
+import { ownerKey } from './policy/own-labels.js';
+
+/** The event of a start may arrive later than the first packet of the container. */
+const START_MS = 10_000;
 
 export type Reporting = ReturnType<typeof buildReporting>;
 
@@ -136,6 +140,33 @@ function reportPassed(
   passed.interrupted.subscribe((gap) => flows.interrupted(gap));
   passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
   return passed;
+}
+
+/** The owner of a container is recorded since its first start, or since the service has found it running. */
+function followStarts(
+  docker: Pick<Engine, 'view' | 'onChange'>,
+  flows: Pick<FlowStore, 'begunAgain' | 'started'>,
+): void {
+  const seen = new Set<string>();
+  const found = (view: DockerView, started?: string): void => {
+    for (const facts of view.containers.values()) {
+      const isStart = facts.id === started;
+      if (facts.state !== 'running' || (seen.has(facts.id) && !isStart)) continue;
+      seen.add(facts.id);
+      const since = isStart ? Date.now() - START_MS : undefined;
+      flows.started({ owner: ownerKey(facts), id: facts.id, name: facts.name, isStart, since });
+    }
+    for (const id of seen) if (!view.containers.has(id)) seen.delete(id);
+  };
+  flows.begunAgain.subscribe(() => {
+    seen.clear();
+    found(docker.view());
+  });
+  docker.onChange((view, change) => {
+    const isStart =
+      change.kind === 'event' && change.event.kind === 'container' && change.event.action === 'start';
+    found(view, isStart ? change.event.id : undefined);
+  });
 }
 
 function reportDenials(app: App, events: EventLog, record: Recorder): void {

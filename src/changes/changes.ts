@@ -16,7 +16,7 @@ import type { UnwrittenChanges } from './unwritten-changes.js';
 
 export interface ChangesOptions
   extends Pick<ListChangeOptions, 'folderLists' | 'usedBy'>,
-    Pick<ContainerChangeOptions, 'find' | 'now' | 'prepare' | 'denied'>,
+    Pick<ContainerChangeOptions, 'find' | 'now' | 'denied'>,
     Partial<Pick<ModeChangeOptions, 'isDoubted'>> {
   readonly store: Store;
   readonly audit: Pick<Audit, 'record'>;
@@ -89,7 +89,6 @@ export class Changes {
       find: (idOrName) => options.find(idOrName),
       now: () => options.now(),
       node: options.node,
-      prepare: (grant) => options.prepare?.(grant),
       denied: (facts) => options.denied?.(facts) ?? [],
     });
     this.modes = new ModeChanges({

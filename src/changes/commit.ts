@@ -43,30 +43,14 @@ export class Committer {
     return this.#keys.run(key, work);
   }
 
-  /**
-   * `meanwhile` is called when the change is being written: time in which the disk alone works. It may prepare the change, and bring nothing
-   * of it into force. Throws RefusedError: precondition (another change came first), not-in-force (store or kernel failed; undone).
-   */
-  async commit(change: KeyChange, meanwhile?: () => void): Promise<void> {
-    const written = this.#writeWithAudit(change);
-    if (meanwhile) setImmediate(() => this.#prepare(meanwhile));
-    const revision = await written;
+  /** Throws RefusedError: precondition (another change came first), not-in-force (store or kernel failed; undone). */
+  async commit(change: KeyChange): Promise<void> {
+    const revision = await this.#writeWithAudit(change);
     this.#options.onChange();
     try {
       await this.#options.reconciler.inForce(IN_FORCE_MS, CHANGES);
     } catch (e) {
       await this.#undo(change, revision, e);
-    }
-  }
-
-  #prepare(prepare: () => void): void {
-    try {
-      prepare();
-    } catch (e) {
-      this.#options.log.warn(
-        { err: e },
-        'cannot prepare a change while it is written: its pass does all of it',
-      );
     }
   }
 

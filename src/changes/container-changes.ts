@@ -27,8 +27,6 @@ export interface ContainerChangeOptions {
   now(): number;
   /** This host's name in a fleet. */
   readonly node: string | undefined;
-  /** Compile what this grant will change, while it is being written. It is not in force before it is durable. */
-  prepare?(grant: Grant): void;
   /** The deny entries of the policy that the container has now. */
   denied?(facts: ContainerFacts): readonly PolicyEntry[];
 }
@@ -62,10 +60,11 @@ export class ContainerChanges {
       }
       const grant = this.#newGrant(owner, parsed.value.canonical, forMs);
       const change = { key: grantKey(grant.id), before: undefined, after: grant, who };
-      await this.#o.committer.commit(
-        { ...change, action: 'grant.add', target: `${owner} (${facts.name})` },
-        () => this.#o.prepare?.(grant),
-      );
+      await this.#o.committer.commit({
+        ...change,
+        action: 'grant.add',
+        target: `${owner} (${facts.name})`,
+      });
       return grant;
     });
   }

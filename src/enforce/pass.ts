@@ -6,12 +6,12 @@ import type { KernelSnapshot } from '../kernel/read-rules.js';
 import { Signal } from '../lib/current.js';
 import type { DockerView } from '../policy/container.js';
 import type { Engine } from '../policy/engine.js';
-import type { Grant, Mode } from '../policy/policy.js';
+import type { Mode } from '../policy/policy.js';
 import type { AppliedState, Binding } from '../ruleset/applied-state.js';
 import { compile } from '../ruleset/compile.js';
 import type { DesiredInput, DesiredState, Subject } from '../ruleset/desired-state.js';
 import { PolicyEvaluator } from '../ruleset/policy-evaluator.js';
-import { type Delta, Recompiler, subjectsOf } from '../ruleset/recompile.js';
+import { type Delta, recompile, subjectsOf } from '../ruleset/recompile.js';
 import type { ActiveThreats } from '../threats/active-threats.js';
 import { vethsOf } from './bind-veths.js';
 import { ConntrackZones } from './conntrack-zones.js';
@@ -101,7 +101,6 @@ export class EnforcementPass {
   readonly #input: InputBuilder;
   readonly #revocation: Revocation;
   readonly #zones: ConntrackZones;
-  readonly #recompiler = new Recompiler();
   #recheck: ReadonlySet<string> = new Set();
   /** As the first reading found it: a pass that fails leaves a part of its own rules. */
   #found: ReturnType<typeof foundIn> | undefined;
@@ -271,13 +270,6 @@ export class EnforcementPass {
     this.#recheck = new Set([...this.#recheck, ...containers]);
   }
 
-  /** Compile and plan what this grant will change, while it is stored. Not while a pass runs, which may be about to change what it is compiled for. */
-  readonly prepare = (grant: Grant): void => {
-    const planned = this.#surroundings && this.#input.prepare(grant);
-    const ahead = planned && this.#recompiler.prepare(planned.former, planned, this.#o.shape);
-    if (ahead) this.#o.kernel.prepareApply(ahead.desired, ahead.delta);
-  };
-
   /** What the next pass would want. It changes nothing of what a pass decides by: anyone may ask for a plan, at any rate. */
   async wanted(): Promise<DesiredState> {
     const { ports, view } = await this.#veths.read(this.#o.docker.view());
@@ -323,7 +315,7 @@ export class EnforcementPass {
     at.input = input;
     at.again = at.recheck;
     at.replaced = replaced.map((r) => r.is);
-    ({ desired: at.desired, delta: at.delta } = this.#recompiler.recompile(before.desired, input, replaced));
+    ({ desired: at.desired, delta: at.delta } = recompile(before.desired, input, replaced));
     return true;
   }
 

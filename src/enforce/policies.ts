@@ -83,8 +83,6 @@ export class Policies {
 
   readonly #temper: PolicyParts['temper'];
   readonly #known = new Map<string, KnownPolicy>();
-  /** Compiled before a grant of it is stored. */
-  #ahead: KnownPolicy | undefined;
   /** Within it, nothing in any known policy expires. */
   #span = new Moment(Date.now());
   #unattributed:
@@ -121,36 +119,12 @@ export class Policies {
         this.#known.set(facts.id, { ...known, needs });
       return this.#temper(known.policy, facts);
     }
-    const { moment, policy } = this.#takeAhead(needs, now) ?? this.#compiled(needs, overrides, now);
+    const { moment, policy } = this.#compiled(needs, overrides, now);
     this.#known.set(facts.id, { needs, moment, policy });
     this.#span = this.#span.and(moment);
     this.#forgetGone();
     return this.#temper(policy, facts);
   };
-
-  /**
-   * Compile the policy that the container of this grant gets when the grant is stored. `policyOf` returns it once all that it is compiled
-   * from (`Needs`, and the time) is equal to that, and another one in all other cases. Undefined: the grant has not one container.
-   */
-  readonly withGrant = (grant: Grant): { readonly id: string; readonly policy: Policy } | undefined => {
-    const { overrides, view } = this.stamp();
-    const [id, ...others] = idsByOwner(view).get(grant.owner) ?? NONE;
-    const facts = id === undefined ? undefined : view.containers.get(id);
-    if (!facts || others.length > 0) return undefined;
-    const needs = needsOf(facts, view.networks, overrides);
-    this.#ahead = this.#compiled({ ...needs, grants: [...needs.grants, grant] }, overrides, Date.now());
-    return { id: facts.id, policy: this.#temper(this.#ahead.policy, facts) };
-  };
-
-  #takeAhead(needs: Needs, now: number): KnownPolicy | undefined {
-    const ahead = this.#ahead;
-    if (ahead?.needs.facts.id !== needs.facts.id || !ahead.moment.covers(now)) return undefined;
-    // The store shows a copy of the grant.
-    const isSame = isDeepStrictEqual(ahead.needs.grants, needs.grants);
-    if (!isSame || !areMet({ ...ahead.needs, grants: needs.grants }, needs)) return undefined;
-    this.#ahead = undefined;
-    return ahead;
-  }
 
   #compiled(needs: Needs, overrides: Overrides, now: number): KnownPolicy {
     const { facts, grants } = needs;

@@ -11,14 +11,13 @@ import {
   subnetsWithoutGateway,
 } from '../policy/container.js';
 import { freeNeighbours, resolveContainer } from '../policy/neighbours.js';
-import type { Grant, Policy } from '../policy/policy.js';
+import type { Policy } from '../policy/policy.js';
 import type { AppliedState, Binding, VethMap } from '../ruleset/applied-state.js';
 import { CANARY_ID, canarySubject, vethOf } from '../ruleset/canary-subject.js';
 import { planPolicy, planUnattributed } from '../ruleset/deny-plan.js';
 import {
   type Bridge,
   type DesiredInput,
-  type DesiredState,
   type HostCgroups,
   type HostPlace,
   type KernelConfig,
@@ -33,7 +32,6 @@ import type { Identities } from './identities.js';
 import type { RequestLater } from './pass-trigger.js';
 import type { Policies, PolicyStamp, ReservedPorts } from './policies.js';
 import type { Quotas } from './quotas.js';
-import { signatureOf } from './revocation.js';
 import type { VethTable } from './veth-table.js';
 
 export interface InputParts {
@@ -41,7 +39,7 @@ export interface InputParts {
   readonly applied: Current<AppliedState>;
   readonly policies: Pick<
     Policies,
-    'policyOf' | 'withGrant' | 'eastWest' | 'isLan' | 'unattributed' | 'stamp' | 'changedSince'
+    'policyOf' | 'eastWest' | 'isLan' | 'unattributed' | 'stamp' | 'changedSince'
   >;
   readonly quotas: Pick<Quotas, 'limitsOf'>;
   /** Ports that no container may reach. */
@@ -78,7 +76,6 @@ export class InputBuilder {
   #departed: Departed = new Map();
   /** What the policies of the last input were compiled from. */
   #stamp: PolicyStamp | undefined;
-  #ahead: Ahead | undefined;
 
   constructor(parts: InputParts) {
     this.#o = parts;
@@ -86,7 +83,6 @@ export class InputBuilder {
 
   /** The input of this pass. Requests later passes for what will change by time alone. */
   build(found: Found, later: RequestLater): DesiredInput {
-    this.#ahead = undefined;
     this.#stamp = this.#o.policies.stamp();
     const input = this.#present(found, later);
     this.#departed = this.#departedNow(input.subjects);
@@ -120,41 +116,13 @@ export class InputBuilder {
       replaced.push({ was, is });
       subjects[at] = is;
     }
-    this.#ahead = undefined;
     if (replaced.length === 0) return { input, replaced };
     return { input: { ...input, subjects }, replaced };
-  }
-
-  /**
-   * Render what the container of this grant gets when the grant is stored. `withPolicies` takes it if the policy, the subject before, the
-   * view and the lockdown are the same objects then; the subject depends on nothing else, as it has no limits. Nothing of it is in
-   * force before.
-   */
-  prepare(grant: Grant): (Replaced & { readonly former: DesiredState }) | undefined {
-    this.#ahead = undefined;
-    const { desired: former, subjects, view } = this.#o.applied.value ?? {};
-    const { id = '', policy } = this.#o.policies.withGrant(grant) ?? {};
-    const was = subjects?.get(id);
-    const facts = view?.containers.get(id);
-    if (!former || !was || !view || !facts || !policy || policy.limits) return undefined;
-    const { lockdown } = this.#o.policies.stamp().overrides;
-    const is = this.#rendered(was, facts, view, policy);
-    this.#ahead = { was, policy, view, lockdown, is };
-    signatureOf(is); // it is kept for the pass
-    return { former, was, is };
   }
 
   #withPolicy(was: Subject, c: ContainerFacts, view: DockerView): Subject {
     const policy = this.#o.policies.policyOf(c);
     if (policy === was.policy && !policy.limits) return was;
-    const ahead = this.#ahead;
-    const isLocked = this.#stamp?.overrides.lockdown;
-    const isSame =
-      ahead?.was === was && ahead.policy === policy && ahead.view === view && ahead.lockdown === isLocked;
-    return isSame ? ahead.is : this.#rendered(was, c, view, policy);
-  }
-
-  #rendered(was: Subject, c: ContainerFacts, view: DockerView, policy: Policy): Subject {
     const limits = this.#o.quotas.limitsOf(c, policy);
     const { limits: _, denied: __, ...others } = was;
     return keepSubject(was, {
@@ -206,15 +174,6 @@ export class InputBuilder {
       .map((m) => [m.id, { subject: withoutCgroups(m), until: now + LINGER_MS }] as const);
     return new Map([...this.#departed, ...gone].filter(([id, d]) => !here.has(id) && d.until > now));
   }
-}
-
-/** A subject that was rendered before its policy is in force, and what it was rendered from. */
-interface Ahead {
-  readonly was: Subject;
-  readonly policy: Policy;
-  readonly view: DockerView;
-  readonly lockdown: PolicyStamp['overrides']['lockdown'];
-  readonly is: Subject;
 }
 
 interface Places {

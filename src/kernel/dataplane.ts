@@ -28,16 +28,6 @@ export interface Applied {
   readonly repaired: boolean;
 }
 
-/** A plan that was made before its state was wanted, and what it was made from. */
-interface PreparedPlan {
-  readonly desired: DesiredState;
-  readonly delta: Delta;
-  readonly observed: Observed;
-  readonly plan: Plan;
-  /** What the kernel holds after it. */
-  readonly reached: Observed;
-}
-
 const NOTHING = JSON.stringify([]);
 
 /** Applies a desired state by its difference to the known state of the kernel. */
@@ -52,7 +42,6 @@ export class Dataplane {
   #last: { readonly desired: DesiredState; readonly left: string } | undefined;
   /** A reading that began before it was needed. */
   #ahead: { readonly observed: Promise<Observed>; readonly isCurrent: () => boolean } | undefined;
-  #prepared: PreparedPlan | undefined;
   /** Another process changed the rules, and no apply has succeeded since. */
   #tampered = false;
   /** Sets that were created by an apply that failed later, so that its caller does not know that they must be filled. */
@@ -135,23 +124,6 @@ export class Dataplane {
     return this.planFrom(await this.observe(run), desired);
   }
 
-  /**
-   * Plan an apply of this state while its change is written. `apply` uses the plan if the desired state, the difference and the known state of
-   * the kernel are the same objects then. The plan depends on nothing else, and none of them ever changes. Nothing is applied before.
-   */
-  prepare(desired: DesiredState, delta: Delta): void {
-    const observed = this.#observed;
-    if (!observed || this.#sinceLast(delta) === undefined) return;
-    const plan = planDelta(this.#shape, desired, observed, delta);
-    this.#prepared = {
-      desired,
-      delta,
-      observed,
-      plan,
-      reached: expectedAfterDelta(desired, observed, delta),
-    };
-  }
-
   /** The known state is that of the last desired one, whole: then only what differs between the two is compared. */
   #sinceLast(delta: Delta | undefined): Delta | undefined {
     const isKnown = this.#observed !== undefined && this.#last?.left === NOTHING;
@@ -166,23 +138,17 @@ export class Dataplane {
   ): Promise<Applied> {
     const fresh = this.#observed === undefined;
     const since = this.#sinceLast(delta);
-    const ready = this.#prepared;
-    this.#prepared = undefined;
     const observed = this.#observed ?? (await this.read());
-    const isReady = ready?.desired === desired && ready.delta === since && ready.observed === observed;
-    const planned = (): Plan =>
-      since
-        ? planDelta(this.#shape, desired, observed, since)
-        : planSteps(this.#shape, desired, observed, this.#last === undefined && hasNoRules(observed));
-    const plan = isReady ? ready.plan : planned();
+    const plan = since
+      ? planDelta(this.#shape, desired, observed, since)
+      : planSteps(this.#shape, desired, observed, this.#last === undefined && hasNoRules(observed));
     this.#tampered ||= fresh && this.#isTampered(observed);
     this.#observed = undefined;
     for (const set of plan.refill) this.#made.add(set);
     const isComplete = await applyPlan(this.#run, plan, { beforeBinding, hasCgroup: this.#hasCgroup });
     const expected = (): Observed =>
       since ? expectedAfterDelta(desired, observed, since) : expectedAfter(this.#shape, desired, observed);
-    const reachedNow = (): Observed => (isReady ? ready.reached : expected());
-    const reached = isComplete ? reachedNow() : await this.read();
+    const reached = isComplete ? expected() : await this.read();
     this.#observed = reached;
     const changed = plan.stages.length > 0;
     const repaired = this.#tampered;

@@ -234,10 +234,6 @@ export class Kernel implements AsyncDisposable {
     this.pastBridge.after(desired.bridge.routed4);
     return applied;
   }
-  /** As Dataplane.prepare. */
-  prepareApply(desired: DesiredState, delta: Delta): void {
-    this.#plane.prepare(desired, delta);
-  }
   /** What the kernel holds now. */
   async observe(): Promise<Observed> {
     const observed = await this.#plane.observe();

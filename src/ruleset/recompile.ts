@@ -33,31 +33,6 @@ export interface Recompiled {
 
 const FAMILIES: readonly Family[] = [4, 6];
 
-/** Recompiles for one subject while its change is written, and returns that when the same is wanted. */
-export class Recompiler {
-  #ahead: (Replaced & { readonly former: DesiredState; readonly result: Recompiled }) | undefined;
-
-  /**
-   * Undefined: more than one subject would have to be compiled. The result depends on the former state, the subject before and the one
-   * after, each of which never changes: it is used for the same three objects, and for nothing else.
-   */
-  prepare(former: DesiredState, replaced: Replaced, shape: KernelConfig): Required<Recompiled> | undefined {
-    const result = exchanged(former, shape, [replaced]);
-    this.#ahead = result && { ...replaced, former, result };
-    return result;
-  }
-
-  /** As `recompile`. */
-  recompile(former: DesiredState, input: DesiredInput, replaced: readonly Replaced[]): Recompiled {
-    const ahead = this.#ahead;
-    this.#ahead = undefined;
-    const [only, ...others] = replaced;
-    const isSame =
-      ahead?.former === former && ahead.was === only?.was && ahead.is === only.is && others.length === 0;
-    return isSame ? ahead.result : recompile(former, input, replaced);
-  }
-}
-
 /**
  * The desired state for an input that differs from the former one in these subjects only: equal to `compile(input)`. Only
  * the sets and chains of these subjects are exchanged, unless a subject has changed in something that rules of others, the
@@ -68,16 +43,8 @@ export function recompile(
   input: DesiredInput,
   replaced: readonly Replaced[],
 ): Recompiled {
-  return exchanged(former, input.shape, replaced) ?? { desired: compile(input) };
-}
-
-/** Undefined: one of the subjects has changed in something that more than its own sets and chains depend on. */
-function exchanged(
-  former: DesiredState,
-  shape: KernelConfig,
-  replaced: readonly Replaced[],
-): Required<Recompiled> | undefined {
-  if (!replaced.every((r) => isSelfContained(r, shape))) return undefined;
+  const { shape } = input;
+  if (!replaced.every((r) => isSelfContained(r, shape))) return { desired: compile(input) };
   const sets = new Map<string, SetDesired | undefined>();
   const chains = new Map(FAMILIES.map((f) => [f, new Map<string, readonly Rule[]>()] as const));
   for (const { was, is } of replaced) {

@@ -5,9 +5,7 @@ import type { Exec } from '../../src/kernel/exec.js';
 import { NftElements } from '../../src/kernel/netlink/nft-codec.js';
 import { observe } from '../../src/kernel/read-rules.js';
 import { compile } from '../../src/ruleset/compile.js';
-import type { DesiredState } from '../../src/ruleset/desired-state.js';
 import { layoutMarks } from '../../src/ruleset/marks.js';
-import { recompile } from '../../src/ruleset/recompile.js';
 import { input, member, shape } from '../pure/ruleset/sample.js';
 import { makeNetns, type Netns } from './in-netns.js';
 
@@ -222,90 +220,6 @@ describe('the kernel takes a desired state and gives it back', () => {
       .join('');
     expect(text).not.toContain('DB-c-000000000002');
     expect(text).toContain('DB-c-000000000003');
-  });
-});
-
-describe('a plan that was made before its state was wanted', () => {
-  /** It counts how often it is read: a plan of a difference reads it. */
-  class Counted extends Set<string> {
-    reads = 0;
-    override [Symbol.iterator](): SetIterator<string> {
-      this.reads += 1;
-      return super[Symbol.iterator]();
-    }
-  }
-  const first = member(2, 'a.example:80, 192.0.2.1:443');
-  const widened = (entries: string) => {
-    const { policy, classes } = member(2, entries);
-    return { ...first, policy, classes };
-  };
-  const others = [member(17, '192.0.2.1:443')];
-
-  async function settled() {
-    const plane = new Dataplane(ns.exec, shape, none);
-    const base = compile(input(first, ...others));
-    await plane.apply(base);
-    const changedTo = (entries: string) => {
-      const is = widened(entries);
-      const { desired, delta } = recompile(base, input(is, ...others), [{ was: first, is }]);
-      if (!delta) throw new Error('it was compiled as a whole');
-      const sets = new Counted(delta.sets);
-      return { desired, delta: { ...delta, sets }, sets };
-    };
-    const missing = async (desired: DesiredState) =>
-      planSteps(shape, desired, await observe(ns.exec, 'DB', none)).stages;
-    return { plane, base, changedTo, missing };
-  }
-  const MORE = 'a.example:80, 192.0.2.1:443, 192.0.2.2:443';
-
-  it('changes nothing before, is applied as it is, and the next plan continues from it', async () => {
-    const { plane, base, changedTo, missing } = await settled();
-    const { desired, delta, sets } = changedTo(MORE);
-    plane.prepare(desired, delta);
-    expect(sets.reads).toBeGreaterThan(0);
-    expect(await missing(base)).toEqual([]);
-    const prepared = sets.reads;
-    expect(await plane.apply(desired, undefined, delta)).toEqual({
-      changed: true,
-      refill: [],
-      repaired: false,
-    });
-    expect(sets.reads).toBe(prepared);
-    expect(await missing(desired)).toEqual([]);
-    expect((await plane.apply(desired)).changed).toBe(false);
-    expect((await plane.apply(base)).changed).toBe(true);
-    expect(await missing(base)).toEqual([]);
-  });
-
-  it('is not used for another state', async () => {
-    const { plane, changedTo, missing } = await settled();
-    const [one, other] = [changedTo(MORE), changedTo('a.example:80, 192.0.2.3:443')];
-    plane.prepare(one.desired, one.delta);
-    await plane.apply(other.desired, undefined, other.delta);
-    expect(await missing(other.desired)).toEqual([]);
-    await plane.apply(one.desired, undefined, one.delta);
-    expect(await missing(one.desired)).toEqual([]);
-  });
-
-  it('is not used after another process has changed something', async () => {
-    const { plane, base, changedTo, missing } = await settled();
-    const { desired, delta } = changedTo(MORE);
-    plane.prepare(desired, delta);
-    const [set = ''] = [...base.sets].find(([, s]) => s.owner === first.id && s.members.length > 0) ?? [];
-    ns.run('ipset', 'flush', set);
-    plane.invalidate();
-    expect((await plane.apply(desired, undefined, delta)).repaired).toBe(true);
-    expect(await missing(desired)).toEqual([]);
-  });
-
-  it('is not made while the kernel is not known', async () => {
-    const { plane, changedTo, missing } = await settled();
-    const { desired, delta, sets } = changedTo(MORE);
-    plane.invalidate();
-    plane.prepare(desired, delta);
-    expect(sets.reads).toBe(0);
-    await plane.apply(desired, undefined, delta);
-    expect(await missing(desired)).toEqual([]);
   });
 });
 

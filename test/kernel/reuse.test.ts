@@ -220,7 +220,6 @@ class World {
         if (args[2]) this.short += 1;
         return plane.apply(...args);
       },
-      prepareApply: nothing,
       invalidate: () => plane.invalidate(),
       flows: { flows: async () => [], flowsAmong: async () => [], delete: () => false, mark: () => true },
       sockets: async () => [],

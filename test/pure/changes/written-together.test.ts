@@ -187,16 +187,3 @@ it('an older version reads the frames that name a record', () => {
   );
   expect(row).toEqual([3, 'k', { a: 1 }, [9, 'f']]);
 });
-
-it('is prepared when both are being written, and comes into force although that fails', async () => {
-  let prepared: unknown;
-  await onAuditSync(async () => {
-    await vi.waitFor(() => expect(prepared).toBeDefined());
-  });
-  await committer.commit(CHANGE, () => {
-    prepared = [state.modes.size, inForce];
-    throw new Error('no preparation');
-  });
-  expect(prepared).toEqual([0, 0]);
-  expect([state.modes.size, inForce]).toEqual([1, 1]);
-});

@@ -11,7 +11,7 @@ import type { Kernel } from '../../../src/kernel/kernel.js';
 import { EMPTY_BRIDGE } from '../../../src/kernel/nft-text.js';
 import { Current } from '../../../src/lib/current.js';
 import type { ContainerFacts, DockerView, NetworkFacts } from '../../../src/policy/container.js';
-import type { Lockdown, Policy } from '../../../src/policy/policy.js';
+import type { Policy } from '../../../src/policy/policy.js';
 import type { AppliedState, HostLink } from '../../../src/ruleset/applied-state.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import { type DesiredState, type HostCgroups, NO_HOST_NET } from '../../../src/ruleset/desired-state.js';
@@ -75,17 +75,12 @@ function house() {
   let present: readonly number[] = [];
   let allow = 'a.example:80';
   const applied: DesiredState[] = [];
-  /** States for which an apply was planned before they were wanted. */
-  const plannedFor: DesiredState[] = [];
   const changed = new Map<number, Partial<ContainerFacts>>();
   let starting: ReadonlySet<string> = new Set();
   let linkReports = 0;
   let closed: readonly ReservedPort[] = [];
   let unattributed = policyWith('');
   let policies = new Map<number, Policy>();
-  let planned: { id: string; policy: Policy } | undefined;
-  let lockdown: Lockdown | undefined;
-  let rendered = 0;
   const read = { links: 0, cgroups: 0, flows: 0 };
   let refill: readonly string[] = [];
   let listings = 0;
@@ -141,9 +136,6 @@ function house() {
       applied.push(desired);
       return { changed: true, refill, repaired: false };
     },
-    prepareApply: (desired: DesiredState) => {
-      plannedFor.push(desired);
-    },
     invalidate: nothing,
     flows: {
       flows: async (family: 4 | 6) => {
@@ -182,15 +174,11 @@ function house() {
         policies.set(n, policy);
         return policy;
       },
-      eastWest: () => {
-        rendered += 1;
-        return undefined;
-      },
+      eastWest: () => undefined,
       isManaged: () => true,
       isLan: () => false,
       unattributed: () => unattributed,
-      stamp: () => ({ policies: new Map(policies), overrides: { lockdown } }) as unknown as PolicyStamp,
-      withGrant: () => planned,
+      stamp: () => ({ policies: new Map(policies), overrides: {} }) as unknown as PolicyStamp,
       changedSince: (was) => {
         const before = (was as unknown as { policies: typeof policies }).policies;
         return new Set([...policies].filter(([n, p]) => before.get(n) !== p).map(([n]) => idOf(n)));
@@ -238,7 +226,6 @@ function house() {
     current,
     enforcer,
     applied,
-    plannedFor,
     pass,
     passOfChanges,
     table,
@@ -263,20 +250,6 @@ function house() {
     grant: (n: number, entries: string) => {
       policies.set(n, policyWith(entries));
     },
-    /** The policy that one container gets when a grant is stored. It is prepared, and returned. */
-    prepares: (n: number, entries: string): Policy => {
-      planned = { id: idOf(n), policy: policyWith(entries) };
-      enforcer.prepare({ id: 'g', entry: '', owner: `id:${idOf(n)}`, created: '' });
-      return planned.policy;
-    },
-    stores: (n: number, policy: Policy) => {
-      policies.set(n, policy);
-    },
-    locks: () => {
-      lockdown = { since: '', by: 'ann' };
-    },
-    /** How often the neighbours of a container were looked for. */
-    rendered: () => rendered,
     /** Docker has reported something. */
     reported: () => {
       last = undefined;
@@ -514,66 +487,5 @@ describe('the learned sets of many containers', () => {
     creates(['DB-x']);
     await pass(...many);
     expect(listings()).toBe(1);
-  });
-});
-
-describe('a grant that is being stored', () => {
-  const MORE = 'a.example:80, 192.0.2.1:443';
-
-  it('is rendered meanwhile, in force with its pass, and not rendered again', async () => {
-    const { applied, current, passOfChanges, plannedFor, prepares, rendered, stores } = await settled();
-    const [before, from] = [current.value, rendered()];
-    const policy = prepares(1, MORE);
-    expect(rendered()).toBeGreaterThan(from);
-    expect(current.value).toBe(before);
-    await passOfChanges();
-    expect(current.value?.subjects).toEqual(before?.subjects);
-    prepares(1, MORE);
-    const next = prepares(1, MORE);
-    const prepared = rendered();
-    stores(1, next);
-    await passOfChanges();
-    expect(rendered()).toBe(prepared);
-    expect(applied.at(-1)).toBe(plannedFor.at(-1));
-    const { desired, input, subjects } = current.value as AppliedState;
-    expect(subjects.get(idOf(1))?.policy).toBe(next);
-    expect(next).not.toBe(policy);
-    expect(isDeepStrictEqual(withOwnMaps(desired), compile(structuredClone(input)))).toBe(true);
-  });
-
-  type House = Awaited<ReturnType<typeof settled>>;
-  const changes: Record<string, (made: House) => unknown> = {
-    'the lockdown': ({ locks }) => locks(),
-    'a report of Docker': ({ reported }) => reported(),
-    'another policy': ({ stores }) => stores(1, policyWith('b.example:80')),
-    'a pass for another policy': async ({ stores, passOfChanges }) => {
-      stores(1, policyWith('b.example:80'));
-      await passOfChanges();
-    },
-    'a report of a link': ({ linkReported }) => linkReported(),
-  };
-  it.each(Object.entries(changes))('is rendered again after %s', async (what, change) => {
-    const made = await settled();
-    const policy = made.prepares(1, MORE);
-    if (what !== 'another policy') made.stores(1, policy);
-    if (what === 'a pass for another policy') made.stores(1, policyWith('a.example:80'));
-    await change(made);
-    if (what === 'a pass for another policy') made.stores(1, policy);
-    const from = made.rendered();
-    await made.passOfChanges();
-    expect(made.rendered()).toBeGreaterThan(from);
-    expect(made.plannedFor).toHaveLength(1);
-    expect(made.applied).not.toContain(made.plannedFor[0]);
-    const { desired, input } = made.current.value as AppliedState;
-    expect(isDeepStrictEqual(withOwnMaps(desired), compile(structuredClone(input)))).toBe(true);
-  });
-
-  it('is not rendered while a pass runs', async () => {
-    const { passOfChanges, prepares, rendered } = await settled();
-    const running = passOfChanges();
-    const from = rendered();
-    prepares(1, MORE);
-    expect(rendered()).toBe(from);
-    await running;
   });
 });

@@ -52,7 +52,6 @@ const step = fc.oneof(
     owner,
     expires: end,
   }),
-  fc.record({ kind: fc.constant('prepared' as const), id: fc.constantFrom('g1', 'g2'), owner, expires: end }),
   fc.record({
     kind: fc.constant('mode' as const),
     owner,
@@ -122,8 +121,6 @@ class World {
         `grant/${s.id}`,
         s.isGone ? undefined : { id: s.id, entry: 'g.example:443', owner: s.owner, ...spanOf(s.expires) },
       );
-    else if (s.kind === 'prepared')
-      this.kept.withGrant({ id: s.id, entry: 'g.example:443', owner: s.owner, ...spanOf(s.expires) });
     else if (s.kind === 'mode') this.#store(`mode/${s.owner}`, s.mode && { mode: s.mode });
     else if (s.kind === 'pause')
       this.#store(
@@ -275,57 +272,4 @@ it('only policies of the owner can have changed when a grant has come or gone', 
   world.do({ ...grant, isGone: true });
   expect(world.kept.changedSince(granted)).toEqual(new Set(['web']));
   expect(world.kept.changedSince(none)).toEqual(new Set());
-});
-
-it('a policy that was compiled before its grant is stored is taken then, and shown to nobody before', () => {
-  vi.setSystemTime(START);
-  const world = new World();
-  const web = (): ContainerFacts => world.facts.get('web') as ContainerFacts;
-  const before = world.kept.policyOf(web());
-  const grant = { id: 'g1', entry: 'g.example:443', owner: 'id:web', ...spanOf(9) };
-  const ahead = world.kept.withGrant(grant);
-  expect(ahead).toMatchObject({
-    id: 'web',
-    policy: { entries: [{ entry: { canonical: 'g.example:443' } }] },
-  });
-  expect(world.kept.policyOf(web())).toBe(before);
-  world.do({ kind: 'grant', id: 'g1', isGone: false, owner: 'id:web', expires: 9 });
-  expect(world.kept.policyOf(web())).toBe(ahead?.policy);
-  expect(world.kept.withGrant({ ...grant, owner: 'id:gone' })).toBeUndefined();
-});
-
-const others: Record<string, Step> = {
-  'another grant': { kind: 'grant', id: 'g2', isGone: false, owner: 'name:web', expires: undefined },
-  'a grant with another end': { kind: 'grant', id: 'g1', isGone: false, owner: 'id:web', expires: 8 },
-  'a list': {
-    kind: 'list',
-    list: 'one',
-    from: 'store',
-    isGone: false,
-    entries: ['b.example:443'],
-    expires: undefined,
-    match: undefined,
-  },
-  'a mode': { kind: 'mode', owner: 'id:web', mode: 'observe' },
-  'a mode of its name': { kind: 'mode', owner: 'name:web', mode: 'observe' },
-  'a pause': { kind: 'pause', owner: 'id:web', expires: 5 },
-  'the lockdown': { kind: 'lockdown', isOn: true },
-  'a label': { kind: 'labels', name: 'web', labels: { 'drawbridge.mode': 'observe' } },
-  'labels of the image': { kind: 'image labels', name: 'web', isKnown: false },
-  'a network': { kind: 'network', name: 'back' },
-  'its end': { kind: 'clock', seconds: 12 },
-};
-it.each(Object.entries(others))('it is compiled again after %s', (_what, other) => {
-  vi.setSystemTime(START);
-  const world = new World();
-  const web = (): ContainerFacts => world.facts.get('web') as ContainerFacts;
-  world.kept.policyOf(web());
-  const grant = { id: 'g1', entry: 'g.example:443', owner: 'id:web', ...spanOf(9) };
-  const ahead = world.kept.withGrant(grant);
-  world.do({ kind: 'grant', id: 'g1', isGone: false, owner: 'id:web', expires: 9 });
-  world.do(other);
-  const policy = world.kept.policyOf(web());
-  expect(policy).not.toBe(ahead?.policy);
-  const fresh = world.policies(new CurrentOverrides(world.folder, world.state));
-  expect(policy).toEqual(fresh.policyOf(web()));
 });

@@ -11,7 +11,7 @@ import { planClasses } from '../../../src/ruleset/classes.js';
 import { compile } from '../../../src/ruleset/compile.js';
 import type { DesiredInput, Subject } from '../../../src/ruleset/desired-state.js';
 import { PolicyEvaluator } from '../../../src/ruleset/policy-evaluator.js';
-import { Recompiler, recompile, withChanges } from '../../../src/ruleset/recompile.js';
+import { recompile, withChanges } from '../../../src/ruleset/recompile.js';
 import { runs } from '../runs.js';
 import { entriesOf, input, member, shape, withOwnMaps } from './sample.js';
 
@@ -230,49 +230,4 @@ it('a subject that has lost anything is not wider', () => {
     expect(
       isWider(was, changed(was, { ...REST, entries: [...ENTRIES], neighbours: ['172.18.0.77'], ...c })),
     ).toBe(false);
-});
-
-describe('a state that is compiled before it is wanted', () => {
-  const [was = member(2, ''), ...others] = FIRST;
-  const is = changed(was, { ...REST, entries: ['a.example:80', '192.0.2.1:443'] });
-  const before = compile(inputOf(FIRST));
-  const wanted = inputOf([is, ...others]);
-
-  it('is the one that is wanted, once', () => {
-    const recompiler = new Recompiler();
-    const ahead = recompiler.prepare(before, { was, is }, shape);
-    expect(ahead).toBeDefined();
-    expect(recompiler.recompile(before, wanted, [{ was, is }])).toBe(ahead);
-    expect(recompiler.recompile(before, wanted, [{ was, is }])).not.toBe(ahead);
-  });
-
-  const other = changed(was, { ...REST, entries: ['any:22'] });
-  const [, second = was] = FIRST;
-  const more = changed(second, { ...REST, entries: ['any:22'] });
-  const formerOther = { ...before };
-  it.each([
-    ['former state', formerOther, wanted, [{ was, is }]],
-    ['subject', before, inputOf([other, ...others]), [{ was, is: other }]],
-    ['former subject', before, wanted, [{ was: { ...was }, is }]],
-    [
-      'number of subjects',
-      before,
-      inputOf([is, more, ...others.slice(1)]),
-      [
-        { was, is },
-        { was: second, is: more },
-      ],
-    ],
-  ])('is another one for another %s', (_what, former, input, replaced) => {
-    const recompiler = new Recompiler();
-    const ahead = recompiler.prepare(before, { was, is }, shape);
-    const { desired } = recompiler.recompile(former, input, replaced);
-    expect(desired).not.toBe(ahead?.desired);
-    expect(isDeepStrictEqual(withOwnMaps(desired), compile(input))).toBe(true);
-  });
-
-  it('is not compiled when more than the subject would have to be', () => {
-    const observes = changed(was, { ...REST, entries: [], mode: 'observe' });
-    expect(new Recompiler().prepare(before, { was, is: observes }, shape)).toBeUndefined();
-  });
 });
