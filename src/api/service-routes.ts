@@ -1,6 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox';
 import type { FastifyInstance } from 'fastify';
 import { recordTeardown } from '../changes/service-records.js';
+import { shown } from '../lib/foreign-text.js';
 import type { Token } from '../policy/token.js';
 import { type Context, whoIs } from './context.js';
 import type { ApiDocument, Operation } from './openapi.js';
@@ -345,5 +346,5 @@ const failureText = ([status, answer]: readonly [
 
 const ESCAPES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 function escapeHtml(text: string): string {
-  return text.replace(/[&<>"]/g, (c) => ESCAPES[c] ?? c);
+  return shown(text, (c) => (c === '\n' ? c : '\ufffd')).replace(/[&<>"]/g, (c) => ESCAPES[c] ?? c);
 }

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { AskBody, AskDecidedBody, AskDecisionBody } from '../api/ask-routes.js';
 import { type ApiClient, ApiError } from '../api/client.js';
+import { shownJson } from '../lib/foreign-text.js';
 import { counted, parseDuration } from '../lib/units.js';
 import { inTurn, type Pressed, Prompt, READ_MS } from './ask-prompt.js';
 import { agrees, answerTo, mustBeAskable, type Registry, type Session } from './command.js';
@@ -203,7 +204,7 @@ async function printAsTheyCome(session: Session, signal: AbortSignal): Promise<n
       const key = `${ask.token} ${ask.attempts}`;
       now.add(key);
       if (shown.has(key)) continue;
-      if (out.isJson) session.host.stdout.write(`${JSON.stringify(ask)}\n`);
+      if (out.isJson) session.host.stdout.write(`${shownJson(ask)}\n`);
       else out.line(rowOf(out)(ask).join('\t'));
     }
     shown = now;

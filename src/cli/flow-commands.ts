@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { type ApiClient, UnreachableError } from '../api/client.js';
 import type { Flow, FlowsBody, SuggestionBody } from '../api/schemas-traffic.js';
 import { missingTexts } from '../flows/missing.js';
+import { shownJson } from '../lib/foreign-text.js';
 import { parseDuration } from '../lib/units.js';
 import {
   notesText,
@@ -192,7 +193,7 @@ async function follow(
     try {
       for await (const { id, kind, data } of client.events(query, new AbortController().signal)) {
         tries = 0;
-        if (kind === 'missed') out.note(`events were left out: ${JSON.stringify(data)}`);
+        if (kind === 'missed') out.note(`events were left out: ${shownJson(data)}`);
         else after = id;
         if (kind === 'flow' && fits(data as FlowEvent)) printEvent(out, data as FlowEvent);
       }
@@ -222,7 +223,7 @@ async function filterOf({ denied, verdict, name, project }: Options): Promise<(e
 }
 
 function printEvent(out: Output, event: FlowEvent): void {
-  if (out.isJson) out.line(JSON.stringify(event));
+  if (out.isJson) out.line(shownJson(event));
   else out.line(row(out, { ...event, last: event.time, count: 1 }).join('  '));
 }
 

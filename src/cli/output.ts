@@ -1,5 +1,6 @@
 import { styleText } from 'node:util';
 import type { ContainerBody } from '../api/schemas.js';
+import { shown, shownJson } from '../lib/foreign-text.js';
 import { counted } from '../lib/units.js';
 import type { Host } from './host.js';
 
@@ -26,7 +27,7 @@ export class Output {
 
   /** The result: `value` as JSON, or what `text` prints. */
   show(value: unknown, text: () => void): void {
-    if (this.isJson) this.#host.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
+    if (this.isJson) this.#host.stdout.write(`${shownJson(value, 2)}\n`);
     else text();
   }
 
@@ -77,7 +78,7 @@ export class Output {
       for (const row of rows) this.line(row.map((cell) => cell.replace(/\s+/g, ' ')).join('\t'));
       return;
     }
-    const all = [head, ...rows].map((row) => row.map(printable));
+    const all = [head, ...rows].map((row) => row.map((cell) => shown(cell)));
     const natural = head.map((_, i) => Math.max(...all.map((row) => widthOf(row[i] ?? ''))));
     const widths = fitted(natural, this.#host.columns);
     if (spare.length > 0 && widths.some((width, i) => width < (natural[i] ?? 0))) {
@@ -225,7 +226,7 @@ function rowLines(
 
 /** Names and labels are other people's: no escape sequence of theirs reaches the terminal. */
 export function printable(text: string): string {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+  return shown(text, (char) => (char === '\n' || char === '\t' ? char : '\ufffd'));
 }
 
 /** Times, sizes and counts as people write them. Pure. */

@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import { shownJson } from '../lib/foreign-text.js';
 import { nearest, shownProblem } from '../lib/problem.js';
 import { Registry } from './command.js';
 import { CommandFailure, failureOf, problemText } from './failure.js';
@@ -106,7 +107,7 @@ function mustBeKnown(what: string, word: string | undefined, known: readonly str
 
 function report(failure: CommandFailure, asJson: boolean, host: Host): number {
   const text = asJson
-    ? JSON.stringify({ errors: failure.problems.map(shownProblem) }, undefined, 2)
+    ? shownJson({ errors: failure.problems.map(shownProblem) }, 2)
     : failure.problems.map((p) => inRed(printable(problemText(p)), host)).join('\n');
   host.stderr.write(`${text}\n`);
   return failure.exitCode;

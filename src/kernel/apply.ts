@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { allEnded } from '../lib/async.js';
 import type { Family } from '../lib/ip.js';
 import { ARP_PROGRAM, backstopProgram } from '../ruleset/backstop-table.js';
 import type { DesiredState, KernelConfig } from '../ruleset/desired-state.js';
@@ -198,24 +199,26 @@ export interface ApplyOptions {
 /** Lookups end in this time, and the connections to what they found begin. */
 const LOOKUP_MS = 200;
 
-/** Runs a plan. The first failure stops it and is thrown: the next pass continues from what it reads. False: rules of removed cgroups were left out. */
+/**
+ * Runs a plan. Its first failure is thrown when nothing of it runs any more: the next pass continues from what it reads, and a tool that
+ * still writes would repeat what that pass adds. False: rules of removed cgroups were left out.
+ */
 export async function applyPlan(run: Exec, plan: Plan, options: ApplyOptions = {}): Promise<boolean> {
   const { beforeBinding = async () => undefined, hasCgroup = () => true } = options;
   const complete: boolean[] = [];
   const runStage = async (stage: readonly Step[]): Promise<void> => {
-    complete.push(
-      ...(await Promise.all(stage.map((step) => runWithoutRemovedCgroups(run, step, hasCgroup)))),
-    );
+    complete.push(...(await allEnded(stage.map((step) => runWithoutRemovedCgroups(run, step, hasCgroup)))));
   };
   for (const stage of plan.stages.slice(0, plan.blockingStages)) await runStage(stage);
   const ready = beforeBinding();
-  ready.catch(() => undefined); // awaited below, unless a stage's own error is thrown first
-  for (const [i, stage] of plan.stages.slice(plan.blockingStages).entries()) {
-    if (plan.blockingStages + i === plan.redirectingStages) await sleep(LOOKUP_MS);
-    if (stage.some((s) => s.tool === 'nft')) await ready;
-    await runStage(stage);
-  }
-  await ready;
+  const rest = async (): Promise<void> => {
+    for (const [i, stage] of plan.stages.slice(plan.blockingStages).entries()) {
+      if (plan.blockingStages + i === plan.redirectingStages) await sleep(LOOKUP_MS);
+      if (stage.some((s) => s.tool === 'nft')) await ready;
+      await runStage(stage);
+    }
+  };
+  await allEnded([rest(), ready]);
   return complete.every(Boolean);
 }
 

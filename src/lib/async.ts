@@ -11,12 +11,19 @@
  * | values that are written in batches, one batch at a time | `GroupCommit` of group-commit.ts |
  * | one task for each of many keys, at most N at a time, no result | `KeyedRunner` of runners.ts |
  * | one task for each item of a list, at most N at a time | `eachOf` |
+ * | tasks at the same time, none of which may still run when the first failure is thrown | `allEnded` |
  * | a task that is repeated for as long as the service runs, one turn at a time, whatever a turn throws | `Repeated` of clock.ts |
  *
  * Reads that many API clients share, with a bound on their share of the time, are in shared-read.ts.
  */
 
 const ignore = (): void => undefined;
+
+/** The results in their order. Throws the reason of the first task in that order that failed, and not before all have ended. */
+export async function allEnded<T>(tasks: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(tasks);
+  return Promise.all(tasks);
+}
 
 /** Runs one task at a time; calls during a run share the next run, which starts after them. */
 export class Coalescer<T> {

@@ -2,6 +2,7 @@ import { constants, fstatSync, openSync, type Stats, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type DestinationStream, pino, stdSerializers } from 'pino';
 import { putNewest } from './fair-shares.js';
+import { jsonEscape, shown } from './foreign-text.js';
 import { errorCode } from './problem.js';
 
 /** The file, pipe, terminal or socket of the log, written without ever blocking or ending the service. */
@@ -235,11 +236,8 @@ function bounded(value: unknown, depth: number): unknown {
 const cut = (text: string): string =>
   text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}… (${text.length} characters)` : text;
 
-/** Control characters, and those that reorder a line: a terminal that shows the log obeys them. */
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
-/** The same character to a reader of JSON. */
-const escaped = (line: string): string =>
-  line.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+/** A terminal that shows the log obeys none of its characters; to a reader of JSON they are the same. */
+const escaped = (line: string): string => shown(line, jsonEscape);
 
 function jsonStream(out: DestinationStream): DestinationStream {
   return { write: (line: string) => out.write(`${escaped(line.trimEnd())}\n`) };

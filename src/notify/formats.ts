@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import type { ReceiverConfig } from '../config/endpoints.js';
 import { byWeightInTurn } from '../events/event-log.js';
 import type { Contact, EventData, ServiceEvent } from '../events/service-events.js';
+import { shown } from '../lib/foreign-text.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { VERSION } from '../lib/version.js';
 
@@ -17,7 +18,9 @@ const LONGEST_TEXT = 2_000;
  * a text and characters without a width become spaces: they would end lines, or show another text than the one that is there.
  */
 export function plain(text: string, longest = LONGEST_PART): string {
-  const one = text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\p{Co}]+/gu, ' ').trim();
+  const one = shown(text, () => ' ')
+    .replace(/ {2,}/g, ' ')
+    .trim();
   return one.length > longest ? `${one.slice(0, longest - 1)}…` : one;
 }
 

@@ -1,5 +1,6 @@
 /** drawbridge.* labels: those of the container, and how far those of its image count (docs/concepts.md). */
 
+import { shown } from '../lib/foreign-text.js';
 import { matchesAny } from '../lib/glob.js';
 import type { Parsed, Problem } from '../lib/problem.js';
 import type { ContainerFacts } from './container.js';
@@ -154,7 +155,7 @@ const MAX_TEXT = 200;
 
 /** Text of a label as a terminal may show it: cut, and without control characters. */
 export function tame(text: string): string {
-  const plain = text.replace(/[\p{Cc}\p{Cf}]/gu, '\ufffd');
+  const plain = shown(text);
   return plain.length > MAX_TEXT ? `${plain.slice(0, MAX_TEXT)}…` : plain;
 }
 

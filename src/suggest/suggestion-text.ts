@@ -1,5 +1,6 @@
 /** A suggestion as a list file, as labels, and as a part of a Compose file. The same suggestion gives the same text. Pure. */
 import { stringify } from 'yaml';
+import { shown } from '../lib/foreign-text.js';
 import { counted } from '../lib/units.js';
 import { composeOf } from '../policy/own-labels.js';
 import { byText } from './needs.js';
@@ -20,7 +21,10 @@ export function suggestionText(
 }
 
 /** Names, reasons and networks are of other people: none of them ends a comment. */
-const oneLine = (text: string): string => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029\s]+/gu, ' ').trim();
+const oneLine = (text: string): string =>
+  shown(text, () => ' ')
+    .replace(/\s+/g, ' ')
+    .trim();
 const comment = (text: string, indent = ''): string => `${indent}# ${oneLine(text)}\n`;
 
 const scalar = (text: string): string => stringify(text, { lineWidth: 0 }).trimEnd();

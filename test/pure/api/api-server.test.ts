@@ -181,7 +181,7 @@ describe('reading', () => {
 
 it('shows what is enforced and what needs attention, with names as text only', async () => {
   controller.warnings = ['the disk is <full>'];
-  const image = '<script>alert(1)</script>';
+  const image = '<script>alert(1)</script>\u202e\u200b';
   const shown = { ...controller.container('web'), image };
   controller.containers = () => [shown];
   const page = await server.inject({ url: '/', headers: { authorization: `Bearer ${SECRET}` } });
@@ -190,6 +190,7 @@ it('shows what is enforced and what needs attention, with names as text only', a
   expect(page.body).toContain('the disk is &lt;full&gt;');
   expect(page.body).toContain('&lt;script&gt;');
   expect(page.body).not.toContain('<script');
+  expect(page.body.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cf}]/u);
 });
 
 describe('changing', () => {

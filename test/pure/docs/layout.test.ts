@@ -72,16 +72,18 @@ it('a package belongs to the files that scripts/layout.json names', () => {
 
 /** A copy of each idiom that `once` of scripts/layout.json refuses. */
 const COPIES = [
-  'const text = error instanceof Error ? error.message : String(error);',
-  "if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;",
-  "if (e instanceof Error && 'code' in e && e.code === 'ENOENT') return;",
-];
+  ['problem', 'const text = error instanceof Error ? error.message : String(error);'],
+  ['problem', "if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;"],
+  ['problem', "if (e instanceof Error && 'code' in e && e.code === 'ENOENT') return;"],
+  ['foreign-text', String.raw`const text = name.replace(/\p{Cc}/gu, ' ');`],
+  ['foreign-text', String.raw`const text = name.replace(/[\u0000-\u001f\u202e]/g, ' ');`],
+] as const;
 
-it.each(COPIES)('one function exists for %j, which is refused elsewhere', (text) => {
+it.each(COPIES)('a function of lib/%s.ts exists for %j, which is refused elsewhere', (owner, text) => {
   const [problem, ...others] = found({ ...file('src/cli/a.ts'), text: `\n\n${text}\n` });
   expect(problem).toMatch(/^src\/cli\/a\.ts:3: .*: use \w+ of src\/lib\//);
   expect(others).toEqual([]);
-  expect(found({ ...file('src/lib/problem.ts'), text })).toEqual([]);
+  expect(found({ ...file(`src/lib/${owner}.ts`), text })).toEqual([]);
 });
 
 it.each([

@@ -117,3 +117,35 @@ it('at a first start what was looked up before queries are redirected has time t
   await applyPlan(run as never, { stages, blockingStages: 0, refill: [], redirectingStages: 1 });
   expect((at[1] ?? 0) - (at[0] ?? 0)).toBeGreaterThan(190);
 });
+
+it.each(['a tool', 'the end of flows'])(
+  'of a plan in which %s fails, nothing runs any more when that is known',
+  async (failing) => {
+    const running = new Set<string>();
+    const during = async <T>(what: string, ticks: number, end: () => T): Promise<T> => {
+      running.add(what);
+      for (let n = 0; n < ticks; n++) await new Promise(setImmediate);
+      running.delete(what);
+      return end();
+    };
+    const stages: Plan['stages'] = [
+      [{ tool: 'ipset', script: 'sets' }],
+      [
+        { tool: 'iptables-restore', script: 'long' },
+        { tool: 'ip6tables-restore', script: 'short' },
+      ],
+    ];
+    const refuse = (): never => {
+      throw new Error('refused');
+    };
+    const run = (tool: string): Promise<unknown> =>
+      tool === 'ip6tables-restore' && failing === 'a tool'
+        ? during(tool, 1, refuse)
+        : during(tool, 20, () => ({ code: 0, stdout: '', stderr: '' }));
+    const beforeBinding = (): Promise<void> =>
+      failing === 'the end of flows' ? during('flows', 1, refuse) : during('flows', 40, () => undefined);
+    const plan = { stages, blockingStages: 1, refill: [] };
+    await expect(applyPlan(run as never, plan, { beforeBinding })).rejects.toThrow('refused');
+    expect([...running]).toEqual([]);
+  },
+);
