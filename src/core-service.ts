@@ -242,7 +242,12 @@ async function begin(e: App, reporter: Reporter, whileWaiting: () => void): Prom
 
 /** The first container may start while Docker does not answer: its sandbox appears in a folder that must be known by then. */
 async function findSandboxes(
-  { config, folders, namespaces, namespaceDns }: App,
+  {
+    config,
+    folders,
+    namespaces,
+    namespaceDns,
+  }: Pick<App, 'config' | 'folders' | 'namespaces' | 'namespaceDns'>,
   whileWaiting: () => void,
 ): Promise<void> {
   const noted = folders.noteEngines(config.docker.socket);

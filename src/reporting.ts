@@ -3,10 +3,10 @@
 import { Metrics } from './api/metrics.js';
 import type { App } from './app.js';
 import { type FolderState, listNameOf } from './config/list-files.js';
-import { CoverageChanges, containerState, hasFallen } from './coverage/coverage.js';
+import { CoverageChanges, type CoverageParts, containerState, hasFallen } from './coverage/coverage.js';
 import { HostWatch } from './coverage/host-watch.js';
 import { EventLog } from './events/event-log.js';
-import { deniedFlow } from './flows/denied-flow.js';
+import { type DeniedFlowParts, deniedFlow } from './flows/denied-flow.js';
 import type { SeenFlow } from './flows/flow-record.js';
 import { FlowStore } from './flows/flow-store.js';
 import { PassedFlows } from './flows/passed-flows.js';
@@ -48,9 +48,14 @@ export function buildReporting(app: App) {
   reportFeeds(app, events);
   const hostWatch = new HostWatch(app);
   app.maintenance.rulesChanged.subscribe(() => hostWatch.changed());
-  reportCoverage(app, hostWatch, events);
-  const canary = canaryOf(app, events);
-  const passed = reportPassed(app, { events, flows, record });
+  reportCoverage({ ...app, hostWatch }, events);
+  const { prefix } = app.shape;
+  const canary = parts.use(new Canary({ ...app, prefix, everyMs: config.canary.everyMs, run: exec }));
+  canary.changed.subscribe(({ ok, detail }) => {
+    if (ok !== null) events.emit('canary', { ok, detail });
+  });
+  const passed = parts.use(new PassedFlows({ ...app, folder: config.state }));
+  reportPassed(passed, { events, flows, record });
   const faults = new ReportingFaults(config.faults, log);
   faults.add(() => (passed.warning === undefined ? [] : [passed.warning]));
   const records = parts.use(
@@ -74,7 +79,7 @@ export function buildReporting(app: App) {
   );
   const { asks } = app;
   const asksPending = (): number => asks.pending;
-  const metrics = new Metrics({ ...app, events, flows, asksPending, prefix: app.shape.prefix });
+  const metrics = new Metrics({ ...app, events, flows, asksPending, prefix });
   return { events, flows, hostWatch, canary, metrics, passed, records, notifier, asks, faults };
 }
 
@@ -124,10 +129,9 @@ const PASSED_MS = 1_000;
 type Recorder = (flow: SeenFlow) => void;
 
 function reportPassed(
-  app: App,
+  passed: PassedFlows,
   { events, flows, record }: { events: EventLog; flows: FlowStore; record: Recorder },
-): PassedFlows {
-  const passed = app.parts.use(new PassedFlows({ ...app, folder: app.config.state }));
+): void {
   passed.recorded.subscribe((contacts) => {
     for (const contact of contacts) {
       const { id: _, time: __, last: ___, ...event } = contact;
@@ -139,7 +143,6 @@ function reportPassed(
   passed.missed.subscribe((count) => flows.lose(count));
   passed.interrupted.subscribe((gap) => flows.interrupted(gap));
   passed.recordedUntil.subscribe((time) => flows.completeUntil(time));
-  return passed;
 }
 
 /** The owner of a container is recorded since its first start, or since the service has found it running. */
@@ -169,24 +172,17 @@ function followStarts(
   });
 }
 
-function reportDenials(app: App, events: EventLog, record: Recorder): void {
+function reportDenials(
+  app: DeniedFlowParts & Pick<App, 'denials'>,
+  events: EventLog,
+  record: Recorder,
+): void {
   app.denials.onEvent((denial) => {
     const flow = deniedFlow(app, denial);
     const { id: _, time: __, last: ___, count: ____, ...event } = flow;
     events.emit('flow', event);
     record(flow);
   });
-}
-
-function canaryOf(app: App, events: EventLog): Canary {
-  const { config, shape, parts } = app;
-  const canary = parts.use(
-    new Canary({ ...app, prefix: shape.prefix, everyMs: config.canary.everyMs, run: exec }),
-  );
-  canary.changed.subscribe(({ ok, detail }) => {
-    if (ok !== null) events.emit('canary', { ok, detail });
-  });
-  return canary;
 }
 
 function reportContainers({ docker }: Pick<App, 'docker'>, events: EventLog): void {
@@ -212,7 +208,10 @@ const LONGEST_DETAIL = 500;
 const MOST_REASONS = 10;
 
 /** Lists of the folder as they are read; those of the store when a pass has taken them. */
-function reportLists({ lists, folderChanged, state, pass }: App, events: EventLog): void {
+function reportLists(
+  { lists, folderChanged, state, pass }: Pick<App, 'lists' | 'folderChanged' | 'state' | 'pass'>,
+  events: EventLog,
+): void {
   let folder: FolderState = lists.state;
   folderChanged.subscribe((now) => {
     reportFolder(folder, now, events);
@@ -269,8 +268,8 @@ function reportFeeds({ feeds }: Pick<App, 'feeds'>, events: EventLog): void {
 }
 
 /** Of containers that are completely known; the facts of the host are read some time after the start. */
-function reportCoverage(app: App, hostWatch: HostWatch, events: EventLog): void {
-  const { docker, pass, parts, log } = app;
+function reportCoverage(app: CoverageParts & Pick<App, 'pass' | 'parts' | 'log'>, events: EventLog): void {
+  const { docker, pass, parts, log, hostWatch } = app;
   const changes = parts.use(
     new CoverageChanges({
       containers: () =>
@@ -278,7 +277,7 @@ function reportCoverage(app: App, hostWatch: HostWatch, events: EventLog): void 
           ? [...docker.view().containers.values()].filter((c) => isUp(c.state) && c.privileges)
           : undefined,
       inputs: () => [docker.view(), app.applied.value, hostWatch.host, hostWatch.engine],
-      findings: (c) => containerState({ ...app, hostWatch }, c).findings,
+      findings: (c) => containerState(app, c).findings,
       onChange: ({ c, from, to, findings }) => {
         const reasons = findings.filter(({ state }) => state !== 'enforced').slice(0, MOST_REASONS);
         const texts = reasons.map((finding) => clipped(findingText(finding), LONGEST_DETAIL));

@@ -110,7 +110,7 @@ async function buildApi(app: App, reporting: Reporting, { stop, faults }: Lifeti
 
 /** Opens the API. */
 async function serve(
-  app: App,
+  app: Pick<App, 'config' | 'log' | 'shared' | 'parts' | 'appliedRevision'>,
   { faults }: Reporting,
   { server, views, fleet }: Api,
 ): ReturnType<Reporter['serve']> {

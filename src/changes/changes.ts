@@ -64,63 +64,23 @@ export class Changes {
   private constructor(options: ChangesOptions, state: ChangesState) {
     this.#o = options;
     this.#state = state;
-    const { store, audit, reconciler, log } = options;
     const parse = options.parseList ?? parseHere;
     this.#subscription = state.changed.subscribe(() => this.#changed());
-    const committer = new Committer({
-      store,
-      audit,
-      reconciler,
-      log,
-      state,
-      onChange: () => this.#changed(),
-    });
+    const committer = new Committer({ ...options, state, onChange: () => this.#changed() });
     this.unwritten = committer.unwritten;
-    this.lists = new ListChanges({
-      state,
-      committer,
-      parse,
-      folderLists: () => options.folderLists(),
-      usedBy: (list) => options.usedBy(list),
-    });
-    this.containers = new ContainerChanges({
-      state,
-      committer,
-      find: (idOrName) => options.find(idOrName),
-      now: () => options.now(),
-      node: options.node,
-      denied: (facts) => options.denied?.(facts) ?? [],
-    });
+    const shared = { ...options, node: options.node, state, committer, parse };
+    const holder = (idOrName: string) => this.containers.holder(idOrName);
+    this.lists = new ListChanges(shared);
+    this.containers = new ContainerChanges({ ...shared, denied: (facts) => options.denied?.(facts) ?? [] });
     this.modes = new ModeChanges({
-      state,
-      committer,
-      find: (idOrName) => options.find(idOrName),
-      holder: (idOrName) => this.containers.holder(idOrName),
+      ...shared,
+      holder,
       hasList: (name) => state.lists.has(name) || options.folderLists().some((list) => list.name === name),
       isDoubted: () => options.isDoubted?.() ?? false,
-      now: () => options.now(),
-      node: options.node,
     });
-    this.emergency = new EmergencyChanges({
-      state,
-      committer,
-      holder: (idOrName) => this.containers.holder(idOrName),
-      now: () => options.now(),
-      node: options.node,
-    });
-    this.tokens = new TokenChanges({
-      state,
-      committer,
-      configured: options.tokens ?? [],
-      now: () => options.now(),
-    });
-    this.transfer = new TransferChanges({
-      state,
-      committer,
-      parse,
-      folderLists: () => options.folderLists(),
-      now: () => options.now(),
-    });
+    this.emergency = new EmergencyChanges({ ...shared, holder });
+    this.tokens = new TokenChanges({ ...shared, configured: options.tokens ?? [] });
+    this.transfer = new TransferChanges(shared);
     this.#moment = new NextMoment(
       () => options.now(),
       () => void this.#due(),
