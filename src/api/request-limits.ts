@@ -5,8 +5,8 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from '../lib/log.js';
+import { AtOnce, type Rate, type Share, TokenBuckets } from '../lib/token-buckets.js';
 import { isLocal, sourceOf } from './auth.js';
-import { AtOnce, Buckets, type Rate, type Share } from './buckets.js';
 import { TooManyError, UnauthorizedError } from './problems.js';
 
 declare module 'fastify' {
@@ -61,9 +61,11 @@ const MOST_REFUSALS = 2_000;
 
 const BUSY_MS = 1_000;
 
+const MOST_KEYS = 10_000;
+
 /** Lets requests in as long as their client stays within its bounds; all others get 429 and Retry-After. */
 export class Admission {
-  readonly #rates = new Buckets();
+  readonly #rates = new TokenBuckets(MOST_KEYS);
   readonly #atOnce = new AtOnce();
   readonly #refused = new Set<Socket>();
   #nextRefusal = 0;

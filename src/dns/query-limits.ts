@@ -1,27 +1,23 @@
 /** Bounds for each client, so that a flood of one leaves capacity for the others. */
-interface Bucket {
-  tokens: number;
-  at: number;
-  inFlight: number;
-}
-export interface RateLimits {
-  /** Queries a second, sustained and at once. */
-  readonly rate: number;
-  readonly burst: number;
+import { type Rate, TokenBuckets } from '../lib/token-buckets.js';
+
+/** Queries a second, sustained and at once, and those without an answer yet. */
+export interface RateLimits extends Rate {
   readonly inFlight: number;
 }
 /**
  * Questions to other resolvers, those that the cache answers or that others ask already not counted. Public resolvers
  * turn a host away that asks some thousand a second: one container must not bring that on all.
  */
-export const upstreamShare: RateLimits = { rate: 300, burst: 1500, inFlight: 128 };
-const defaultClientLimits: RateLimits = { rate: 2000, burst: 4000, inFlight: 256 };
+export const upstreamShare: RateLimits = { perSecond: 300, burst: 1500, inFlight: 128 };
+const defaultClientLimits: RateLimits = { perSecond: 2000, burst: 4000, inFlight: 256 };
 /** Clients remembered; forged sources could name any number of them. */
-const maxClients = 8192;
+const MOST_CLIENTS = 8192;
 
 export class ClientLimits {
-  readonly #buckets = new Map<string, Bucket>();
   readonly #limits: RateLimits;
+  readonly #rates = new TokenBuckets(MOST_CLIENTS);
+  readonly #inFlight = new Map<string, number>();
 
   constructor(limits: RateLimits = defaultClientLimits) {
     this.#limits = limits;
@@ -29,39 +25,16 @@ export class ClientLimits {
 
   /** Count one query in; false when the client has reached its limit. Every true needs one `leave`. */
   enter(client: string, now: number): boolean {
-    const bucket = this.#bucket(client, now);
-    bucket.tokens = Math.min(
-      this.#limits.burst,
-      bucket.tokens + ((now - bucket.at) / 1000) * this.#limits.rate,
-    );
-    bucket.at = now;
-    if (bucket.tokens < 1 || bucket.inFlight >= this.#limits.inFlight) return false;
-    bucket.tokens -= 1;
-    bucket.inFlight += 1;
+    const inFlight = this.#inFlight.get(client) ?? 0;
+    if (inFlight >= this.#limits.inFlight || !this.#rates.takeOne(client, this.#limits, now)) return false;
+    this.#inFlight.set(client, inFlight + 1);
     return true;
   }
 
   leave(client: string): void {
-    const bucket = this.#buckets.get(client);
-    if (bucket !== undefined && bucket.inFlight > 0) bucket.inFlight -= 1;
-  }
-
-  #bucket(client: string, now: number): Bucket {
-    const known = this.#buckets.get(client);
-    if (known !== undefined) return known;
-    if (this.#buckets.size >= maxClients) this.#evict();
-    const fresh = { tokens: this.#limits.burst, at: now, inFlight: 0 };
-    this.#buckets.set(client, fresh);
-    return fresh;
-  }
-
-  /** Forget the oldest client that has nothing in flight. */
-  #evict(): void {
-    for (const [client, bucket] of this.#buckets) {
-      if (bucket.inFlight > 0) continue;
-      this.#buckets.delete(client);
-      return;
-    }
+    const left = (this.#inFlight.get(client) ?? 0) - 1;
+    if (left > 0) this.#inFlight.set(client, left);
+    else this.#inFlight.delete(client);
   }
 }
 

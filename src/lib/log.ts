@@ -1,9 +1,9 @@
 import { constants, fstatSync, openSync, type Stats, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type DestinationStream, pino, stdSerializers } from 'pino';
-import { putNewest } from './fair-shares.js';
 import { jsonEscape, shown } from './foreign-text.js';
 import { errorCode } from './problem.js';
+import { type Rate, TokenBuckets } from './token-buckets.js';
 
 /** The file, pipe, terminal or socket of the log, written without ever blocking or ending the service. */
 
@@ -263,13 +263,9 @@ function fieldText(value: unknown): string {
 }
 
 /** Of one message: so many lines at once, then one in `everyMs`. */
-interface Allowance {
-  readonly burst: number;
-  readonly everyMs: number;
-}
-const OF_MESSAGE: Allowance = { burst: 50, everyMs: 1_000 };
+const OF_MESSAGE: Rate = { burst: 50, perSecond: 1 };
 /** Of one message about one container, list, file, …: it leaves lines for the others. */
-const OF_SUBJECT: Allowance = { burst: 10, everyMs: 10_000 };
+const OF_SUBJECT: Rate = { burst: 10, perSecond: 0.1 };
 /** The fields that identify the object of a line. */
 const SUBJECTS = ['container', 'list', 'file', 'feed', 'key', 'path', 'node'] as const;
 const SUMMARY_MS = 10_000;
@@ -301,30 +297,11 @@ export function limitedLog(log: Logger, now: () => number = () => performance.no
   };
 }
 
-/** Leaky buckets by key: each line moves the moment at which the whole burst is allowed again. */
-class Buckets {
-  readonly #allowance: Allowance;
-  /** When the allowance is full again (ms, monotonic); the one that was used last is at the end. */
-  readonly #full = new Map<string, number>();
-
-  constructor(allowance: Allowance) {
-    this.#allowance = allowance;
-  }
-
-  take(key: string, now: number): boolean {
-    const { burst, everyMs } = this.#allowance;
-    const full = Math.max(this.#full.get(key) ?? now, now) + everyMs;
-    if (full - now > burst * everyMs) return false;
-    putNewest(this.#full, key, full, MAX_BUCKETS);
-    return true;
-  }
-}
-
 class Limit {
   readonly #log: Logger;
   readonly #now: () => number;
-  readonly #messages = new Buckets(OF_MESSAGE);
-  readonly #subjects = new Buckets(OF_SUBJECT);
+  readonly #messages = new TokenBuckets(MAX_BUCKETS);
+  readonly #subjects = new TokenBuckets(MAX_BUCKETS);
   readonly #omitted = new Map<string, Omitted>();
   #timer: NodeJS.Timeout | undefined;
 
@@ -338,7 +315,8 @@ class Limit {
     const subject = subjectOf(fields);
     const now = this.#now();
     const isAdmitted =
-      (subject === '' || this.#subjects.take(`${key} ${subject}`, now)) && this.#messages.take(key, now);
+      (subject === '' || this.#subjects.takeOne(`${key} ${subject}`, OF_SUBJECT, now)) &&
+      this.#messages.takeOne(key, OF_MESSAGE, now);
     if (!isAdmitted) this.#omit(key, level, message);
     return isAdmitted;
   }

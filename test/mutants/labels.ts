@@ -11,6 +11,17 @@ export const LABELS: readonly Mutant[] = [
     killedBy: { file: 'test/pure/suggest/suggestion-text.test.ts', test: 'whose comment may hide entries' },
   },
   {
+    id: 'text-unseen',
+    what: 'characters without a width and marks of direction reach people as they are',
+    file: 'src/lib/foreign-text.ts',
+    from: '[\\p{Cc}\\p{Cf}\\p{Zl}',
+    to: '[\\p{Cc}\\p{Zl}',
+    killedBy: {
+      file: 'test/pure/lib/foreign-text.test.ts',
+      test: 'each class has one replacement a character, and other text stays',
+    },
+  },
+  {
     id: 'label-compose-image',
     what: 'a compose label of the image counts as the container’s',
     file: 'src/policy/own-labels.ts',

@@ -585,6 +585,17 @@ export const LAYERS: readonly Mutant[] = [
     },
   },
   {
+    id: 'failed-stage-goes-on',
+    what: 'the next pass begins while tools of a failed pass still write',
+    file: 'src/lib/async.ts',
+    from: '  await Promise.allSettled(tasks);\n',
+    to: '',
+    killedBy: {
+      file: 'test/pure/kernel/apply-order.test.ts',
+      test: 'of a plan in which a tool fails, nothing runs any more when that is known',
+    },
+  },
+  {
     id: 'answers-keep-mark',
     what: 'answers leave FORWARD with the evaluated bit',
     file: NFT,

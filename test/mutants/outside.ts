@@ -170,9 +170,9 @@ export const OUTSIDE: readonly Mutant[] = [
   {
     id: 'api-rates',
     what: 'a token may ask the API for as much as it likes',
-    file: 'src/api/buckets.ts',
-    from: 'if (wait > 0) return wait;',
-    to: 'if (wait > Number.MAX_VALUE) return wait;',
+    file: 'src/lib/token-buckets.ts',
+    from: 'return wait > ROUNDING_MS ? wait : 0;',
+    to: 'return wait > Number.MAX_VALUE ? wait : 0;',
     killedBy: {
       file: 'test/pure/api/request-limits.test.ts',
       test: 'a token that reads too much gets 429 with Retry-After',

@@ -15,7 +15,7 @@ beforeAll(async () => {
     answers: [a(name, '198.51.100.1')],
     ...(name.startsWith('slow') ? { delayMs: 300 } : {}),
   })).start();
-  house = new House({ upstreams: [up.endpoint], limits: { rate: 50, burst: 100, inFlight: 50 } });
+  house = new House({ upstreams: [up.endpoint], limits: { perSecond: 50, burst: 100, inFlight: 50 } });
   for (const name of ['slow.test', 'fast.test', 'late-box.test']) house.policy.allowed.set(name, {});
   await house.service.listen(server.address, server.port);
 });

@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { buildServer } from '../../../src/api/api-server.js';
-import { AtOnce, Buckets } from '../../../src/api/buckets.js';
 import { ApiClient } from '../../../src/api/client.js';
 import { listen } from '../../../src/api/listen.js';
 import { boundConnections, connectionBound, descriptorLimit } from '../../../src/api/request-limits.js';
+import { AtOnce, TokenBuckets } from '../../../src/lib/token-buckets.js';
 import { MemoryService } from './double.js';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -118,7 +118,7 @@ describe('rates', () => {
   });
 
   it('buckets take from all or from none, fill again, and forget only the oldest of ten thousand', () => {
-    const buckets = new Buckets();
+    const buckets = new TokenBuckets(10_000);
     const bound = { perSecond: 1, burst: 2 };
     const [a, b] = [
       { key: 'a', bound },

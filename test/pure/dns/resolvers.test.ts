@@ -131,13 +131,13 @@ describe('cache', () => {
 
 describe('limits', () => {
   it('hold each asker to its own share', () => {
-    const limits = new ClientLimits({ rate: 10, burst: 2, inFlight: 10 });
+    const limits = new ClientLimits({ perSecond: 10, burst: 2, inFlight: 10 });
     expect([limits.enter('a', 0), limits.enter('a', 0), limits.enter('a', 0)]).toEqual([true, true, false]);
     expect(limits.enter('b', 0)).toBe(true);
     expect(limits.enter('a', 100)).toBe(true);
   });
   it('bound what is in flight', () => {
-    const limits = new ClientLimits({ rate: 1000, burst: 1000, inFlight: 1 });
+    const limits = new ClientLimits({ perSecond: 1000, burst: 1000, inFlight: 1 });
     expect([limits.enter('a', 0), limits.enter('a', 0)]).toEqual([true, false]);
     limits.leave('a');
     expect(limits.enter('a', 0)).toBe(true);
