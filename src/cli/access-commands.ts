@@ -4,7 +4,7 @@ import type { ContainerBody, GrantBody } from '../api/schemas.js';
 import type { PreviewBody } from '../api/schemas-traffic.js';
 import { missingTexts } from '../flows/missing.js';
 import type { Problem } from '../lib/problem.js';
-import { counted } from '../lib/units.js';
+import { bracketed, counted } from '../lib/units.js';
 import type { Entry } from '../policy/entry.js';
 import { parseEntries } from '../policy/entry-parse.js';
 import { consents, mustBeAskable, type Registry, type Session, timeFromNow } from './command.js';
@@ -245,7 +245,7 @@ function destination({
   proto,
 }: Pick<Destination, 'name' | 'address' | 'port' | 'proto'>): string {
   if (proto === 'dns') return `${name ?? ''} (only resolved)`.trim();
-  const host = address.includes(':') ? `[${address}]` : address;
+  const host = bracketed(address);
   const place = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
   return name === null ? place : `${name} (${place})`;
 }

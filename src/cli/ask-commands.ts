@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { AskBody, AskDecidedBody, AskDecisionBody } from '../api/ask-routes.js';
 import { type ApiClient, ApiError } from '../api/client.js';
 import { shownJson } from '../lib/foreign-text.js';
-import { counted, parseDuration } from '../lib/units.js';
+import { bracketed, counted, parseDuration } from '../lib/units.js';
 import { inTurn, type Pressed, Prompt, READ_MS } from './ask-prompt.js';
 import { agrees, answerTo, mustBeAskable, type Registry, type Session } from './command.js';
 import { fail, problemText, wrongUsage } from './failure.js';
@@ -145,8 +145,7 @@ function wanted(ask: AskBody): string {
   const places = hostsOf(ask).join(', ');
   return name === null ? `${places}:${port}/${proto}` : `${plain(name)}:${port}/${proto} (${places})`;
 }
-const hostsOf = ({ addresses }: AskBody): readonly string[] =>
-  addresses.map((a) => plain(a.includes(':') ? `[${a}]` : a));
+const hostsOf = ({ addresses }: AskBody): readonly string[] => addresses.map((a) => plain(bracketed(a)));
 
 /** What a container wants, and what is granted if that is not the same. */
 function wish(ask: AskBody): string {

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import type { ContainerBody } from '../api/schemas.js';
 import { shown, shownJson } from '../lib/foreign-text.js';
-import { counted } from '../lib/units.js';
+import { bracketed, counted } from '../lib/units.js';
 import type { Host } from './host.js';
 
 /** Spaces between two columns. */
@@ -325,7 +325,7 @@ interface Destination {
 /** The name if there is one, the address, and the port and protocol. */
 export function destinationText({ name, address, port, proto }: Destination): string {
   if (proto === 'dns') return `${name ?? address} (DNS)`;
-  const host = address.includes(':') ? `[${address}]` : address;
+  const host = bracketed(address);
   const at = port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
   return name === null ? at : `${name} ${at}`;
 }

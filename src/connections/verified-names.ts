@@ -1,7 +1,9 @@
 /** Which names connections were permitted for, so that a connection ends when its name is no longer permitted. */
+
 import type { DnsService } from '../dns/dns-service.js';
 import type { PublishedKeys } from '../dns/published-keys.js';
 import type { Current } from '../lib/current.js';
+import { familyOf } from '../lib/ip.js';
 import type { ThreatLook } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { Subject } from '../ruleset/desired-state.js';
@@ -60,7 +62,7 @@ function denialsOf(
   evaluator: Pick<PolicyEvaluator, 'addressPermits'> | undefined,
 ): NameDenials | undefined {
   if (!subject?.denied) return undefined;
-  const family = dst.includes(':') ? 6 : 4;
+  const family = familyOf(dst);
   const packet = { family, proto, src, dst, dport, states: ['NEW'], syn: proto === 'tcp' } as const;
   return { names: subject.denied.names, byAddress: () => evaluator?.addressPermits(subject, packet) };
 }

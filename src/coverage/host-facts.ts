@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { type Exec, must } from '../kernel/exec.js';
 import { parseSave, type SavedRule, type SavedTable } from '../kernel/iptables-text.js';
 import { type HostRules, savedRules } from '../kernel/read-rules.js';
 import type { Family } from '../lib/ip.js';
+import { textIfThere } from '../lib/small-file.js';
 
 /** What in the chain FORWARD accepts before our rules have spoken. Pure. */
 
@@ -42,7 +42,7 @@ export async function readHostFacts(
   run: Exec,
   prefix: string,
   bridges: ReadonlySet<string>,
-  readText: ReadText = textOf,
+  readText: ReadText = textIfThere,
   known?: HostRules,
 ): Promise<HostFacts> {
   const filterOf = async (family: Family): Promise<SavedTable> =>
@@ -64,7 +64,7 @@ export async function readHostFacts(
 
 /** The facts that files show: reading them starts no process. */
 export const readHostFiles = (
-  readText: ReadText = textOf,
+  readText: ReadText = textIfThere,
 ): Pick<HostFacts, 'forwarding' | 'bridgeNf' | 'resolvers' | 'unseenSockets'> => ({
   ...switches(readText),
   resolvers: resolversOf(readText('/etc/resolv.conf') ?? ''),
@@ -119,14 +119,6 @@ const hasChain = (filter: SavedTable | undefined, name: RegExp): boolean =>
 
 const resolversOf = (text: string): string[] =>
   [...text.matchAll(/^\s*nameserver\s+(\S+)/gm)].map((m) => m[1] ?? '');
-
-function textOf(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined; // the switch does not exist: its module is not loaded
-  }
-}
 
 /** Chains jump to chains. iptables refuses loops, and no known program nests deeper. */
 const MAX_DEPTH = 16;

@@ -6,8 +6,9 @@
  * that is a loopback or unreachable-family address from the host's file, from 28 on every address from the host's file.
  */
 
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { textIfThere } from '../lib/small-file.js';
 import type { ResolverFacts } from '../policy/engine.js';
 
 /**
@@ -72,7 +73,7 @@ interface ResolverPlace {
 export function readResolver(place: ResolverPlace): ResolverFacts {
   const file = `${place.rootDir}/containers/${place.id}/resolv.conf`;
   const made = madeAt(place);
-  const text = made === undefined ? undefined : textOf(file);
+  const text = made === undefined ? undefined : textIfThere(file);
   // After the reading: a change in between must show.
   const changed = changedAt(file);
   const docker = made !== undefined && changed !== undefined && changed < made;
@@ -97,14 +98,6 @@ function madeAt(place: ResolverPlace): bigint | undefined {
       if (at !== undefined) return at;
     }
   return undefined;
-}
-
-function textOf(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }
 
 function namesIn(folder: string): readonly string[] {

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DnsService } from '../dns/dns-service.js';
 import { HostResolvers } from '../dns/host-resolvers.js';
@@ -6,6 +5,7 @@ import type { Cgroups, NftAbilities } from '../kernel/cgroups.js';
 import { type Parents, readNotes, writeNotes } from '../kernel/host-notes.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Logger } from '../lib/log.js';
+import { textIfThere } from '../lib/small-file.js';
 import { type ContainerFacts, type DockerView, isUp } from '../policy/container.js';
 import type { Engine } from '../policy/engine.js';
 import type { Cgroup, HostCgroups } from '../ruleset/desired-state.js';
@@ -254,7 +254,7 @@ export class HostMode implements Disposable {
 
   /** Called before the first pass. Determines where Docker will put containers, as far as that is known without one. */
   async prepare(): Promise<void> {
-    const said = parentOf(textOf(DAEMON_FILE));
+    const said = parentOf(textIfThere(DAEMON_FILE));
     if (said) this.senders.expect(said);
     if (!said && (await this.#driver()) === 'cgroupfs') this.senders.expect(DEFAULT_PARENT);
   }
@@ -297,12 +297,4 @@ function placeOf(parent: string): string | undefined {
   if (!parent.endsWith('.slice') || parent.includes('/')) return parent;
   const parts = parent.slice(0, -'.slice'.length).split('-');
   return parts.map((_, n) => `${parts.slice(0, n + 1).join('-')}.slice`).join('/');
-}
-
-function textOf(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined; // there is none
-  }
 }

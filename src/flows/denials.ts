@@ -6,7 +6,7 @@ import type { RuleCounts } from '../kernel/counts.js';
 import type { DeniedLog, LoggedFacts } from '../kernel/denied-log.js';
 import { type Current, Signal } from '../lib/current.js';
 import { putNewest } from '../lib/fair-shares.js';
-import { PROTOCOL_NUMBERS } from '../lib/ip.js';
+import { familyOf, PROTOCOL_NUMBERS } from '../lib/ip.js';
 import { denialText, listOf } from '../policy/deny-entries.js';
 import { OWN_RESOLVER, type Verdict } from '../policy/finding.js';
 import type { PolicyEntry } from '../policy/policy.js';
@@ -215,7 +215,7 @@ export class Denials implements Disposable {
   #deniedBy({ proto, src, dst, dport }: LoggedFacts, subject: Subject | undefined): PolicyEntry | undefined {
     const evaluator = this.#o.applied.value?.evaluator;
     if (!subject?.denied || !evaluator) return undefined;
-    const family = dst.includes(':') ? 6 : 4;
+    const family = familyOf(dst);
     const flow = { src, dst, dport, states: ['NEW'], syn: proto === 'tcp', echo: true } as const;
     return evaluator.denialOf(subject, { family, proto: traced(proto), ...flow });
   }

@@ -4,6 +4,7 @@ import type { Current } from '../lib/current.js';
 import { canonicalName } from '../lib/dns-name.js';
 import { parseAddress, parseSubnet, type Range, rangeHas } from '../lib/ip.js';
 import { privateRangeOf } from '../lib/special-use.js';
+import { bracketed } from '../lib/units.js';
 import type { ContainerFacts, DockerView } from '../policy/container.js';
 import { parseEntry } from '../policy/entry-parse.js';
 import { addressesOn, neighbourName, neighboursOn, rivalsOf } from '../policy/neighbours.js';
@@ -233,7 +234,7 @@ export function nameEntry(name: string, port: number, proto: string, flags = '')
 }
 
 export const addressEntry = (address: string, port: number, proto: string): string | null =>
-  entryOf(parseAddress(address)?.family === 6 && port > 0 ? `[${address}]` : address, port, proto);
+  entryOf(port > 0 && parseAddress(address) ? bracketed(address) : address, port, proto);
 
 /** Canonical; null: such a destination has no entry. `target`: of the host's own knowledge, never the text of a container. */
 export function entryOf(target: string, port: number, proto: string, flags = ''): string | null {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { textIfThere } from '../lib/small-file.js';
 import type { Cgroup } from '../ruleset/desired-state.js';
 import { type Exec, must } from './exec.js';
 import { RESTORE } from './iptables-text.js';
@@ -69,7 +70,7 @@ export class Cgroups {
    * The cgroup of a process now. Undefined when the process has exited, or when its cgroup is outside the visible part.
    */
   of(pid: number | 'self'): string | undefined {
-    const path = /^0::\/(.*)$/m.exec(textOf(`/proc/${pid}/cgroup`) ?? '')?.[1];
+    const path = /^0::\/(.*)$/m.exec(textIfThere(`/proc/${pid}/cgroup`) ?? '')?.[1];
     return path === undefined || path.startsWith('..') ? undefined : path;
   }
 
@@ -86,7 +87,7 @@ export class Cgroups {
   inside(path: string): { readonly children: readonly string[]; readonly hasProcesses: boolean } | undefined {
     if (this.#root === undefined) return undefined;
     const folder = this.folder(path);
-    const processes = textOf(join(folder, 'cgroup.procs'));
+    const processes = textIfThere(join(folder, 'cgroup.procs'));
     if (processes === undefined) return undefined;
     return { children: foldersIn(folder), hasProcesses: processes.trim() !== '' };
   }
@@ -116,14 +117,6 @@ function unifiedRoot(mountInfo: string): string | undefined {
   return whole?.[4]?.replace(/\\(\d{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),
   );
-}
-
-function textOf(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined; // The process has exited, or the cgroup was removed.
-  }
 }
 
 function foldersIn(path: string): string[] {

@@ -1,3 +1,4 @@
+import { familyOf } from '../lib/ip.js';
 import type { Flow } from '../ruleset/flow.js';
 import { sharedSet } from '../ruleset/naming.js';
 import type { Kernel } from './kernel.js';
@@ -16,8 +17,7 @@ async function flowsOf(
   way: 'orig' | 'reply',
   addresses: ReadonlySet<string>,
 ): Promise<Flow[]> {
-  const one = (src: string): Promise<readonly Flow[]> =>
-    table.flows(src.includes(':') ? 6 : 4, { [way]: { src } });
+  const one = (src: string): Promise<readonly Flow[]> => table.flows(familyOf(src), { [way]: { src } });
   const found =
     addresses.size > FEW
       ? await table.flowsAmong(addresses)

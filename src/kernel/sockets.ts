@@ -2,6 +2,7 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PROTOCOL_NUMBERS, withoutMapping } from '../lib/ip.js';
+import { bracketed } from '../lib/units.js';
 import { type Exec, must } from './exec.js';
 
 /** An endpoint as ss(8) prints it: address, scope and port. */
@@ -191,5 +192,4 @@ export async function resetSockets(
   await must(run, file, args, { input: `${filter.join('\nor ')}\n`, timeoutMs: RESET_TIMEOUT_MS });
 }
 
-const endText = (address: string, port: number): string =>
-  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+const endText = (address: string, port: number): string => `${bracketed(address)}:${port}`;

@@ -1,4 +1,4 @@
-/** Durations, sizes, rates and times as people write them. */
+/** Durations, sizes, rates, times and addresses as people write them. */
 import type { Parsed } from './problem.js';
 
 const refuse = (detail: string, remedy: string): Parsed<never> => ({
@@ -133,6 +133,9 @@ function clockTime(text: string, now: number): number | undefined {
   const isOnce = shows(value) && !shows(value - UNIT_MS.h) && !shows(value + UNIT_MS.h);
   return isOnce ? value : undefined;
 }
+
+/** An address before a port: IPv6 in brackets (RFC 3986, 3.2.2). Other text stays as it is. */
+export const bracketed = (address: string): string => (address.includes(':') ? `[${address}]` : address);
 
 /** "1 change", "2 changes". */
 export const counted = (n: number, noun: string, plural = `${noun}s`): string =>

@@ -6,6 +6,7 @@ import { byWeightInTurn } from '../events/event-log.js';
 import type { Contact, EventData, ServiceEvent } from '../events/service-events.js';
 import { shown } from '../lib/foreign-text.js';
 import { PROTOCOL_NUMBERS } from '../lib/ip.js';
+import { bracketed } from '../lib/units.js';
 import { VERSION } from '../lib/version.js';
 
 const EVENT_SCHEMA = 'drawbridge.event/v1';
@@ -39,7 +40,7 @@ function destination({
   port,
   proto,
 }: Pick<Contact, 'name' | 'address' | 'port' | 'proto'>): string {
-  const host = isIP(address) === 6 ? `[${address}]` : address;
+  const host = bracketed(address);
   const known = name === null ? host : address === '' ? name : `${name} (${host})`;
   const at = port === 0 ? `/${proto}` : `:${port}/${proto}`;
   return `${plain(known)}${proto === 'dns' ? '' : plain(at)}`;

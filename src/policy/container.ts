@@ -1,4 +1,4 @@
-import { networkOf } from '../lib/ip.js';
+import { familyOf, networkOf } from '../lib/ip.js';
 
 /** One attachment of a container to a network, as Docker's network inspect shows it. */
 export interface Endpoint {
@@ -155,7 +155,7 @@ export function expectedFamilies(
 ): ReadonlySet<4 | 6> {
   const network = startNetwork(c, networks);
   if (network === undefined || !managed.has(network.id)) return new Set();
-  return new Set(network.subnets.map((s): 4 | 6 => (s.includes(':') ? 6 : 4)));
+  return new Set(network.subnets.map(familyOf));
 }
 
 /** Whether Docker gives the bridge no address of the family (libnetwork, drivers/bridge). */

@@ -1,8 +1,9 @@
 /** What a container has used, as entries: rows of one destination, groups of one target, and what joins several of them. Pure. */
+
 import type { DestinationKind } from '../flows/destination.js';
 import type { FlowGap, OwnerRecord, SeenDestination } from '../flows/flow-record.js';
 import { registrableDomain } from '../lib/dns-name.js';
-import { counted } from '../lib/units.js';
+import { bracketed, counted } from '../lib/units.js';
 import { permitsEntry } from '../policy/deny-entries.js';
 import { attempt, type DestEntry, type PortRange, type Proto, type Target } from '../policy/entry.js';
 import { formatTarget, sealEntry } from '../policy/entry-canonical.js';
@@ -120,7 +121,7 @@ export function rowsOf(seen: readonly SeenDestination[], places: readonly Place[
 
 function rowOf(seen: SeenDestination, place: Place): Row {
   const { name, proto, port, address, verdict, entry, known, count, first, last, starts } = seen;
-  const host = name ?? (address.includes(':') ? `[${address}]` : address);
+  const host = name ?? bracketed(address);
   const title = proto === 'dns' ? host : port > 0 ? `${host}:${port}/${proto}` : `${host}/${proto}`;
   const use = { count, first, last, starts };
   return {

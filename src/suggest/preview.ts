@@ -15,7 +15,7 @@ import { addressEntry, type Destinations } from '../flows/destination.js';
 import type { OwnAddress } from '../flows/flow-record.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Current } from '../lib/current.js';
-import { formatAddress } from '../lib/ip.js';
+import { familyOf, formatAddress } from '../lib/ip.js';
 import type { ContainerFacts } from '../policy/container.js';
 import type { Engine } from '../policy/engine.js';
 import { hasReachableResolvers, needsNamespaceDns } from '../policy/engine.js';
@@ -274,7 +274,7 @@ async function openFlows({ kernel, shape }: PreviewParts, member: Subject): Prom
         filter: { mark: { value: identityMark(marks, member.identity), mask: marks.identity } },
       }))
     : own.map((src) => ({
-        family: src.includes(':') ? (6 as const) : (4 as const),
+        family: familyOf(src),
         filter: { orig: { src } },
       }));
   return (await Promise.all(filters.map((f) => kernel.flows.flows(f.family, f.filter)))).flat();

@@ -2,7 +2,9 @@
  * Members and listings of ipsets over netlink (include/uapi/linux/netfilter/ipset/ip_set.h, protocol 7). The apply step
  * creates and destroys the sets.
  */
+
 import { hash } from 'node:crypto';
+import { familyOf } from '../../lib/ip.js';
 import type { SetKind } from '../../ruleset/desired-state.js';
 import type { SetHeader, SetMember } from '../set-store.js';
 import { MAX_TIMEOUT, RepeatedMembers, type TimedMembers } from './answer-sets.js';
@@ -341,7 +343,7 @@ export class KernelSets implements Disposable {
       body: listBody(set),
     });
     const header = answer === undefined ? undefined : decodeHeader(answer.body);
-    const family = address.includes(':') ? 6 : 4;
+    const family = familyOf(address);
     if (header?.ok !== true || header.value.family === family) return undefined;
     const reason = `the set is for IPv${header.value.family}, the address is IPv${family}`;
     return new NetlinkError(error.operation, error.errno, {

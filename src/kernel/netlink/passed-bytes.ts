@@ -1,4 +1,5 @@
 /** Bytes of TCP connections that the kernel lets pass without the check of names: a set of nf_tables that ends with this process. */
+import { familyOf } from '../../lib/ip.js';
 import type { Marks } from '../../ruleset/marks.js';
 import { addressBytes, attribute, cString, FLAG, nested, u16be, u32be, u32le } from './netlink-codec.js';
 import { isRefusal } from './netlink-error.js';
@@ -125,7 +126,7 @@ export class PassedBytes implements Disposable {
       const last = nested(10, key(to));
       return nested(1, nested(1, key(from)), last, ...(timeoutMs ? [attribute(4, timeout)] : []));
     });
-    const { set } = HALVES[familyOf(stretch)];
+    const { set } = HALVES[familyOf(stretch.source)];
     const inSet = [attribute(1, cString(TABLE)), attribute(2, cString(set)), nested(3, ...elements)];
     const flags = type === MESSAGE.newElement ? FLAG.create | FLAG.exclusive : 0;
     this.#socket?.transaction(operation, [batchBegin(), message(type, flags, ...inSet), batchEnd()]);
@@ -173,7 +174,6 @@ export class PassedBytes implements Disposable {
   }
 }
 
-const familyOf = ({ source }: Stretch): 4 | 6 => (source.includes(':') ? 6 : 4);
 const fieldsOf = ({ addresses }: Half, identity: number): readonly KeyField[] => [
   { of: 'mark', mask: identity },
   ...addresses,

@@ -2,6 +2,7 @@
 import { hash } from 'node:crypto';
 import type { Family } from '../../lib/ip.js';
 import { memo } from '../../lib/memo.js';
+import { bracketed } from '../../lib/units.js';
 import type { PortRange } from '../../policy/entry.js';
 import type { Hook, Layer } from '../desired-state.js';
 import { hex } from '../marks.js';
@@ -134,7 +135,7 @@ function targetText(t: Target, family: Family): string {
     case 'removeSource':
       return `-j SET --del-set ${t.set} src`;
     case 'dnat':
-      return `-j DNAT --to-destination ${family === 6 ? `[${t.address}]` : t.address}:${t.port}`;
+      return `-j DNAT --to-destination ${bracketed(t.address)}:${t.port}`;
   }
 }
 

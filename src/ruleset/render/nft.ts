@@ -1,5 +1,7 @@
 /** The rules as text for nft: every match and every target. Sets are those of the rule's table, under the names of the ipsets. */
+
 import type { Family } from '../../lib/ip.js';
+import { bracketed } from '../../lib/units.js';
 import { hex } from '../marks.js';
 import type { IcmpType, Match, Rule, Target } from '../rules.js';
 
@@ -174,7 +176,7 @@ export function nftTarget(t: Target, family: Family): string {
     case 'removeSource':
       return `delete @${t.set} { ${ip(family)} saddr }`;
     case 'dnat':
-      return `dnat ${ip(family)} to ${family === 6 ? `[${t.address}]` : t.address}:${t.port}`;
+      return `dnat ${ip(family)} to ${bracketed(t.address)}:${t.port}`;
   }
 }
 

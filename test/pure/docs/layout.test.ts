@@ -77,6 +77,8 @@ const COPIES = [
   ['problem', "if (e instanceof Error && 'code' in e && e.code === 'ENOENT') return;"],
   ['foreign-text', String.raw`const text = name.replace(/\p{Cc}/gu, ' ');`],
   ['foreign-text', String.raw`const text = name.replace(/[\u0000-\u001f\u202e]/g, ' ');`],
+  ['units', ['const host = isIP(address) === 6 ? `[$', '{address}]` : address;'].join('')],
+  ['ip', "const family = src.includes(':') ? 6 : 4;"],
 ] as const;
 
 it.each(COPIES)('a function of lib/%s.ts exists for %j, which is refused elsewhere', (owner, text) => {
