@@ -5,6 +5,7 @@ import { nameMatches } from '../lib/dns-name.js';
 import { memo } from '../lib/memo.js';
 import { type DeniedNames, denialText } from '../policy/deny-entries.js';
 import type { DestEntry } from '../policy/entry.js';
+import { classHas } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { ClassPlan } from '../ruleset/classes.js';
@@ -24,9 +25,6 @@ export interface NameFacts {
   readonly threatOf: (name: string) => ThreatHit | undefined;
 }
 
-const hasPort = (c: ClassPlan, { proto, port }: Destination): boolean =>
-  c.proto === proto && c.ports.some((p) => port >= p.lo && port <= p.hi);
-
 const matches = ({ target }: DestEntry, name: string): boolean =>
   target.kind === 'name' && nameMatches(target, name);
 
@@ -40,7 +38,7 @@ function entriesOf(classes: readonly ClassPlan[], to: Destination): readonly Des
   const key = `${to.proto} ${to.port}`;
   const found =
     byPort.get(key) ??
-    classes.filter((c) => hasPort(c, to)).flatMap((c) => c.names.map(({ entry }) => entry));
+    classes.filter((c) => classHas(c, to.proto, to.port)).flatMap((c) => c.names.map(({ entry }) => entry));
   byPort.set(key, found);
   return found;
 }

@@ -7,14 +7,14 @@ import { type Problem, RefusedError } from '../lib/problem.js';
 import { TUNNELS, tunnelOf } from '../lib/special-use.js';
 import type { ContainerFacts } from '../policy/container.js';
 import { denialRemedy, denialText, listOf, sourceText } from '../policy/deny-entries.js';
-import type { DestEntry, PortRange } from '../policy/entry.js';
+import type { DestEntry } from '../policy/entry.js';
 import { isDest, parseEntry } from '../policy/entry-parse.js';
+import { classHas } from '../policy/entry-ports.js';
 import { resolveContainer } from '../policy/neighbours.js';
 import type { Emergency, Pause, Policy, PolicyEntry } from '../policy/policy.js';
 import { pauseOf } from '../policy/policy.js';
 import { hitText, type ThreatHit } from '../policy/threat.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
-import type { ClassPlan } from '../ruleset/classes.js';
 import { denialIn } from '../ruleset/deny-plan.js';
 import type { Subject } from '../ruleset/desired-state.js';
 import { CLOSED_WHY } from '../ruleset/reserved-ports.js';
@@ -181,9 +181,8 @@ function byName(input: ExplainInput, name: string): View {
 }
 
 function byWhat({ member, enforced }: ExplainInput, proto: TracePacket['proto'], port: number): string {
-  const hasPort = (c: ClassPlan): boolean =>
-    c.proto === proto && c.ports.some((p) => port >= p.lo && port <= p.hi);
-  const isChecked = hasCheckedPlace(member) && member.classes.some((c) => c.isChecked && hasPort(c));
+  const isChecked =
+    hasCheckedPlace(member) && member.classes.some((c) => c.isChecked && classHas(c, String(proto), port));
   return isChecked ? `; ${checkText(proto, port)}${unseen(enforced)}` : ` (${BY_ADDRESS})`;
 }
 
@@ -200,11 +199,7 @@ function permitsPort(
   const classes = member.classes.filter((c) =>
     c.names.some((n) => n.entry.canonical === entry.entry.canonical),
   );
-  return classes.some(
-    (c) =>
-      c.proto === proto &&
-      (c.ports.length === 0 || c.ports.some((p: PortRange) => port >= p.lo && port <= p.hi)),
-  );
+  return classes.some((c) => classHas(c, String(proto), port));
 }
 
 function byAddress(input: ExplainInput, address: string, resolved?: readonly PolicyEntry[]): View {

@@ -6,6 +6,7 @@ import { networkOf, parseAddress, parseCidr, type Range, rangeHas } from '../lib
 import type { ContainerFacts } from '../policy/container.js';
 import { denialText } from '../policy/deny-entries.js';
 import type { Engine, ResolverFacts } from '../policy/engine.js';
+import { classHas } from '../policy/entry-ports.js';
 import type { Verdict } from '../policy/finding.js';
 import { localAddress, localName } from '../policy/neighbours.js';
 import type { Mode, PolicyEntry } from '../policy/policy.js';
@@ -350,9 +351,7 @@ interface Resolver {
 }
 function leadsTo(c: ClassPlan, { address, port, proto }: Resolver): boolean {
   const value = parseAddress(address);
-  const fits =
-    c.proto === proto && (c.ports.length === 0 || c.ports.some((r) => port >= r.lo && port <= r.hi));
-  return fits && value !== undefined && c.statics.some((s) => rangeHas(s.range, value));
+  return classHas(c, proto, port) && value !== undefined && c.statics.some((s) => rangeHas(s.range, value));
 }
 
 const MAX_UNATTRIBUTED = 4_096;

@@ -10,6 +10,7 @@ import {
 import type { Kernel } from '../kernel/kernel.js';
 import type { SocketEnds } from '../kernel/sockets.js';
 import type { Logger } from '../lib/log.js';
+import { classHas } from '../policy/entry-ports.js';
 import type { AppliedState } from '../ruleset/applied-state.js';
 import type { ClassPlan } from '../ruleset/classes.js';
 import type { KernelConfig, Subject } from '../ruleset/desired-state.js';
@@ -170,10 +171,7 @@ function uncheckedNames(
   { classes }: Subject,
   { proto, reply: { sport: port = 0 } }: Flow,
 ): readonly string[] {
-  const fits = (c: ClassPlan): boolean =>
-    !c.isChecked &&
-    c.proto === PROTOCOLS[proto] &&
-    (c.ports.length === 0 || c.ports.some((r) => r.lo <= port && port <= r.hi));
+  const fits = (c: ClassPlan): boolean => !c.isChecked && classHas(c, PROTOCOLS[proto] ?? '', port);
   return classes
     .filter(fits)
     .flatMap((c) => c.names)

@@ -4,8 +4,8 @@ import { nameMatches } from '../lib/dns-name.js';
 import { parseCidr, type Range } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
 import { anyNetworks } from '../lib/special-use.js';
-import type { DestEntry, PortRange, Target } from './entry.js';
-import { deniedPorts, effectivePorts, type PortClass } from './entry-ports.js';
+import type { DestEntry, Target } from './entry.js';
+import { classHas, deniedPorts, effectivePorts, type PortClass, portsOf } from './entry-ports.js';
 import type { EntrySource, PolicyEntry } from './policy.js';
 
 /** Where an entry is written, in words. */
@@ -27,12 +27,9 @@ export const denialText = ({ entry, source }: PolicyEntry): string =>
 export const denialRemedy = ({ entry, source }: PolicyEntry): string =>
   `remove ${entry.canonical} from ${source.kind === 'label' ? 'the label drawbridge.allow' : sourceText(source)}: no other entry permits what a deny entry covers`;
 
-const hasPort = (ports: readonly PortRange[], port: number): boolean =>
-  ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);
-
 /** Whether a deny entry covers this port of what it denies. */
 export const deniesPort = ({ entry }: PolicyEntry, proto: PortClass['proto'], port: number): boolean =>
-  deniedPorts(entry)?.some((c) => c.proto === proto && hasPort(c.ports, port)) ?? true;
+  deniedPorts(entry)?.some((c) => classHas(c, proto, port)) ?? true;
 
 /** What port-limited deny entries leave out of the ports of a name. */
 export interface WithheldPorts {
@@ -193,8 +190,7 @@ function coversPorts(all: readonly PortClass[] | undefined, entry: DestEntry): b
   return effectivePorts(entry).every((wanted) => {
     const same = all.filter((c) => c.proto === wanted.proto && c.number === wanted.number);
     if (same.some((c) => c.ports.length === 0)) return true;
-    const ranges = wanted.ports.length > 0 ? wanted.ports : EVERY_PORT;
+    const ranges = portsOf(wanted);
     return ranges.every(({ lo, hi }) => same.some((c) => c.ports.some((r) => r.lo <= lo && hi <= r.hi)));
   });
 }
-const EVERY_PORT: readonly PortRange[] = [{ lo: 1, hi: 65_535 }];

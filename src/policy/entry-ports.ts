@@ -123,6 +123,19 @@ export interface PortClass {
   readonly ports: readonly PortRange[];
 }
 
+const EVERY_PORT: readonly PortRange[] = [{ lo: 1, hi: 65_535 }];
+/** No ports mean every port: here as a range. */
+export const portsOf = ({ ports }: Pick<PortClass, 'ports'>): readonly PortRange[] =>
+  ports.length > 0 ? ports : EVERY_PORT;
+export const hasPort = (ports: readonly PortRange[], port: number): boolean =>
+  ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);
+/** Whether a class has packets of this protocol to this port. A protocol without a name is its number as text. */
+export const classHas = (
+  c: { readonly proto: string | number; readonly ports: readonly PortRange[] },
+  proto: string,
+  port: number,
+): boolean => String(c.proto) === proto && hasPort(c.ports, port);
+
 const WEB: readonly PortRange[] = [
   { lo: 80, hi: 80 },
   { lo: 443, hi: 443 },

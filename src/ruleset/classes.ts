@@ -6,7 +6,9 @@ import {
   type PortClass as EntryPorts,
   effectivePorts,
   formatPorts,
+  hasPort,
   mergePorts,
+  portsOf,
 } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { type Match, portParts } from './rules.js';
@@ -177,15 +179,11 @@ function checkedAt(
   ];
 }
 
-const LAST_PORT = 65_535;
-const hasPort = (ports: readonly PortRange[], port: number): boolean =>
-  ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);
-
 const only = (port: number): PortRange => ({ lo: port, hi: port });
 
 /** All of these ports but some; no ports mean every port. */
 function without(ports: readonly PortRange[], some: readonly PortRange[]): readonly PortRange[] {
-  const all = ports.length === 0 ? [{ lo: 1, hi: LAST_PORT }] : ports;
+  const all = portsOf({ ports });
   const cut = (ranges: readonly PortRange[], out: PortRange): PortRange[] =>
     ranges.flatMap(({ lo, hi }) => {
       if (out.hi < lo || out.lo > hi) return [{ lo, hi }];
@@ -275,8 +273,6 @@ export function classMatches(c: Matched): Match[][] {
   if (c.ports.length === 0) return [[proto]];
   return portParts(c.ports).map((ports) => [proto, { k: 'dports', ports }]);
 }
-
-export const EVERY_PORT = [{ lo: 1, hi: 65_535 }];
 
 /** Canonical texts, each once. */
 export const entriesOf = (

@@ -121,7 +121,7 @@ function knownSources(
   const from = (what: 'own' | 'net'): Match => ({
     k: 'set',
     set: sharedSet(names.prefix, what, family),
-    dir: 'src',
+    by: 'src',
     not: true,
   });
   const unattributed = { k: 'mark', value: identityMark(marks, UNATTRIBUTED), mask: marks.identity } as const;
@@ -155,11 +155,11 @@ function openingChain(
       [
         ...TCP_MIDDLE,
         { k: 'mark', value: marks.enforced, mask: marks.enforced },
-        { k: 'set', set: sharedSet(names.prefix, 'own', family), dir: 'dst' },
+        { k: 'set', set: sharedSet(names.prefix, 'own', family), by: 'dst' },
       ],
       { k: 'goto', chain: names.later },
     ),
-    rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' }], {
+    rule([{ k: 'set', set: sharedSet(names.prefix, 'enf', family), by: 'dst' }], {
       k: 'jump',
       chain: names.near,
     }),
@@ -173,11 +173,11 @@ function openingChain(
  */
 function toManagedChain(names: Names, family: Family): Rule[] {
   const set = (what: 'enf' | 'pub'): string => sharedSet(names.prefix, what, family);
-  const published: Match = { k: 'set', set: set('pub'), dir: 'dst,dst' };
+  const published: Match = { k: 'set', set: set('pub'), by: 'dst+port' };
   return [
     rule([], { k: 'jump', chain: names.from }),
     rule([{ k: 'ct', states: ['DNAT'], not: true }], { k: 'jump', chain: names.cut }),
-    rule([{ k: 'set', set: set('enf'), dir: 'dst', not: true }], { k: 'return' }),
+    rule([{ k: 'set', set: set('enf'), by: 'dst', not: true }], { k: 'return' }),
     ...neighbourDiscovery(family),
     // connections that a conntrack helper expects are DNATed too: a container could name any host in the helper's protocol
     rule([{ k: 'ct', states: ['RELATED'] }], { k: 'drop' }),
@@ -202,7 +202,7 @@ const TCP_MIDDLE: readonly Match[] = [
  * with reversed direction. A TCP SYN opens a new connection and is not dropped here.
  */
 function cutChain(names: Names, family: Family): Rule[] {
-  const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), dir: 'dst,dst,src' };
+  const pair: Match = { k: 'set', set: sharedSet(names.prefix, 'cut', family), by: 'dst+port+src' };
   return [
     rule([...TCP_MIDDLE, pair], { k: 'drop' }),
     rule([{ k: 'proto', proto: 'tcp', not: true }, pair], { k: 'drop' }),
@@ -215,7 +215,7 @@ function cutChain(names: Names, family: Family): Rule[] {
  * enforced). Both sides have to connect again.
  */
 function middleChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
-  const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' };
+  const enforced: Match = { k: 'set', set: sharedSet(names.prefix, 'enf', family), by: 'dst' };
   return [rule([...TCP_MIDDLE, enforced], resetting(shape)), rule([], { k: 'jump', chain: names.cut })];
 }
 
@@ -259,7 +259,7 @@ function holdChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
     rule([], { k: 'drop' }),
   ];
   if (shape.failure === 'closed') return hold;
-  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
+  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), by: 'src', not: true };
   return [rule([dead], { k: 'goto', chain: names.ok }), ...hold];
 }
 
@@ -313,7 +313,7 @@ export function preroutingChain(
   const target = { k: 'dnat', address: family === 4 ? dns.v4 : dns.v6, port: dns.port } as const;
   const enforced: Match = { k: 'mark', value: marks.enforced, mask: marks.enforced };
   const observed: Match = { k: 'mark', value: marks.redirect, mask: marks.redirect };
-  const alive: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src' };
+  const alive: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), by: 'src' };
   const port53 = (proto: 'udp' | 'tcp'): Match[] => [
     { k: 'proto', proto },
     { k: 'dports', ports: [{ lo: 53, hi: 53 }] },
@@ -374,7 +374,7 @@ export function bridgeChains(
 }
 
 function unmarkedChain(shape: KernelConfig, names: Names, family: Family): Rule[] {
-  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), dir: 'src', not: true };
+  const dead: Match = { k: 'set', set: sharedSet(names.prefix, 'alive', family), by: 'src', not: true };
   return [
     ...(family === 4 ? HOST_ECHO : LINK_SCOPE),
     ...(shape.failure === 'open' ? [rule([dead], { k: 'return' })] : []),

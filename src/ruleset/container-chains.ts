@@ -2,7 +2,8 @@ import type { Family } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
 import { TUNNELS } from '../lib/special-use.js';
 import type { PortRange } from '../policy/entry.js';
-import { type ClassPlan, cidrsOf, classMatches, EVERY_PORT, entriesOf } from './classes.js';
+import { portsOf } from '../policy/entry-ports.js';
+import { type ClassPlan, cidrsOf, classMatches, entriesOf } from './classes.js';
 import { denialRules, denySets, hostDenials } from './deny-rules.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { identityMark } from './marks.js';
@@ -77,7 +78,7 @@ function permitsOf(member: Subject, family: Family, names: Names, shape: KernelC
 
 function neighbourRules(member: Subject, family: Family, names: Names): Rule[] {
   if (!hasFamily(member.neighbours, family)) return [];
-  const set: Match = { k: 'set', set: neighbourSet(names.prefix, member.id, family), dir: 'dst' };
+  const set: Match = { k: 'set', set: neighbourSet(names.prefix, member.id, family), by: 'dst' };
   const chain = permitChain(member, names);
   const checked = (['tcp', 'udp'] as const).flatMap((proto) => {
     const ports = (member.denied?.checked?.[proto] ?? []).map((port) => ({ lo: port, hi: port }));
@@ -105,20 +106,20 @@ function classRules(
   };
   if (c.statics.some((s) => s.range.family === family))
     permit(
-      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), dir: 'dst' },
+      { k: 'set', set: classSet(prefix, member.id, c.key, family, 'static'), by: 'dst' },
       entriesOf(c.statics.map((s) => s.entry)),
     );
   if (c.names.length > 0)
     permit(
-      { k: 'set', set: classSet(prefix, member.id, c.namesKey, family, 'learned'), dir: 'dst' },
+      { k: 'set', set: classSet(prefix, member.id, c.namesKey, family, 'learned'), by: 'dst' },
       entriesOf(c.names),
     );
   if (c.host.length > 0 && (c.proto === 'tcp' || c.proto === 'udp'))
-    for (const port of c.ports.length > 0 ? c.ports : EVERY_PORT)
+    for (const port of portsOf(c))
       rules.push(publishedRule(c.proto, { port, here: marks.here }, chain, entriesOf(c.host)));
   if (c.any.length > 0)
     permit(
-      { k: 'set', set: sharedSet(prefix, 'any', family), dir: 'dst' },
+      { k: 'set', set: sharedSet(prefix, 'any', family), by: 'dst' },
       entriesOf(c.any),
       ...(family === 6 ? [NO_ISATAP] : []),
     );
@@ -258,11 +259,7 @@ function directReturns(m: Subject, family: Family, names: Names, { marks }: Kern
     .flatMap((c) =>
       classMatches(c).map((when) =>
         rule(
-          [
-            who,
-            ...when,
-            { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), dir: 'dst' },
-          ],
+          [who, ...when, { k: 'set', set: classSet(names.prefix, m.id, c.key, family, 'static'), by: 'dst' }],
           { k: 'return' },
         ),
       ),

@@ -4,7 +4,7 @@ import { type Family, parseAddress, type Range, rangeHas } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
 import { DeniedNames, deniesPort, mayOverlap } from '../policy/deny-entries.js';
 import type { PortRange } from '../policy/entry.js';
-import { deniedPorts, formatPorts, mergePorts, type PortClass } from '../policy/entry-ports.js';
+import { classHas, deniedPorts, formatPorts, mergePorts, type PortClass } from '../policy/entry-ports.js';
 import type { Policy, PolicyEntry } from '../policy/policy.js';
 import {
   type CheckedPorts,
@@ -104,10 +104,7 @@ export function deniesAddress(
   const to = plan && parseAddress(dst);
   if (!to) return false;
   return plan.classes.some(
-    (c) =>
-      (c.proto === 'all' || String(c.proto) === proto) &&
-      (c.ports.length === 0 || c.ports.some((p) => p.lo <= dport && dport <= p.hi)) &&
-      c.statics.some((s) => rangeHas(s.range, to)),
+    (c) => (c.proto === 'all' || classHas(c, proto, dport)) && c.statics.some((s) => rangeHas(s.range, to)),
   );
 }
 

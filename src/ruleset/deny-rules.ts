@@ -1,7 +1,8 @@
 /** Rules and sets of deny entries. In each chain of a subject they come before every rule that permits. */
 import type { Family } from '../lib/ip.js';
+import { portsOf } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
-import { cidrsOf, classMatches, EVERY_PORT, entriesOf } from './classes.js';
+import { cidrsOf, classMatches, entriesOf } from './classes.js';
 import { type DenyClass, hasStatics } from './deny-plan.js';
 import type { KernelConfig, SetDesired, Subject } from './desired-state.js';
 import { classSet, type Names, sharedSet } from './naming.js';
@@ -22,13 +23,13 @@ export function denialRules(m: Subject, family: Family, names: Names, shape: Ker
 
 function anyDenials(m: Subject, c: DenyClass, family: Family, names: Names, shape: KernelConfig): Rule[] {
   if (c.any.length === 0) return [];
-  const set: Match = { k: 'set', set: sharedSet(names.prefix, 'any', family), dir: 'dst' };
+  const set: Match = { k: 'set', set: sharedSet(names.prefix, 'any', family), by: 'dst' };
   return denied(m, classMatches(c), [set], c.any, { names, shape });
 }
 
 function addressDenials(m: Subject, c: DenyClass, family: Family, names: Names, shape: KernelConfig): Rule[] {
   if (!hasStatics(c, family)) return [];
-  const set: Match = { k: 'set', set: denySet(names.prefix, m.id, c, family), dir: 'dst' };
+  const set: Match = { k: 'set', set: denySet(names.prefix, m.id, c, family), by: 'dst' };
   const entries = c.statics.map((s) => s.entry);
   return denied(m, classMatches(c), [set], entries, { names, shape });
 }
@@ -38,7 +39,7 @@ function publishedDenials(m: Subject, c: DenyClass, names: Names, shape: KernelC
   const protos = c.proto === 'all' ? PUBLISHED : PUBLISHED.filter((proto) => proto === c.proto);
   if (c.host.length === 0) return [];
   return protos.flatMap((proto) =>
-    (c.ports.length > 0 ? c.ports : EVERY_PORT).flatMap((port) =>
+    portsOf(c).flatMap((port) =>
       denied(m, [[{ k: 'proto', proto }]], [{ k: 'sentTo', port, here: shape.marks.here }], c.host, {
         names,
         shape,

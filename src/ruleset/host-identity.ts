@@ -264,7 +264,7 @@ const HOLD_LIMIT = { perSecond: 200, burst: 400 };
 export const dead = (names: Names, family: Family): Match => ({
   k: 'set',
   set: sharedSet(names.prefix, 'alive', family),
-  dir: 'src',
+  by: 'src',
   not: true,
 });
 export const isUnknown = ({ marks }: Pick<KernelConfig, 'marks'>): Match & { k: 'mark' } => ({

@@ -275,7 +275,7 @@ const toNeighbours = (names: Names, family: Family): Rule[] => [
     [
       { k: 'proto', proto: 'icmp' },
       { k: 'icmpType', type: 'redirect' },
-      { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },
+      { k: 'set', set: sharedSet(names.prefix, 'enf', family), by: 'dst' },
     ],
     { k: 'drop' },
   ),

@@ -187,7 +187,7 @@ function namesTo(input: LanInput, port: number): (readonly [string, readonly str
     .flatMap((c) =>
       classMatches(c).map((when) => {
         const set = classSet(input.shape.prefix, input.member.id, c.key, 4, 'static');
-        return `${nftMatches([...when, { k: 'set', set, dir: 'dst' }], 4)} return`;
+        return `${nftMatches([...when, { k: 'set', set, by: 'dst' }], 4)} return`;
       }),
     );
   const to = ['udp', 'tcp'].map((p) => `meta nfproto ipv4 ${p} dport 53 dnat ip to ${EMBEDDED}:${port}`);

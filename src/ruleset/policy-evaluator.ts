@@ -2,6 +2,7 @@ import { nameMatches } from '../lib/dns-name.js';
 import { type Address, type Family, parseAddress, parseCidr, type Range, rangeHas } from '../lib/ip.js';
 import { memo } from '../lib/memo.js';
 import { privateRangeOf } from '../lib/special-use.js';
+import { classHas } from '../policy/entry-ports.js';
 import type { PolicyEntry } from '../policy/policy.js';
 import { compile } from './compile.js';
 import { partsOf } from './container-chains.js';
@@ -21,11 +22,11 @@ type LearnedHas = (set: string, address: string) => boolean;
 
 /** Membership as in the kernel: static sets from the desired state, timed ones from the ledger. */
 export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMember {
-  return (name, dir, packet) => {
+  return (name, by, packet) => {
     const set = desired.sets.get(name);
     if (!set) return false;
-    if (dir.includes(',')) return !set.timed && set.members.includes(pairOf(dir, packet));
-    const address = dir === 'src' ? packet.src : packet.dst;
+    if (by !== 'src' && by !== 'dst') return !set.timed && set.members.includes(pairOf(by, packet));
+    const address = by === 'src' ? packet.src : packet.dst;
     if (set.timed || set.isThreats) return learned(name, address);
     if (set.of === 'address') return set.members.includes(address);
     const value = parseAddress(address);
@@ -33,8 +34,8 @@ export function membershipOf(desired: DesiredState, learned: LearnedHas): HasMem
   };
 }
 
-const pairOf = (dir: string, p: TracePacket): string =>
-  dir === 'dst,dst' ? `${p.dst},${p.proto}:${p.dport ?? 0}` : `${p.dst},${p.proto}:${p.dport ?? 0},${p.src}`;
+const pairOf = (by: 'dst+port' | 'dst+port+src', p: TracePacket): string =>
+  by === 'dst+port' ? `${p.dst},${p.proto}:${p.dport ?? 0}` : `${p.dst},${p.proto}:${p.dport ?? 0},${p.src}`;
 
 /** By the list itself: those of constant sets are parsed once. */
 const rangesOf = memo((members: readonly string[]): readonly Range[] => members.flatMap(rangeOfMember));
@@ -81,8 +82,8 @@ export class PolicyEvaluator {
     this.#shape = shape;
     const own = new Set(([4, 6] as const).map((family) => sharedSet(shape.prefix, 'own', family)));
     const has = membershipOf(desired, learned);
-    this.#has = (set, dir, packet) =>
-      (packet.src === '' && dir === 'src' && own.has(set)) || has(set, dir, packet);
+    this.#has = (set, by, packet) =>
+      (packet.src === '' && by === 'src' && own.has(set)) || has(set, by, packet);
     this.#filter = chainsOf(desired, 'verdict');
     this.#mark = chainsOf(desired, 'mark');
     this.#identity = desired.identity;
@@ -296,10 +297,7 @@ export function mayReach(
   if (!to || deniesAddress(member.denied, packet)) return false;
   if (isNeighbour(member, to)) return true;
   return member.classes.some(
-    (c) =>
-      String(c.proto) === packet.proto &&
-      (c.ports.length === 0 || c.ports.some((p) => p.lo <= packet.dport && packet.dport <= p.hi)) &&
-      c.statics.some((s) => rangeHas(s.range, to)),
+    (c) => classHas(c, packet.proto, packet.dport) && c.statics.some((s) => rangeHas(s.range, to)),
   );
 }
 
@@ -336,9 +334,7 @@ export function permitOf(
   const { address, proto, port } = to;
   const value = parseAddress(address);
   if (!value || deniesAddress(member.denied, { dst: address, proto, dport: port })) return undefined;
-  const hasPort = (c: Subject['classes'][number], own: number): boolean =>
-    String(c.proto) === proto && (c.ports.length === 0 || c.ports.some((p) => p.lo <= own && own <= p.hi));
-  const classes = member.classes.filter((c) => hasPort(c, port));
+  const classes = member.classes.filter((c) => classHas(c, proto, port));
   for (const name of to.names) {
     if ((proto === 'tcp' || proto === 'udp') && member.denied?.names.on(name, proto, port)) continue;
     const fits = ({ entry: { target } }: PolicyEntry): boolean =>
@@ -355,6 +351,6 @@ export function permitOf(
   const entry =
     hostPort === undefined
       ? classes.flatMap((c) => c.any).find(() => privateRangeOf(value) === undefined)
-      : member.classes.filter((c) => hasPort(c, hostPort)).flatMap((c) => c.host)[0];
+      : member.classes.filter((c) => classHas(c, proto, hostPort)).flatMap((c) => c.host)[0];
   return entry && { entry };
 }

@@ -1,11 +1,13 @@
 import type { PortRange } from '../policy/entry.js';
 
+/** The parts of a packet that a set is asked for. With a port also the protocol is compared. */
+export type SetKey = 'src' | 'dst' | 'dst+port' | 'dst+port+src';
 /** One condition of a rule. Each backend has its text: render/. */
 export type Match =
   | { readonly k: 'mark'; readonly value: number; readonly mask: number; readonly not?: boolean }
   | { readonly k: 'proto'; readonly proto: 'tcp' | 'udp' | 'icmp' | number; readonly not?: boolean }
   | { readonly k: 'dports'; readonly ports: readonly PortRange[] }
-  | { readonly k: 'set'; readonly set: string; readonly dir: string; readonly not?: boolean }
+  | { readonly k: 'set'; readonly set: string; readonly by: SetKey; readonly not?: boolean }
   | {
       readonly k: 'ct';
       /** Any of these states. DNAT is a status and no state of the flow, so that it is alone. */

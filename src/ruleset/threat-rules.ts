@@ -54,7 +54,7 @@ export const threatBackstop = (shape: KernelConfig, names: Names, family: Family
 const foreignSource = (names: Names, family: Family): Match => ({
   k: 'set',
   set: sharedSet(names.prefix, 'own', family),
-  dir: 'src',
+  by: 'src',
   not: true,
 });
 
@@ -79,7 +79,7 @@ const forgedSources = (shape: KernelConfig, names: Names, family: Family, then: 
   ...DIRECTIONS.flatMap((direction) =>
     THREAT_KINDS.map((kind) => {
       const set = threatSet(names.prefix, 'block', direction, kind, family);
-      return rule([{ k: 'set', set, dir: 'src' }], then, [THREAT_WHY]);
+      return rule([{ k: 'set', set, by: 'src' }], then, [THREAT_WHY]);
     }),
   ),
 ];
@@ -101,14 +101,14 @@ function lookups(
   family: Family,
   then: (action: ThreatAction) => Target | undefined,
 ): [string, Rule[]][] {
-  const lookupsBy = (dir: FlowEnd): Rule[] =>
+  const lookupsBy = (by: FlowEnd): Rule[] =>
     ACTIONS.flatMap((action) => {
       const target = then(action);
       if (!target) return [];
-      return DIRECTIONS_BY_END[dir].flatMap((direction) =>
+      return DIRECTIONS_BY_END[by].flatMap((direction) =>
         THREAT_KINDS.map((kind) => {
           const set = threatSet(names.prefix, action, direction, kind, family);
-          return rule([{ k: 'set', set, dir }], target, [THREAT_WHY]);
+          return rule([{ k: 'set', set, by }], target, [THREAT_WHY]);
         }),
       );
     });
@@ -127,7 +127,7 @@ function lookups(
     ],
     [
       names.threatIn,
-      [rule([{ k: 'set', set: own, dir: 'dst', not: true }], { k: 'return' }), ...lookupsBy('src')],
+      [rule([{ k: 'set', set: own, by: 'dst', not: true }], { k: 'return' }), ...lookupsBy('src')],
     ],
   ];
 }

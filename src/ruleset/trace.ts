@@ -1,6 +1,6 @@
 import { type Family, parseAddress, parseCidr, rangeHas } from '../lib/ip.js';
 import { iptablesRule } from './render/iptables.js';
-import type { CtState, Match, Rule } from './rules.js';
+import type { CtState, Match, Rule, SetKey } from './rules.js';
 
 /** A packet as the rules see it. Addresses are canonical text; proto as in a class. */
 export interface TracePacket {
@@ -32,8 +32,8 @@ export interface TracePacket {
   /** To an address of the host. */
   readonly toHost?: boolean;
 }
-/** Membership of sets: what a rule asks with its direction list, e.g. ("DB-enf4", "dst", packet). */
-export type HasMember = (set: string, dir: string, packet: TracePacket) => boolean;
+/** Membership of sets: what a rule asks, e.g. ("DB-enf4", "dst", packet). */
+export type HasMember = (set: string, by: SetKey, packet: TracePacket) => boolean;
 
 interface TraceStep {
   readonly chain: string;
@@ -97,7 +97,7 @@ function matches(m: Match, p: TracePacket, has: HasMember): boolean {
     case 'dports':
       return m.ports.some((r) => p.dport !== undefined && p.dport >= r.lo && p.dport <= r.hi);
     case 'set':
-      return has(m.set, m.dir, p) !== (m.not ?? false);
+      return has(m.set, m.by, p) !== (m.not ?? false);
     case 'ct':
       return m.states.some((s) => p.states.includes(s)) !== (m.not ?? false);
     case 'answer':

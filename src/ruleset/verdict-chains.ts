@@ -259,7 +259,7 @@ function limitChainRules(m: Subject, names: Names): Rule[] | undefined {
 export function boundChains(shape: KernelConfig, names: Names, family: Family): Map<string, Rule[]> {
   const { newPerSecond: perSecond, burst } = BOUNDS;
   const set = sharedSet(names.prefix, 'full', family);
-  const isFull: Match = { k: 'set', set, dir: 'src' };
+  const isFull: Match = { k: 'set', set, by: 'src' };
   return new Map([
     [
       names.bound,

@@ -132,9 +132,9 @@ afterAll(() => {
   for (const ns of namespaces.values()) ns[Symbol.dispose]();
 });
 
-const has: HasMember = (set, dir, p) => {
+const has: HasMember = (set, by, p) => {
   const members = MEMBERS[p.family][set.charAt(0)] ?? [];
-  const address = dir.startsWith('src') ? p.src : p.dst;
+  const address = by === 'src' ? p.src : p.dst;
   if (set.startsWith('N')) return address === ENDS[p.family].near;
   return members.includes(set.startsWith('P') ? `${address},${p.proto}:${p.dport}` : address);
 };
@@ -165,8 +165,8 @@ function conditions(f: Family): Of<readonly Match[]> {
       .map(([p, n]) => ({ k: 'proto', proto: p, ...n }) as Match),
     fc
       .tuple(one('A', 'N'), one('src', 'dst'), not)
-      .map(([s, dir, n]) => ({ k: 'set', set: `${s}${f}`, dir, ...n }) as Match),
-    not.map((n) => ({ k: 'set', set: `P${f}`, dir: 'dst,dst', ...n }) as Match),
+      .map(([s, by, n]) => ({ k: 'set', set: `${s}${f}`, by, ...n }) as Match),
+    not.map((n) => ({ k: 'set', set: `P${f}`, by: 'dst+port', ...n }) as Match),
     fc
       .tuple(
         fc.subarray(['NEW', 'ESTABLISHED', 'RELATED', 'INVALID'] as const, { minLength: 1, maxLength: 3 }),

@@ -146,8 +146,8 @@ export const START: readonly Mutant[] = [
     id: 'open-answer-reversed',
     what: 'an enforced container opens a connection of a neighbour reversed, by a segment of its middle',
     file: 'src/ruleset/constant-chains.ts',
-    from: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'own', family), dir: 'dst' },",
-    to: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'enf', family), dir: 'dst' },",
+    from: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'own', family), by: 'dst' },",
+    to: "        { k: 'mark', value: marks.enforced, mask: marks.enforced },\n        { k: 'set', set: sharedSet(names.prefix, 'enf', family), by: 'dst' },",
     killedBy: {
       file: 'test/pure/ruleset/deleted-flows.test.ts',
       test: 'from an enforced one to a neighbour: no segment that would open a connection reversed',

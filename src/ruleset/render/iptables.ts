@@ -6,7 +6,7 @@ import { bracketed } from '../../lib/units.js';
 import type { PortRange } from '../../policy/entry.js';
 import type { Hook, Layer } from '../desired-state.js';
 import { hex } from '../marks.js';
-import type { IcmpType, Match, Rule, Target } from '../rules.js';
+import type { IcmpType, Match, Rule, SetKey, Target } from '../rules.js';
 
 /** The table of each layer. */
 export const TABLE = {
@@ -41,7 +41,7 @@ function matchText(m: Match, family: Family): string {
     case 'dports':
       return `-m multiport --dports ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}:${p.hi}`)).join(',')}`;
     case 'set':
-      return `-m set ${m.not ? '! ' : ''}--match-set ${m.set} ${m.dir}`;
+      return `-m set ${m.not ? '! ' : ''}--match-set ${m.set} ${SET_DIRECTIONS[m.by]}`;
     case 'ct':
       return `-m conntrack ${m.not ? '! ' : ''}--ctstate ${m.states.join(',')}`;
     case 'answer':
@@ -86,6 +86,14 @@ function matchText(m: Match, family: Family): string {
       return `-m connlimit --connlimit-above ${m.above} --connlimit-mask ${m.of === 'rule' ? 0 : ADDRESS_BITS[family]}`;
   }
 }
+
+/** One direction for each part of a set's key. A protocol belongs to its port (ipset(8), hash:ip,port,ip). */
+const SET_DIRECTIONS: Readonly<Record<SetKey, string>> = {
+  src: 'src',
+  dst: 'dst',
+  'dst+port': 'dst,dst',
+  'dst+port+src': 'dst,dst,src',
+};
 
 function sentToText({ lo, hi }: PortRange, here: number | undefined): string {
   const sent = `-m conntrack --ctstate DNAT --ctorigdstport ${lo}${hi === lo ? '' : `:${hi}`}`;

@@ -3,7 +3,7 @@
 import type { Family } from '../../lib/ip.js';
 import { bracketed } from '../../lib/units.js';
 import { hex } from '../marks.js';
-import type { IcmpType, Match, Rule, Target } from '../rules.js';
+import type { IcmpType, Match, Rule, SetKey, Target } from '../rules.js';
 
 /** A rule without its chain. Rules with addresses belong to one family, others are equal in both. */
 export const nftRule = ({ when, then }: Rule, family: Family): string =>
@@ -38,7 +38,7 @@ function matchText(m: Match, family: Family): string {
     case 'dports':
       return `th dport { ${m.ports.map((p) => (p.lo === p.hi ? p.lo : `${p.lo}-${p.hi}`)).join(', ')} }`;
     case 'set':
-      return `${lookedUp(m.dir, family)} ${compared(m)}@${m.set}`;
+      return `${lookedUp(m.by, family)} ${compared(m)}@${m.set}`;
     case 'ct':
       return ctText(m);
     case 'answer':
@@ -93,17 +93,13 @@ function countedSet(m: Match, family: Family): string | undefined {
 const rateText = (m: { readonly perSecond: number; readonly burst: number }): string =>
   `${m.perSecond}/second burst ${m.burst} packets`;
 
-/** The fields of a set's key by the ends of the packet that they are of: ADDRESS, then PROTOCOL and PORT, then ADDRESS. */
-function lookedUp(dir: string, family: Family): string {
-  return dir
-    .split(',')
-    .map((end, n) =>
-      n === 1
-        ? `meta l4proto . th ${end === 'src' ? 's' : 'd'}port`
-        : `${ip(family)} ${end === 'src' ? 's' : 'd'}addr`,
+const lookedUp = (by: SetKey, family: Family): string =>
+  by
+    .split('+')
+    .map((part) =>
+      part === 'port' ? 'meta l4proto . th dport' : `${ip(family)} ${part === 'src' ? 's' : 'd'}addr`,
     )
     .join(' . ');
-}
 
 function ctText(m: Extract<Match, { k: 'ct' }>): string {
   if (m.states[0] === 'DNAT') return m.not ? 'ct status & dnat == 0' : 'ct status dnat';
