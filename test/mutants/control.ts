@@ -368,8 +368,8 @@ export const CONTROL: readonly Mutant[] = [
     id: 'direct-any-port',
     what: 'dns=direct opens every port and protocol of that resolver',
     file: 'src/dns/names-policy.ts',
-    from: 'return fits && value !== undefined',
-    to: 'return value !== undefined',
+    from: 'classHas(c, proto, port) && value !== undefined &&',
+    to: 'value !== undefined &&',
     killedBy: { file: 'test/pure/dns/names-policy.test.ts', test: '10.0.0.53, port 53 over tcp: false' },
   },
   {

@@ -486,7 +486,7 @@ const NAME_RULES: readonly Mutant[] = [
   rules(
     'read-rule-proto',
     'an entry for TCP permits the name over QUIC',
-    ['c.proto === proto && c.ports', 'c.ports'],
+    ['classHas(c, to.proto, to.port)', 'classHas(c, c.proto, to.port)'],
     pure('name-rules', 'a.cdn.example over udp/443 is refused'),
   ),
   rules(

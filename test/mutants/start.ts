@@ -127,8 +127,8 @@ export const START: readonly Mutant[] = [
     id: 'open-learn-checked',
     what: 'a flow to a port where connections are checked goes on by an address of a name',
     file: 'src/enforce/earlier-flows.ts',
-    from: '    !c.isChecked &&\n',
-    to: '',
+    from: '!c.isChecked && classHas',
+    to: 'classHas',
     killedBy: { file: OPEN, test: 'names are resolved for what only they may permit' },
   },
   {
