@@ -59,9 +59,11 @@ it.concurrent(
       keep(await new RedisServer({ port, conf: [`replicaof 127.0.0.1 ${m}`] }).start());
     const replicas = [await replica(r1), await replica(r2)];
     // Sentinel asks its master for replicas at once, and then every 10 s.
-    await until('replicas follow', async () =>
-      /connected_slaves:2/.test(String(await master.ask('INFO', 'replication'))),
-    );
+    await until('replicas follow', async () => {
+      const told = String(await master.ask('INFO', 'replication'));
+      if (!told.includes('connected_slaves:2\r')) throw new Error(told);
+      return true;
+    });
     const sentinels: RedisServer[] = [];
     for (let i = 0; i < 3; i++) {
       const conf = [

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -7,15 +8,27 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 
-/** A port that nobody has now. */
+/** Below the ports that the kernel gives to connections (ip_local_port_range): none of them takes a port before its server has it. */
+const PORTS = { first: 10_000, end: 30_000 };
+const given = new Set<number>();
+
+/** A port of the loopback that nobody has now, and that this process gives once only. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
+  for (let n = 0; n < 100; n++) {
+    const port = randomInt(PORTS.first, PORTS.end);
+    if (given.has(port)) continue;
+    given.add(port);
+    const server = createServer();
+    const isFree = await new Promise<boolean>((done) => {
+      server.once('error', () => done(false));
+      server.listen(port, '127.0.0.1', () => done(true));
+    });
+    if (!isFree) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
+  throw new Error(`no free port in 100 tries from ${PORTS.first} to ${PORTS.end - 1}`);
 }
 
 type Truthy<T> = Exclude<T, false | undefined | null | 0 | ''>;
@@ -101,9 +114,13 @@ export class RedisServer {
     const { netns, sentinel } = this.#options;
     const command = ['redis-server', this.#conf, ...(sentinel ? ['--sentinel'] : [])];
     const [file = '', ...args] = netns ? ['nsenter', `--net=/run/netns/${netns}`, '--', ...command] : command;
-    this.#child = spawn(file, args, { stdio: 'ignore' });
+    const child = spawn(file, args, { stdio: 'ignore' });
+    this.#child = child;
+    // The answer is that of this process, not of another one at the same port.
+    const answers = async (): Promise<boolean> =>
+      String(await this.ask('INFO', 'server')).includes(`process_id:${child.pid}\r`);
     if (!netns)
-      await until('redis answers', () => this.ask('PING')).catch(async (e: unknown) => {
+      await until(`redis answers at port ${this.port}`, answers).catch(async (e: unknown) => {
         await this[Symbol.asyncDispose]();
         throw e;
       });
