@@ -124,12 +124,13 @@ export interface PortClass {
 }
 
 const EVERY_PORT: readonly PortRange[] = [{ lo: 1, hi: 65_535 }];
-/** No ports mean every port: here as a range. */
+/** The ports of a class as ranges. An empty list means every port. */
 export const portsOf = ({ ports }: Pick<PortClass, 'ports'>): readonly PortRange[] =>
   ports.length > 0 ? ports : EVERY_PORT;
+/** Whether a list of ports includes this one. An empty list means every port. */
 export const hasPort = (ports: readonly PortRange[], port: number): boolean =>
   ports.length === 0 || ports.some(({ lo, hi }) => lo <= port && port <= hi);
-/** Whether a class has packets of this protocol to this port. A protocol without a name is its number as text. */
+/** Whether a class includes packets of this protocol to this port. `proto` is tcp, udp, icmp or an IP protocol number as text. */
 export const classHas = (
   c: { readonly proto: string | number; readonly ports: readonly PortRange[] },
   proto: string,

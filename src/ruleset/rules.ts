@@ -1,6 +1,6 @@
 import type { PortRange } from '../policy/entry.js';
 
-/** The parts of a packet that a set is asked for. With a port also the protocol is compared. */
+/** The fields of a packet that a set is looked up by. `port` is protocol and destination port. */
 export type SetKey = 'src' | 'dst' | 'dst+port' | 'dst+port+src';
 /** One condition of a rule. Each backend has its text: render/. */
 export type Match =

@@ -32,7 +32,7 @@ export interface TracePacket {
   /** To an address of the host. */
   readonly toHost?: boolean;
 }
-/** Membership of sets: what a rule asks, e.g. ("DB-enf4", "dst", packet). */
+/** Whether a set contains these fields of a packet, e.g. ("DB-enf4", "dst", packet). */
 export type HasMember = (set: string, by: SetKey, packet: TracePacket) => boolean;
 
 interface TraceStep {

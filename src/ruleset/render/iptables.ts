@@ -87,7 +87,7 @@ function matchText(m: Match, family: Family): string {
   }
 }
 
-/** One direction for each part of a set's key. A protocol belongs to its port (ipset(8), hash:ip,port,ip). */
+/** The directions of xt_set: one for each dimension of the set, where protocol and port are one (ipset(8), hash:ip,port,ip). */
 const SET_DIRECTIONS: Readonly<Record<SetKey, string>> = {
   src: 'src',
   dst: 'dst',

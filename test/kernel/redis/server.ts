@@ -8,11 +8,11 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 
-/** Below the ports that the kernel gives to connections (ip_local_port_range): none of them takes a port before its server has it. */
+/** This range lies below `ip_local_port_range`, so that no outgoing connection takes a port before its server binds it. */
 const PORTS = { first: 10_000, end: 30_000 };
 const given = new Set<number>();
 
-/** A port of the loopback that nobody has now, and that this process gives once only. */
+/** Choose a TCP port of 127.0.0.1 that is not bound. A process never gets the same port twice. */
 export async function freePort(): Promise<number> {
   for (let n = 0; n < 100; n++) {
     const port = randomInt(PORTS.first, PORTS.end);
@@ -116,7 +116,7 @@ export class RedisServer {
     const [file = '', ...args] = netns ? ['nsenter', `--net=/run/netns/${netns}`, '--', ...command] : command;
     const child = spawn(file, args, { stdio: 'ignore' });
     this.#child = child;
-    // The answer is that of this process, not of another one at the same port.
+    // Another server at the same port has another process ID.
     const answers = async (): Promise<boolean> =>
       String(await this.ask('INFO', 'server')).includes(`process_id:${child.pid}\r`);
     if (!netns)
